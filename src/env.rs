@@ -1,0 +1,118 @@
+//! Time and entropy: the only file that may read either. clippy's `disallowed-methods` keeps it so.
+//!
+//! [`Instant`] counts on CLOCK_BOOTTIME: it goes on while the machine sleeps, so a leader that was suspended does
+//! not believe in a lease that ran out meanwhile. The wall clock decides nothing in the state machine; it only
+//! steers the group clock (`raft::clock`).
+
+#![allow(clippy::disallowed_methods)]
+
+use std::future::Future;
+use std::ops::{Add, AddAssign, Sub, SubAssign};
+use std::time::Duration;
+
+/// A point on CLOCK_BOOTTIME, in nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Instant(u64);
+
+/// The present on CLOCK_BOOTTIME.
+pub fn now() -> Instant {
+    let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `ts` is a valid timespec for the call to fill; CLOCK_BOOTTIME exists on every Linux since 2.6.39.
+    let rc = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut ts) };
+    assert_eq!(rc, 0, "CLOCK_BOOTTIME can be read");
+    Instant(ts.tv_sec as u64 * 1_000_000_000 + ts.tv_nsec as u64)
+}
+
+impl Instant {
+    /// Time since this instant; zero if it lies ahead.
+    pub fn elapsed(&self) -> Duration {
+        now().saturating_since(*self)
+    }
+
+    /// Time from `earlier` to this; zero if `earlier` is later.
+    pub fn saturating_since(&self, earlier: Instant) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+
+    /// Time left until this instant; zero if it is past.
+    pub fn remaining(&self) -> Duration {
+        self.saturating_since(now())
+    }
+}
+
+impl Add<Duration> for Instant {
+    type Output = Instant;
+    fn add(self, rhs: Duration) -> Instant {
+        Instant(self.0.saturating_add(rhs.as_nanos().min(u64::MAX as u128) as u64))
+    }
+}
+
+impl Sub<Duration> for Instant {
+    type Output = Instant;
+    fn sub(self, rhs: Duration) -> Instant {
+        Instant(self.0.saturating_sub(rhs.as_nanos().min(u64::MAX as u128) as u64))
+    }
+}
+
+impl Sub<Instant> for Instant {
+    type Output = Duration;
+    fn sub(self, rhs: Instant) -> Duration {
+        self.saturating_since(rhs)
+    }
+}
+
+impl AddAssign<Duration> for Instant {
+    fn add_assign(&mut self, rhs: Duration) {
+        *self = *self + rhs;
+    }
+}
+
+impl SubAssign<Duration> for Instant {
+    fn sub_assign(&mut self, rhs: Duration) {
+        *self = *self - rhs;
+    }
+}
+
+/// Milliseconds of Unix time by this machine's wall clock.
+pub fn wall_ms() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}
+
+/// Microseconds of Unix time by this machine's wall clock.
+pub fn wall_us() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64)
+}
+
+/// Fresh entropy. Whoever needs repeatable randomness seeds a `fastrand::Rng` with it and keeps the seed.
+pub fn seed() -> u64 {
+    fastrand::u64(..)
+}
+
+/// A deadline passed before the future was ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Elapsed;
+
+/// Sleeps for `d`.
+pub async fn sleep(d: Duration) {
+    tokio::time::sleep(d).await
+}
+
+/// Sleeps until `at`.
+pub async fn sleep_until(at: Instant) {
+    tokio::time::sleep(at.remaining()).await
+}
+
+/// Waits for `f` for at most `d`.
+pub async fn timeout<F: Future>(d: Duration, f: F) -> Result<F::Output, Elapsed> {
+    tokio::time::timeout(d, f).await.map_err(|_| Elapsed)
+}
+
+/// Waits for `f` until `at` at the latest.
+pub async fn timeout_at<F: Future>(at: Instant, f: F) -> Result<F::Output, Elapsed> {
+    timeout(at.remaining(), f).await
+}
+
+/// Starts a named thread of the server's own. Panics if the system has no room for a thread.
+pub fn spawn_thread(name: &str, f: impl FnOnce() + Send + 'static) -> std::thread::JoinHandle<()> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(f).expect("the system has room for one more thread")
+}
