@@ -1,0 +1,278 @@
+//! What an entry holds, and its bytes in the log and on the wire.
+//!
+//! The log holds the canonical argument vectors of commands, so a new command does not change the format. The price:
+//! what a write command *means* is part of it, so a batch carries a version and golden bytes guard it.
+//!
+//! ```text
+//! batch    version u8 = 1 | now_ms u64 | seed u64 | sweeps u16 { slot u16 }* | calls u32 { args u32 { len u32, bytes }* }*
+//! record   kind u8 (0 blank, 1 batch, 2 membership) | term u64 | payload
+//! stored   record | xxh3-64 of (group u32, index u64, record)
+//! ```
+//!
+//! All integers are little-endian. A batch is encoded once, by the proposer; log, transport and apply share its bytes.
+
+use super::{Entry, LogId, Membership, log_id};
+use crate::resp::Args;
+use crate::types::{GroupId, Slot, Stamp};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use openraft::EntryPayload;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Version of the batch format. A larger one is refused, never guessed at.
+pub const BATCH_VERSION: u8 = 1;
+
+/// The commands of one log entry, encoded.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Batch(pub Bytes);
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "batch of {} bytes", self.0.len())
+    }
+}
+
+impl fmt::Display for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// Bytes that are not what the format says.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    #[error("{0} ends early")]
+    Short(&'static str),
+    #[error("{what} has version {found}, this program knows up to {known}")]
+    Version { what: &'static str, found: u8, known: u8 },
+    #[error("{0}")]
+    Wrong(&'static str),
+    #[error("checksum of {0} is wrong")]
+    Checksum(&'static str),
+}
+
+impl Batch {
+    /// Encodes the calls of a batch after their stamp and the slots to sweep.
+    pub fn encode<'a>(stamp: Stamp, sweep: &[Slot], calls: impl ExactSizeIterator<Item = &'a Args> + Clone) -> Batch {
+        let size: usize = calls.clone().map(|args| 4 + args.iter().map(|a| 4 + a.len()).sum::<usize>()).sum();
+        let mut out = BytesMut::with_capacity(1 + 16 + 2 + 2 * sweep.len() + 4 + size);
+        out.put_u8(BATCH_VERSION);
+        out.put_u64_le(stamp.now_ms);
+        out.put_u64_le(stamp.seed);
+        out.put_u16_le(u16::try_from(sweep.len()).expect("a tick names fewer than 65,536 slots"));
+        for slot in sweep {
+            out.put_u16_le(slot.0);
+        }
+        out.put_u32_le(calls.len() as u32);
+        for args in calls {
+            put_args(&mut out, args);
+        }
+        Batch(out.freeze())
+    }
+
+    /// Reads the head; the calls follow through [`Calls::next`].
+    pub fn decode(&self) -> Result<(Stamp, Vec<Slot>, Calls), Malformed> {
+        let mut b = self.0.clone();
+        let version = take(&mut b, 1, "batch")?.get_u8();
+        if version != BATCH_VERSION {
+            return Err(Malformed::Version { what: "batch", found: version, known: BATCH_VERSION });
+        }
+        let mut head = take(&mut b, 18, "batch")?;
+        let stamp = Stamp { now_ms: head.get_u64_le(), seed: head.get_u64_le() };
+        let sweeps = head.get_u16_le() as usize;
+        let mut slots = take(&mut b, sweeps * 2, "batch")?;
+        let sweep = (0..sweeps).map(|_| Slot(slots.get_u16_le())).collect();
+        let calls = take(&mut b, 4, "batch")?.get_u32_le();
+        Ok((stamp, sweep, Calls { left: calls, bytes: b }))
+    }
+}
+
+/// The calls of a batch, decoded one after the other without copying.
+pub struct Calls {
+    left: u32,
+    bytes: Bytes,
+}
+
+impl Calls {
+    /// How many calls are left.
+    pub fn len(&self) -> usize {
+        self.left as usize
+    }
+
+    /// Whether none is left.
+    pub fn is_empty(&self) -> bool {
+        self.left == 0
+    }
+
+    /// The next call, or none after the last.
+    pub fn next(&mut self) -> Result<Option<Args>, Malformed> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        self.left -= 1;
+        get_args(&mut self.bytes).map(Some)
+    }
+}
+
+/// Appends an argument vector.
+pub fn put_args(out: &mut BytesMut, args: &Args) {
+    out.put_u32_le(args.len() as u32);
+    for arg in args {
+        out.put_u32_le(arg.len() as u32);
+        out.put_slice(arg);
+    }
+}
+
+/// Takes an argument vector from the front.
+pub fn get_args(b: &mut Bytes) -> Result<Args, Malformed> {
+    let n = take(b, 4, "call")?.get_u32_le() as usize;
+    let mut args = Args::with_capacity(n.min(16));
+    for _ in 0..n {
+        let len = take(b, 4, "call")?.get_u32_le() as usize;
+        args.push(take(b, len, "call")?);
+    }
+    Ok(args)
+}
+
+/// Takes `n` bytes from the front, or says what ended early.
+pub fn take(b: &mut Bytes, n: usize, what: &'static str) -> Result<Bytes, Malformed> {
+    if b.len() < n {
+        return Err(Malformed::Short(what));
+    }
+    Ok(b.split_to(n))
+}
+
+const BLANK: u8 = 0;
+const BATCH: u8 = 1;
+const MEMBERSHIP: u8 = 2;
+
+/// Appends the record of an entry (without its index).
+pub fn put_record(out: &mut BytesMut, entry: &Entry) {
+    let term = entry.log_id.committed_leader_id().term;
+    match &entry.payload {
+        EntryPayload::Blank => {
+            out.put_u8(BLANK);
+            out.put_u64_le(term);
+        }
+        EntryPayload::Normal(batch) => {
+            out.put_u8(BATCH);
+            out.put_u64_le(term);
+            out.put_slice(&batch.0);
+        }
+        EntryPayload::Membership(membership) => {
+            out.put_u8(MEMBERSHIP);
+            out.put_u64_le(term);
+            out.put_slice(&postcard::to_stdvec(membership).expect("a membership is plain data"));
+        }
+    }
+}
+
+/// Bytes that [`put_record`] appends for this entry, at most (memberships are estimated from above).
+pub fn record_len(entry: &Entry) -> usize {
+    9 + match &entry.payload {
+        EntryPayload::Blank => 0,
+        EntryPayload::Normal(batch) => batch.0.len(),
+        EntryPayload::Membership(_) => 1024,
+    }
+}
+
+/// Reads a record of the entry at `index`.
+pub fn get_record(mut record: Bytes, index: u64) -> Result<Entry, Malformed> {
+    let mut head = take(&mut record, 9, "log record")?;
+    let kind = head.get_u8();
+    let id: LogId = log_id(head.get_u64_le(), index);
+    let payload = match kind {
+        BLANK => EntryPayload::Blank,
+        BATCH => EntryPayload::Normal(Batch(record)),
+        MEMBERSHIP => {
+            let membership: Membership =
+                postcard::from_bytes(&record).map_err(|_| Malformed::Wrong("a membership record cannot be read"))?;
+            EntryPayload::Membership(membership)
+        }
+        _ => return Err(Malformed::Wrong("a log record of a kind that is not known")),
+    };
+    Ok(Entry { log_id: id, payload })
+}
+
+/// The bytes under which the log keeps an entry: its record and a checksum that also covers where it belongs.
+pub fn stored(group: GroupId, entry: &Entry) -> Bytes {
+    let mut out = BytesMut::with_capacity(record_len(entry) + 8);
+    put_record(&mut out, entry);
+    let sum = checksum(group, entry.log_id.index(), &out);
+    out.put_u64_le(sum);
+    out.freeze()
+}
+
+/// Reads and verifies what [`stored`] wrote.
+pub fn from_stored(group: GroupId, index: u64, mut bytes: Bytes) -> Result<Entry, Malformed> {
+    if bytes.len() < 17 {
+        return Err(Malformed::Short("log record"));
+    }
+    let record = bytes.split_to(bytes.len() - 8);
+    if bytes.get_u64_le() != checksum(group, index, &record) {
+        return Err(Malformed::Checksum("a log record"));
+    }
+    get_record(record, index)
+}
+
+fn checksum(group: GroupId, index: u64, record: &[u8]) -> u64 {
+    let seed = (u64::from(group.0) << 48) ^ index;
+    xxhash_rust::xxh3::xxh3_64_with_seed(record, seed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(words: &[&'static str]) -> Args {
+        words.iter().map(|w| Bytes::from_static(w.as_bytes())).collect()
+    }
+
+    #[test]
+    fn a_batch_reads_back_what_was_written() {
+        let calls = [args(&["SET", "a", "1"]), args(&["DEL", ""])];
+        let stamp = Stamp { now_ms: 7, seed: 9 };
+        let batch = Batch::encode(stamp, &[Slot(5), Slot(16_383)], calls.iter());
+        let (got, sweep, mut rest) = batch.decode().unwrap();
+        assert_eq!((got, sweep), (stamp, vec![Slot(5), Slot(16_383)]));
+        assert_eq!(rest.next().unwrap().unwrap(), calls[0]);
+        assert_eq!(rest.next().unwrap().unwrap(), calls[1]);
+        assert!(rest.next().unwrap().is_none());
+    }
+
+    #[test]
+    fn golden_bytes_of_a_stored_entry() {
+        let batch = Batch::encode(Stamp { now_ms: 1, seed: 2 }, &[Slot(3)], [args(&["SET", "k", "v"])].iter());
+        let entry = Entry { log_id: log_id(4, 5), payload: EntryPayload::Normal(batch) };
+        let bytes = stored(GroupId(6), &entry);
+        let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+        let record = "010400000000000000\
+                      01010000000000000002000000000000000100030001000000\
+                      0300000003000000534554010000006b0100000076";
+        assert_eq!(&hex[..record.len()], record, "the format of what is on disk may not change");
+        assert_eq!(from_stored(GroupId(6), 5, bytes).unwrap(), entry);
+    }
+
+    #[test]
+    fn any_flipped_bit_or_wrong_place_is_noticed() {
+        let batch = Batch::encode(Stamp::default(), &[], [args(&["SET", "k", "v"])].iter());
+        let bytes = stored(GroupId(1), &Entry { log_id: log_id(1, 1), payload: EntryPayload::Normal(batch) });
+        for bit in 0..bytes.len() * 8 {
+            let mut bad = bytes.to_vec();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(from_stored(GroupId(1), 1, bad.into()).is_err(), "bit {bit}");
+        }
+        assert!(from_stored(GroupId(1), 2, bytes.clone()).is_err());
+        assert!(from_stored(GroupId(2), 1, bytes).is_err());
+    }
+
+    #[test]
+    fn truncated_batches_are_refused_at_every_length() {
+        let batch = Batch::encode(Stamp::default(), &[Slot(1)], [args(&["SET", "k", "v"])].iter());
+        for len in 0..batch.0.len() {
+            let cut = Batch(batch.0.slice(..len));
+            let read = cut.decode().and_then(|(_, _, mut calls)| calls.next());
+            assert!(read.is_err(), "{len}");
+        }
+    }
+}

@@ -1,0 +1,826 @@
+//! One replica of one group on this node: what the doors call, and what keeps it going.
+//!
+//! A group is pinned to a worker: its openraft core, proposer and rounds run there. Reads run on the reader's own thread.
+//!
+//! Invariants:
+//! - from every start with a vote on disk until [`Timers::quarantine`] has passed, the replica neither grants votes or
+//!   pre-votes nor campaigns: openraft keeps the promise behind a lease in memory only;
+//! - no read of any level is answered after a start before the replica has applied what a current leader had committed;
+//! - while leadership is handed over nothing is proposed, and the old leader serves no lease read in that term again;
+//! - a core that dies is started again from disk, which is a start like any other, quarantine included.
+
+use super::clock::{ALARM_MS, GroupClock};
+use super::log_store::LogStore;
+use super::machine::{Machine, Replica};
+use super::network::NetworkFactory;
+use super::peers::Peers;
+use super::proposer::{self, OnOutcome, Outcome, Proposer, Refusal, Submission};
+use super::reads::{Freshness, Gate, LEASE_SHARE, NeedsTick, Permit, Round};
+use super::snapshot::SnapshotStore;
+use super::storage::{Storage, StorageError};
+use super::wire::ReadIndex;
+use super::{Raft, Types};
+use crate::env::{self, Instant};
+use crate::resp::Args;
+use crate::state::View;
+use crate::types::{GroupId, Millis, NodeId, Slot};
+use arc_swap::{ArcSwap, ArcSwapOption};
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::InitializeError;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse};
+use openraft::{RaftMetrics, ServerState, SnapshotPolicy};
+use parking_lot::Mutex;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+/// How often a group looks after itself: due keys, snapshots, a core that died.
+const CARE: Duration = Duration::from_millis(50);
+/// Slots that one tick sweeps, at most.
+const SWEEP_SLOTS: usize = 64;
+/// How long leadership may take to move before it is settled by an election.
+const TRANSFER: Duration = Duration::from_millis(1500);
+/// Between campaigns of the nodes of a group that all end their quarantine at once.
+const STAGGER: Duration = Duration::from_millis(80);
+/// Attempts of a core to start again follow each other at least this far apart.
+const RESTART_PAUSE: Duration = Duration::from_millis(500);
+
+/// The timers of Raft.
+#[derive(Debug, Clone, Copy)]
+pub struct Timers {
+    pub heartbeat: Duration,
+    pub election_min: Duration,
+    /// Also the lease: what voters promise a leader.
+    pub election_max: Duration,
+    /// How far clocks may drift, in millionths.
+    pub drift_ppm: u32,
+}
+
+impl Default for Timers {
+    fn default() -> Self {
+        let ms = Duration::from_millis;
+        Timers { heartbeat: ms(100), election_min: ms(300), election_max: ms(600), drift_ppm: 50_000 }
+    }
+}
+
+impl Timers {
+    /// What a voter promises a leader.
+    pub fn promise(&self) -> Duration {
+        self.election_max
+    }
+
+    /// How long after a quorum's confirmation was *sent* the leader may serve lease reads.
+    pub fn lease(&self) -> Duration {
+        self.election_max * LEASE_SHARE / 100
+    }
+
+    /// How long a restarted replica keeps silent: one promise and what clocks may drift meanwhile.
+    pub fn quarantine(&self) -> Duration {
+        self.promise() + self.promise() * self.drift_ppm / 1_000_000
+    }
+}
+
+/// What all groups of a node share.
+pub(super) struct Surroundings {
+    pub me: NodeId,
+    pub storage: Storage,
+    pub peers: Arc<Peers>,
+    pub timers: Timers,
+    /// Entries that stay in the log behind a snapshot, for followers that are a little behind.
+    pub log_lag: u64,
+    /// Log bytes after which a snapshot is made.
+    pub snapshot_log_bytes: u64,
+    /// Answer eventual reads after a restart before a leader was heard.
+    pub eventual_without_leader: bool,
+    /// Raised while the disk is nearly full.
+    pub disk_low: AtomicBool,
+}
+
+/// Who leads, and in which term.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Leadership {
+    pub leader: NodeId,
+    pub term: u64,
+}
+
+/// openraft's part of a group; replaced when it dies.
+pub(super) struct Core {
+    raft: Raft,
+    metrics: openraft::alias::WatchReceiverOf<Types, RaftMetrics<Types>>,
+    log: LogStore,
+    snapshots: SnapshotStore,
+    quarantine_until: Instant,
+}
+
+/// A group's replica on this node.
+pub struct Group {
+    id: GroupId,
+    worker: u16,
+    handle: Handle,
+    around: Arc<Surroundings>,
+    replica: Arc<Replica>,
+    clock: Arc<GroupClock>,
+    core: ArcSwapOption<Core>,
+    pub(super) proposer: Proposer,
+    gates: [Gate; 3],
+    leadership: watch::Sender<Option<Leadership>>,
+    ready: AtomicBool,
+    fresh: Mutex<Option<Freshness>>,
+    /// The term in which leadership was offered away: no lease reads in it any more.
+    lease_off_term: AtomicU64,
+    transferring: tokio::sync::Mutex<()>,
+    sweeping: AtomicBool,
+    closed: AtomicBool,
+    rounds: AtomicU64,
+    snapshot_at_bytes: AtomicU64,
+    wall_alarm: AtomicBool,
+}
+
+/// Why an operator's wish was not done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AdminError {
+    #[error("this node does not lead group {group}; the leader is {}", leader.map_or("not known".to_owned(), |l| format!("node {l}")))]
+    NotLeader { group: GroupId, leader: Option<NodeId> },
+    #[error("node {node} is not a voter of group {group}")]
+    NotAVoter { group: GroupId, node: NodeId },
+    #[error("node {node} has not caught up with group {group} or is not in reach")]
+    NotCaughtUp { group: GroupId, node: NodeId },
+    #[error("it did not happen in time: {0}")]
+    Timeout(&'static str),
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// What a node knows of one of its groups.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct GroupStatus {
+    pub id: GroupId,
+    pub leader: Option<NodeId>,
+    pub term: u64,
+    pub voters: Vec<NodeId>,
+    pub learners: Vec<NodeId>,
+    pub last_log: u64,
+    pub committed: u64,
+    pub applied: u64,
+    pub snapshot: u64,
+    pub purged: u64,
+    pub keys: u64,
+    pub expires: u64,
+    pub used_bytes: u64,
+    pub clock_ms: Millis,
+    pub ready: bool,
+    pub proposed_entries: u64,
+    pub proposed_calls: u64,
+    pub read_rounds: u64,
+    /// Leader only: how long ago a quorum last confirmed it.
+    pub quorum_age_ms: Option<u64>,
+}
+
+impl Group {
+    pub(super) fn new(id: GroupId, worker: u16, handle: Handle, around: Arc<Surroundings>) -> Arc<Group> {
+        Arc::new(Group {
+            id,
+            worker,
+            handle,
+            around,
+            replica: Arc::new(Replica::new(hash_seed(id))),
+            clock: Arc::default(),
+            core: ArcSwapOption::empty(),
+            proposer: Proposer::default(),
+            gates: Default::default(),
+            leadership: watch::Sender::new(None),
+            ready: AtomicBool::new(false),
+            fresh: Mutex::new(None),
+            lease_off_term: AtomicU64::new(0),
+            transferring: tokio::sync::Mutex::new(()),
+            sweeping: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            rounds: AtomicU64::new(0),
+            snapshot_at_bytes: AtomicU64::new(0),
+            wall_alarm: AtomicBool::new(false),
+        })
+    }
+
+    /// Opens what is on disk and starts everything that runs for the group. Blocks while it loads.
+    pub(super) fn start(self: &Arc<Self>) -> Result<(), StorageError> {
+        self.start_core()?;
+        self.spawn(proposer::run(self.clone()));
+        self.spawn(self.clone().care());
+        Ok(())
+    }
+
+    /// Loads log and snapshot and starts an openraft core on them, in quarantine if there is a vote.
+    fn start_core(self: &Arc<Self>) -> Result<(), StorageError> {
+        let log = LogStore::open(&self.around.storage, self.id)?;
+        let snapshots = SnapshotStore::open(&self.around.storage, self.id)?;
+        self.replica.reset(hash_seed(self.id));
+        self.ready.store(self.around.eventual_without_leader, Ordering::Release);
+        let machine = Machine::open(self.replica.clone(), snapshots.clone())?;
+        let timers = self.around.timers;
+        let quarantined = log.vote().is_some();
+        let quarantine_until = if quarantined { env::now() + timers.quarantine() } else { env::now() };
+        let config = Arc::new(self.config(!quarantined));
+        let network = NetworkFactory::new(self.id, self.worker, self.around.peers.clone(), self.clock.clone(), snapshots.clone());
+        let (me, log_for_raft) = (self.around.me, log.clone());
+        let (tx, rx) = std::sync::mpsc::channel();
+        self.handle.spawn(async move {
+            let raft = Raft::new(me, config, network, log_for_raft, machine).await;
+            let _ = tx.send(raft);
+        });
+        let raft = rx.recv().map_err(|_| StorageError::Stopped)?;
+        let raft = raft.map_err(|e| StorageError::Io("raft".into(), std::io::Error::other(e)))?;
+        let core = Arc::new(Core { metrics: raft.metrics(), raft, log, snapshots, quarantine_until });
+        self.core.store(Some(core.clone()));
+        self.spawn(self.clone().watch_leadership(core.clone()));
+        if quarantined {
+            self.spawn(self.clone().end_quarantine(core));
+        }
+        Ok(())
+    }
+
+    fn config(&self, elect: bool) -> openraft::Config {
+        let timers = &self.around.timers;
+        let ms = |d: Duration| d.as_millis() as u64;
+        let config = openraft::Config {
+            cluster_name: format!("group-{}", self.id),
+            heartbeat_interval: ms(timers.heartbeat),
+            heartbeat_min_interval: Some(ms(timers.heartbeat) / 2),
+            election_timeout_min: ms(timers.election_min),
+            election_timeout_max: ms(timers.election_max),
+            install_snapshot_timeout: 600_000,
+            max_payload_entries: 256,
+            replication_lag_threshold: u64::MAX / 2,
+            snapshot_policy: SnapshotPolicy::Never,
+            max_in_snapshot_log_to_keep: self.around.log_lag,
+            purge_batch_size: 1,
+            enable_elect: elect,
+            enable_pre_vote: Some(true),
+            quorum_loss_probe_interval: Some(2 * ms(timers.election_max)),
+            backoff: "20ms 40ms 80ms ..200ms".to_owned(),
+            enable_leader_restore: Some(false),
+            allow_log_reversion: Some(false),
+            ..Default::default()
+        };
+        config.validate().expect("the configuration checked its timers")
+    }
+
+    /// The group's identity.
+    pub fn id(&self) -> GroupId {
+        self.id
+    }
+
+    pub(super) fn me(&self) -> NodeId {
+        self.around.me
+    }
+
+    pub(super) fn worker(&self) -> u16 {
+        self.worker
+    }
+
+    pub(super) fn peers(&self) -> &Arc<Peers> {
+        &self.around.peers
+    }
+
+    pub(super) fn replica(&self) -> &Arc<Replica> {
+        &self.replica
+    }
+
+    pub(super) fn gate(&self, round: Round) -> &Gate {
+        &self.gates[round as usize]
+    }
+
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.handle.spawn(task);
+    }
+
+    fn core(&self) -> Arc<Core> {
+        self.core.load_full().expect("a group is reachable only after its core was started")
+    }
+
+    pub(super) fn raft(&self) -> Raft {
+        self.core().raft.clone()
+    }
+
+    /// The group's snapshots, for one that is received.
+    pub(super) fn snapshots(&self) -> SnapshotStore {
+        self.core().snapshots.clone()
+    }
+
+    pub(super) fn closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    pub(super) fn count_round(&self) {
+        self.rounds.fetch_add(1, Ordering::Relaxed);
+    }
+
+    // --- who leads ---
+
+    pub(super) fn leadership(&self) -> Option<Leadership> {
+        *self.leadership.borrow()
+    }
+
+    /// Returns when who leads has changed since this was called.
+    pub(super) async fn leadership_changed(&self) {
+        let _ = self.leadership.subscribe().changed().await;
+    }
+
+    /// The leader as far as this node knows.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.leadership().map(|l| l.leader)
+    }
+
+    /// Whether this node leads the group, as far as it knows.
+    pub fn is_leader(&self) -> bool {
+        self.leader() == Some(self.me())
+    }
+
+    async fn watch_leadership(self: Arc<Self>, core: Arc<Core>) {
+        let mut metrics = core.raft.server_metrics();
+        loop {
+            let now = {
+                let m = metrics.borrow_watched();
+                m.current_leader.map(|leader| Leadership { leader, term: m.vote.leader_id.term })
+            };
+            if self.leadership.send_replace(now) != now {
+                match now {
+                    Some(l) => tracing::info!(node = %self.me(), group = %self.id, term = l.term, leader = %l.leader, "leader-changed"),
+                    None => tracing::info!(node = %self.me(), group = %self.id, "leader-lost"),
+                }
+            }
+            if metrics.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn end_quarantine(self: Arc<Self>, core: Arc<Core>) {
+        let position = core.log_position_of(self.me());
+        let turn = (position + self.id.0 as usize) % core.voters().len().max(1);
+        env::sleep_until(core.quarantine_until + STAGGER * turn as u32).await;
+        core.raft.runtime_config().elect(true);
+        let silent = core.metrics.borrow_watched().current_leader.is_none();
+        if silent && core.raft.trigger().elect(true).await.is_err() {
+            tracing::warn!(group = %self.id, "the core had stopped before its quarantine ended");
+        }
+    }
+
+    // --- time ---
+
+    /// The stamp for an entry that is proposed now.
+    pub(super) fn stamp(&self) -> Millis {
+        let stored = self.replica.with(|state| state.keyspace.clock());
+        let wall = env::wall_ms();
+        let stamp = self.clock.stamp(env::now(), wall, || self.median_wall(wall), stored);
+        let off = stamp.abs_diff(wall) > ALARM_MS;
+        if self.wall_alarm.swap(off, Ordering::Relaxed) != off && off {
+            tracing::error!(node = %self.me(), group = %self.id, ahead_ms = wall as i64 - stamp as i64,
+                "wall-clock-disagrees: this node's wall clock is far from the group's; keys expire by the group's");
+        }
+        stamp
+    }
+
+    /// The group's time as this replica estimates it.
+    pub(super) fn estimate(&self) -> Option<Millis> {
+        self.clock.estimate(env::now())
+    }
+
+    fn median_wall(&self, wall: Millis) -> Millis {
+        let voters = self.core().voters();
+        let others = voters.iter().filter(|v| **v != self.me());
+        let mut offsets: Vec<i64> = others.filter_map(|v| self.around.peers.wall_offset_ms(*v)).collect();
+        offsets.push(0);
+        offsets.sort_unstable();
+        wall.saturating_add_signed(offsets[offsets.len() / 2])
+    }
+
+    // --- reads ---
+
+    pub(super) fn ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    pub(super) fn note_fresh(&self, fresh: Freshness) {
+        let mut known = self.fresh.lock();
+        if known.is_none_or(|k| k.at() < fresh.at()) {
+            *known = Some(fresh);
+        }
+    }
+
+    /// The instant at which the state here was certainly the newest there was, as far as is known.
+    pub(super) fn fresh_at(&self) -> Option<Instant> {
+        let core = self.core();
+        let metrics = core.metrics.borrow_watched();
+        if metrics.state == ServerState::Leader {
+            if self.replica.applied_term() != metrics.current_term {
+                return None;
+            }
+            return match core.voters_in(&metrics) {
+                1 => Some(env::now()),
+                _ => metrics.last_quorum_acked.map(|at| at.into_inner()),
+            };
+        }
+        drop(metrics);
+        self.fresh.lock().map(|f| f.at())
+    }
+
+    /// How old the state here may be; `u64::MAX` if nothing is known.
+    pub(super) fn age_ms(&self) -> u64 {
+        self.fresh_at().map_or(u64::MAX, |at| at.elapsed().as_millis() as u64)
+    }
+
+    /// Leave to read by the lease, if this node has it now.
+    pub(super) fn lease_permit(&self) -> Option<Permit> {
+        let now = env::now();
+        let core = self.core.load();
+        let core = core.as_ref()?;
+        let metrics = core.metrics.borrow_watched();
+        let term = metrics.current_term;
+        let leads = metrics.state == ServerState::Leader
+            && self.lease_off_term.load(Ordering::Acquire) < term
+            && self.replica.applied_term() == term;
+        if !leads {
+            return None;
+        }
+        let held = core.voters_in(&metrics) == 1
+            || metrics.last_quorum_acked.is_some_and(|at| now < at.into_inner() + self.around.timers.lease());
+        drop(metrics);
+        held.then(|| Permit { estimate: self.clock.estimate(now), index: self.replica.applied_index() })
+    }
+
+    /// Leave for a linearizable read where this node is the only voter: it is its own quorum.
+    pub(super) fn sole_voter_permit(&self) -> Option<Permit> {
+        let core = self.core.load();
+        let core = core.as_ref()?;
+        let metrics = core.metrics.borrow_watched();
+        let sole = core.voters_in(&metrics) == 1 && metrics.state == ServerState::Leader;
+        let current = sole && self.replica.applied_term() == metrics.current_term;
+        drop(metrics);
+        current.then(|| Permit { estimate: self.estimate(), index: self.replica.applied_index() })
+    }
+
+    /// Runs a read on the local state under its lock. Must be short.
+    pub fn read<R>(&self, permit: &Permit, f: impl FnOnce(&View<'_>) -> R) -> Result<R, NeedsTick> {
+        self.replica.with(|state| {
+            let view = View::new(&state.keyspace, permit.estimate);
+            let result = f(&view);
+            if view.needs_tick() { Err(NeedsTick) } else { Ok(result) }
+        })
+    }
+
+    /// Looks at the replicated state as it is here, at no level: for INFO, metrics and the like.
+    pub fn peek<R>(&self, f: impl FnOnce(&crate::state::Keyspace) -> R) -> R {
+        self.replica.with(|state| f(&state.keyspace))
+    }
+
+    /// Index of the last applied entry, to wait on.
+    pub fn watch_applied(&self) -> watch::Receiver<u64> {
+        self.replica.applied()
+    }
+
+    // --- writes ---
+
+    /// Queues calls in order. `done` runs exactly once, on any thread, and must be quick. Commands find the leader
+    /// wherever it is and are tried again inside as long as they are certainly not applied, until the deadline.
+    pub fn propose(&self, calls: Vec<Args>, deadline: Instant, done: OnOutcome) {
+        self.proposer.submit(Submission::new(calls, deadline, None, done));
+    }
+
+    /// The same, waiting for the outcome.
+    pub async fn propose_and_wait(&self, calls: Vec<Args>, deadline: Instant) -> Outcome {
+        let (tx, rx) = tokio::sync::oneshot::channel();
+        let done = move |outcome| {
+            let _ = tx.send(outcome);
+        };
+        self.propose(calls, deadline, Box::new(done));
+        rx.await.unwrap_or(Outcome::Unknown { index: None })
+    }
+
+    /// Proposes what another node forwarded to the leader of `term`.
+    pub(super) async fn propose_forwarded(&self, term: u64, calls: Vec<Args>, wait: Duration) -> Outcome {
+        let (tx, rx) = tokio::sync::oneshot::channel();
+        let done = move |outcome| {
+            let _ = tx.send(outcome);
+        };
+        self.proposer.submit(Submission::new(calls, env::now() + wait, Some(term), Box::new(done)));
+        rx.await.unwrap_or(Outcome::Unknown { index: None })
+    }
+
+    pub(super) fn submit_sweep(&self, slots: Vec<Slot>, deadline: Instant, done: impl FnOnce(Option<u64>) + Send + 'static) {
+        let on_outcome = move |outcome| {
+            done(match outcome {
+                Outcome::Applied { index, .. } => Some(index),
+                _ => None,
+            })
+        };
+        self.proposer.submit(Submission::sweep(slots, deadline, Box::new(on_outcome)));
+    }
+
+    /// Why this node takes no writes at present, if it does not. The meta group must stay writable.
+    pub(super) fn refuses_writes(&self) -> Option<Refusal> {
+        let low = self.id != GroupId::META && self.around.disk_low.load(Ordering::Relaxed);
+        low.then_some(Refusal::DiskFull)
+    }
+
+    // --- what keeps it going ---
+
+    async fn care(self: Arc<Self>) {
+        while !self.closed() {
+            env::sleep(CARE).await;
+            let core = self.core();
+            let (running, leads) = {
+                let m = core.metrics.borrow_watched();
+                (m.running_state.is_ok(), m.state == ServerState::Leader && self.replica.applied_term() == m.current_term)
+            };
+            if !running && !self.closed() {
+                self.restart_core().await;
+                continue;
+            }
+            if leads {
+                self.ready.store(true, Ordering::Release);
+                self.sweep_due();
+            }
+            self.snapshot_when_due(&core).await;
+        }
+    }
+
+    /// Proposes a tick that names the slots in which keys are due, one at a time.
+    fn sweep_due(self: &Arc<Self>) {
+        let Some(estimate) = self.estimate() else { return };
+        let due = self.replica.with(|state| match state.keyspace.next_deadline() {
+            Some(deadline) if deadline <= estimate => state.keyspace.due_slots(estimate, SWEEP_SLOTS),
+            _ => Vec::new(),
+        });
+        if due.is_empty() || self.sweeping.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let group = self.clone();
+        self.submit_sweep(due, env::now() + Duration::from_secs(1), move |_| {
+            group.sweeping.store(false, Ordering::Release);
+        });
+    }
+
+    async fn snapshot_when_due(&self, core: &Core) {
+        let appended = core.log.appended_bytes();
+        let last = self.snapshot_at_bytes.load(Ordering::Relaxed);
+        // A state that is larger than the threshold makes snapshots rarer, so that they never cost more than the log.
+        let threshold = self.around.snapshot_log_bytes.max(self.replica.with(|s| s.keyspace.used_bytes()));
+        if appended.saturating_sub(last) >= threshold {
+            self.snapshot_at_bytes.store(appended, Ordering::Relaxed);
+            if core.raft.trigger().snapshot().await.is_err() {
+                tracing::warn!(group = %self.id, "no snapshot: the core has stopped");
+            }
+        }
+    }
+
+    async fn restart_core(self: &Arc<Self>) {
+        let reason = self.core().metrics.borrow_watched().running_state.clone();
+        tracing::error!(node = %self.me(), group = %self.id, reason = ?reason, "group-restarts: its core died; it starts again from disk");
+        self.ready.store(false, Ordering::Release);
+        self.leadership.send_replace(None);
+        let _ = self.core().raft.shutdown().await;
+        env::sleep(RESTART_PAUSE).await;
+        let group = self.clone();
+        let (tx, rx) = tokio::sync::oneshot::channel();
+        // Loading blocks, and so does waiting for the core, which starts on this very worker.
+        env::spawn_thread("group-restart", move || {
+            let _ = tx.send(group.start_core());
+        });
+        if let Ok(Err(e)) = rx.await {
+            tracing::error!(node = %self.me(), group = %self.id, error = %e, "group-cannot-restart");
+        }
+    }
+
+    // --- what peers ask ---
+
+    pub(super) async fn on_append(
+        &self,
+        request: AppendEntriesRequest<Types>,
+        estimate: Millis,
+    ) -> Result<AppendEntriesResponse<Types>, String> {
+        if estimate > 0 {
+            self.clock.observe(estimate, env::now());
+        }
+        let commit = request.leader_commit.map(|id| id.index());
+        let response = self.raft().append_entries(request).await.map_err(|e| e.to_string())?;
+        if !self.ready()
+            && let (AppendEntriesResponse::Success, Some(commit)) = (&response, commit)
+            && self.replica.applied_index() >= commit
+        {
+            self.ready.store(true, Ordering::Release);
+        }
+        Ok(response)
+    }
+
+    fn quarantined(&self) -> Result<(), String> {
+        match env::now() < self.core().quarantine_until {
+            true => Err("in quarantine after a restart".to_owned()),
+            false => Ok(()),
+        }
+    }
+
+    pub(super) async fn on_vote(&self, request: VoteRequest<Types>) -> Result<VoteResponse<Types>, String> {
+        self.quarantined()?;
+        self.raft().vote(request).await.map_err(|e| e.to_string())
+    }
+
+    pub(super) async fn on_pre_vote(&self, request: VoteRequest<Types>) -> Result<VoteResponse<Types>, String> {
+        self.quarantined()?;
+        self.raft().pre_vote(request).await.map_err(|e| e.to_string())
+    }
+
+    pub(super) async fn on_transfer(&self, request: TransferLeaderRequest<Types>) -> Result<TransferLeaderResponse<Types>, String> {
+        self.quarantined()?;
+        self.raft().handle_transfer_leader(request).await.map_err(|e| e.to_string())
+    }
+
+    pub(super) async fn on_read_index(self: &Arc<Self>, quorum: bool) -> Result<ReadIndex, String> {
+        self.answer_read_index(quorum).await.ok_or_else(|| "not the leader, or not confirmed".to_owned())
+    }
+
+    pub(super) async fn on_tick(self: &Arc<Self>) -> Result<ReadIndex, String> {
+        self.answer_tick().await.ok_or_else(|| "not the leader, or not confirmed".to_owned())
+    }
+
+    // --- what operators ask ---
+
+    /// Gives a group that has no log yet its first members. Every member may say it; all must say the same.
+    pub(super) async fn initialize(&self, members: &BTreeSet<NodeId>) -> Result<(), AdminError> {
+        let members: BTreeMap<_, _> = members.iter().map(|m| (*m, openraft::impls::EmptyNode {})).collect();
+        match self.raft().initialize(members).await {
+            Ok(()) => Ok(()),
+            Err(openraft::errors::RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+            Err(e) => Err(AdminError::Failed(e.to_string())),
+        }
+    }
+
+    /// Whether the group has a log on this node.
+    pub(super) fn has_log(&self) -> bool {
+        let core = self.core();
+        core.log.last().is_some() || core.log.vote().is_some()
+    }
+
+    /// Hands leadership to `to`: nothing is proposed meanwhile, and what waits goes to the new leader.
+    pub async fn transfer(self: &Arc<Self>, to: NodeId) -> Result<(), AdminError> {
+        let _one_at_a_time = self.transferring.lock().await;
+        let leadership = self.leadership();
+        let Some(Leadership { leader, term }) = leadership.filter(|l| l.leader == self.me()) else {
+            return match leadership {
+                Some(l) if l.leader == to => Ok(()),
+                l => Err(AdminError::NotLeader { group: self.id, leader: l.map(|l| l.leader) }),
+            };
+        };
+        if leader == to {
+            return Ok(());
+        }
+        let core = self.core();
+        if !core.voters().contains(&to) {
+            return Err(AdminError::NotAVoter { group: self.id, node: to });
+        }
+        self.proposer.pause(true);
+        let result = self.hand_over(&core, to, term).await;
+        self.proposer.pause(false);
+        result
+    }
+
+    async fn hand_over(&self, core: &Core, to: NodeId, term: u64) -> Result<(), AdminError> {
+        let deadline = env::now() + TRANSFER;
+        while self.proposer.in_flight() || !core.caught_up(to) {
+            if env::now() >= deadline {
+                return Err(AdminError::NotCaughtUp { group: self.id, node: to });
+            }
+            env::sleep(Duration::from_millis(1)).await;
+        }
+        // From here on the voters' promise is void.
+        self.lease_off_term.fetch_max(term, Ordering::AcqRel);
+        core.raft.trigger().transfer_leader(to).await.map_err(|e| AdminError::Failed(e.to_string()))?;
+        let mut leadership = self.leadership.subscribe();
+        let moved = leadership.wait_for(|l| l.is_some_and(|l| l.term > term));
+        match env::timeout(TRANSFER, moved).await {
+            Ok(Ok(l)) if l.is_some_and(|l| l.leader == to) => Ok(()),
+            Ok(_) => Err(AdminError::Failed("another node was elected".to_owned())),
+            Err(_) => {
+                // openraft never takes a failed transfer back by itself: a fresh election does.
+                let _ = core.raft.trigger().elect(false).await;
+                Err(AdminError::Timeout("the target did not take over; an election was called"))
+            }
+        }
+    }
+
+    /// Hands leadership to whichever voter has caught up, if this node has it.
+    pub async fn step_aside(self: &Arc<Self>) -> Result<(), AdminError> {
+        if !self.is_leader() {
+            return Ok(());
+        }
+        let core = self.core();
+        let mut last = AdminError::Failed("there is no other voter".to_owned());
+        let voters = core.voters();
+        let (caught_up, behind): (Vec<_>, Vec<_>) =
+            voters.into_iter().filter(|v| *v != self.me()).partition(|v| core.caught_up(*v));
+        for to in caught_up.into_iter().chain(behind) {
+            match self.transfer(to).await {
+                Ok(()) => return Ok(()),
+                Err(e) => last = e,
+            }
+        }
+        Err(last)
+    }
+
+    /// Has a snapshot made of everything applied now. Returns the index that it covers.
+    pub async fn snapshot(&self) -> Result<u64, AdminError> {
+        let wanted = self.replica.applied_index();
+        let core = self.core();
+        core.raft.trigger().snapshot().await.map_err(|e| AdminError::Failed(e.to_string()))?;
+        let reached = core.raft.wait(Some(Duration::from_secs(600)));
+        let reached = reached.metrics(|m| m.snapshot.is_some_and(|id| id.index() >= wanted), "snapshot").await;
+        let metrics = reached.map_err(|_| AdminError::Timeout("the snapshot was not finished"))?;
+        Ok(metrics.snapshot.map_or(0, |id| id.index()))
+    }
+
+    /// Hash of the whole replicated state and the index at which it was taken: equal on all replicas.
+    pub fn state_hash(&self) -> (u64, u128) {
+        self.replica.with(|state| (state.applied.map_or(0, |id| id.index()), state.keyspace.state_hash()))
+    }
+
+    /// What this node knows of the group.
+    pub fn status(&self) -> GroupStatus {
+        let core = self.core();
+        let metrics = core.metrics.borrow_watched();
+        let index = |id: &Option<super::LogId>| id.as_ref().map_or(0, |id| id.index());
+        let voters: Vec<NodeId> = metrics.membership_config.voter_ids().collect();
+        let learners: Vec<NodeId> = metrics.membership_config.membership().learner_ids().collect();
+        let mut status = GroupStatus {
+            id: self.id,
+            leader: metrics.current_leader,
+            term: metrics.current_term,
+            voters,
+            learners,
+            last_log: metrics.last_log_index.unwrap_or(0),
+            committed: index(&metrics.cluster_committed).max(index(&metrics.local_committed)),
+            applied: 0,
+            snapshot: index(&metrics.snapshot),
+            purged: index(&metrics.purged),
+            ready: self.ready(),
+            proposed_entries: self.proposer.entries.load(Ordering::Relaxed),
+            proposed_calls: self.proposer.calls.load(Ordering::Relaxed),
+            read_rounds: self.rounds.load(Ordering::Relaxed),
+            quorum_age_ms: metrics.last_quorum_acked.map(|at| at.into_inner().elapsed().as_millis() as u64),
+            ..Default::default()
+        };
+        drop(metrics);
+        self.replica.with(|state| {
+            status.applied = state.applied.map_or(0, |id| id.index());
+            status.keys = state.keyspace.len();
+            status.expires = state.keyspace.expires();
+            status.used_bytes = state.keyspace.used_bytes();
+            status.clock_ms = state.keyspace.clock();
+        });
+        status
+    }
+
+    /// Whether nothing waits and nothing is under way.
+    pub fn idle(&self) -> bool {
+        self.proposer.idle()
+    }
+
+    /// Stops the group. What waits is refused.
+    pub(super) async fn stop(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.proposer.close();
+        let _ = self.core().raft.shutdown().await;
+    }
+}
+
+impl Core {
+    fn voters(&self) -> Vec<NodeId> {
+        self.metrics.borrow_watched().membership_config.voter_ids().collect()
+    }
+
+    fn voters_in(&self, metrics: &RaftMetrics<Types>) -> usize {
+        metrics.membership_config.voter_ids().count()
+    }
+
+    fn log_position_of(&self, node: NodeId) -> usize {
+        self.voters().iter().position(|v| *v == node).unwrap_or(0)
+    }
+
+    /// Whether a voter has all of this leader's log.
+    fn caught_up(&self, node: NodeId) -> bool {
+        let metrics = self.metrics.borrow_watched();
+        let Some(replication) = &metrics.replication else { return false };
+        let matched = replication.get(&node).and_then(|id| id.as_ref()).map(|id| id.index());
+        matched.is_some() && matched == metrics.last_log_index
+    }
+}
+
+/// Part of the replicated state, so it follows from the group alone.
+fn hash_seed(id: GroupId) -> u64 {
+    xxhash_rust::xxh3::xxh3_64_with_seed(b"hypercache keyspace", u64::from(id.0))
+}
+
+/// Shares what rarely changes with many readers.
+pub(super) type Table<T> = ArcSwap<T>;

@@ -1,0 +1,259 @@
+//! All groups of this node: opens them, and answers what peers ask of them.
+
+use super::group::{AdminError, Group, Surroundings, Table, Timers};
+use super::network::Offer;
+use super::peers::{self, Identity, Peers};
+use super::storage::{Options_ as StorageOptions, Storage, StorageError};
+use super::wire::{self, Lane, Method, Opcode};
+use super::Snapshot;
+use crate::env;
+use crate::types::{GroupId, NodeId};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
+
+/// How long a peer may take to greet.
+const GREETING: Duration = Duration::from_secs(2);
+/// Connections from peers that may be open at once.
+const MAX_PEER_CONNECTIONS: usize = 1024;
+
+/// What [`Host::open`] needs to know.
+pub struct HostOptions {
+    pub me: NodeId,
+    pub data_dir: PathBuf,
+    pub storage: StorageOptions,
+    pub timers: Timers,
+    pub log_lag: u64,
+    pub snapshot_log_bytes: u64,
+    pub eventual_without_leader: bool,
+}
+
+/// The groups of this node.
+pub struct Host {
+    around: Arc<Surroundings>,
+    workers: Vec<Handle>,
+    groups: Table<BTreeMap<GroupId, Arc<Group>>>,
+    opening: Mutex<()>,
+}
+
+impl Host {
+    /// Opens the node's store. Groups are opened one by one.
+    pub fn open(options: HostOptions, identity: Arc<dyn Identity>, workers: Vec<Handle>) -> Result<Arc<Host>, StorageError> {
+        assert!(!workers.is_empty(), "a node has at least one worker");
+        let storage = Storage::open(&options.data_dir.join("store"), &options.storage)?;
+        let around = Arc::new(Surroundings {
+            me: options.me,
+            storage,
+            peers: Peers::new(identity, workers.clone()),
+            timers: options.timers,
+            log_lag: options.log_lag,
+            snapshot_log_bytes: options.snapshot_log_bytes,
+            eventual_without_leader: options.eventual_without_leader,
+            disk_low: AtomicBool::new(false),
+        });
+        Ok(Arc::new(Host { around, workers, groups: Table::from_pointee(BTreeMap::new()), opening: Mutex::new(()) }))
+    }
+
+    /// Opens a group and starts it. Blocks while its state is loaded; must not be called on a worker.
+    pub fn open_group(&self, id: GroupId) -> Result<Arc<Group>, StorageError> {
+        let _one_at_a_time = self.opening.lock();
+        if let Some(group) = self.group(id) {
+            return Ok(group);
+        }
+        let worker = id.0 as usize % self.workers.len();
+        let group = Group::new(id, worker as u16, self.workers[worker].clone(), self.around.clone());
+        group.start()?;
+        let mut groups = BTreeMap::clone(&self.groups.load());
+        groups.insert(id, group.clone());
+        self.groups.store(Arc::new(groups));
+        Ok(group)
+    }
+
+    /// Gives a group its first members, if it has no log yet.
+    pub async fn initialize(&self, id: GroupId, members: &BTreeSet<NodeId>) -> Result<(), AdminError> {
+        let group = self.group(id).ok_or_else(|| AdminError::Failed(format!("group {id} is not on this node")))?;
+        if group.has_log() {
+            return Ok(());
+        }
+        group.initialize(members).await
+    }
+
+    /// A group of this node.
+    pub fn group(&self, id: GroupId) -> Option<Arc<Group>> {
+        self.groups.load().get(&id).cloned()
+    }
+
+    /// All groups of this node, by number, the meta group first.
+    pub fn groups(&self) -> Vec<Arc<Group>> {
+        self.groups.load().values().cloned().collect()
+    }
+
+    /// The links to other nodes.
+    pub fn peers(&self) -> &Arc<Peers> {
+        &self.around.peers
+    }
+
+    /// The node's store.
+    pub fn storage(&self) -> &Storage {
+        &self.around.storage
+    }
+
+    /// Refuses writes while the disk is nearly full, or takes them again.
+    pub fn set_disk_low(&self, low: bool) {
+        self.around.disk_low.store(low, Ordering::Relaxed);
+    }
+
+    /// Whether writes are refused because the disk is nearly full.
+    pub fn disk_low(&self) -> bool {
+        self.around.disk_low.load(Ordering::Relaxed)
+    }
+
+    /// Hands over every group that this node leads. What cannot be handed over is left to an election.
+    pub async fn step_aside(&self) {
+        let leaving: Vec<_> = self.groups().into_iter().map(|g| async move { (g.id(), g.step_aside().await) }).collect();
+        for (id, result) in futures_util::future::join_all(leaving).await {
+            if let Err(e) = result {
+                tracing::warn!(group = %id, error = %e, "leadership-not-handed-over");
+            }
+        }
+    }
+
+    /// Stops all groups and links.
+    pub async fn stop(&self) {
+        futures_util::future::join_all(self.groups().iter().map(|g| g.stop())).await;
+        self.around.peers.close();
+    }
+
+    /// Takes connections of peers until the process ends.
+    pub async fn listen(self: Arc<Self>, listener: TcpListener, identity: Arc<dyn Identity>) {
+        let open = Arc::new(tokio::sync::Semaphore::new(MAX_PEER_CONNECTIONS));
+        loop {
+            let Ok((stream, from)) = listener.accept().await else {
+                env::sleep(Duration::from_millis(50)).await;
+                continue;
+            };
+            let Ok(permit) = open.clone().try_acquire_owned() else { continue };
+            let (host, identity) = (self.clone(), identity.clone());
+            tokio::spawn(async move {
+                if let Err(e) = host.receive(stream, &*identity).await {
+                    tracing::debug!(%from, error = %e, "peer-connection-ended");
+                }
+                drop(permit);
+            });
+        }
+    }
+
+    async fn receive(self: Arc<Self>, mut stream: TcpStream, identity: &dyn Identity) -> io::Result<()> {
+        let greeted = env::timeout(GREETING, peers::greet(&mut stream, identity)).await;
+        let hello = match greeted {
+            Ok(Ok(hello)) => hello,
+            Ok(Err(e)) => {
+                tracing::warn!(error = %e, "peer-refused");
+                return Err(e);
+            }
+            Err(_) => return Err(io::Error::other("no greeting in time")),
+        };
+        match hello.lane {
+            Lane::Snapshot => self.receive_snapshot(stream).await,
+            Lane::Raft(worker) | Lane::Forward(worker) => {
+                // The connection moves to the worker that its groups are pinned to.
+                let stream = stream.into_std()?;
+                let host = self.clone();
+                let serving = self.workers[worker as usize % self.workers.len()].spawn(async move {
+                    let stream = TcpStream::from_std(stream)?;
+                    peers::serve(stream, move |method, group, payload| host.clone().answer(method, group, payload)).await
+                });
+                serving.await.map_err(io::Error::other)?
+            }
+        }
+    }
+
+    async fn answer(self: Arc<Self>, method: Method, group: GroupId, payload: Bytes) -> Result<BytesMut, String> {
+        let mut out = BytesMut::new();
+        if method == Method::Ping {
+            out.put_u64_le(env::wall_ms());
+            return Ok(out);
+        }
+        let group = self.group(group).ok_or_else(|| format!("group {group} is not on this node"))?;
+        let wrong = |e: super::entry::Malformed| e.to_string();
+        match method {
+            Method::Append => {
+                let (request, estimate) = wire::get_append(payload).map_err(wrong)?;
+                wire::put(&mut out, &group.on_append(request, estimate).await?);
+            }
+            Method::Vote => wire::put(&mut out, &group.on_vote(wire::get(&payload, "a vote").map_err(wrong)?).await?),
+            Method::PreVote => wire::put(&mut out, &group.on_pre_vote(wire::get(&payload, "a vote").map_err(wrong)?).await?),
+            Method::Transfer => {
+                wire::put(&mut out, &group.on_transfer(wire::get(&payload, "a transfer").map_err(wrong)?).await?)
+            }
+            Method::ReadIndex => {
+                wire::put(&mut out, &group.on_read_index(wire::get(&payload, "a level").map_err(wrong)?).await?)
+            }
+            Method::Tick => wire::put(&mut out, &group.on_tick().await?),
+            Method::Propose => {
+                let (term, wait_ms, calls) = wire::get_propose(payload).map_err(wrong)?;
+                wire::put(&mut out, &group.propose_forwarded(term, calls, Duration::from_millis(wait_ms)).await);
+            }
+            Method::Ping | Method::InstallSnapshot => return Err("not on this lane".to_owned()),
+        }
+        Ok(out)
+    }
+
+    async fn receive_snapshot(&self, mut stream: TcpStream) -> io::Result<()> {
+        let mut buffer = BytesMut::new();
+        let (opcode, mut payload) = peers::read_frame(&mut stream, &mut buffer, wire::MAX_FRAME).await?;
+        if opcode != Opcode::Request || payload.len() < 13 {
+            return Err(io::Error::other("a snapshot begins with a request"));
+        }
+        payload.advance(9);
+        let group = GroupId(payload.get_u32_le());
+        let answer = match wire::get::<Offer>(&payload, "a snapshot's offer") {
+            Ok(offer) => self.install(group, offer, &mut stream, &mut buffer).await.map_err(|e| e.to_string()),
+            Err(e) => Err(e.to_string()),
+        };
+        let mut out = BytesMut::new();
+        wire::put_frame(&mut out, Opcode::Response, |out| {
+            out.put_u64_le(0);
+            match &answer {
+                Ok(body) => {
+                    out.put_u8(0);
+                    out.put_slice(body);
+                }
+                Err(text) => {
+                    out.put_u8(1);
+                    out.put_slice(text.as_bytes());
+                }
+            }
+        });
+        stream.write_all(&out).await?;
+        answer.map(|_| ()).map_err(io::Error::other)
+    }
+
+    /// Writes the chunks aside, each verified, and hands the finished snapshot to the group.
+    async fn install(&self, id: GroupId, offer: Offer, stream: &mut TcpStream, buffer: &mut BytesMut) -> io::Result<BytesMut> {
+        let group = self.group(id).ok_or_else(|| io::Error::other(format!("group {id} is not on this node")))?;
+        let mut writer = group.snapshots().begin()?;
+        for _ in 0..offer.chunks {
+            let (opcode, chunk) = peers::read_frame(stream, buffer, wire::MAX_FRAME).await?;
+            if opcode != Opcode::Chunk {
+                return Err(io::Error::other("a frame among the chunks is none"));
+            }
+            writer.push_stored(chunk)?;
+        }
+        let snapshot = writer.finish()?;
+        tracing::info!(group = %id, bytes = snapshot.bytes, "snapshot-received");
+        let snapshot = Snapshot { meta: offer.meta, snapshot };
+        let response = group.raft().install_full_snapshot(offer.vote, snapshot).await.map_err(io::Error::other)?;
+        let mut out = BytesMut::new();
+        wire::put(&mut out, &response);
+        Ok(out)
+    }
+}

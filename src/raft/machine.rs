@@ -1,0 +1,300 @@
+//! A group's state machine, as openraft asks for it: applies entries to the keyspace, makes and installs snapshots.
+//!
+//! `apply` is pure: what an entry does follows from its bytes and the state alone. Nothing here reads a clock; the
+//! stamp in the entry is the only time there is.
+//!
+//! Invariants: the keyspace and `applied` change under one lock, so a reader never sees one without the other; a
+//! snapshot is cut between two entries; an install swaps the whole state at once, after it is durable.
+
+use super::entry::Batch;
+use super::snapshot::{CHUNK_BYTES, SnapshotRef, SnapshotStore, put_image};
+use super::storage::StorageError;
+use super::{Applied, Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, Types};
+use crate::commands;
+use crate::env;
+use crate::state::Keyspace;
+use bytes::BytesMut;
+use futures_util::{Stream, StreamExt};
+use openraft::storage::{EntryResponder, RaftStateMachine};
+use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use parking_lot::Mutex;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::{oneshot, watch};
+
+/// Slots serialized at a time while a snapshot is made: the lock is held for one such step.
+const SLOTS_AT_A_TIME: usize = 8;
+
+/// A group's replicated state on this node, shared by apply, reads and snapshots.
+pub struct Replica {
+    state: Mutex<State>,
+    /// Index of the last applied entry, for whoever waits.
+    applied: watch::Sender<u64>,
+    /// Term of the last applied entry: a leader that has applied one of its own term has applied all before it.
+    applied_term: AtomicU64,
+}
+
+/// What the lock of a [`Replica`] guards.
+pub struct State {
+    pub keyspace: Keyspace,
+    pub applied: Option<LogId>,
+    pub membership: StoredMembership,
+    /// Rises when the whole state is replaced; a snapshot under way of the old one is then given up.
+    generation: u64,
+}
+
+impl Replica {
+    /// An empty state. `hash_seed` becomes part of the replicated state, so it must be the same on every replica.
+    pub fn new(hash_seed: u64) -> Replica {
+        let state = State {
+            keyspace: Keyspace::new(hash_seed),
+            applied: None,
+            membership: StoredMembership::default(),
+            generation: 0,
+        };
+        Replica { state: Mutex::new(state), applied: watch::Sender::new(0), applied_term: AtomicU64::new(0) }
+    }
+
+    /// Runs `f` on the state under its lock. Must be short.
+    pub fn with<R>(&self, f: impl FnOnce(&State) -> R) -> R {
+        f(&self.state.lock())
+    }
+
+    /// Index of the last applied entry, to look at or to wait on.
+    pub fn applied(&self) -> watch::Receiver<u64> {
+        self.applied.subscribe()
+    }
+
+    /// Index of the last applied entry; 0 before the first.
+    pub fn applied_index(&self) -> u64 {
+        *self.applied.borrow()
+    }
+
+    /// Term of the last applied entry; 0 before the first.
+    pub fn applied_term(&self) -> u64 {
+        self.applied_term.load(Ordering::Acquire)
+    }
+
+    fn note_applied(&self, id: Option<LogId>) {
+        self.applied_term.store(id.map_or(0, |id| id.committed_leader_id().term), Ordering::Release);
+        self.applied.send_replace(id.map_or(0, |id| id.index()));
+    }
+
+    /// Waits until the entry at `index` is applied. Ends with `false` if the replica goes away.
+    pub async fn wait_applied(&self, index: u64) -> bool {
+        if self.applied_index() >= index {
+            return true;
+        }
+        self.applied.subscribe().wait_for(|applied| *applied >= index).await.is_ok()
+    }
+
+    /// Throws the state away, as a supervised restart of the group does before it loads the snapshot again.
+    pub fn reset(&self, hash_seed: u64) {
+        self.replace(Keyspace::new(hash_seed), SnapshotMeta::default());
+    }
+
+    fn replace(&self, keyspace: Keyspace, meta: SnapshotMeta) {
+        let mut state = self.state.lock();
+        let old = std::mem::replace(&mut state.keyspace, keyspace);
+        state.applied = meta.last_log_id;
+        state.membership = meta.last_membership;
+        state.generation += 1;
+        self.note_applied(state.applied);
+        drop(state);
+        // Freeing a large state takes a while; nobody should wait for it.
+        env::spawn_thread("drop-state", move || drop(old));
+    }
+
+    fn apply(&self, entry: &Entry) -> io::Result<Applied> {
+        let mut state = self.state.lock();
+        let id = entry.log_id;
+        assert!(state.applied < Some(id), "entries are applied in order: {:?} before {id}", state.applied);
+        let applied = match &entry.payload {
+            EntryPayload::Blank => Applied::default(),
+            EntryPayload::Membership(membership) => {
+                state.membership = StoredMembership::new(Some(id), membership.clone());
+                Applied::default()
+            }
+            EntryPayload::Normal(batch) => run(&mut state.keyspace, batch)?,
+        };
+        state.applied = Some(id);
+        drop(state);
+        self.note_applied(Some(id));
+        Ok(applied)
+    }
+}
+
+/// Runs a batch on a keyspace: the whole meaning of a log entry.
+fn run(keyspace: &mut Keyspace, batch: &Batch) -> io::Result<Applied> {
+    let (stamp, sweep, mut calls) = batch.decode().map_err(io::Error::other)?;
+    keyspace.advance(&stamp);
+    if !sweep.is_empty() {
+        keyspace.sweep(&sweep);
+    }
+    let mut replies = Vec::with_capacity(calls.len());
+    while let Some(args) = calls.next().map_err(io::Error::other)? {
+        replies.push(commands::apply(&args, keyspace, &stamp));
+    }
+    Ok(Applied { replies })
+}
+
+/// openraft's handle on a replica.
+pub struct Machine {
+    replica: Arc<Replica>,
+    snapshots: SnapshotStore,
+}
+
+impl Machine {
+    /// Loads the published snapshot, if there is one, into the replica. Blocks while it reads.
+    pub fn open(replica: Arc<Replica>, snapshots: SnapshotStore) -> Result<Machine, StorageError> {
+        if let Some(record) = snapshots.current()? {
+            let snapshot = SnapshotRef { number: record.number, chunks: record.chunks, bytes: record.bytes };
+            let keyspace = load(&snapshots, snapshot)?;
+            replica.replace(keyspace, record.meta);
+        }
+        Ok(Machine { replica, snapshots })
+    }
+}
+
+fn load(snapshots: &SnapshotStore, snapshot: SnapshotRef) -> Result<Keyspace, StorageError> {
+    let head = snapshots.chunk(snapshot.number, 0)?;
+    Keyspace::restore(&head, snapshots.images(snapshot)).map_err(|e| StorageError::Io("snapshot".into(), io::Error::other(e)))
+}
+
+impl RaftStateMachine<Types> for Machine {
+    type SnapshotData = SnapshotRef;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        Ok(self.replica.with(|state| (state.applied, state.membership.clone())))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + OptionalSend,
+    {
+        while let Some(next) = entries.next().await {
+            let (entry, responder) = next?;
+            let applied = self.replica.apply(&entry)?;
+            if let Some(responder) = responder {
+                responder.send(applied);
+            }
+        }
+        Ok(())
+    }
+
+    /// Cuts between two entries: openraft calls this from the task that applies.
+    async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<Builder> {
+        let mut state = self.replica.state.lock();
+        if state.keyspace.cut_running() {
+            return None;
+        }
+        let head = state.keyspace.begin_cut().to_bytes();
+        let meta = SnapshotMeta { last_log_id: state.applied, last_membership: state.membership.clone() };
+        let generation = state.generation;
+        drop(state);
+        Some(Builder { replica: self.replica.clone(), snapshots: self.snapshots.clone(), head: head.into(), meta, generation })
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        self.try_create_snapshot_builder(true).await.expect("openraft builds one snapshot of a group at a time")
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotRef) -> Result<(), io::Error> {
+        let snapshots = self.snapshots.clone();
+        let (tx, rx) = oneshot::channel();
+        env::spawn_thread("load-snapshot", move || {
+            let _ = tx.send(load(&snapshots, snapshot));
+        });
+        let keyspace = rx.await.map_err(io::Error::other)??;
+        self.snapshots.publish(snapshot, meta.clone()).await?;
+        self.replica.replace(keyspace, meta.clone());
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
+        Ok(self.snapshots.current()?.map(|record| Snapshot {
+            meta: record.meta,
+            snapshot: SnapshotRef { number: record.number, chunks: record.chunks, bytes: record.bytes },
+        }))
+    }
+}
+
+/// Writes out a cut that was begun, on a thread of its own.
+pub struct Builder {
+    replica: Arc<Replica>,
+    snapshots: SnapshotStore,
+    head: Vec<u8>,
+    meta: SnapshotMeta,
+    generation: u64,
+}
+
+impl RaftSnapshotBuilder<Types> for Builder {
+    type SnapshotData = SnapshotRef;
+
+    async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        let job = Job {
+            replica: self.replica.clone(),
+            snapshots: self.snapshots.clone(),
+            head: std::mem::take(&mut self.head),
+            generation: self.generation,
+        };
+        let (tx, rx) = oneshot::channel();
+        env::spawn_thread("snapshot", move || {
+            let _ = tx.send(job.run());
+        });
+        let snapshot = rx.await.map_err(io::Error::other)??;
+        self.snapshots.publish(snapshot, self.meta.clone()).await?;
+        Ok(Snapshot { meta: self.meta.clone(), snapshot })
+    }
+}
+
+impl Drop for Builder {
+    fn drop(&mut self) {
+        // A build that ended early leaves its cut behind; one that ended well has none.
+        let mut state = self.replica.state.lock();
+        if state.generation == self.generation && state.keyspace.cut_running() {
+            state.keyspace.abort_cut();
+        }
+    }
+}
+
+struct Job {
+    replica: Arc<Replica>,
+    snapshots: SnapshotStore,
+    head: Vec<u8>,
+    generation: u64,
+}
+
+impl Job {
+    fn run(self) -> Result<SnapshotRef, StorageError> {
+        let mut writer = self.snapshots.begin()?;
+        writer.push(&self.head)?;
+        let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
+        loop {
+            let images = {
+                let mut state = self.replica.state.lock();
+                if state.generation != self.generation {
+                    let e = io::Error::other("the state was replaced while its snapshot was made");
+                    return Err(StorageError::Io("snapshot".into(), e));
+                }
+                state.keyspace.cut_next(SLOTS_AT_A_TIME)
+            };
+            if images.is_empty() {
+                break;
+            }
+            for image in images {
+                put_image(&mut chunk, &image.bytes);
+                if chunk.len() >= CHUNK_BYTES {
+                    writer.push(&chunk)?;
+                    chunk.clear();
+                }
+            }
+        }
+        if !chunk.is_empty() {
+            writer.push(&chunk)?;
+        }
+        writer.finish()
+    }
+}

@@ -1,0 +1,211 @@
+//! What openraft sends to other replicas of a group, on the node's links.
+//!
+//! Appends are pipelined: up to [`APPEND_WINDOW`] under way a group and follower. More would split the same traffic
+//! into many small messages, fewer would wait for each round trip.
+
+use super::clock::GroupClock;
+use super::peers::{self, Broken, CallError, Peers};
+use super::snapshot::{SnapshotRef, SnapshotStore};
+use super::wire::{self, Lane, Method, Opcode};
+use super::{LogId, Snapshot, SnapshotMeta, Types, Vote};
+use crate::env;
+use crate::types::{GroupId, NodeId};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use futures_util::{FutureExt, Stream, StreamExt};
+use openraft::base::{BoxFuture, BoxStream};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::RPCOption;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+
+/// Appends under way a group and follower.
+const APPEND_WINDOW: usize = 3;
+/// How long an append may take: a follower's disk may be slow under load, and asking twice makes it slower.
+const APPEND: Duration = Duration::from_millis(2000);
+/// How long a vote may take.
+const VOTE: Duration = Duration::from_millis(500);
+/// How long a follower may take to install a snapshot after its last chunk.
+const INSTALL: Duration = Duration::from_secs(300);
+
+/// What goes before the chunks of a snapshot.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Offer {
+    pub vote: Vote,
+    pub meta: SnapshotMeta,
+    pub chunks: u32,
+}
+
+/// Makes a [`Network`] for each follower of a group.
+pub(super) struct NetworkFactory {
+    group: GroupId,
+    worker: u16,
+    peers: Arc<Peers>,
+    clock: Arc<GroupClock>,
+    snapshots: SnapshotStore,
+}
+
+impl NetworkFactory {
+    pub(super) fn new(group: GroupId, worker: u16, peers: Arc<Peers>, clock: Arc<GroupClock>, snapshots: SnapshotStore) -> Self {
+        NetworkFactory { group, worker, peers, clock, snapshots }
+    }
+}
+
+impl RaftNetworkFactory<Types> for NetworkFactory {
+    type Network = Network;
+
+    async fn new_client(&mut self, target: NodeId, _node: &openraft::impls::EmptyNode) -> Network {
+        Network {
+            group: self.group,
+            target,
+            lane: Lane::Raft(self.worker),
+            peers: self.peers.clone(),
+            clock: self.clock.clone(),
+            snapshots: self.snapshots.clone(),
+        }
+    }
+}
+
+/// The way to one follower of one group.
+#[derive(Clone)]
+pub(super) struct Network {
+    group: GroupId,
+    target: NodeId,
+    lane: Lane,
+    peers: Arc<Peers>,
+    clock: Arc<GroupClock>,
+    snapshots: SnapshotStore,
+}
+
+type RpcResult<T> = Result<T, RPCError<Types>>;
+
+impl Network {
+    /// Queues a request now; the answer is waited for by whoever polls the future.
+    fn call(
+        &self,
+        method: Method,
+        limit: Duration,
+        body: impl FnOnce(&mut BytesMut),
+    ) -> impl Future<Output = RpcResult<Bytes>> + Send + 'static {
+        let answer = self.peers.link(self.target, self.lane).call(method, self.group, body);
+        async move {
+            let answer = answer.map_err(|e| match e {
+                CallError::NotConnected => RPCError::Unreachable(Unreachable::from_string("not connected")),
+                CallError::Full => RPCError::Network(NetworkError::from_string("too much waits on the link")),
+            })?;
+            match env::timeout(limit, answer.wait()).await {
+                Ok(Ok(bytes)) => Ok(bytes),
+                Ok(Err(Broken::Peer(text))) => Err(RPCError::Network(NetworkError::from_string(text))),
+                Ok(Err(e)) => Err(RPCError::Network(NetworkError::new(&e))),
+                Err(_) => Err(RPCError::Network(NetworkError::from_string("no answer in time"))),
+            }
+        }
+    }
+
+    fn append(&self, request: AppendEntriesRequest<Types>) -> impl Future<Output = RpcResult<AppendEntriesResponse<Types>>> + Send + 'static {
+        let estimate = self.clock.estimate(env::now()).unwrap_or(0);
+        let answer = self.call(Method::Append, APPEND, |out| wire::put_append(out, &request, estimate));
+        async move { decode(&answer.await?) }
+    }
+}
+
+fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> RpcResult<T> {
+    wire::get(bytes, "an answer").map_err(|e| RPCError::Network(NetworkError::new(&e)))
+}
+
+impl RaftNetworkV2<Types> for Network {
+    type SnapshotData = SnapshotRef;
+
+    async fn append_entries(&mut self, rpc: AppendEntriesRequest<Types>, _option: RPCOption) -> RpcResult<AppendEntriesResponse<Types>> {
+        self.append(rpc).await
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _option: RPCOption,
+    ) -> BoxFuture<'s, RpcResult<BoxStream<'s, RpcResult<StreamAppendResult<Types>>>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
+    {
+        let network = self.clone();
+        let answers = input
+            .map(move |request| {
+                let previous = request.prev_log_id;
+                let last: Option<LogId> = request.entries.last().map(|e| e.log_id).or(previous);
+                network.append(request).map(move |answer| answer.map(|a| a.into_stream_result(previous, last)))
+            })
+            .buffered(APPEND_WINDOW);
+        async move { Ok(answers.boxed()) }.boxed()
+    }
+
+    async fn vote(&mut self, rpc: VoteRequest<Types>, _option: RPCOption) -> RpcResult<VoteResponse<Types>> {
+        decode(&self.call(Method::Vote, VOTE, |out| wire::put(out, &rpc)).await?)
+    }
+
+    async fn pre_vote(&mut self, rpc: VoteRequest<Types>, _option: RPCOption) -> RpcResult<VoteResponse<Types>> {
+        decode(&self.call(Method::PreVote, VOTE, |out| wire::put(out, &rpc)).await?)
+    }
+
+    async fn transfer_leader(&mut self, rpc: TransferLeaderRequest<Types>, _option: RPCOption) -> RpcResult<TransferLeaderResponse<Types>> {
+        decode(&self.call(Method::Transfer, VOTE, |out| wire::put(out, &rpc)).await?)
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let sending = async {
+            let answer = self.send_snapshot(vote, snapshot).await;
+            answer.map_err(|e| StreamingError::Network(NetworkError::new(&e)))
+        };
+        tokio::select! {
+            biased;
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            answer = sending => answer,
+        }
+    }
+}
+
+impl Network {
+    async fn send_snapshot(&self, vote: Vote, snapshot: Snapshot) -> io::Result<SnapshotResponse<Types>> {
+        let SnapshotRef { number, chunks, bytes } = snapshot.snapshot;
+        tracing::info!(peer = %self.target, group = %self.group, bytes, index = ?snapshot.meta.last_log_id.map(|id| id.index()), "snapshot-sent");
+        let mut stream = self.peers.dial(self.target).await?;
+        let mut out = BytesMut::new();
+        wire::put_frame(&mut out, Opcode::Request, |out| {
+            out.put_u64_le(0);
+            out.put_u8(Method::InstallSnapshot as u8);
+            out.put_u32_le(self.group.0);
+            wire::put(out, &Offer { vote, meta: snapshot.meta, chunks });
+        });
+        for chunk in 0..chunks {
+            let stored = self.snapshots.stored_chunk(number, chunk)?;
+            wire::put_frame(&mut out, Opcode::Chunk, |out| out.put_slice(&stored));
+            stream.write_all(&out).await?;
+            out.clear();
+        }
+        stream.write_all(&out).await?;
+        let mut buffer = BytesMut::new();
+        let answer = env::timeout(INSTALL, peers::read_frame(&mut stream, &mut buffer, wire::MAX_FRAME)).await;
+        let (opcode, mut payload) = answer.map_err(|_| io::Error::other("the snapshot was not installed in time"))??;
+        if opcode != Opcode::Response || payload.len() < 9 {
+            return Err(io::Error::other("the answer to a snapshot is none"));
+        }
+        payload.advance(8);
+        match payload.get_u8() {
+            0 => wire::get(&payload, "an answer").map_err(io::Error::other),
+            _ => Err(io::Error::other(String::from_utf8_lossy(&payload).into_owned())),
+        }
+    }
+}

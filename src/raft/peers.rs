@@ -1,0 +1,456 @@
+//! Links between nodes: a few long-lived TCP connections a pair, all groups of a lane on one of them.
+//!
+//! Frames that are queued while a write is under way leave together with the next one. A request that was queued on a
+//! link that then broke may have arrived: its caller is told so and decides what that means. A link that is down takes
+//! nothing.
+//!
+//! This file knows frames and connections; what a request means is [`super::host`]'s.
+
+use super::wire::{self, HEAD_BYTES, Hello, Lane, MAX_FRAME, MAX_GREETING, Method, Opcode, Welcome};
+use crate::env;
+use crate::types::{GroupId, NodeId};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, oneshot};
+
+/// Bytes that may wait on a link; past it nothing more is taken until the peer reads.
+const MAX_QUEUED_BYTES: usize = 64 << 20;
+/// How long a connection may take to be made and greeted.
+const CONNECT: Duration = Duration::from_millis(1000);
+/// Data that is not acknowledged for so long ends the connection: after a partition a fresh one is faster than TCP's
+/// patience with the old.
+const USER_TIMEOUT: Duration = Duration::from_millis(1500);
+/// Between attempts to connect.
+const RECONNECT: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(300));
+/// Between pings; a peer that leaves one unanswered for [`USER_TIMEOUT`] is disconnected.
+const PING: Duration = Duration::from_millis(500);
+/// What a read takes from the socket at a time.
+const READ_BYTES: usize = 64 << 10;
+
+/// Who this node is to its peers, whom it lets in, and where they are.
+pub trait Identity: Send + Sync + 'static {
+    /// The greeting for `to`.
+    fn hello(&self, to: NodeId, lane: Lane) -> Hello;
+    /// Whether whoever says this may come in. The error names what is wrong, for both sides' logs.
+    fn admit(&self, hello: &Hello) -> Result<Welcome, String>;
+    /// Whether whoever answered is the one that was meant.
+    fn recognize(&self, to: NodeId, welcome: &Welcome) -> Result<(), String>;
+    /// Where a node listens for peers, `host:port`.
+    fn address(&self, node: NodeId) -> Option<String>;
+}
+
+/// The request could not be handed over; certainly it did not leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallError {
+    NotConnected,
+    Full,
+}
+
+/// The connection broke (or the peer failed) after the request was handed over: it may have been done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Broken {
+    #[error("the connection broke")]
+    Connection,
+    #[error("the peer failed: {0}")]
+    Peer(String),
+}
+
+/// An answer under way.
+pub struct Answer(oneshot::Receiver<Result<Bytes, Broken>>);
+
+impl Answer {
+    /// Waits for the answer. Without a deadline of its own.
+    pub async fn wait(self) -> Result<Bytes, Broken> {
+        self.0.await.unwrap_or(Err(Broken::Connection))
+    }
+}
+
+/// One connection to a peer, made again whenever it breaks.
+pub struct Link {
+    peer: NodeId,
+    lane: Lane,
+    state: Mutex<LinkState>,
+    wake: Notify,
+}
+
+#[derive(Default)]
+struct LinkState {
+    up: bool,
+    out: BytesMut,
+    next_id: u64,
+    waiting: HashMap<u64, oneshot::Sender<Result<Bytes, Broken>>>,
+}
+
+impl Link {
+    /// Queues a request. Never blocks.
+    pub fn call(&self, method: Method, group: GroupId, body: impl FnOnce(&mut BytesMut)) -> Result<Answer, CallError> {
+        let (tx, rx) = oneshot::channel();
+        let mut state = self.state.lock();
+        if !state.up {
+            return Err(CallError::NotConnected);
+        }
+        if state.out.len() > MAX_QUEUED_BYTES {
+            return Err(CallError::Full);
+        }
+        let id = state.next_id;
+        state.next_id += 1;
+        state.waiting.insert(id, tx);
+        wire::put_frame(&mut state.out, Opcode::Request, |out| {
+            out.put_u64_le(id);
+            out.put_u8(method as u8);
+            out.put_u32_le(group.0);
+            body(out);
+        });
+        drop(state);
+        self.wake.notify_one();
+        Ok(Answer(rx))
+    }
+
+    /// Whether the connection stands.
+    pub fn up(&self) -> bool {
+        self.state.lock().up
+    }
+
+    async fn run(self: Arc<Self>, peers: Arc<Peers>) {
+        let mut pause = RECONNECT.0;
+        let mut last_complaint = String::new();
+        while !peers.closed() {
+            let ended = match env::timeout(CONNECT, connect(&*peers.identity, self.peer, self.lane)).await {
+                Ok(Ok(stream)) => {
+                    pause = RECONNECT.0;
+                    last_complaint.clear();
+                    self.state.lock().up = true;
+                    if matches!(self.lane, Lane::Raft(_)) {
+                        tracing::info!(peer = %self.peer, lane = ?self.lane, "peer-connected");
+                    }
+                    let ended = self.carry(stream, &peers).await;
+                    let waiting = {
+                        let mut state = self.state.lock();
+                        state.up = false;
+                        state.out = BytesMut::new();
+                        std::mem::take(&mut state.waiting)
+                    };
+                    drop(waiting);
+                    ended
+                }
+                Ok(Err(e)) => Err(e),
+                Err(_) => Err(io::Error::other("no connection in time")),
+            };
+            if let Err(e) = ended {
+                let complaint = e.to_string();
+                if complaint != last_complaint {
+                    tracing::warn!(peer = %self.peer, lane = ?self.lane, error = %complaint, "peer-unreachable");
+                    last_complaint = complaint;
+                }
+            }
+            env::sleep(pause).await;
+            pause = (pause * 2).min(RECONNECT.1);
+        }
+    }
+
+    /// Carries frames both ways until the connection breaks.
+    async fn carry(&self, stream: TcpStream, peers: &Arc<Peers>) -> io::Result<()> {
+        let (mut rx, mut tx) = stream.into_split();
+        let reading = async {
+            let mut buffer = BytesMut::with_capacity(READ_BYTES);
+            loop {
+                while let Some((opcode, payload)) = wire::take_frame(&mut buffer, MAX_FRAME).map_err(io::Error::other)? {
+                    self.answered(opcode, payload)?;
+                }
+                buffer.reserve(READ_BYTES);
+                if rx.read_buf(&mut buffer).await? == 0 {
+                    return Err(io::Error::other("the peer closed the connection"));
+                }
+            }
+        };
+        let writing = async {
+            loop {
+                let out = {
+                    let mut state = self.state.lock();
+                    state.out.split()
+                };
+                if out.is_empty() {
+                    self.wake.notified().await;
+                    continue;
+                }
+                peers.bytes_sent.fetch_add(out.len() as u64, Ordering::Relaxed);
+                peers.writes.fetch_add(1, Ordering::Relaxed);
+                tx.write_all(&out).await?;
+            }
+        };
+        let pinging = async {
+            loop {
+                env::sleep(PING).await;
+                let sent = env::now();
+                let answer = self.call(Method::Ping, GroupId::META, |_| ());
+                let Ok(answer) = answer else { continue };
+                match env::timeout(USER_TIMEOUT, answer.wait()).await {
+                    Ok(Ok(mut bytes)) if bytes.len() >= 8 => {
+                        let wall = bytes.get_u64_le() as i64;
+                        let half = (sent.elapsed().as_millis() / 2) as i64;
+                        peers.note_alive(self.peer, wall + half - env::wall_ms() as i64);
+                    }
+                    _ => return Err(io::Error::other("the peer does not answer")),
+                }
+                if peers.closed() {
+                    return Err(io::Error::other("closing"));
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            ended = reading => ended,
+            ended = writing => ended,
+            ended = pinging => ended,
+        }
+    }
+
+    fn answered(&self, opcode: Opcode, mut payload: Bytes) -> io::Result<()> {
+        if opcode != Opcode::Response || payload.len() < 9 {
+            return Err(io::Error::other("the peer sent a frame that is no answer"));
+        }
+        let (id, status) = (payload.get_u64_le(), payload.get_u8());
+        let waiting = self.state.lock().waiting.remove(&id);
+        if let Some(tx) = waiting {
+            let _ = tx.send(match status {
+                0 => Ok(payload),
+                _ => Err(Broken::Peer(String::from_utf8_lossy(&payload).into_owned())),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// All links of a node.
+pub struct Peers {
+    identity: Arc<dyn Identity>,
+    workers: Vec<Handle>,
+    links: Mutex<HashMap<(NodeId, Lane), Arc<Link>>>,
+    seen: Mutex<HashMap<NodeId, (env::Instant, Arc<AtomicI64>)>>,
+    closed: AtomicBool,
+    pub(super) bytes_sent: AtomicU64,
+    pub(super) writes: AtomicU64,
+}
+
+impl Peers {
+    /// No link is made before somebody asks for it.
+    pub fn new(identity: Arc<dyn Identity>, workers: Vec<Handle>) -> Arc<Peers> {
+        Arc::new(Peers {
+            identity,
+            workers,
+            links: Mutex::default(),
+            seen: Mutex::default(),
+            closed: AtomicBool::new(false),
+            bytes_sent: AtomicU64::new(0),
+            writes: AtomicU64::new(0),
+        })
+    }
+
+    /// The link to a node for a lane. It may be down.
+    pub fn link(self: &Arc<Self>, peer: NodeId, lane: Lane) -> Arc<Link> {
+        let mut links = self.links.lock();
+        let link = links.entry((peer, lane)).or_insert_with(|| {
+            let link = Arc::new(Link { peer, lane, state: Mutex::default(), wake: Notify::new() });
+            let worker = match lane {
+                Lane::Raft(w) | Lane::Forward(w) => w as usize % self.workers.len(),
+                Lane::Snapshot => 0,
+            };
+            self.workers[worker].spawn(link.clone().run(self.clone()));
+            link
+        });
+        link.clone()
+    }
+
+    /// A connection of its own, greeted, for a snapshot.
+    pub(super) async fn dial(&self, peer: NodeId) -> io::Result<TcpStream> {
+        env::timeout(CONNECT, connect(&*self.identity, peer, Lane::Snapshot)).await.map_err(|_| io::Error::other("no connection in time"))?
+    }
+
+    fn note_alive(&self, peer: NodeId, wall_offset_ms: i64) {
+        let mut seen = self.seen.lock();
+        let entry = seen.entry(peer).or_insert_with(|| (env::now(), Arc::default()));
+        entry.0 = env::now();
+        entry.1.store(wall_offset_ms, Ordering::Relaxed);
+    }
+
+    /// Time since a peer last answered; none if it never did.
+    pub fn last_seen(&self, peer: NodeId) -> Option<Duration> {
+        self.seen.lock().get(&peer).map(|(at, _)| at.elapsed())
+    }
+
+    /// How far a peer's wall clock is ahead of this node's, in milliseconds, as last heard.
+    pub fn wall_offset_ms(&self, peer: NodeId) -> Option<i64> {
+        self.seen.lock().get(&peer).map(|(_, offset)| offset.load(Ordering::Relaxed))
+    }
+
+    /// Lets no link be made again.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
+    fn closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+}
+
+/// Options of every socket between nodes.
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = socket2::SockRef::from(stream);
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    let keepalive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(1)).with_interval(Duration::from_secs(1));
+    socket.set_tcp_keepalive(&keepalive)
+}
+
+async fn connect(identity: &dyn Identity, peer: NodeId, lane: Lane) -> io::Result<TcpStream> {
+    let address = identity.address(peer).ok_or_else(|| io::Error::other("its address is not known"))?;
+    let mut stream = TcpStream::connect(&address).await?;
+    tune(&stream)?;
+    let mut out = BytesMut::new();
+    wire::put_frame(&mut out, Opcode::Hello, |out| wire::put(out, &identity.hello(peer, lane)));
+    stream.write_all(&out).await?;
+    let mut buffer = BytesMut::with_capacity(MAX_GREETING);
+    match read_frame(&mut stream, &mut buffer, MAX_GREETING).await? {
+        (Opcode::Welcome, payload) => {
+            let welcome: Welcome = wire::get(&payload, "a welcome").map_err(io::Error::other)?;
+            identity.recognize(peer, &welcome).map_err(io::Error::other)?;
+        }
+        (Opcode::Refused, text) => return Err(io::Error::other(format!("refused: {}", String::from_utf8_lossy(&text)))),
+        _ => return Err(io::Error::other("the peer did not greet")),
+    }
+    if !buffer.is_empty() {
+        return Err(io::Error::other("the peer spoke out of turn"));
+    }
+    Ok(stream)
+}
+
+/// Reads until one whole frame is there.
+pub(super) async fn read_frame(
+    stream: &mut (impl tokio::io::AsyncRead + Unpin),
+    buffer: &mut BytesMut,
+    max: usize,
+) -> io::Result<(Opcode, Bytes)> {
+    loop {
+        if let Some(frame) = wire::take_frame(buffer, max).map_err(io::Error::other)? {
+            return Ok(frame);
+        }
+        buffer.reserve(HEAD_BYTES);
+        if stream.read_buf(buffer).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
+/// Answers a greeting on a connection that was accepted. An error was told to whoever called.
+pub(super) async fn greet(stream: &mut TcpStream, identity: &dyn Identity) -> io::Result<Hello> {
+    tune(stream)?;
+    let mut buffer = BytesMut::with_capacity(MAX_GREETING);
+    let read = read_frame(stream, &mut buffer, MAX_GREETING).await;
+    let answer = match read {
+        Ok((Opcode::Hello, payload)) => match wire::get::<Hello>(&payload, "a greeting") {
+            Ok(hello) => identity.admit(&hello).map(|welcome| (hello, welcome)),
+            Err(e) => Err(e.to_string()),
+        },
+        Ok(_) => Err("the first frame must be a greeting".to_owned()),
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Err(e),
+        Err(e) => Err(e.to_string()),
+    };
+    let mut out = BytesMut::new();
+    match answer {
+        Ok((hello, welcome)) => {
+            wire::put_frame(&mut out, Opcode::Welcome, |out| wire::put(out, &welcome));
+            stream.write_all(&out).await?;
+            Ok(hello)
+        }
+        Err(text) => {
+            wire::put_frame(&mut out, Opcode::Refused, |out| out.put_slice(text.as_bytes()));
+            stream.write_all(&out).await?;
+            stream.shutdown().await?;
+            Err(io::Error::other(text))
+        }
+    }
+}
+
+/// Answers that wait to be written on an accepted connection.
+pub(super) struct Answers {
+    out: Mutex<BytesMut>,
+    wake: Notify,
+}
+
+impl Answers {
+    fn put(&self, id: u64, answer: Result<BytesMut, String>) {
+        let mut out = self.out.lock();
+        wire::put_frame(&mut out, Opcode::Response, |out| {
+            out.put_u64_le(id);
+            match &answer {
+                Ok(body) => {
+                    out.put_u8(0);
+                    out.put_slice(body);
+                }
+                Err(text) => {
+                    out.put_u8(1);
+                    out.put_slice(text.as_bytes());
+                }
+            }
+        });
+        drop(out);
+        self.wake.notify_one();
+    }
+}
+
+/// Serves requests on a greeted connection until it breaks. `handle` is spawned once a request, in the order in which
+/// they arrived, so that the requests of a group start in order.
+pub(super) async fn serve<F, Fut>(stream: TcpStream, handle: F) -> io::Result<()>
+where
+    F: Fn(Method, GroupId, Bytes) -> Fut,
+    Fut: Future<Output = Result<BytesMut, String>> + Send + 'static,
+{
+    let (mut rx, mut tx) = stream.into_split();
+    let answers = Arc::new(Answers { out: Mutex::new(BytesMut::new()), wake: Notify::new() });
+    let reading = async {
+        let mut buffer = BytesMut::with_capacity(READ_BYTES);
+        loop {
+            while let Some((opcode, mut payload)) = wire::take_frame(&mut buffer, MAX_FRAME).map_err(io::Error::other)? {
+                if opcode != Opcode::Request || payload.len() < 13 {
+                    return Err(io::Error::other("the peer sent a frame that is no request"));
+                }
+                let (id, method, group) = (payload.get_u64_le(), payload.get_u8(), GroupId(payload.get_u32_le()));
+                let answers = answers.clone();
+                match Method::from_u8(method) {
+                    Some(method) => {
+                        let answer = handle(method, group, payload);
+                        tokio::spawn(async move { answers.put(id, answer.await) });
+                    }
+                    None => answers.put(id, Err(format!("method {method} is not known"))),
+                }
+            }
+            buffer.reserve(READ_BYTES);
+            if rx.read_buf(&mut buffer).await? == 0 {
+                return Ok(());
+            }
+        }
+    };
+    let writing = async {
+        loop {
+            let out = answers.out.lock().split();
+            match out.is_empty() {
+                true => answers.wake.notified().await,
+                false => tx.write_all(&out).await?,
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        ended = reading => ended,
+        ended = writing => ended,
+    }
+}

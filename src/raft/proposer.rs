@@ -1,0 +1,550 @@
+//! The proposer of a group: many commands, one entry.
+//!
+//! Commands wait in one queue, in the order in which they came. The proposer takes all that wait (up to
+//! [`MAX_BATCH_CALLS`] or [`MAX_BATCH_BYTES`], without lingering) and makes a *flight* of them: an entry if this node
+//! leads the group, a message to the leader otherwise. At most [`WINDOW`] flights are under way.
+//!
+//! Invariants, which the order and the meaning of replies rest on:
+//! - a flight names the term it is meant for; a leader of another term refuses it;
+//! - a refused flight is certainly not applied. Its commands go back to the front of the queue in their order, unless a
+//!   later flight took effect meanwhile: then they are answered *not applied*, because repeating them now would put them
+//!   behind commands that were sent after them;
+//! - nothing is sent while a refused flight is not settled;
+//! - a flight whose fate is not known is answered *unknown* and never repeated;
+//! - `done` of a submission runs exactly once.
+
+use super::entry::Batch;
+use super::group::Group;
+use super::peers::CallError;
+use super::wire::{self, Lane, Method};
+use super::{Applied, Done, Types};
+use crate::env::{self, Instant};
+use crate::resp::{Args, Reply};
+use crate::types::{NodeId, Slot, Stamp};
+use openraft::errors::ClientWriteError;
+use openraft::raft::ClientWriteResult;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// Commands in an entry, at most; a single submission may be larger.
+pub const MAX_BATCH_CALLS: usize = 1024;
+/// Bytes of arguments in an entry, at most; a single submission may be larger.
+pub const MAX_BATCH_BYTES: usize = 256 << 10;
+/// Flights under way at a time.
+const WINDOW: usize = 2;
+/// Commands that may wait in a group's queue.
+const MAX_QUEUED_CALLS: usize = 200_000;
+/// Bytes of commands that may wait in a group's queue; one submission more is always taken.
+const MAX_QUEUED_BYTES: usize = 64 << 20;
+/// Slots that one entry sweeps at most.
+const MAX_SWEEP: usize = 256;
+/// How long to wait before looking again for a leader that can be reached.
+const RETRY: Duration = Duration::from_millis(10);
+/// A forwarded flight is given up as unknown this long after its deadline: the leader answers at the deadline.
+const FORWARD_GRACE: Duration = Duration::from_millis(500);
+
+/// How a submission ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// In effect, on a majority's disks, and applied here or at the leader. One reply for each call.
+    Applied { index: u64, replies: Vec<Reply> },
+    /// Certainly without effect, now and later.
+    NotApplied(Refusal),
+    /// May have taken effect, or may still.
+    Unknown { index: Option<u64> },
+}
+
+/// Why something was not done. Certainly nothing happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// No leader could be reached until the deadline.
+    NoLeader,
+    /// The deadline passed while it waited.
+    Deadline,
+    /// No replica in reach is fresh enough.
+    Stale { age_ms: u64 },
+    ShuttingDown,
+    DiskFull,
+    /// This replica has started and does not know yet what its cluster has committed.
+    Recovering,
+    /// Too much is waiting.
+    Busy,
+    /// A leader of another term was meant; between nodes only.
+    WrongTerm,
+    /// Leadership changed and later commands of the same connection went ahead.
+    Overtaken,
+}
+
+impl Refusal {
+    /// The error reply: its code says that the command was not applied.
+    pub fn reply(&self) -> Reply {
+        Reply::error(match self {
+            Refusal::NoLeader | Refusal::WrongTerm => {
+                "CLUSTERDOWN the group of this key has no leader in reach; the command was not applied".to_owned()
+            }
+            Refusal::Deadline => "TRYAGAIN the deadline passed before the command was proposed; it was not applied".to_owned(),
+            Refusal::Stale { age_ms } => {
+                format!("CLUSTERDOWN no replica in reach is fresh enough (this one's state is {age_ms} ms old)")
+            }
+            Refusal::ShuttingDown => "CLUSTERDOWN this node is shutting down; the command was not applied".to_owned(),
+            Refusal::DiskFull => {
+                "OOM the disk of the leader is nearly full; the command was not applied, reads go on".to_owned()
+            }
+            Refusal::Recovering => "LOADING this replica has not caught up since it started".to_owned(),
+            Refusal::Busy => "THROTTLED too many commands are waiting; this one was not applied".to_owned(),
+            Refusal::Overtaken => "TRYAGAIN leadership changed; the command was not applied".to_owned(),
+        })
+    }
+}
+
+impl Outcome {
+    /// The reply to one of the calls when there is none of its own.
+    pub fn failure_reply(&self) -> Reply {
+        match self {
+            Outcome::NotApplied(refusal) => refusal.reply(),
+            Outcome::Unknown { index: Some(index) } => {
+                Reply::error(format!("UNCERTAIN the command may have been applied or may still be (index {index})"))
+            }
+            _ => Reply::error("UNCERTAIN the command may have been applied or may still be".to_owned()),
+        }
+    }
+}
+
+/// Runs with a submission's outcome; quick, and on any thread.
+pub type OnOutcome = Box<dyn FnOnce(Outcome) + Send>;
+
+/// Commands that were handed in together.
+pub(super) struct Submission {
+    calls: Vec<Args>,
+    sweep: Vec<Slot>,
+    bytes: usize,
+    deadline: Instant,
+    /// Set by the node that forwarded it: only the leader of this term may take it.
+    term: Option<u64>,
+    done: Option<OnOutcome>,
+}
+
+impl Submission {
+    pub(super) fn new(calls: Vec<Args>, deadline: Instant, term: Option<u64>, done: OnOutcome) -> Submission {
+        let bytes = calls.iter().flatten().map(|arg| arg.len()).sum();
+        Submission { calls, sweep: Vec::new(), bytes, deadline, term, done: Some(done) }
+    }
+
+    pub(super) fn sweep(sweep: Vec<Slot>, deadline: Instant, done: OnOutcome) -> Submission {
+        Submission { sweep, ..Submission::new(Vec::new(), deadline, None, done) }
+    }
+
+    fn finish(mut self, outcome: Outcome) {
+        if let Some(done) = self.done.take() {
+            done(outcome);
+        }
+    }
+}
+
+impl Drop for Submission {
+    fn drop(&mut self) {
+        // Whoever throws a submission away without an outcome cannot vouch for what became of it.
+        if let Some(done) = self.done.take() {
+            done(Outcome::Unknown { index: None });
+        }
+    }
+}
+
+/// The queue of a group and what lands from its flights.
+#[derive(Default)]
+pub(super) struct Proposer {
+    inner: Mutex<Inner>,
+    wake: Notify,
+    /// Entries proposed here, for metrics.
+    pub(super) entries: AtomicU64,
+    /// Commands proposed here.
+    pub(super) calls: AtomicU64,
+}
+
+#[derive(Default)]
+struct Inner {
+    queue: VecDeque<Submission>,
+    queued_calls: usize,
+    queued_bytes: usize,
+    landed: Vec<(u64, Landing)>,
+    in_flight: usize,
+    /// While leadership is handed over nothing is sent; what comes waits.
+    paused: bool,
+    closed: bool,
+}
+
+enum Landing {
+    /// Took effect, or may have.
+    Effect,
+    Refused(Vec<Submission>),
+}
+
+impl Proposer {
+    /// Puts a submission at the end of the queue.
+    pub(super) fn submit(&self, submission: Submission) {
+        let refusal = {
+            let mut inner = self.inner.lock();
+            if inner.closed {
+                Some((submission, Refusal::ShuttingDown))
+            } else if inner.queued_calls >= MAX_QUEUED_CALLS || inner.queued_bytes >= MAX_QUEUED_BYTES {
+                Some((submission, Refusal::Busy))
+            } else {
+                inner.queued_calls += submission.calls.len();
+                inner.queued_bytes += submission.bytes;
+                inner.queue.push_back(submission);
+                None
+            }
+        };
+        match refusal {
+            Some((submission, refusal)) => submission.finish(Outcome::NotApplied(refusal)),
+            None => self.wake.notify_one(),
+        }
+    }
+
+    /// Holds everything back, or lets it go on.
+    pub(super) fn pause(&self, paused: bool) {
+        self.inner.lock().paused = paused;
+        self.wake.notify_one();
+    }
+
+    /// Whether flights are under way.
+    pub(super) fn in_flight(&self) -> bool {
+        self.inner.lock().in_flight > 0
+    }
+
+    /// Whether commands wait or are under way.
+    pub(super) fn idle(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.in_flight == 0 && inner.queue.is_empty()
+    }
+
+    /// Refuses what waits and whatever comes.
+    pub(super) fn close(&self) {
+        let queue = {
+            let mut inner = self.inner.lock();
+            inner.closed = true;
+            inner.queued_calls = 0;
+            inner.queued_bytes = 0;
+            std::mem::take(&mut inner.queue)
+        };
+        for submission in queue {
+            submission.finish(Outcome::NotApplied(Refusal::ShuttingDown));
+        }
+        self.wake.notify_one();
+    }
+
+    fn land(&self, sequence: u64, landing: Landing) {
+        let mut inner = self.inner.lock();
+        inner.in_flight -= 1;
+        inner.landed.push((sequence, landing));
+        drop(inner);
+        self.wake.notify_one();
+    }
+
+    /// Puts submissions back to the front, in their order.
+    fn put_back(&self, submissions: Vec<Submission>) {
+        let mut inner = self.inner.lock();
+        for submission in submissions.into_iter().rev() {
+            inner.queued_calls += submission.calls.len();
+            inner.queued_bytes += submission.bytes;
+            inner.queue.push_front(submission);
+        }
+    }
+
+    /// Takes the next flight's submissions. Those that must not be proposed by the leader of `term` are left out into
+    /// the second list: forwarded ones that were meant for another term.
+    fn take(&self, term: Option<u64>) -> (Vec<Submission>, Vec<Submission>) {
+        let mut inner = self.inner.lock();
+        let (mut taken, mut refused) = (Vec::new(), Vec::new());
+        let (mut calls, mut bytes, mut sweep) = (0, 0, 0);
+        while let Some(front) = inner.queue.front() {
+            let full = calls + front.calls.len() > MAX_BATCH_CALLS
+                || bytes + front.bytes > MAX_BATCH_BYTES
+                || sweep + front.sweep.len() > MAX_SWEEP;
+            if full && !taken.is_empty() {
+                break;
+            }
+            let submission = inner.queue.pop_front().expect("it was just looked at");
+            inner.queued_calls -= submission.calls.len();
+            inner.queued_bytes -= submission.bytes;
+            if submission.term.is_some() && submission.term != term {
+                refused.push(submission);
+                continue;
+            }
+            calls += submission.calls.len();
+            bytes += submission.bytes;
+            sweep += submission.sweep.len();
+            taken.push(submission);
+        }
+        if !taken.is_empty() {
+            inner.in_flight += 1;
+        }
+        (taken, refused)
+    }
+
+    fn take_expired(&self, now: Instant) -> Vec<Submission> {
+        let mut inner = self.inner.lock();
+        if inner.queue.iter().all(|s| s.deadline > now) {
+            return Vec::new();
+        }
+        let (expired, kept): (VecDeque<_>, VecDeque<_>) = inner.queue.drain(..).partition(|s| s.deadline <= now);
+        inner.queue = kept;
+        inner.queued_calls = inner.queue.iter().map(|s| s.calls.len()).sum();
+        inner.queued_bytes = inner.queue.iter().map(|s| s.bytes).sum();
+        expired.into()
+    }
+}
+
+/// A flight: lands exactly once, as unknown if nothing else is known.
+struct Flight {
+    group: Arc<Group>,
+    sequence: u64,
+    submissions: Vec<Submission>,
+}
+
+impl Flight {
+    fn applied(mut self, index: u64, replies: Vec<Reply>) {
+        let submissions = std::mem::take(&mut self.submissions);
+        self.group.proposer.land(self.sequence, Landing::Effect);
+        let mut replies = replies.into_iter();
+        for submission in submissions {
+            let own: Vec<Reply> = replies.by_ref().take(submission.calls.len()).collect();
+            assert_eq!(own.len(), submission.calls.len(), "an entry gives a reply for each of its calls");
+            submission.finish(Outcome::Applied { index, replies: own });
+        }
+    }
+
+    fn refused(mut self) {
+        let submissions = std::mem::take(&mut self.submissions);
+        self.group.proposer.land(self.sequence, Landing::Refused(submissions));
+    }
+
+    /// Finally refused by a leader, with its reason; nobody tries again.
+    fn not_applied(mut self, refusal: Refusal) {
+        let submissions = std::mem::take(&mut self.submissions);
+        // Nothing took effect, and nothing comes back either.
+        self.group.proposer.land(self.sequence, Landing::Refused(Vec::new()));
+        for submission in submissions {
+            submission.finish(Outcome::NotApplied(refusal));
+        }
+    }
+
+    fn unknown(mut self, index: Option<u64>) {
+        let submissions = std::mem::take(&mut self.submissions);
+        self.group.proposer.land(self.sequence, Landing::Effect);
+        for submission in submissions {
+            submission.finish(Outcome::Unknown { index });
+        }
+    }
+
+    fn land_result(self, result: ClientWriteResult<Types>) {
+        match result {
+            Ok(written) => {
+                let Applied { replies } = written.data;
+                self.applied(written.log_id.index(), replies)
+            }
+            // Refused before it was appended: certainly not applied.
+            Err(ClientWriteError::ForwardToLeader(_)) => self.refused(),
+            // Appended and then discarded here; another node may have committed it.
+            Err(_) => self.unknown(None),
+        }
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if !self.submissions.is_empty() {
+            let submissions = std::mem::take(&mut self.submissions);
+            self.group.proposer.land(self.sequence, Landing::Effect);
+            drop(submissions);
+        }
+    }
+}
+
+/// Refused flights that are not settled yet, and how far effects have gone.
+#[derive(Default)]
+struct Settlement {
+    refused: Vec<(u64, Vec<Submission>)>,
+    last_effect: u64,
+}
+
+impl Settlement {
+    fn take_landed(&mut self, proposer: &Proposer) {
+        let landed = std::mem::take(&mut proposer.inner.lock().landed);
+        for (sequence, landing) in landed {
+            match landing {
+                Landing::Effect => self.last_effect = self.last_effect.max(sequence),
+                Landing::Refused(submissions) if submissions.is_empty() => (),
+                Landing::Refused(submissions) => self.refused.push((sequence, submissions)),
+            }
+        }
+    }
+
+    /// Once nothing is under way: what was refused goes back to the queue, or is answered.
+    fn settle(&mut self, proposer: &Proposer) {
+        self.refused.sort_by_key(|(sequence, _)| *sequence);
+        let mut again = Vec::new();
+        for (sequence, submissions) in self.refused.drain(..) {
+            for submission in submissions {
+                if submission.term.is_some() {
+                    // The node that forwarded it looks for the leader itself.
+                    submission.finish(Outcome::NotApplied(Refusal::WrongTerm));
+                } else if sequence < self.last_effect {
+                    submission.finish(Outcome::NotApplied(Refusal::Overtaken));
+                } else {
+                    again.push(submission);
+                }
+            }
+        }
+        proposer.put_back(again);
+    }
+}
+
+/// Sends what waits until the group is closed. Runs on the group's worker.
+pub(super) async fn run(group: Arc<Group>) {
+    let mut settlement = Settlement::default();
+    let mut sequence = 0u64;
+    loop {
+        settlement.take_landed(&group.proposer);
+        let (waiting, in_flight, paused, closed) = {
+            let inner = group.proposer.inner.lock();
+            (!inner.queue.is_empty(), inner.in_flight, inner.paused, inner.closed)
+        };
+        if closed && in_flight == 0 && !waiting {
+            return;
+        }
+        if !settlement.refused.is_empty() {
+            if in_flight == 0 {
+                settlement.settle(&group.proposer);
+                // Whatever made the leader refuse needs a moment.
+                let _ = env::timeout(RETRY, group.leadership_changed()).await;
+            } else {
+                group.proposer.wake.notified().await;
+            }
+            continue;
+        }
+        let now = env::now();
+        for submission in group.proposer.take_expired(now) {
+            submission.finish(Outcome::NotApplied(match group.leadership() {
+                None => Refusal::NoLeader,
+                Some(_) => Refusal::Deadline,
+            }));
+        }
+        if !waiting || paused || in_flight >= WINDOW {
+            let idle = Duration::from_millis(if waiting { 100 } else { 3_600_000 });
+            let _ = env::timeout(idle, group.proposer.wake.notified()).await;
+            continue;
+        }
+        if !send(&group, &mut sequence).await {
+            let _ = env::timeout(RETRY, group.leadership_changed()).await;
+        }
+    }
+}
+
+/// Makes one flight of what waits. False if there is nobody to send it to at present.
+async fn send(group: &Arc<Group>, sequence: &mut u64) -> bool {
+    let leadership = group.leadership();
+    let own_term = leadership.filter(|l| l.leader == group.me()).map(|l| l.term);
+    let Some(leadership) = leadership else {
+        refuse_forwarded(group);
+        return false;
+    };
+    let (submissions, refused) = group.proposer.take(own_term);
+    for submission in refused {
+        submission.finish(Outcome::NotApplied(Refusal::WrongTerm));
+    }
+    if submissions.is_empty() {
+        return true;
+    }
+    *sequence += 1;
+    let flight = Flight { group: group.clone(), sequence: *sequence, submissions };
+    match own_term {
+        Some(term) => {
+            propose(flight, term).await;
+            true
+        }
+        None => forward(flight, leadership.leader, leadership.term),
+    }
+}
+
+/// Forwarded submissions never wait for an election here: the node that sent them does that.
+fn refuse_forwarded(group: &Group) {
+    let forwarded: Vec<Submission> = {
+        let mut inner = group.proposer.inner.lock();
+        if inner.queue.iter().all(|s| s.term.is_none()) {
+            return;
+        }
+        let (forwarded, kept): (VecDeque<_>, VecDeque<_>) = inner.queue.drain(..).partition(|s| s.term.is_some());
+        inner.queue = kept;
+        inner.queued_calls = inner.queue.iter().map(|s| s.calls.len()).sum();
+        inner.queued_bytes = inner.queue.iter().map(|s| s.bytes).sum();
+        forwarded.into()
+    };
+    for submission in forwarded {
+        submission.finish(Outcome::NotApplied(Refusal::WrongTerm));
+    }
+}
+
+/// Puts a flight into the log of the group that this node leads.
+async fn propose(flight: Flight, term: u64) {
+    let group = flight.group.clone();
+    if let Some(refusal) = group.refuses_writes() {
+        return flight.not_applied(refusal);
+    }
+    let stamp = Stamp { now_ms: group.stamp(), seed: env::seed() };
+    let mut sweep: Vec<Slot> = flight.submissions.iter().flat_map(|s| s.sweep.iter().copied()).collect();
+    sweep.sort_unstable();
+    sweep.dedup();
+    let calls: Vec<&Args> = flight.submissions.iter().flat_map(|s| s.calls.iter()).collect();
+    group.proposer.entries.fetch_add(1, Ordering::Relaxed);
+    group.proposer.calls.fetch_add(calls.len() as u64, Ordering::Relaxed);
+    let batch = Batch::encode(stamp, &sweep, calls.into_iter());
+    let raft = group.raft();
+    let write = raft
+        .write(batch)
+        .with_leader(super::log_id(term, 0).committed_leader_id().to_owned())
+        .responder(Done::new(move |result| flight.land_result(result)));
+    if let Err(fatal) = write.await {
+        tracing::debug!(group = %group.id(), error = %fatal, "a proposal met a core that has stopped");
+    }
+}
+
+/// Sends a flight to the leader. False if it is not connected; the flight is then back in the queue.
+fn forward(mut flight: Flight, leader: NodeId, term: u64) -> bool {
+    let group = flight.group.clone();
+    let deadline = flight.submissions.iter().map(|s| s.deadline).max().expect("a flight has submissions");
+    let calls = flight.submissions.iter().flat_map(|s| s.calls.iter());
+    let wait_ms = deadline.remaining().as_millis() as u64;
+    let link = group.peers().link(leader, Lane::Forward(group.worker()));
+    match link.call(Method::Propose, group.id(), |out| wire::put_propose(out, term, wait_ms, calls)) {
+        Err(CallError::NotConnected | CallError::Full) => {
+            let submissions = std::mem::take(&mut flight.submissions);
+            let mut inner = group.proposer.inner.lock();
+            inner.in_flight -= 1;
+            drop(inner);
+            group.proposer.put_back(submissions);
+            false
+        }
+        Ok(answer) => {
+            tokio::spawn(async move {
+                match env::timeout_at(deadline + FORWARD_GRACE, answer.wait()).await {
+                    Ok(Ok(bytes)) => match wire::get::<Outcome>(&bytes, "an outcome") {
+                        Ok(Outcome::Applied { index, replies }) => flight.applied(index, replies),
+                        Ok(Outcome::NotApplied(Refusal::WrongTerm)) => flight.refused(),
+                        Ok(Outcome::NotApplied(refusal)) => flight.not_applied(refusal),
+                        Ok(Outcome::Unknown { index }) => flight.unknown(index),
+                        Err(_) => flight.unknown(None),
+                    },
+                    // The link broke after the commands were sent, or nobody answered in time.
+                    Ok(Err(_)) | Err(_) => flight.unknown(None),
+                }
+            });
+            true
+        }
+    }
+}

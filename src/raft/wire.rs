@@ -1,0 +1,307 @@
+//! The binary protocol between nodes: frames, the greeting, and the bytes of each request.
+//!
+//! ```text
+//! frame      magic "HYC1" | opcode u8 | length u32 | payload
+//! request    id u64 | method u8 | group u32 | body
+//! response   id u64 | status u8 (0 done, 1 failed: text) | body
+//! append     vote | prev log id | leader's commit | estimate u64 | entries u32 { index u64, length u32, record }*
+//! ```
+//!
+//! Little-endian. Everything but appends and proposals is small and rare and travels as postcard.
+
+use super::entry::{self, Malformed, get_args, put_args, take};
+use super::{Entry, LogId, Vote, log_id};
+use crate::resp::Args;
+use crate::types::{GroupId, Millis, NodeId};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use openraft::raft::AppendEntriesRequest;
+use openraft::vote::RaftLeaderId;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// The first bytes of every frame; the digit is the protocol's version.
+pub const MAGIC: [u8; 4] = *b"HYC1";
+/// Magic, opcode and length.
+pub const HEAD_BYTES: usize = 9;
+/// The largest frame between nodes that have greeted each other.
+pub const MAX_FRAME: usize = 640 << 20;
+/// The largest frame before that.
+pub const MAX_GREETING: usize = 4096;
+
+/// What a frame is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Opcode {
+    Hello = 1,
+    Welcome = 2,
+    Refused = 3,
+    Request = 4,
+    Response = 5,
+    Chunk = 6,
+}
+
+impl Opcode {
+    fn from_u8(b: u8) -> Option<Opcode> {
+        use Opcode::*;
+        [Hello, Welcome, Refused, Request, Response, Chunk].into_iter().find(|op| *op as u8 == b)
+    }
+}
+
+/// What a request asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Method {
+    Append = 1,
+    Vote = 2,
+    PreVote = 3,
+    Transfer = 4,
+    ReadIndex = 5,
+    Propose = 6,
+    Tick = 7,
+    Ping = 8,
+    InstallSnapshot = 9,
+}
+
+impl Method {
+    pub fn from_u8(b: u8) -> Option<Method> {
+        use Method::*;
+        [Append, Vote, PreVote, Transfer, ReadIndex, Propose, Tick, Ping, InstallSnapshot].into_iter().find(|m| *m as u8 == b)
+    }
+}
+
+/// What a connection is for. Connections of a lane run on the worker that the lane's groups are pinned to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Lane {
+    /// Votes, appends, heartbeats and read indexes of the groups of a worker.
+    Raft(u16),
+    /// Commands carried to the leaders of a worker's groups: apart, so that a large value never delays a heartbeat.
+    Forward(u16),
+    Snapshot,
+}
+
+/// The first frame of whoever connects.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Empty while the sender belongs to no cluster yet.
+    pub cluster: String,
+    pub from: NodeId,
+    /// Drawn when the sender's data directory was made; another one means another directory.
+    pub incarnation: u64,
+    /// Whom the sender believes to be talking to.
+    pub to: NodeId,
+    pub lane: Lane,
+}
+
+/// The answer to a [`Hello`] that is accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    pub cluster: String,
+    pub node: NodeId,
+    pub incarnation: u64,
+}
+
+/// A leader's answer to [`Method::ReadIndex`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadIndex {
+    /// A read may be answered once this is applied.
+    pub index: u64,
+    /// The stamp that the leader would write now.
+    pub estimate: Millis,
+    /// How long ago a quorum last confirmed the leader, when it answered.
+    pub age_ms: u64,
+}
+
+/// Writes a frame whose payload `body` appends.
+pub fn put_frame(out: &mut BytesMut, opcode: Opcode, body: impl FnOnce(&mut BytesMut)) {
+    out.put_slice(&MAGIC);
+    out.put_u8(opcode as u8);
+    let at = out.len();
+    out.put_u32_le(0);
+    body(out);
+    let len = u32::try_from(out.len() - at - 4).expect("frames are smaller than 4 GiB");
+    out[at..at + 4].copy_from_slice(&len.to_le_bytes());
+}
+
+/// Takes the next whole frame from the front; none while it is incomplete.
+pub fn take_frame(b: &mut BytesMut, max: usize) -> Result<Option<(Opcode, Bytes)>, Malformed> {
+    let known = b.len().min(4);
+    if b[..known] != MAGIC[..known] {
+        return Err(Malformed::Wrong("not the HyperCache protocol (bad magic)"));
+    }
+    if b.len() < HEAD_BYTES {
+        return Ok(None);
+    }
+    let opcode = Opcode::from_u8(b[4]).ok_or(Malformed::Wrong("an opcode that is not known"))?;
+    let len = u32::from_le_bytes([b[5], b[6], b[7], b[8]]) as usize;
+    if len > max {
+        return Err(Malformed::Wrong("a frame larger than allowed"));
+    }
+    if b.len() < HEAD_BYTES + len {
+        // Grows with what arrives, not with what the header announces.
+        b.reserve((HEAD_BYTES + len - b.len()).min(1 << 20));
+        return Ok(None);
+    }
+    b.advance(HEAD_BYTES);
+    Ok(Some((opcode, b.split_to(len).freeze())))
+}
+
+/// Appends plain data.
+pub fn put<T: Serialize>(out: &mut BytesMut, value: &T) {
+    out.put_slice(&postcard::to_stdvec(value).expect("messages are plain data"));
+}
+
+/// Reads what [`put`] appended.
+pub fn get<T: DeserializeOwned>(bytes: &[u8], what: &'static str) -> Result<T, Malformed> {
+    postcard::from_bytes(bytes).map_err(|_| Malformed::Wrong(what))
+}
+
+fn put_log_id(out: &mut BytesMut, id: &Option<LogId>) {
+    match id {
+        None => out.put_u8(0),
+        Some(id) => {
+            out.put_u8(1);
+            out.put_u64_le(id.committed_leader_id().term);
+            out.put_u64_le(id.index());
+        }
+    }
+}
+
+fn get_log_id(b: &mut Bytes) -> Result<Option<LogId>, Malformed> {
+    match take(b, 1, "log id")?.get_u8() {
+        0 => Ok(None),
+        _ => {
+            let mut b = take(b, 16, "log id")?;
+            Ok(Some(log_id(b.get_u64_le(), b.get_u64_le())))
+        }
+    }
+}
+
+fn put_vote(out: &mut BytesMut, vote: &Vote) {
+    out.put_u64_le(vote.leader_id.term);
+    out.put_u64_le(vote.leader_id.voted_for.0);
+    out.put_u8(u8::from(vote.committed));
+}
+
+fn get_vote(b: &mut Bytes) -> Result<Vote, Malformed> {
+    let mut b = take(b, 17, "vote")?;
+    let leader_id = RaftLeaderId::new(b.get_u64_le(), NodeId(b.get_u64_le()));
+    Ok(Vote { leader_id, committed: b.get_u8() != 0 })
+}
+
+/// Appends an AppendEntries request with the leader's estimate of the group's time.
+pub fn put_append(out: &mut BytesMut, request: &AppendEntriesRequest<super::Types>, estimate: Millis) {
+    put_vote(out, &request.vote);
+    put_log_id(out, &request.prev_log_id);
+    put_log_id(out, &request.leader_commit);
+    out.put_u64_le(estimate);
+    out.put_u32_le(request.entries.len() as u32);
+    for entry in &request.entries {
+        out.put_u64_le(entry.log_id.index());
+        let at = out.len();
+        out.put_u32_le(0);
+        entry::put_record(out, entry);
+        let len = (out.len() - at - 4) as u32;
+        out[at..at + 4].copy_from_slice(&len.to_le_bytes());
+    }
+}
+
+/// Reads what [`put_append`] appended; entries share the frame's bytes.
+pub fn get_append(mut b: Bytes) -> Result<(AppendEntriesRequest<super::Types>, Millis), Malformed> {
+    let vote = get_vote(&mut b)?;
+    let prev_log_id = get_log_id(&mut b)?;
+    let leader_commit = get_log_id(&mut b)?;
+    let mut head = take(&mut b, 12, "append")?;
+    let estimate = head.get_u64_le();
+    let n = head.get_u32_le() as usize;
+    let mut entries: Vec<Entry> = Vec::with_capacity(n.min(4096));
+    for _ in 0..n {
+        let mut head = take(&mut b, 12, "append")?;
+        let index = head.get_u64_le();
+        let record = take(&mut b, head.get_u32_le() as usize, "append")?;
+        entries.push(entry::get_record(record, index)?);
+    }
+    Ok((AppendEntriesRequest { vote, prev_log_id, entries, leader_commit }, estimate))
+}
+
+/// Appends commands to be proposed by the leader of `term`, and by no other.
+pub fn put_propose<'a>(out: &mut BytesMut, term: u64, wait_ms: u64, calls: impl Iterator<Item = &'a Args>) {
+    out.put_u64_le(term);
+    out.put_u64_le(wait_ms);
+    let at = out.len();
+    out.put_u32_le(0);
+    let mut n = 0u32;
+    for args in calls {
+        put_args(out, args);
+        n += 1;
+    }
+    out[at..at + 4].copy_from_slice(&n.to_le_bytes());
+}
+
+/// Reads what [`put_propose`] appended: term, milliseconds until the deadline, calls.
+pub fn get_propose(mut b: Bytes) -> Result<(u64, u64, Vec<Args>), Malformed> {
+    let mut head = take(&mut b, 20, "proposal")?;
+    let (term, wait_ms, n) = (head.get_u64_le(), head.get_u64_le(), head.get_u32_le() as usize);
+    let mut calls = Vec::with_capacity(n.min(4096));
+    for _ in 0..n {
+        calls.push(get_args(&mut b)?);
+    }
+    Ok((term, wait_ms, calls))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Slot, Stamp};
+    use openraft::EntryPayload;
+
+    #[test]
+    fn a_frame_is_found_in_any_pieces() {
+        let mut whole = BytesMut::new();
+        put_frame(&mut whole, Opcode::Request, |out| out.put_slice(b"abc"));
+        put_frame(&mut whole, Opcode::Response, |_| ());
+        for cut in 0..whole.len() {
+            let mut b = BytesMut::from(&whole[..cut]);
+            let mut got = Vec::new();
+            while let Some(frame) = take_frame(&mut b, 100).unwrap() {
+                got.push(frame);
+            }
+            b.extend_from_slice(&whole[cut..]);
+            while let Some(frame) = take_frame(&mut b, 100).unwrap() {
+                got.push(frame);
+            }
+            assert_eq!(got, [(Opcode::Request, Bytes::from_static(b"abc")), (Opcode::Response, Bytes::new())]);
+        }
+    }
+
+    #[test]
+    fn bad_magic_opcode_and_length_are_refused_at_once() {
+        assert!(take_frame(&mut BytesMut::from("GET"), 100).is_err());
+        assert!(take_frame(&mut BytesMut::from(&b"HYC1\x63\0\0\0\0"[..]), 100).is_err());
+        assert!(take_frame(&mut BytesMut::from(&b"HYC1\x04\xff\xff\xff\xff"[..]), 100).is_err());
+    }
+
+    #[test]
+    fn an_append_reads_back_what_was_written() {
+        let call: Args = [Bytes::from_static(b"SET"), Bytes::from_static(b"k")].into_iter().collect();
+        let batch = entry::Batch::encode(Stamp { now_ms: 1, seed: 2 }, &[Slot(1)], [call.clone()].iter());
+        let request = AppendEntriesRequest {
+            vote: Vote { leader_id: RaftLeaderId::new(3, NodeId(2)), committed: true },
+            prev_log_id: Some(log_id(2, 9)),
+            entries: vec![
+                Entry { log_id: log_id(3, 10), payload: EntryPayload::Blank },
+                Entry { log_id: log_id(3, 11), payload: EntryPayload::Normal(batch) },
+            ],
+            leader_commit: None,
+        };
+        let mut out = BytesMut::new();
+        put_append(&mut out, &request, 77);
+        let (got, estimate) = get_append(out.clone().freeze()).unwrap();
+        assert_eq!(estimate, 77);
+        assert_eq!(format!("{got:?}"), format!("{request:?}"));
+        for len in 0..out.len() {
+            assert!(get_append(out.clone().freeze().slice(..len)).is_err(), "{len}");
+        }
+        let mut out = BytesMut::new();
+        put_propose(&mut out, 4, 5000, [call.clone()].iter());
+        assert_eq!(get_propose(out.freeze()).unwrap(), (4, 5000, vec![call]));
+    }
+}
