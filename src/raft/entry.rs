@@ -149,17 +149,17 @@ const MEMBERSHIP: u8 = 2;
 /// Appends the record of an entry (without its index).
 pub fn put_record(out: &mut BytesMut, entry: &Entry) {
     let term = entry.log_id.committed_leader_id().term;
-    match &entry.payload {
+    match entry.payload {
         EntryPayload::Blank => {
             out.put_u8(BLANK);
             out.put_u64_le(term);
         }
-        EntryPayload::Normal(batch) => {
+        EntryPayload::Normal(ref batch) => {
             out.put_u8(BATCH);
             out.put_u64_le(term);
             out.put_slice(&batch.0);
         }
-        EntryPayload::Membership(membership) => {
+        EntryPayload::Membership(ref membership) => {
             out.put_u8(MEMBERSHIP);
             out.put_u64_le(term);
             out.put_slice(&postcard::to_stdvec(membership).expect("a membership is plain data"));
@@ -169,9 +169,9 @@ pub fn put_record(out: &mut BytesMut, entry: &Entry) {
 
 /// Bytes that [`put_record`] appends for this entry, at most (memberships are estimated from above).
 pub fn record_len(entry: &Entry) -> usize {
-    9 + match &entry.payload {
+    9 + match entry.payload {
         EntryPayload::Blank => 0,
-        EntryPayload::Normal(batch) => batch.0.len(),
+        EntryPayload::Normal(ref batch) => batch.0.len(),
         EntryPayload::Membership(_) => 1024,
     }
 }

@@ -110,13 +110,13 @@ impl Replica {
         let mut state = self.state.lock();
         let id = entry.log_id;
         assert!(state.applied < Some(id), "entries are applied in order: {:?} before {id}", state.applied);
-        let applied = match &entry.payload {
+        let applied = match entry.payload {
             EntryPayload::Blank => Applied::default(),
-            EntryPayload::Membership(membership) => {
+            EntryPayload::Membership(ref membership) => {
                 state.membership = StoredMembership::new(Some(id), membership.clone());
                 Applied::default()
             }
-            EntryPayload::Normal(batch) => run(&mut state.keyspace, batch)?,
+            EntryPayload::Normal(ref batch) => run(&mut state.keyspace, batch)?,
         };
         state.applied = Some(id);
         drop(state);

@@ -4,13 +4,13 @@
 //! into many small messages, fewer would wait for each round trip.
 
 use super::clock::GroupClock;
-use super::peers::{self, Broken, CallError, Peers};
+use super::peers::{self, Answer, Broken, CallError, Peers};
 use super::snapshot::{SnapshotRef, SnapshotStore};
 use super::wire::{self, Lane, Method, Opcode};
 use super::{LogId, Snapshot, SnapshotMeta, Types, Vote};
 use crate::env;
 use crate::types::{GroupId, NodeId};
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 use futures_util::{FutureExt, Stream, StreamExt};
 use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
@@ -20,7 +20,7 @@ use openraft::raft::{
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,37 +87,31 @@ pub(super) struct Network {
 type RpcResult<T> = Result<T, RPCError<Types>>;
 
 impl Network {
-    /// Queues a request now; the answer is waited for by whoever polls the future.
-    fn call(
-        &self,
-        method: Method,
-        limit: Duration,
-        body: impl FnOnce(&mut BytesMut),
-    ) -> impl Future<Output = RpcResult<Bytes>> + Send + 'static {
-        let answer = self.peers.link(self.target, self.lane).call(method, self.group, body);
-        async move {
-            let answer = answer.map_err(|e| match e {
-                CallError::NotConnected => RPCError::Unreachable(Unreachable::from_string("not connected")),
-                CallError::Full => RPCError::Network(NetworkError::from_string("too much waits on the link")),
-            })?;
-            match env::timeout(limit, answer.wait()).await {
-                Ok(Ok(bytes)) => Ok(bytes),
-                Ok(Err(Broken::Peer(text))) => Err(RPCError::Network(NetworkError::from_string(text))),
-                Ok(Err(e)) => Err(RPCError::Network(NetworkError::new(&e))),
-                Err(_) => Err(RPCError::Network(NetworkError::from_string("no answer in time"))),
-            }
-        }
+    /// Queues a request. Its answer is awaited with [`answered`].
+    fn call(&self, method: Method, body: impl FnOnce(&mut BytesMut)) -> Result<Answer, CallError> {
+        self.peers.link(self.target, self.lane).call(method, self.group, body)
     }
 
-    fn append(&self, request: AppendEntriesRequest<Types>) -> impl Future<Output = RpcResult<AppendEntriesResponse<Types>>> + Send + 'static {
+    /// Queues an append now, so that appends leave in order; the answer comes to whoever polls.
+    fn append(&self, request: AppendEntriesRequest<Types>) -> BoxFuture<'static, RpcResult<AppendEntriesResponse<Types>>> {
         let estimate = self.clock.estimate(env::now()).unwrap_or(0);
-        let answer = self.call(Method::Append, APPEND, |out| wire::put_append(out, &request, estimate));
-        async move { decode(&answer.await?) }
+        let answer = self.call(Method::Append, |out| wire::put_append(out, &request, estimate));
+        answered(answer, APPEND).boxed()
     }
 }
 
-fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> RpcResult<T> {
-    wire::get(bytes, "an answer").map_err(|e| RPCError::Network(NetworkError::new(&e)))
+/// Waits for an answer for at most `limit` and reads it.
+async fn answered<T: DeserializeOwned>(answer: Result<Answer, CallError>, limit: Duration) -> RpcResult<T> {
+    let answer = answer.map_err(|e| match e {
+        CallError::NotConnected => RPCError::Unreachable(Unreachable::from_string("not connected")),
+        CallError::Full => RPCError::Network(NetworkError::from_string("too much waits on the link")),
+    })?;
+    match env::timeout(limit, answer.wait()).await {
+        Ok(Ok(bytes)) => wire::get(&bytes, "an answer").map_err(|e| RPCError::Network(NetworkError::new(&e))),
+        Ok(Err(Broken::Peer(text))) => Err(RPCError::Network(NetworkError::from_string(text))),
+        Ok(Err(e)) => Err(RPCError::Network(NetworkError::new(&e))),
+        Err(_) => Err(RPCError::Network(NetworkError::from_string("no answer in time"))),
+    }
 }
 
 impl RaftNetworkV2<Types> for Network {
@@ -147,15 +141,15 @@ impl RaftNetworkV2<Types> for Network {
     }
 
     async fn vote(&mut self, rpc: VoteRequest<Types>, _option: RPCOption) -> RpcResult<VoteResponse<Types>> {
-        decode(&self.call(Method::Vote, VOTE, |out| wire::put(out, &rpc)).await?)
+        answered(self.call(Method::Vote, |out| wire::put(out, &rpc)), VOTE).await
     }
 
     async fn pre_vote(&mut self, rpc: VoteRequest<Types>, _option: RPCOption) -> RpcResult<VoteResponse<Types>> {
-        decode(&self.call(Method::PreVote, VOTE, |out| wire::put(out, &rpc)).await?)
+        answered(self.call(Method::PreVote, |out| wire::put(out, &rpc)), VOTE).await
     }
 
     async fn transfer_leader(&mut self, rpc: TransferLeaderRequest<Types>, _option: RPCOption) -> RpcResult<TransferLeaderResponse<Types>> {
-        decode(&self.call(Method::Transfer, VOTE, |out| wire::put(out, &rpc)).await?)
+        answered(self.call(Method::Transfer, |out| wire::put(out, &rpc)), VOTE).await
     }
 
     async fn full_snapshot(

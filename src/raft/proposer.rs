@@ -136,7 +136,7 @@ impl Submission {
     }
 
     pub(super) fn sweep(sweep: Vec<Slot>, deadline: Instant, done: OnOutcome) -> Submission {
-        Submission { sweep, ..Submission::new(Vec::new(), deadline, None, done) }
+        Submission { calls: Vec::new(), sweep, bytes: 0, deadline, term: None, done: Some(done) }
     }
 
     fn finish(mut self, outcome: Outcome) {

@@ -8,7 +8,7 @@
 use crate::env::{self, Instant};
 use openraft::OptionalSend;
 use openraft_rt::AsyncRuntime;
-use openraft_rt_tokio::{TokioMpsc, TokioMutex, TokioOneshot, TokioWatch};
+use openraft_rt_tokio::{TokioMpsc, TokioMutex, TokioOneshot, TokioRuntime, TokioWatch};
 use std::future::Future;
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ impl AsyncRuntime for Runtime {
     type Instant = Instant;
     type TimeoutError = tokio::time::error::Elapsed;
     type Timeout<R, T: Future<Output = R> + OptionalSend> = tokio::time::Timeout<T>;
-    type ThreadLocalRng = rand::rngs::ThreadRng;
+    type ThreadLocalRng = <TokioRuntime as AsyncRuntime>::ThreadLocalRng;
     type Mpsc = TokioMpsc;
     type Watch = TokioWatch;
     type Oneshot = TokioOneshot;
@@ -64,7 +64,7 @@ impl AsyncRuntime for Runtime {
     }
 
     fn thread_rng() -> Self::ThreadLocalRng {
-        rand::rng()
+        TokioRuntime::thread_rng()
     }
 
     /// Only openraft's conformance suite asks for a runtime of its own; the server runs on its workers.

@@ -18,7 +18,7 @@ use crate::types::GroupId;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Uncompressed bytes after which a chunk is full. A slot image larger than this makes a chunk of its own.
@@ -31,6 +31,9 @@ const MAX_CHUNK_BYTES: usize = 1 << 30;
 pub const SNAPSHOT_VERSION: u8 = 1;
 
 const CURRENT: u8 = b's';
+
+/// Table files are compressed by chunk, not by RocksDB; its writer borrows its options for as long as it lives.
+static SST_OPTIONS: LazyLock<rocksdb::Options> = LazyLock::new(rocksdb::Options::default);
 
 /// What is known of a snapshot beside its chunks.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -90,8 +93,7 @@ impl SnapshotStore {
     pub fn begin(&self) -> Result<ChunkWriter, StorageError> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let file = self.storage.staging_dir()?.join(format!("snapshot-{}-{number}.sst", self.group));
-        let options = rocksdb::Options::default();
-        let sst = rocksdb::SstFileWriter::create(&options);
+        let sst = rocksdb::SstFileWriter::create(&SST_OPTIONS);
         sst.open(&file)?;
         Ok(ChunkWriter { store: self.clone(), sst, file, number, chunks: 0, bytes: 0 })
     }

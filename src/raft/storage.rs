@@ -311,7 +311,7 @@ impl Writer {
         }
         let mut options = WriteOptions::default();
         options.set_sync(sync);
-        if let Err(e) = self.db.write_opt(&batch, &options) {
+        if let Err(e) = self.db.write_opt(batch, &options) {
             fatal(&e);
         }
         if sync {

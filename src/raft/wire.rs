@@ -12,7 +12,7 @@
 use super::entry::{self, Malformed, get_args, put_args, take};
 use super::{Entry, LogId, Vote, log_id};
 use crate::resp::Args;
-use crate::types::{GroupId, Millis, NodeId};
+use crate::types::{Millis, NodeId};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use openraft::raft::AppendEntriesRequest;
 use openraft::vote::RaftLeaderId;

@@ -293,6 +293,11 @@ impl Keyspace {
         images
     }
 
+    /// Whether a snapshot is being taken.
+    pub fn cut_running(&self) -> bool {
+        self.cut.is_some()
+    }
+
     /// Ends a cut whose snapshot failed. Nothing happens if none runs.
     pub fn abort_cut(&mut self) {
         self.cut = None;

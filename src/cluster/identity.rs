@@ -1,0 +1,272 @@
+//! Who this node is: the identity file of its data directory, and whom it lets in because of it.
+//!
+//! ```text
+//! identity.json   format, cluster id ("" before it has one), node id and name, incarnation, incarnations of its peers
+//! ```
+//!
+//! Invariants: a node's incarnation is drawn once, with its directory; a peer that was ever known with one incarnation
+//! is refused with another, because its disk was emptied and it would vote as if it had never promised anything; what
+//! was learnt is on disk before anybody is let in because of it.
+
+use crate::env;
+use crate::raft::peers::Identity;
+use crate::raft::wire::{Hello, Lane, Welcome};
+use crate::types::NodeId;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use tokio::sync::watch;
+
+/// Version of the identity file, and with it of everything in the directory. A newer one is refused.
+pub const FORMAT: u32 = 1;
+
+const FILE: &str = "identity.json";
+
+/// What the file holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Card {
+    format: u32,
+    cluster: String,
+    node: NodeId,
+    name: String,
+    incarnation: u64,
+    peers: BTreeMap<NodeId, u64>,
+}
+
+/// Why a data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    #[error("{0}: {1}")]
+    Io(PathBuf, io::Error),
+    #[error("{path} was written by a newer HyperCache (format {found}; this one knows up to {FORMAT}): start that version, or give node.data_dir another directory")]
+    Newer { path: PathBuf, found: u32 },
+    #[error("{path} belongs to node {found_name} (id {found}), this is {name} (id {node}): node.data_dir must be a directory of its own, or node.id must be the name it was made with")]
+    OtherNode { path: PathBuf, found: NodeId, found_name: String, node: NodeId, name: String },
+    #[error("{0} cannot be read: {1}. It is not repaired by guessing: restore it from a backup, or empty the directory and replace the node")]
+    Damaged(PathBuf, String),
+}
+
+/// This node's identity, shared by everything that greets peers.
+pub struct Members {
+    path: PathBuf,
+    card: Mutex<Card>,
+    /// The cluster's id, for whoever waits for one.
+    formed: watch::Sender<String>,
+    addresses: Mutex<BTreeMap<NodeId, String>>,
+}
+
+impl Members {
+    /// Reads the directory's identity, or gives it one. `addresses` are the peers known from the configuration.
+    pub fn open(dir: &Path, node: NodeId, name: &str, addresses: BTreeMap<NodeId, String>) -> Result<Members, IdentityError> {
+        let path = dir.join(FILE);
+        let io = |e| IdentityError::Io(path.clone(), e);
+        fs::create_dir_all(dir).map_err(io)?;
+        let card = match fs::read(&path) {
+            Ok(bytes) => read(&path, &bytes, node, name)?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let card = Card {
+                    format: FORMAT,
+                    cluster: String::new(),
+                    node,
+                    name: name.to_owned(),
+                    incarnation: env::seed(),
+                    peers: BTreeMap::new(),
+                };
+                write(&path, &card).map_err(io)?;
+                card
+            }
+            Err(e) => return Err(io(e)),
+        };
+        let formed = watch::Sender::new(card.cluster.clone());
+        Ok(Members { path, card: Mutex::new(card), formed, addresses: Mutex::new(addresses) })
+    }
+
+    /// This node.
+    pub fn me(&self) -> NodeId {
+        self.card.lock().node
+    }
+
+    /// The cluster's id, 40 hexadecimal digits; empty before it is formed.
+    pub fn cluster(&self) -> String {
+        self.card.lock().cluster.clone()
+    }
+
+    /// Waits until the node belongs to a cluster.
+    pub async fn formed(&self) -> String {
+        let mut formed = self.formed.subscribe();
+        formed.wait_for(|id| !id.is_empty()).await.map_or_else(|_| String::new(), |id| id.clone())
+    }
+
+    /// Makes this node the first of a new cluster, unless it belongs to one.
+    pub fn found(&self) -> io::Result<()> {
+        let mut card = self.card.lock();
+        if card.cluster.is_empty() {
+            let id: String = (0..5).map(|_| format!("{:08x}", env::seed() as u32)).collect();
+            self.adopt(&mut card, &id)?;
+        }
+        Ok(())
+    }
+
+    /// Notes where nodes are now, as the meta group says.
+    pub fn note_addresses(&self, addresses: impl IntoIterator<Item = (NodeId, String)>) {
+        self.addresses.lock().extend(addresses);
+    }
+
+    fn adopt(&self, card: &mut Card, cluster: &str) -> io::Result<()> {
+        let adopted = Card { cluster: cluster.to_owned(), ..card.clone() };
+        write(&self.path, &adopted)?;
+        *card = adopted;
+        self.formed.send_replace(cluster.to_owned());
+        Ok(())
+    }
+
+    /// Checks a peer's claim and remembers it. The error is for both sides' logs.
+    fn check(&self, peer: NodeId, cluster: &str, incarnation: u64) -> Result<(), String> {
+        let mut card = self.card.lock();
+        if !card.cluster.is_empty() && !cluster.is_empty() && card.cluster != cluster {
+            return Err(format!("node {peer} belongs to cluster {cluster}, this node to {}", card.cluster));
+        }
+        match card.peers.get(&peer) {
+            Some(known) if *known != incarnation => {
+                return Err(format!(
+                    "node {peer} comes with another data directory than before; a node whose disk was emptied must be replaced, it cannot vote again under its old name"
+                ));
+            }
+            Some(_) => (),
+            None => {
+                let mut learnt = card.clone();
+                learnt.peers.insert(peer, incarnation);
+                write(&self.path, &learnt).map_err(|e| format!("the identity file cannot be written: {e}"))?;
+                *card = learnt;
+            }
+        }
+        if card.cluster.is_empty() && !cluster.is_empty() {
+            self.adopt(&mut card, cluster).map_err(|e| format!("the identity file cannot be written: {e}"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Identity for Members {
+    fn hello(&self, to: NodeId, lane: Lane) -> Hello {
+        let card = self.card.lock();
+        Hello { cluster: card.cluster.clone(), from: card.node, incarnation: card.incarnation, to, lane }
+    }
+
+    fn admit(&self, hello: &Hello) -> Result<Welcome, String> {
+        let me = self.me();
+        if hello.to != me || hello.from == me {
+            return Err(format!("this is node {me}; node {} was looking for node {}", hello.from, hello.to));
+        }
+        self.check(hello.from, &hello.cluster, hello.incarnation)?;
+        let card = self.card.lock();
+        Ok(Welcome { cluster: card.cluster.clone(), node: card.node, incarnation: card.incarnation })
+    }
+
+    fn recognize(&self, to: NodeId, welcome: &Welcome) -> Result<(), String> {
+        if welcome.node != to {
+            return Err(format!("node {} answers where node {to} should be", welcome.node));
+        }
+        self.check(to, &welcome.cluster, welcome.incarnation)
+    }
+
+    fn address(&self, node: NodeId) -> Option<String> {
+        self.addresses.lock().get(&node).cloned()
+    }
+}
+
+fn read(path: &Path, bytes: &[u8], node: NodeId, name: &str) -> Result<Card, IdentityError> {
+    #[derive(Deserialize)]
+    struct Format {
+        format: u32,
+    }
+    let damaged = |e: serde_json::Error| IdentityError::Damaged(path.to_owned(), e.to_string());
+    let Format { format } = serde_json::from_slice(bytes).map_err(damaged)?;
+    if format > FORMAT {
+        return Err(IdentityError::Newer { path: path.to_owned(), found: format });
+    }
+    let card: Card = serde_json::from_slice(bytes).map_err(damaged)?;
+    if card.node != node || card.name != name {
+        let (found, found_name) = (card.node, card.name);
+        return Err(IdentityError::OtherNode { path: path.to_owned(), found, found_name, node, name: name.to_owned() });
+    }
+    Ok(card)
+}
+
+/// Replaces the file in one step and syncs it.
+fn write(path: &Path, card: &Card) -> io::Result<()> {
+    let aside = path.with_extension("new");
+    let mut file = fs::File::create(&aside)?;
+    file.write_all(&serde_json::to_vec_pretty(card)?)?;
+    file.sync_all()?;
+    fs::rename(&aside, path)?;
+    fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(dir: &Path, id: u64) -> Members {
+        Members::open(&dir.join(id.to_string()), NodeId(id), &format!("node-{id}"), BTreeMap::new()).unwrap()
+    }
+
+    fn greet(from: &Members, to: &Members) -> Result<(), String> {
+        let welcome = to.admit(&from.hello(to.me(), Lane::Raft(0)))?;
+        from.recognize(to.me(), &welcome)
+    }
+
+    #[test]
+    fn a_fresh_node_takes_the_cluster_of_the_first_member_it_meets_and_keeps_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, two) = (node(dir.path(), 1), node(dir.path(), 2));
+        one.found().unwrap();
+        greet(&two, &one).unwrap();
+        assert_eq!(two.cluster(), one.cluster());
+        assert_eq!(one.cluster().len(), 40);
+        drop(two);
+        assert_eq!(node(dir.path(), 2).cluster(), one.cluster());
+    }
+
+    #[test]
+    fn an_emptied_disk_is_refused_under_its_old_name_from_both_sides() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, two) = (node(dir.path(), 1), node(dir.path(), 2));
+        one.found().unwrap();
+        greet(&one, &two).unwrap();
+        drop(two);
+        fs::remove_dir_all(dir.path().join("2")).unwrap();
+        let two = node(dir.path(), 2);
+        assert!(greet(&two, &one).unwrap_err().contains("must be replaced"));
+        assert!(greet(&one, &two).unwrap_err().contains("must be replaced"));
+    }
+
+    #[test]
+    fn foreign_clusters_and_mistaken_addresses_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, two, three) = (node(dir.path(), 1), node(dir.path(), 2), node(dir.path(), 3));
+        one.found().unwrap();
+        two.found().unwrap();
+        assert!(greet(&one, &two).unwrap_err().contains("belongs to cluster"));
+        assert!(three.admit(&one.hello(NodeId(2), Lane::Raft(0))).is_err());
+    }
+
+    #[test]
+    fn a_directory_of_another_node_or_of_a_newer_version_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(node(dir.path(), 1));
+        let path = dir.path().join("1");
+        let other = Members::open(&path, NodeId(2), "node-2", BTreeMap::new());
+        assert!(matches!(other, Err(IdentityError::OtherNode { .. })));
+        let text = fs::read_to_string(path.join(FILE)).unwrap().replace("\"format\": 1", "\"format\": 99");
+        fs::write(path.join(FILE), text).unwrap();
+        let newer = Members::open(&path, NodeId(1), "node-1", BTreeMap::new());
+        assert!(matches!(newer, Err(IdentityError::Newer { found: 99, .. })));
+        fs::write(path.join(FILE), "{").unwrap();
+        let damaged = Members::open(&path, NodeId(1), "node-1", BTreeMap::new());
+        assert!(matches!(damaged, Err(IdentityError::Damaged(..))));
+    }
+}

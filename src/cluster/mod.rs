@@ -1,0 +1,251 @@
+//! Nodes: who belongs, who owns what, who seems alive. Ownership comes from the meta group's log alone.
+//!
+//! The meta group is a group like any other; its keyspace holds documents under names of our own:
+//!
+//! ```text
+//! table      cluster id, epoch, which group owns which slots, which nodes hold which group   (JSON, written once)
+//! node/<id>  where a node's doors are                                                         (JSON, by that node)
+//! ```
+//!
+//! Every node has a replica of it and routes by its own copy.
+//!
+//! A cluster is formed by its first seed: it founds the cluster, gives the meta group its members and writes the table.
+//! Every other node takes the cluster's id from whom it meets, and starts its groups when the table reaches it.
+
+mod identity;
+
+pub use identity::{IdentityError, Members};
+
+use crate::env;
+use crate::raft::{Group, Host, Outcome, StorageError};
+use crate::resp::Args;
+use crate::routing::{self, GroupInfo, NodeInfo, RoutingTable};
+use crate::state::View;
+use crate::types::{GroupId, NodeId, SLOTS, Slot};
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// A peer that was not heard for so long counts as not alive. Advice only.
+const ALIVE: Duration = Duration::from_secs(3);
+/// How long one attempt to write a document may take.
+const WRITE: Duration = Duration::from_secs(2);
+/// Between attempts.
+const RETRY: Duration = Duration::from_millis(100);
+
+const TABLE: &str = "table";
+
+/// How a new cluster is laid out.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    /// The first members, in the order of the seeds.
+    pub nodes: Vec<NodeId>,
+    pub groups: u32,
+    pub replication_factor: usize,
+}
+
+/// The document under `table`.
+#[derive(Debug, Serialize, Deserialize)]
+struct TableDocument {
+    version: u32,
+    cluster: String,
+    epoch: u64,
+    /// First slot, last slot, group.
+    ranges: Vec<(Slot, Slot, GroupId)>,
+    groups: BTreeMap<GroupId, GroupInfo>,
+}
+
+/// This node's view of its cluster.
+pub struct Cluster {
+    members: Arc<Members>,
+    host: Arc<Host>,
+    info: NodeInfo,
+    layout: Layout,
+    table: ArcSwap<RoutingTable>,
+    changed: watch::Sender<u64>,
+}
+
+impl Cluster {
+    /// Nothing runs before [`Cluster::run`].
+    pub fn new(members: Arc<Members>, host: Arc<Host>, info: NodeInfo, layout: Layout) -> Arc<Cluster> {
+        let table = ArcSwap::from_pointee(RoutingTable::unformed());
+        Arc::new(Cluster { members, host, info, layout, table, changed: watch::Sender::new(0) })
+    }
+
+    /// The table by which this node routes now.
+    pub fn table(&self) -> Arc<RoutingTable> {
+        self.table.load_full()
+    }
+
+    /// This node.
+    pub fn me(&self) -> NodeInfo {
+        self.info.clone()
+    }
+
+    /// The cluster's id: 40 hexadecimal digits, empty before it is formed.
+    pub fn id(&self) -> String {
+        self.members.cluster()
+    }
+
+    /// Whether a node seems alive: this one, or one that answered lately. Advice, never authority.
+    pub fn alive(&self, node: NodeId) -> bool {
+        node == self.info.id || self.host.peers().last_seen(node).is_some_and(|ago| ago < ALIVE)
+    }
+
+    /// The groups of this node.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Waits until this node knows its table and every group of its own is open.
+    pub async fn ready(&self) {
+        let mut changed = self.changed.subscribe();
+        let _ = changed.wait_for(|_| self.complete()).await;
+    }
+
+    /// Whether this node knows its table, itself in it, and every group of its own is open.
+    fn complete(&self) -> bool {
+        let table = self.table();
+        let own = |info: &GroupInfo| info.voters.contains(&self.info.id);
+        table.epoch > 0
+            && table.nodes.contains_key(&self.info.id)
+            && table.groups.iter().all(|(id, info)| !own(info) || self.host.group(*id).is_some())
+    }
+
+    /// Forms or joins the cluster and follows the table. Ends with an error if a group cannot be opened.
+    pub async fn run(self: Arc<Self>) -> Result<(), StorageError> {
+        let meta = self.open(GroupId::META).await?;
+        let first = self.layout.nodes.first() == Some(&self.info.id);
+        if first {
+            self.members.found().map_err(|e| StorageError::Io("identity".into(), e))?;
+            let members: BTreeSet<NodeId> = self.layout.nodes.iter().copied().collect();
+            self.initialize(GroupId::META, &members).await;
+        }
+        self.members.formed().await;
+        // A link to each member from the start: who is alive is known, and clocks are compared, before they matter.
+        for node in self.layout.nodes.iter().filter(|n| **n != self.info.id) {
+            for worker in 0..self.host.workers() {
+                self.host.peers().link(*node, crate::raft::wire::Lane::Raft(worker));
+                self.host.peers().link(*node, crate::raft::wire::Lane::Forward(worker));
+            }
+        }
+        let documents = self.clone();
+        tokio::spawn(async move { documents.write_documents(first).await });
+        let mut applied = meta.watch_applied();
+        let mut version = u64::MAX;
+        loop {
+            let current = meta.peek(|keyspace| keyspace.version());
+            if current != version {
+                version = current;
+                self.follow(&meta).await?;
+            }
+            if applied.changed().await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Opens a group off this thread: loading its state blocks.
+    async fn open(&self, id: GroupId) -> Result<Arc<Group>, StorageError> {
+        let host = self.host.clone();
+        let (tx, rx) = tokio::sync::oneshot::channel();
+        env::spawn_thread("open-group", move || {
+            let _ = tx.send(host.open_group(id));
+        });
+        rx.await.map_err(|_| StorageError::Stopped)?
+    }
+
+    async fn initialize(&self, id: GroupId, members: &BTreeSet<NodeId>) {
+        if let Err(e) = self.host.initialize(id, members).await {
+            tracing::error!(group = %id, error = %e, "group-not-initialized");
+        }
+    }
+
+    /// Writes the table (the first seed, once) and where this node is, whenever that is not what is known.
+    async fn write_documents(self: Arc<Self>, first: bool) {
+        if first {
+            let table = self.new_table();
+            let json = serde_json::to_string(&table).expect("the table is plain data");
+            self.write_until_done(&["SET", TABLE, &json, "NX"], |c| c.table().epoch > 0).await;
+        }
+        let json = serde_json::to_string(&self.info).expect("a node's address is plain data");
+        let key = format!("node/{}", self.info.id);
+        self.write_until_done(&["SET", &key, &json], |c| c.table().nodes.get(&c.info.id) == Some(&c.info)).await;
+    }
+
+    /// Both documents may be written twice without harm, so an attempt whose end is not known is made again.
+    async fn write_until_done(&self, words: &[&str], done: impl Fn(&Cluster) -> bool) {
+        let Some(meta) = self.host.group(GroupId::META) else { return };
+        while !done(self) {
+            let call: Args = words.iter().map(|w| Bytes::copy_from_slice(w.as_bytes())).collect();
+            let outcome = meta.propose_and_wait(vec![call], env::now() + WRITE).await;
+            if !matches!(outcome, Outcome::Applied { .. }) {
+                tracing::debug!(?outcome, "meta-document-not-written");
+            }
+            env::sleep(RETRY).await;
+        }
+    }
+
+    fn new_table(&self) -> TableDocument {
+        let Layout { nodes, groups, replication_factor } = &self.layout;
+        let placed = routing::place(*groups, nodes, *replication_factor);
+        let ids: Vec<GroupId> = placed.keys().copied().collect();
+        let table = RoutingTable { slots: routing::deal(&ids), ..RoutingTable::unformed() };
+        TableDocument { version: 1, cluster: self.id(), epoch: 1, ranges: table.ranges(), groups: placed }
+    }
+
+    /// Takes over what the meta group says now: the table, and the groups that this node has a part in.
+    async fn follow(&self, meta: &Group) -> Result<(), StorageError> {
+        let documents = meta.peek(|keyspace| read_documents(&View::new(keyspace, None)));
+        let table = match documents {
+            Ok(table) => table,
+            Err(e) => {
+                tracing::error!(error = %e, "meta-document-unreadable: routing stays as it was");
+                return Ok(());
+            }
+        };
+        self.members.note_addresses(table.nodes.values().map(|n| (n.id, format!("{}:{}", n.host, n.peer_port))));
+        let mut voters = table.groups.clone();
+        voters.remove(&GroupId::META);
+        self.table.store(Arc::new(table));
+        for (id, info) in voters.iter().filter(|(_, info)| info.voters.contains(&self.info.id)) {
+            if self.host.group(*id).is_none() {
+                self.open(*id).await?;
+                if info.voters.first() == Some(&self.info.id) {
+                    self.initialize(*id, &info.voters.iter().copied().collect()).await;
+                }
+            }
+        }
+        self.changed.send_modify(|n| *n += 1);
+        Ok(())
+    }
+}
+
+fn read_documents(view: &View<'_>) -> Result<RoutingTable, String> {
+    let mut table = RoutingTable::unformed();
+    if let Some(json) = view.string(TABLE.as_bytes()) {
+        let document: TableDocument = serde_json::from_slice(&json).map_err(|e| format!("table: {e}"))?;
+        if document.version > 1 {
+            return Err(format!("the table has version {}, this program knows 1", document.version));
+        }
+        table.epoch = document.epoch;
+        for (first, last, group) in document.ranges {
+            for slot in first.0..=last.0 {
+                *table.slots.get_mut(usize::from(slot)).ok_or("the table names a slot that is none")? = group;
+            }
+        }
+        table.groups = document.groups;
+        assert_eq!(table.slots.len(), SLOTS, "every slot has its place");
+    }
+    for id in 1..=view.len() {
+        if let Some(json) = view.string(format!("node/{id}").as_bytes()) {
+            let info: NodeInfo = serde_json::from_slice(&json).map_err(|e| format!("node/{id}: {e}"))?;
+            table.nodes.insert(info.id, info);
+        }
+    }
+    Ok(table)
+}

@@ -1,0 +1,171 @@
+//! Key -> slot -> group -> replicas. Pure: no sockets, no clock, no Raft.
+//!
+//! Slots are dealt to data groups by a consistent-hash ring with virtual nodes, once, when the cluster is made; the
+//! result is an agreed, versioned object (the table's `epoch`), so every node routes by the same one.
+
+pub use crate::slot::slot_of;
+
+use crate::types::{GroupId, NodeId, SLOTS, Slot};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Points of a group on the ring: enough that the largest share is within a tenth of the mean.
+const POINTS_PER_GROUP: u32 = 2048;
+
+/// A node and where its doors are. A port of 0: that door is off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeInfo {
+    pub id: NodeId,
+    pub name: String,
+    pub host: String,
+    pub peer_port: u16,
+    pub resp_port: u16,
+    pub cluster_port: u16,
+    pub http_port: u16,
+    pub grpc_port: u16,
+}
+
+/// A group and its replicas.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupInfo {
+    pub voters: Vec<NodeId>,
+}
+
+/// Who owns what, as the meta group says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoutingTable {
+    /// Rises with every change of ownership; 0 before the cluster is formed.
+    pub epoch: u64,
+    /// The group of each slot; empty before the cluster is formed.
+    pub slots: Box<[GroupId]>,
+    pub groups: BTreeMap<GroupId, GroupInfo>,
+    pub nodes: BTreeMap<NodeId, NodeInfo>,
+}
+
+impl RoutingTable {
+    /// The table of a node that does not know its cluster yet.
+    pub fn unformed() -> RoutingTable {
+        RoutingTable { epoch: 0, slots: vec![GroupId::META; SLOTS].into(), groups: BTreeMap::new(), nodes: BTreeMap::new() }
+    }
+
+    /// The group that owns a slot. Before the cluster is formed this is the meta group, which serves no keys.
+    pub fn group_of(&self, slot: Slot) -> GroupId {
+        self.slots[usize::from(slot.0)]
+    }
+
+    /// The groups that hold keys, by number.
+    pub fn data_groups(&self) -> impl Iterator<Item = GroupId> + '_ {
+        self.groups.keys().copied().filter(|g| *g != GroupId::META)
+    }
+
+    /// How many slots a group owns.
+    pub fn slot_count(&self, group: GroupId) -> usize {
+        self.slots.iter().filter(|g| **g == group).count()
+    }
+
+    /// Runs of slots with the same owner: first, last, group.
+    pub fn ranges(&self) -> Vec<(Slot, Slot, GroupId)> {
+        let mut ranges: Vec<(Slot, Slot, GroupId)> = Vec::new();
+        for (slot, group) in self.slots.iter().enumerate() {
+            let slot = Slot(slot as u16);
+            match ranges.last_mut() {
+                Some((_, last, owner)) if owner == group => *last = slot,
+                _ => ranges.push((slot, slot, *group)),
+            }
+        }
+        ranges
+    }
+}
+
+/// Deals all slots to `groups` by the ring: the same for the same groups, wherever and whenever it is asked.
+pub fn deal(groups: &[GroupId]) -> Box<[GroupId]> {
+    assert!(!groups.is_empty(), "a cluster has at least one data group");
+    let point = |kind: u8, a: u32, b: u32| {
+        let mut bytes = [kind; 9];
+        bytes[1..5].copy_from_slice(&a.to_le_bytes());
+        bytes[5..].copy_from_slice(&b.to_le_bytes());
+        xxhash_rust::xxh3::xxh3_64(&bytes)
+    };
+    let mut ring: Vec<(u64, GroupId)> =
+        groups.iter().flat_map(|g| (0..POINTS_PER_GROUP).map(move |i| (point(b'g', g.0, i), *g))).collect();
+    ring.sort_unstable();
+    let owner = |slot: u32| {
+        let at = point(b's', slot, 0);
+        let next = ring.partition_point(|(p, _)| *p < at);
+        ring[next % ring.len()].1
+    };
+    (0..SLOTS as u32).map(owner).collect()
+}
+
+/// Places the replicas of `groups` data groups on `nodes`: each node gets its share, and the first voter of each
+/// group, which will lead it at first, goes round.
+pub fn place(groups: u32, nodes: &[NodeId], replication_factor: usize) -> BTreeMap<GroupId, GroupInfo> {
+    assert!(replication_factor >= 1 && replication_factor <= nodes.len(), "replicas need nodes of their own");
+    let voters = |g: u32| (0..replication_factor).map(|i| nodes[(g as usize + i) % nodes.len()]).collect();
+    (0..groups).map(|g| (GroupId(g + 1), GroupInfo { voters: voters(g) })).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn groups(n: u32) -> Vec<GroupId> {
+        (1..=n).map(GroupId).collect()
+    }
+
+    #[test]
+    fn no_group_has_more_than_a_tenth_above_its_share() {
+        for n in 1..=16 {
+            let slots = deal(&groups(n));
+            let mean = SLOTS as f64 / f64::from(n);
+            for group in groups(n) {
+                let share = slots.iter().filter(|g| **g == group).count() as f64;
+                assert!(share <= mean * 1.1, "group {group} of {n} has {share}");
+            }
+        }
+    }
+
+    #[test]
+    fn one_more_group_takes_its_share_and_moves_nothing_else() {
+        let (eight, nine) = (deal(&groups(8)), deal(&groups(9)));
+        let moved: Vec<_> = eight.iter().zip(nine.iter()).filter(|(a, b)| a != b).collect();
+        assert!(moved.iter().all(|(_, to)| **to == GroupId(9)));
+        assert!(moved.len() as f64 <= SLOTS as f64 / 9.0 * 1.1);
+    }
+
+    #[test]
+    fn the_deal_never_changes() {
+        let bytes: Vec<u8> = deal(&groups(8)).iter().map(|g| g.0 as u8).collect();
+        assert_eq!(xxhash_rust::xxh3::xxh3_64(&bytes), GOLDEN_DEAL, "slots would move on an upgrade");
+    }
+
+    const GOLDEN_DEAL: u64 = 0;
+
+    #[test]
+    fn replicas_of_a_group_are_on_different_nodes_and_first_voters_go_round() {
+        let nodes: Vec<NodeId> = (1..=5).map(NodeId).collect();
+        let placed = place(10, &nodes, 3);
+        for info in placed.values() {
+            let mut voters = info.voters.clone();
+            voters.sort_unstable();
+            voters.dedup();
+            assert_eq!(voters.len(), 3);
+        }
+        for node in &nodes {
+            assert_eq!(placed.values().filter(|i| i.voters[0] == *node).count(), 2);
+            assert_eq!(placed.values().filter(|i| i.voters.contains(node)).count(), 6);
+        }
+    }
+
+    #[test]
+    fn ranges_cover_every_slot_once() {
+        let table = RoutingTable { slots: deal(&groups(8)), ..RoutingTable::unformed() };
+        let mut next = 0;
+        for (first, last, group) in table.ranges() {
+            assert_eq!(first.0, next);
+            assert!(table.slots[first.0 as usize..=last.0 as usize].iter().all(|g| *g == group));
+            next = last.0 + 1;
+        }
+        assert_eq!(next as usize, SLOTS);
+    }
+}
