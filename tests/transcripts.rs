@@ -172,7 +172,7 @@ struct Requests(fastrand::Rng);
 
 const WORDS: &[&str] = &[
     "0", "1", "-1", "3", "-3", "5", "100", "9223372036854775807", "-9223372036854775808", "0.5", "-0.1", "1e3", "12.0",
-    "abc", "hello world", "", "NX", "xx", "GT", "LT", "EX", "PX", "EXAT", "PXAT", "KEEPTTL", "PERSIST", "GET", "700000",
+    "abc", "hello world", "", "NX", "xx", "GT", "LT", "EX", "PX", "EXAT", "PXAT", "KEEPTTL", "PERSIST", "GET", "70000",
     "4102444800", "4102444800123", "a*", "*", "**", "[a-c]", "?", r"\a", "[^a]*", "*b*", "a", "b", "ab", "c", "a", "b", "ab",
 ];
 

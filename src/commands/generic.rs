@@ -1,7 +1,7 @@
 //! Keys of any type: existence, deadlines, names, scans, and the keyspace as a whole.
 //!
 //! Texts and edge cases are Redis 7.2's. Time is the group clock: what is left of a ttl is counted by it, and a
-//! relative one becomes a deadline in apply. Patterns are in `glob.rs`.
+//! relative one becomes a deadline in apply. Patterns are in `glob.rs`. More than 800 lines: some thirty commands.
 
 use super::glob;
 use super::syntax::{help, invalid_expire, is, syntax_error, want_integer};
