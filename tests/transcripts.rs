@@ -209,7 +209,7 @@ fn a_real_redis_answers_random_requests_alike() {
     let mut bare = Bare { keyspace: Keyspace::new(7), stamp: Stamp { now_ms: START_MS, seed: 0 } };
     let mut requests = Requests(fastrand::Rng::with_seed(2));
     let mut differences = Vec::new();
-    for _ in 0..100_000 {
+    for _ in 0..30_000 {
         let args = requests.next();
         if depends_on_time(&args) {
             continue;
