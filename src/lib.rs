@@ -1,3 +1,5 @@
 //! HyperCache: a Raft-replicated, strongly consistent cache cluster that speaks Redis' protocol.
+pub mod config;
 pub mod env;
+pub mod telemetry;
 pub mod types;
