@@ -2,5 +2,6 @@
 pub mod config;
 pub mod demo;
 pub mod env;
+pub mod node;
 pub mod telemetry;
 pub mod types;
