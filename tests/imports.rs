@@ -44,6 +44,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("demo", &["config"]),
+    ("ctl", &["proto"]),
 ];
 
 /// What a module must not name at all, wherever it comes from.
