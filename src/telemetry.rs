@@ -1,0 +1,110 @@
+//! Logs: to standard error and to a rolling file, as text or JSON, with a level that can change while the server runs.
+//!
+//! Writing never holds up the server: the file has a thread and a bounded queue of its own, and when the disk does not
+//! keep up, lines are dropped instead. Started once a process. Standard output stays free for what a command prints.
+
+use crate::config::{LogFormat, LogLevel, Logging, Raw, Rotation, Setting};
+use parking_lot::Mutex;
+use std::io::IsTerminal;
+use std::sync::OnceLock;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_appender::rolling;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
+
+/// Lines that may wait for the disk before further ones are dropped.
+const FILE_QUEUE_LINES: usize = 16_384;
+
+/// The filter in force and its handle.
+struct Filter {
+    handle: reload::Handle<EnvFilter, Registry>,
+    level: Mutex<String>,
+}
+
+static FILTER: OnceLock<Filter> = OnceLock::new();
+
+/// Keeps the log file's thread alive. Dropping it writes out what waits.
+pub struct Guard {
+    _file: Option<WorkerGuard>,
+}
+
+/// Why logs could not be started or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    #[error("logging.level: {0}")]
+    Level(String),
+    #[error("logging.file: {0} cannot be written: {1}")]
+    File(String, String),
+    #[error("logs have been started already")]
+    Started,
+    #[error("logs have not been started")]
+    NotStarted,
+}
+
+fn filter_of(level: &LogLevel) -> Result<EnvFilter, TelemetryError> {
+    EnvFilter::builder().parse(&level.0).map_err(|error| TelemetryError::Level(error.to_string()))
+}
+
+/// Starts writing logs. Once a process; the guard must live as long as the server.
+pub fn start(settings: &Logging) -> Result<Guard, TelemetryError> {
+    let (filter, handle) = reload::Layer::new(filter_of(&settings.level)?);
+    let mut writers: Vec<Box<dyn Layer<_> + Send + Sync>> = Vec::new();
+    if settings.console {
+        let colours = std::io::stderr().is_terminal();
+        let layer = fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
+        writers.push(match settings.format {
+            LogFormat::Text => layer.boxed(),
+            LogFormat::Json => layer.json().flatten_event(true).boxed(),
+        });
+    }
+    let mut guard = Guard { _file: None };
+    if !settings.file.as_os_str().is_empty() {
+        let (queue, file) =
+            NonBlockingBuilder::default().lossy(true).buffered_lines_limit(FILE_QUEUE_LINES).finish(file_of(settings)?);
+        let layer = fmt::layer().with_writer(queue).with_ansi(false);
+        writers.push(match settings.format {
+            LogFormat::Text => layer.boxed(),
+            LogFormat::Json => layer.json().flatten_event(true).boxed(),
+        });
+        guard._file = Some(file);
+    }
+    tracing_subscriber::registry().with(filter).with(writers).try_init().map_err(|_| TelemetryError::Started)?;
+    let level = Mutex::new(settings.level.0.clone());
+    FILTER.set(Filter { handle, level }).map_err(|_| TelemetryError::Started)?;
+    Ok(guard)
+}
+
+fn file_of(settings: &Logging) -> Result<rolling::RollingFileAppender, TelemetryError> {
+    let path = &settings.file;
+    let refuse = |why: String| TelemetryError::File(path.display().to_string(), why);
+    let name = path.file_name().ok_or_else(|| refuse("it names no file".to_owned()))?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
+    let rotation = match settings.rotation {
+        Rotation::Hourly => rolling::Rotation::HOURLY,
+        Rotation::Daily => rolling::Rotation::DAILY,
+        Rotation::Never => rolling::Rotation::NEVER,
+    };
+    rolling::Builder::new()
+        .rotation(rotation)
+        .filename_prefix(name.to_string_lossy())
+        .max_log_files(settings.keep_files as usize)
+        .build(folder)
+        .map_err(|error| refuse(error.to_string()))
+}
+
+/// Changes what is logged from now on, for every thread.
+pub fn set_level(level: &str) -> Result<(), TelemetryError> {
+    let wanted = LogLevel::parse(&Raw::Text(level.to_owned())).map_err(TelemetryError::Level)?;
+    let parsed = filter_of(&wanted)?;
+    let filter = FILTER.get().ok_or(TelemetryError::NotStarted)?;
+    let mut current = filter.level.lock();
+    filter.handle.reload(parsed).map_err(|_| TelemetryError::NotStarted)?;
+    *current = wanted.0;
+    Ok(())
+}
+
+/// The level in force; nothing before [`start`].
+pub fn level() -> Option<String> {
+    FILTER.get().map(|filter| filter.level.lock().clone())
+}
