@@ -163,7 +163,8 @@ impl Admin for Service {
             return Err(refusal(Code::InvalidArgument, codes::NO_SUCH_NODE, text));
         }
         let what = format!("the transfer of group {} to {}", group.id(), self.overview.name_of(to));
-        self.in_time(&group, &what, group.transfer(to)).await?;
+        let leader = Arc::clone(&group);
+        self.in_time(&group, &what, async move { leader.transfer(to).await }).await?;
         tracing::info!(event = "leader_transferred", node = %me, group = %group.id(), to = %to);
         Ok(Response::new(admin::TransferLeaderResponse { leader: to.0, already: false }))
     }
@@ -174,7 +175,8 @@ impl Admin for Service {
     ) -> Result<Response<admin::TriggerSnapshotResponse>, Status> {
         let group = self.led(GroupId(request.into_inner().group))?;
         let what = format!("the snapshot of group {}", group.id());
-        let index = self.in_time(&group, &what, group.snapshot()).await?;
+        let leader = Arc::clone(&group);
+        let index = self.in_time(&group, &what, async move { leader.snapshot().await }).await?;
         let node = self.overview.cluster().me().id.0;
         Ok(Response::new(admin::TriggerSnapshotResponse { node, index }))
     }
@@ -262,16 +264,22 @@ impl Service {
 
     /// Waits for a leader's work for as long as the door allows. When it fails because leadership went elsewhere
     /// meanwhile, the answer is that of a node which does not lead.
-    async fn in_time<T, E: std::fmt::Display>(
+    ///
+    /// The work is a task of its own and runs to its end whatever becomes of the call: a transfer that a client's
+    /// hang-up cut in half would leave the group's proposer paused.
+    async fn in_time<T: Send + 'static, E: std::fmt::Display + Send + 'static>(
         &self,
         group: &Group,
         what: &str,
-        work: impl Future<Output = Result<T, E>>,
+        work: impl Future<Output = Result<T, E>> + Send + 'static,
     ) -> Result<T, Status> {
-        match env::timeout(self.options.operation_timeout, work).await {
-            Ok(Ok(done)) => Ok(done),
-            Ok(Err(_)) if !group.is_leader() => Err(self.led_elsewhere(group)),
-            Ok(Err(error)) => Err(refusal(Code::Aborted, codes::NOT_DONE, format!("{what} did not succeed: {error}"))),
+        match env::timeout(self.options.operation_timeout, tokio::spawn(work)).await {
+            Ok(Ok(Ok(done))) => Ok(done),
+            Ok(Ok(Err(_))) if !group.is_leader() => Err(self.led_elsewhere(group)),
+            Ok(Ok(Err(error))) => {
+                Err(refusal(Code::Aborted, codes::NOT_DONE, format!("{what} did not succeed: {error}")))
+            }
+            Ok(Err(died)) => Err(refusal(Code::Internal, codes::NOT_DONE, format!("{what} ended at once: {died}"))),
             Err(_) => {
                 let text = format!("{what} did not end within {} s", self.options.operation_timeout.as_secs());
                 Err(refusal(Code::DeadlineExceeded, codes::TIMEOUT, text))

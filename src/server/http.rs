@@ -16,7 +16,7 @@ use crate::raft::{Group, Outcome, Refusal};
 use crate::resp::{Args, Reply};
 use crate::server::accept::Accept;
 use crate::server::metrics::{self, Kind, Metric, Sample};
-use crate::server::overview::Overview;
+use crate::server::overview::{Overview, address};
 use crate::slot::slot_of;
 use crate::types::Level;
 use axum::Router;
@@ -405,7 +405,10 @@ impl Door {
         let table = cluster.table();
         let id = table.group_of(slot_of(&subject.key));
         cluster.host().group(id).ok_or_else(|| {
-            let message = format!("this node holds no replica of group {id}, which has the key");
+            let voters = table.groups.get(&id).map(|info| info.voters.as_slice()).unwrap_or_default();
+            let holder = voters.iter().find_map(|voter| table.nodes.get(voter));
+            let ask = holder.map_or(String::new(), |node| format!(": ask {}", address(&node.host, node.http_port)));
+            let message = format!("this node holds no replica of group {id}, which has the key{ask}");
             subject.failure(StatusCode::SERVICE_UNAVAILABLE, "CLUSTERDOWN", message)
         })
     }
@@ -521,11 +524,12 @@ async fn get_entry(
     let Run::Read(run) = run else {
         return Err(subject.failure(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", "GET is not a read"));
     };
+    let permit = match group.try_read(level) {
+        Some(permit) => permit,
+        None => group.barrier(level, deadline).await.map_err(|refusal| subject.refused(&refusal))?,
+    };
+    // The permit is kept over a tick: the state only moves on, so what it allowed stays allowed.
     loop {
-        let permit = match group.try_read(level) {
-            Some(permit) => permit,
-            None => group.barrier(level, deadline).await.map_err(|refusal| subject.refused(&refusal))?,
-        };
         let index = group.status().applied;
         let seen = group.read(&permit, |view| {
             let reply = run(&call, view);
