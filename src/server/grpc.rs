@@ -195,7 +195,7 @@ impl Admin for Service {
         // Off the worker: a hash walks every entry.
         let hashes = tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            groups.iter().map(|group| hash_of(group)).collect()
+            groups.iter().map(hash_of).collect()
         });
         let hashes = hashes.await.map_err(|error| Status::internal(format!("hashing failed: {error}")))?;
         Ok(Response::new(admin::StateHashResponse { node: self.overview.cluster().me().id.0, hashes }))

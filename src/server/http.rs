@@ -148,8 +148,8 @@ fn router(overview: Arc<Overview>, options: Options) -> Router {
 /// A failed request. `code` is the first word of the RESP error of the same meaning.
 struct Failure {
     status: StatusCode,
-    code: String,
-    message: String,
+    code: Box<str>,
+    message: Box<str>,
     operation: &'static str,
     key: Option<Bytes>,
     /// Fields beside `success` and `error`.
@@ -195,10 +195,10 @@ struct Found {
 }
 
 impl Subject {
-    fn failure(&self, status: StatusCode, code: &str, message: impl Into<String>) -> Failure {
+    fn failure(&self, status: StatusCode, code: &str, message: impl Into<Box<str>>) -> Failure {
         Failure {
             status,
-            code: code.to_owned(),
+            code: code.into(),
             message: message.into(),
             operation: self.operation,
             key: Some(self.key.clone()),
@@ -206,8 +206,8 @@ impl Subject {
         }
     }
 
-    /// A RESP error's text is `CODE message`.
-    fn from_reply(&self, text: &[u8]) -> Failure {
+    /// The failure a RESP error is; its text is `CODE message`.
+    fn said(&self, text: &[u8]) -> Failure {
         let text = String::from_utf8_lossy(text);
         let (code, message) = text.split_once(' ').unwrap_or((&text, ""));
         self.failure(status_of(code), code, message)
@@ -215,7 +215,7 @@ impl Subject {
 
     fn refused(&self, refusal: &Refusal) -> Failure {
         match refusal.reply() {
-            Reply::Error(text) => self.from_reply(&text),
+            Reply::Error(text) => self.said(&text),
             // A refusal is an error by its nature; should it ever not be, it still was not applied.
             other => self.failure(StatusCode::SERVICE_UNAVAILABLE, "CLUSTERDOWN", format!("{other:?}")),
         }
@@ -538,7 +538,7 @@ async fn get_entry(
         });
         match seen {
             Ok((Reply::Bulk(value), version)) => return Ok((Some(Found { value, version }), index)),
-            Ok((Reply::Error(text), _)) => return Err(subject.from_reply(&text)),
+            Ok((Reply::Error(text), _)) => return Err(subject.said(&text)),
             Ok(_) => return Ok((None, index)),
             Err(_) => group.tick(deadline).await.map_err(|refusal| subject.refused(&refusal))?,
         }
@@ -548,7 +548,7 @@ async fn get_entry(
 /// The command's function, once its arguments are known to be right: syntax errors never reach the log.
 fn checked(subject: &Subject, call: &Args) -> Result<Run, Failure> {
     let refuse = |reply: Reply| match reply {
-        Reply::Error(text) => subject.from_reply(&text),
+        Reply::Error(text) => subject.said(&text),
         other => subject.failure(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", format!("{other:?}")),
     };
     let command = commands::lookup(call).map_err(refuse)?;
@@ -568,7 +568,7 @@ async fn propose(subject: &Subject, group: &Group, call: Args, deadline: Instant
     );
     match env::timeout_at(deadline + OUTCOME_GRACE, outcome).await {
         Ok(Ok(Outcome::Applied { index, mut replies })) => match replies.pop() {
-            Some(Reply::Error(text)) => Err(subject.from_reply(&text)),
+            Some(Reply::Error(text)) => Err(subject.said(&text)),
             Some(reply) => Ok((index, reply)),
             None => Err(subject.uncertain(Some(index))),
         },
@@ -675,8 +675,8 @@ async fn no_such_page(uri: Uri) -> Failure {
     };
     Failure {
         status: StatusCode::NOT_FOUND,
-        code: "NO_SUCH_PAGE".to_owned(),
-        message,
+        code: "NO_SUCH_PAGE".into(),
+        message: message.into(),
         operation: "route",
         key: None,
         beside: Map::new(),
@@ -686,8 +686,8 @@ async fn no_such_page(uri: Uri) -> Failure {
 async fn no_such_method(request: Request) -> Failure {
     Failure {
         status: StatusCode::METHOD_NOT_ALLOWED,
-        code: "NO_SUCH_METHOD".to_owned(),
-        message: format!("{} cannot be done to {}; see docs/http.md", request.method(), request.uri().path()),
+        code: "NO_SUCH_METHOD".into(),
+        message: format!("{} cannot be done to {}; see docs/http.md", request.method(), request.uri().path()).into(),
         operation: "route",
         key: None,
         beside: Map::new(),

@@ -141,6 +141,15 @@ async fn post_is_put_and_a_rewrite_raises_the_version() {
 }
 
 #[tokio::test]
+async fn a_key_whose_time_has_passed_is_a_miss_and_stays_one() {
+    let door = open().await;
+    assert_eq!(door.put("/api/cache/k", r#"{"value":"v","ttl":0.02}"#).await.status, 200);
+    // Nobody writes meanwhile: only a tick that the read itself asks for can move the group's clock on.
+    while door.get("/api/cache/k").await.status != 404 {}
+    assert_eq!(door.get("/api/cache/k?consistency=eventual").await.status, 404);
+}
+
+#[tokio::test]
 async fn every_level_is_taken_and_others_are_not() {
     let door = open().await;
     door.put("/api/cache/k", r#"{"value":"v"}"#).await;
@@ -342,7 +351,7 @@ fn every_kind_of_error_has_its_status() {
         ("ERR syntax error", 400),
         ("WRONGTYPE Operation against a key", 400),
     ] {
-        let failure = subject.from_reply(text.as_bytes());
+        let failure = subject.said(text.as_bytes());
         assert_eq!(failure.status.as_u16(), status, "{text}");
         assert_eq!(format!("{} {}", failure.code, failure.message), text);
     }
