@@ -1,0 +1,195 @@
+//! `hypercachectl`: what an operator asks of a cluster, through the gRPC door (`docs/hypercachectl.md`).
+//!
+//! Knows the protocol of `proto/admin.proto` and nothing of the server behind it. Every verb is idempotent and ends
+//! within `--timeout`; results go to standard output, troubles to standard error with a remedy and an exit code.
+
+pub mod client;
+pub mod output;
+pub mod trouble;
+pub mod verify;
+
+use crate::env;
+use crate::proto::admin::{ListGroupsRequest, TransferLeaderRequest, TriggerSnapshotRequest};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use client::Reached;
+use std::time::Duration;
+use trouble::Trouble;
+
+/// Longest `--timeout`, a day: more is a slip of the finger.
+const TIMEOUT_MAX_S: u64 = 86_400;
+
+/// Looks after a HyperCache cluster.
+#[derive(Parser, Debug)]
+#[command(name = "hypercachectl", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// gRPC address of a node; may be repeated (or a list with commas): the first that answers is used.
+    #[arg(
+        long,
+        global = true,
+        value_name = "HOST:PORT",
+        env = "HYPERCACHE_ENDPOINT",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:7070",
+        value_parser = endpoint
+    )]
+    pub endpoint: Vec<String>,
+    /// Form of the output.
+    #[arg(short, long, global = true, value_enum, default_value_t = Form::Table)]
+    pub output: Form,
+    /// Seconds the whole command has.
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 30,
+          value_parser = clap::value_parser!(u64).range(1..=TIMEOUT_MAX_S))]
+    pub timeout: u64,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq)]
+pub enum Form {
+    Table,
+    Json,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Verb {
+    /// Nodes and groups as one node sees them.
+    Status,
+    /// Raft groups.
+    Group {
+        #[command(subcommand)]
+        verb: GroupVerb,
+    },
+    /// Leadership of groups.
+    Leader {
+        #[command(subcommand)]
+        verb: LeaderVerb,
+    },
+    /// Snapshots of groups' state.
+    Snapshot {
+        #[command(subcommand)]
+        verb: SnapshotVerb,
+    },
+    /// Compares the state hashes of all replicas, each group at an index that all of them reached.
+    Verify {
+        /// Only this group; may be repeated. All groups without it.
+        #[arg(long, value_name = "N")]
+        group: Vec<u32>,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub enum GroupVerb {
+    /// Every group with its replicas, positions and slots.
+    List,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum LeaderVerb {
+    /// Hands a group's leadership to another of its voters. Succeeds if that one leads already.
+    Transfer {
+        #[arg(long, value_name = "N")]
+        group: u32,
+        /// The node, by name or number.
+        #[arg(long, value_name = "NODE")]
+        to: String,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub enum SnapshotVerb {
+    /// Has the leader of a group make a snapshot now.
+    Save(SnapshotOf),
+}
+
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub struct SnapshotOf {
+    /// The group.
+    #[arg(long, value_name = "N")]
+    pub group: Option<u32>,
+    /// Every group, the meta group included.
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// Takes `HOST:PORT`, also with `http://` before it.
+fn endpoint(text: &str) -> Result<String, String> {
+    let address = text.trim().trim_start_matches("http://").trim_end_matches('/');
+    let (host, port) = address.rsplit_once(':').ok_or("it must be HOST:PORT")?;
+    if host.is_empty() || port.parse::<u16>().map_or(true, |port| port == 0) {
+        return Err("it must be HOST:PORT with a port from 1 to 65535".to_owned());
+    }
+    Ok(address.to_owned())
+}
+
+/// Does what the command line says; gives what is to be printed on standard output.
+pub async fn run(cli: &Cli) -> Result<String, Trouble> {
+    // `verify` ends itself a little earlier, to tell which groups were not level.
+    let deadline = env::now() + Duration::from_secs(cli.timeout);
+    match env::timeout_at(deadline, carry_out(cli, deadline)).await {
+        Ok(done) => done,
+        Err(_) => Err(Trouble::timeout("the command", cli.timeout)),
+    }
+}
+
+async fn carry_out(cli: &Cli, deadline: env::Instant) -> Result<String, Trouble> {
+    let reached = client::reach(&cli.endpoint).await?;
+    match &cli.verb {
+        Verb::Status => Ok(output::status(&reached.status, cli.output)),
+        Verb::Group { verb: GroupVerb::List } => {
+            let groups = reached.client.clone().list_groups(ListGroupsRequest {}).await;
+            let groups = groups.map_err(|status| Trouble::of_status(&reached.endpoint, &status))?.into_inner().groups;
+            Ok(output::groups(&groups, &reached.status.nodes, cli.output))
+        }
+        Verb::Leader { verb: LeaderVerb::Transfer { group, to } } => transfer(cli, &reached, *group, to).await,
+        Verb::Snapshot { verb: SnapshotVerb::Save(of) } => save(cli, &reached, of).await,
+        Verb::Verify { group } => verify::run(&reached, group, cli, deadline).await,
+    }
+}
+
+async fn transfer(cli: &Cli, reached: &Reached, group: u32, to: &str) -> Result<String, Trouble> {
+    let to = node_number(reached, to)?;
+    let ask = |mut client: client::Client| async move {
+        client.transfer_leader(TransferLeaderRequest { group, to }).await
+    };
+    let done = reached.at_leader(ask).await?;
+    Ok(output::transferred(group, &done, &reached.status.nodes, cli.output))
+}
+
+async fn save(cli: &Cli, reached: &Reached, of: &SnapshotOf) -> Result<String, Trouble> {
+    let groups = match of.group {
+        Some(group) => vec![group],
+        None => reached.status.groups.iter().map(|group| group.id).collect(),
+    };
+    let mut saved = Vec::new();
+    for group in groups {
+        let ask = |mut client: client::Client| async move {
+            client.trigger_snapshot(TriggerSnapshotRequest { group }).await
+        };
+        match reached.at_leader(ask).await {
+            Ok(answer) => saved.push((group, answer)),
+            // What was saved before the failure was saved: it is shown beside the trouble.
+            Err(trouble) if saved.is_empty() => return Err(trouble),
+            Err(trouble) => {
+                let output = output::snapshots(&saved, &reached.status.nodes, cli.output);
+                return Err(Trouble { output: Some(output), ..trouble });
+            }
+        }
+    }
+    Ok(output::snapshots(&saved, &reached.status.nodes, cli.output))
+}
+
+/// A node's number from its name or its number.
+fn node_number(reached: &Reached, text: &str) -> Result<u64, Trouble> {
+    let nodes = &reached.status.nodes;
+    let by_name = nodes.iter().find(|node| node.name == text);
+    let found = by_name.or_else(|| nodes.iter().find(|node| text.parse() == Ok(node.id)));
+    found.map(|node| node.id).ok_or_else(|| {
+        let known: Vec<String> = nodes.iter().map(|node| format!("{} ({})", node.name, node.id)).collect();
+        Trouble::no_such_node(text, &known)
+    })
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

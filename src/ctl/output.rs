@@ -1,0 +1,226 @@
+//! What `hypercachectl` prints: tables for people, JSON for scripts. Pure: answers in, text out.
+//!
+//! The fields of the JSON are a promise; new ones may be added. Every text ends in a line feed.
+
+use crate::ctl::Form;
+use crate::proto::admin::{Group, Node, StatusResponse, TransferLeaderResponse, TriggerSnapshotResponse};
+use comfy_table::{Table, presets};
+use serde_json::{Value, json};
+
+/// Slot ranges shown in a table before the rest is only counted.
+const RANGES_SHOWN: usize = 4;
+
+/// One group's part of what `verify` found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Verified {
+    pub group: u32,
+    pub index: u64,
+    /// Node number and hash, by node.
+    pub hashes: Vec<(u64, String)>,
+    pub agree: bool,
+}
+
+pub fn status(status: &StatusResponse, form: Form) -> String {
+    if form == Form::Json {
+        return json_text(&json!({
+            "cluster_id": status.cluster_id,
+            "node": status.node,
+            "version": status.version,
+            "epoch": status.epoch,
+            "uptime_ms": status.uptime_ms,
+            "nodes": status.nodes.iter().map(node_json).collect::<Vec<_>>(),
+            "groups": status.groups.iter().map(|group| group_json(group, false)).collect::<Vec<_>>(),
+        }));
+    }
+    let mut nodes = table(&["NODE", "NAME", "ALIVE", "RESP", "CLUSTER", "HTTP", "GRPC", "PEER"]);
+    for node in &status.nodes {
+        let at = node.addresses.clone().unwrap_or_default();
+        let alive = if node.alive { "yes" } else { "NO" };
+        nodes.add_row([&node.id.to_string(), &node.name, alive, &at.resp, &at.cluster, &at.http, &at.grpc, &at.peer]);
+    }
+    let mut groups = table(&["GROUP", "LEADER", "VOTERS", "LEARNERS", "TERM", "COMMIT", "APPLIED", "SLOTS", "KEYS"]);
+    for group in &status.groups {
+        groups.add_row([
+            group.id.to_string(),
+            leader_text(group, &status.nodes),
+            list(&group.voters),
+            list(&group.learners),
+            group.term.to_string(),
+            group.commit.to_string(),
+            group.applied.to_string(),
+            group.slots.to_string(),
+            group.keys.to_string(),
+        ]);
+    }
+    let seen_by = name_of(status.node, &status.nodes);
+    format!(
+        "cluster {}, epoch {}, as {seen_by} sees it\n\n{}\n{}",
+        status.cluster_id,
+        status.epoch,
+        table_text(&nodes),
+        table_text(&groups)
+    )
+}
+
+pub fn groups(groups: &[Group], nodes: &[Node], form: Form) -> String {
+    if form == Form::Json {
+        let rows: Vec<Value> = groups.iter().map(|group| group_json(group, true)).collect();
+        return json_text(&json!({ "groups": rows }));
+    }
+    let mut rows = table(&[
+        "GROUP", "LEADER", "VOTERS", "LEARNERS", "TERM", "LOG", "COMMIT", "APPLIED", "SNAPSHOT", "PURGED", "KEYS",
+        "USED", "SLOTS",
+    ]);
+    for group in groups {
+        rows.add_row([
+            group.id.to_string(),
+            leader_text(group, nodes),
+            list(&group.voters),
+            list(&group.learners),
+            group.term.to_string(),
+            group.last_log.to_string(),
+            group.commit.to_string(),
+            group.applied.to_string(),
+            group.snapshot.to_string(),
+            group.purged.to_string(),
+            group.keys.to_string(),
+            group.used_bytes.to_string(),
+            slots_text(group),
+        ]);
+    }
+    table_text(&rows)
+}
+
+pub fn transferred(group: u32, done: &TransferLeaderResponse, nodes: &[Node], form: Form) -> String {
+    if form == Form::Json {
+        return json_text(&json!({"group": group, "leader": done.leader, "already": done.already}));
+    }
+    let leader = name_of(done.leader, nodes);
+    if done.already {
+        format!("group {group} is led by {leader} already\n")
+    } else {
+        format!("group {group} is led by {leader} now\n")
+    }
+}
+
+pub fn snapshots(saved: &[(u32, TriggerSnapshotResponse)], nodes: &[Node], form: Form) -> String {
+    if form == Form::Json {
+        let rows = saved.iter().map(|(group, done)| json!({"group": group, "node": done.node, "index": done.index}));
+        return json_text(&json!({ "snapshots": rows.collect::<Vec<_>>() }));
+    }
+    let mut rows = table(&["GROUP", "NODE", "INDEX"]);
+    for (group, done) in saved {
+        rows.add_row([group.to_string(), name_of(done.node, nodes), done.index.to_string()]);
+    }
+    table_text(&rows)
+}
+
+pub fn verified(groups: &[Verified], nodes: &[Node], form: Form) -> String {
+    if form == Form::Json {
+        let rows = groups.iter().map(|one| {
+            let replicas = one.hashes.iter().map(|(node, hash)| json!({"node": node, "hash": hash}));
+            json!({
+                "group": one.group,
+                "index": one.index,
+                "agree": one.agree,
+                "replicas": replicas.collect::<Vec<_>>(),
+            })
+        });
+        let ok = groups.iter().all(|one| one.agree);
+        return json_text(&json!({"ok": ok, "groups": rows.collect::<Vec<_>>()}));
+    }
+    let mut rows = table(&["GROUP", "INDEX", "NODE", "HASH", "VERDICT"]);
+    for one in groups {
+        for (node, hash) in &one.hashes {
+            let verdict = if one.agree { "equal" } else { "DIFFERS" };
+            let cells = [&one.group.to_string(), &one.index.to_string(), &name_of(*node, nodes), hash, verdict];
+            rows.add_row(cells);
+        }
+    }
+    table_text(&rows)
+}
+
+fn node_json(node: &Node) -> Value {
+    let at = node.addresses.clone().unwrap_or_default();
+    json!({
+        "id": node.id,
+        "name": node.name,
+        "addresses": {"peer": at.peer, "resp": at.resp, "cluster": at.cluster, "http": at.http, "grpc": at.grpc},
+        "alive": node.alive,
+    })
+}
+
+fn group_json(group: &Group, full: bool) -> Value {
+    let mut row = json!({
+        "id": group.id,
+        "leader": group.leader,
+        "voters": group.voters,
+        "learners": group.learners,
+        "term": group.term,
+        "commit": group.commit,
+        "applied": group.applied,
+        "slots": group.slots,
+        "keys": group.keys,
+        "used_bytes": group.used_bytes,
+        "hosted": group.hosted,
+        "recovered": group.recovered,
+    });
+    if full && let Some(fields) = row.as_object_mut() {
+        fields.insert("slot_ranges".into(), json!(group.slot_ranges));
+        fields.insert("last_log".into(), group.last_log.into());
+        fields.insert("snapshot".into(), group.snapshot.into());
+        fields.insert("purged".into(), group.purged.into());
+        fields.insert("expires".into(), group.expires.into());
+        fields.insert("clock_ms".into(), group.clock_ms.into());
+    }
+    row
+}
+
+fn leader_text(group: &Group, nodes: &[Node]) -> String {
+    match group.leader {
+        Some(leader) => name_of(leader, nodes),
+        None if group.hosted => "NONE".to_owned(),
+        None => "unknown here".to_owned(),
+    }
+}
+
+fn slots_text(group: &Group) -> String {
+    let shown = group.slot_ranges.iter().take(RANGES_SHOWN).cloned().collect::<Vec<_>>().join(" ");
+    let more = group.slot_ranges.len().saturating_sub(RANGES_SHOWN);
+    match (group.slots, more) {
+        (0, _) => "-".to_owned(),
+        (count, 0) => format!("{count}: {shown}"),
+        (count, more) => format!("{count}: {shown} and {more} more"),
+    }
+}
+
+fn name_of(node: u64, nodes: &[Node]) -> String {
+    nodes.iter().find(|one| one.id == node).map_or_else(|| node.to_string(), |one| one.name.clone())
+}
+
+fn list(nodes: &[u64]) -> String {
+    if nodes.is_empty() {
+        return "-".to_owned();
+    }
+    nodes.iter().map(u64::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// No lines, and never broken to a terminal's width: a row stays a line for grep and awk.
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header.iter().copied());
+    table
+}
+
+fn table_text(table: &Table) -> String {
+    let mut text = String::new();
+    for line in table.lines() {
+        text.push_str(line.strip_prefix(' ').unwrap_or(&line).trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn json_text(value: &Value) -> String {
+    format!("{value:#}\n")
+}

@@ -1,0 +1,239 @@
+//! `hypercachectl` against nodes that are played: two servers of the protocol, of which the second leads.
+
+use super::*;
+use crate::proto::admin::admin_server::{Admin, AdminServer};
+use crate::proto::admin::*;
+use crate::proto::{CODE_METADATA, LEADER_METADATA, codes};
+use serde_json::Value;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status};
+
+/// A node of a cluster of two with the meta group and one data group, both led by node 2.
+struct Played {
+    id: u64,
+    addresses: Arc<[String]>,
+    hash: &'static str,
+    leaderless: bool,
+}
+
+impl Played {
+    fn refuse(&self) -> Option<Status> {
+        if self.leaderless {
+            let mut status = Status::unavailable("group 1 has no leader just now");
+            status.metadata_mut().insert(CODE_METADATA, codes::NO_LEADER.parse().unwrap());
+            return Some(status);
+        }
+        if self.id == 2 {
+            return None;
+        }
+        let mut status = Status::failed_precondition("group 1 is led by node-2");
+        status.metadata_mut().insert(CODE_METADATA, codes::NOT_LEADER.parse().unwrap());
+        status.metadata_mut().insert(LEADER_METADATA, self.addresses[1].parse().unwrap());
+        Some(status)
+    }
+
+    fn groups(&self) -> Vec<Group> {
+        let group = |id, slots| Group {
+            id,
+            leader: (!self.leaderless).then_some(2),
+            voters: vec![1, 2],
+            term: 3,
+            commit: 9,
+            applied: 9,
+            slots,
+            hosted: true,
+            slot_ranges: vec!["0-16383".to_owned()],
+            ..Group::default()
+        };
+        vec![group(0, 0), group(1, 16_384)]
+    }
+
+    fn nodes(&self) -> Vec<Node> {
+        (1..=2)
+            .map(|id| Node {
+                id,
+                name: format!("node-{id}"),
+                addresses: Some(Addresses { grpc: self.addresses[id as usize - 1].clone(), ..Addresses::default() }),
+                alive: true,
+            })
+            .collect()
+    }
+}
+
+#[tonic::async_trait]
+impl Admin for Played {
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        let (nodes, groups) = (self.nodes(), self.groups());
+        Ok(Response::new(StatusResponse { node: self.id, nodes, groups, ..StatusResponse::default() }))
+    }
+
+    async fn list_members(&self, _: Request<ListMembersRequest>) -> Result<Response<ListMembersResponse>, Status> {
+        Ok(Response::new(ListMembersResponse { nodes: self.nodes() }))
+    }
+
+    async fn list_groups(&self, _: Request<ListGroupsRequest>) -> Result<Response<ListGroupsResponse>, Status> {
+        Ok(Response::new(ListGroupsResponse { groups: self.groups() }))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<TransferLeaderRequest>,
+    ) -> Result<Response<TransferLeaderResponse>, Status> {
+        let to = request.into_inner().to;
+        self.refuse().map_or(Ok(Response::new(TransferLeaderResponse { leader: to, already: to == 2 })), Err)
+    }
+
+    async fn trigger_snapshot(
+        &self,
+        _: Request<TriggerSnapshotRequest>,
+    ) -> Result<Response<TriggerSnapshotResponse>, Status> {
+        self.refuse().map_or(Ok(Response::new(TriggerSnapshotResponse { node: self.id, index: 9 })), Err)
+    }
+
+    async fn state_hash(&self, request: Request<StateHashRequest>) -> Result<Response<StateHashResponse>, Status> {
+        let groups = request.into_inner().groups.into_iter();
+        let hashes = groups.map(|group| GroupHash { group, index: 9, hash: self.hash.to_owned() }).collect();
+        Ok(Response::new(StateHashResponse { node: self.id, hashes }))
+    }
+
+    async fn set_log_level(
+        &self,
+        _: Request<SetLogLevelRequest>,
+    ) -> Result<Response<SetLogLevelResponse>, Status> {
+        Err(Status::unimplemented("not played"))
+    }
+}
+
+/// Plays both nodes; gives their addresses.
+async fn cluster(hashes: [&'static str; 2], leaderless: bool) -> Arc<[String]> {
+    let listeners = [TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap()];
+    let addresses: Arc<[String]> = listeners.iter().map(|one| one.local_addr().unwrap().to_string()).collect();
+    for ((id, listener), hash) in (1..).zip(listeners).zip(hashes) {
+        let played = Played { id, addresses: Arc::clone(&addresses), hash, leaderless };
+        let router = tonic::transport::Server::builder().add_service(AdminServer::new(played));
+        tokio::spawn(router.serve_with_incoming(TcpListenerStream::new(listener)));
+    }
+    addresses
+}
+
+fn cli(endpoint: &str, rest: &[&str]) -> Cli {
+    Cli::try_parse_from(["hypercachectl", "--endpoint", endpoint].iter().chain(rest)).unwrap()
+}
+
+async fn json_of(endpoint: &str, rest: &[&str]) -> Value {
+    let output = run(&cli(endpoint, &[rest, &["-o", "json"]].concat())).await.unwrap();
+    serde_json::from_str(&output).unwrap()
+}
+
+/// An address where nobody listens.
+async fn nobody() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+#[tokio::test]
+async fn status_as_json_has_the_promised_fields() {
+    let nodes = cluster(["a", "a"], false).await;
+    let status = json_of(&nodes[0], &["status"]).await;
+    for field in ["id", "name", "addresses", "alive"] {
+        assert!(!status["nodes"][0][field].is_null(), "{field}");
+    }
+    let group = &status["groups"][1];
+    for field in ["id", "leader", "voters", "learners", "term", "commit", "applied", "slots", "keys", "used_bytes"] {
+        assert!(!group[field].is_null(), "{field}");
+    }
+    assert_eq!((&group["leader"], &group["slots"]), (&Value::from(2), &Value::from(16_384)));
+    let groups = json_of(&nodes[0], &["group", "list"]).await;
+    assert_eq!(groups["groups"][1]["slot_ranges"][0], "0-16383");
+}
+
+#[tokio::test]
+async fn tables_have_a_line_a_row() {
+    let nodes = cluster(["a", "a"], false).await;
+    let table = run(&cli(&nodes[0], &["status"])).await.unwrap();
+    assert!(table.lines().any(|line| line.starts_with("NODE")), "{table}");
+    assert!(table.lines().any(|line| line.starts_with("1 ") && line.contains("node-2")), "{table}");
+    assert!(table.lines().all(|line| line.trim_end() == line), "{table}");
+    let groups = run(&cli(&nodes[0], &["group", "list"])).await.unwrap();
+    assert_eq!(groups.lines().count(), 3, "{groups}");
+}
+
+#[tokio::test]
+async fn a_verb_follows_the_leader_once_and_may_be_repeated() {
+    let nodes = cluster(["a", "a"], false).await;
+    let transfer = |to| ["leader", "transfer", "--group", "1", "--to", to];
+    let done = json_of(&nodes[0], &transfer("node-1")).await;
+    assert_eq!(done, serde_json::json!({"group": 1, "leader": 1, "already": false}));
+    let already = json_of(&nodes[0], &transfer("2")).await;
+    assert_eq!(already["already"], true);
+    let saved = json_of(&nodes[0], &["snapshot", "save", "--all"]).await;
+    assert_eq!(saved["snapshots"].as_array().unwrap().len(), 2);
+    assert_eq!(saved["snapshots"][1], serde_json::json!({"group": 1, "node": 2, "index": 9}));
+}
+
+#[tokio::test]
+async fn verify_tells_equal_from_different() {
+    let nodes = cluster(["a", "a"], false).await;
+    let equal = json_of(&nodes[0], &["verify"]).await;
+    assert_eq!((&equal["ok"], equal["groups"].as_array().unwrap().len()), (&Value::Bool(true), 2));
+    let nodes = cluster(["a", "b"], false).await;
+    let trouble = run(&cli(&nodes[0], &["verify", "--group", "1", "-o", "json"])).await.unwrap_err();
+    assert_eq!((trouble.exit, trouble.code), (1, "HC-3004"));
+    let shown: Value = serde_json::from_str(trouble.output.as_ref().unwrap()).unwrap();
+    assert_eq!((&shown["ok"], &shown["groups"][0]["agree"]), (&Value::Bool(false), &Value::Bool(false)));
+}
+
+#[tokio::test]
+async fn troubles_have_their_exit_codes_and_a_remedy() {
+    let down = nobody().await;
+    let trouble = run(&cli(&down, &["status"])).await.unwrap_err();
+    assert_eq!(trouble.exit, 3);
+    let text = trouble.to_string();
+    assert!(text.starts_with("error[HC-3001]: ") && text.contains("\n  remedy: ") && text.contains(&down), "{text}");
+
+    let nodes = cluster(["a", "a"], true).await;
+    let trouble = run(&cli(&nodes[0], &["snapshot", "save", "--group", "1"])).await.unwrap_err();
+    assert_eq!((trouble.exit, trouble.code), (4, codes::NO_LEADER));
+    let trouble = run(&cli(&nodes[0], &["leader", "transfer", "--group", "1", "--to", "node-7"])).await.unwrap_err();
+    assert_eq!(trouble.exit, 1);
+    assert!(trouble.remedy.contains("node-1 (1)"), "{trouble}");
+    let trouble = run(&cli(&nodes[0], &["verify", "--group", "5"])).await.unwrap_err();
+    assert_eq!((trouble.exit, trouble.code), (1, codes::NO_SUCH_GROUP));
+}
+
+#[tokio::test]
+async fn a_silent_node_is_unreachable_and_a_short_timeout_is_a_timeout() {
+    // The kernel takes the connection, nobody speaks.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let trouble = run(&cli(&address, &["--timeout", "1", "status"])).await.unwrap_err();
+    assert_eq!(trouble.exit, 6);
+}
+
+#[tokio::test]
+async fn the_first_endpoint_that_answers_is_used() {
+    let nodes = cluster(["a", "a"], false).await;
+    let both = format!("{},{}", nobody().await, nodes[1]);
+    assert_eq!(json_of(&both, &["status"]).await["node"], 2);
+}
+
+#[test]
+fn the_command_line_is_checked() {
+    use clap::CommandFactory;
+    Cli::command().debug_assert();
+    for wrong in [
+        &["snapshot", "save"][..],
+        &["snapshot", "save", "--all", "--group", "1"],
+        &["leader", "transfer", "--group", "x", "--to", "a"],
+        &["status", "--endpoint", "no-port"],
+        &["status", "--endpoint", "host:0"],
+        &["status", "-o", "yaml"],
+        &["frobnicate"],
+    ] {
+        let error = Cli::try_parse_from(["hypercachectl"].iter().chain(wrong)).unwrap_err();
+        assert_eq!(error.exit_code(), i32::from(trouble::EXIT_USAGE), "{wrong:?}");
+    }
+    assert_eq!(endpoint("http://h:70/"), Ok("h:70".to_owned()));
+}

@@ -1,0 +1,34 @@
+//! What `build.rs` makes of `proto/`: messages, clients and servers of the gRPC door, and the descriptors that
+//! reflection serves, and the names that server and clients must spell alike. Holds no code of its own.
+
+/// Package `hypercache.admin.v1`.
+pub mod admin {
+    #![allow(clippy::all, clippy::pedantic)]
+    tonic::include_proto!("hypercache.admin.v1");
+}
+
+/// The encoded `FileDescriptorSet` of everything in `proto/`.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// Metadata of a refusal: the gRPC address of the node that leads the group.
+pub const LEADER_METADATA: &str = "hypercache-leader-grpc";
+/// Metadata of every refusal of our own: the code that `docs/hypercachectl.md` explains.
+pub const CODE_METADATA: &str = "hypercache-code";
+
+/// Codes of [`CODE_METADATA`].
+pub mod codes {
+    /// Another node leads the group.
+    pub const NOT_LEADER: &str = "HC-3101";
+    /// The group has no leader that this node knows of.
+    pub const NO_LEADER: &str = "HC-3102";
+    /// No such group, or no replica of it here.
+    pub const NO_SUCH_GROUP: &str = "HC-3103";
+    /// No such node, or not a voter of the group.
+    pub const NO_SUCH_NODE: &str = "HC-3104";
+    /// What was asked was tried and did not succeed.
+    pub const NOT_DONE: &str = "HC-3105";
+    /// It did not end in time; it may still.
+    pub const TIMEOUT: &str = "HC-3106";
+    /// An argument is wrong.
+    pub const ARGUMENT: &str = "HC-3107";
+}

@@ -1,0 +1,337 @@
+//! The gRPC door: `proto/admin.proto` with reflection (v1 and v1alpha) and the standard health service.
+//!
+//! Shows this node's own view and carries out what its leaders may do; it never forwards. Asked about a group that
+//! another node leads, it answers FAILED_PRECONDITION, and says in the message and in the metadata
+//! [`LEADER_METADATA`] where the leader's own door is. Every verb is idempotent.
+
+use crate::env;
+use crate::proto::admin::admin_server::{Admin, AdminServer};
+use crate::proto::admin::{self, GroupHash, StatusRequest, StatusResponse};
+use crate::proto::{CODE_METADATA, DESCRIPTORS, LEADER_METADATA, codes};
+use crate::raft::Group;
+use crate::server::accept::Accept;
+use crate::server::overview::{self, GroupRow, NodeRow, Overview};
+use crate::types::{GroupId, NodeId};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, oneshot};
+use tonic::{Code, Request, Response, Status};
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+/// A connection that says nothing for this long is closed; pings keep a live client's open.
+const IDLE_LIMIT: Duration = Duration::from_secs(90);
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// Calls at once on one connection.
+const STREAMS_MAX: u32 = 64;
+/// Longest request; all of them are a few numbers.
+const REQUEST_MAX_BYTES: usize = 64 << 10;
+/// State hashes computed at once: each walks a whole keyspace.
+const HASHES_AT_ONCE: usize = 1;
+/// How often the health service looks whether the node is ready.
+const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
+/// Calls under way are given this long when the door closes.
+const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+
+/// Applies log directives; gives back what is in force, or why it could not.
+pub type SetLogLevel = Arc<dyn Fn(&str) -> Result<String, String> + Send + Sync>;
+
+/// What the door may be told.
+#[derive(Clone)]
+pub struct Options {
+    /// Connections open at once; more wait.
+    pub max_connections: usize,
+    /// Time a transfer or a snapshot has.
+    pub operation_timeout: Duration,
+    pub set_log_level: SetLogLevel,
+}
+
+impl Options {
+    pub fn new(set_log_level: SetLogLevel) -> Options {
+        Options { max_connections: 256, operation_timeout: Duration::from_secs(30), set_log_level }
+    }
+}
+
+/// Serves until `stop` is ready, then gives calls under way [`DRAIN_LIMIT`].
+pub async fn serve(
+    listener: TcpListener,
+    overview: Arc<Overview>,
+    options: Options,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let incoming = Accept::new(listener, options.max_connections, IDLE_LIMIT).into_stream();
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let describe = || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
+    let describe_health = |builder: tonic_reflection::server::Builder<'static>| {
+        builder.register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let service = Service {
+        overview: Arc::clone(&overview),
+        options,
+        hashing: Arc::new(Semaphore::new(HASHES_AT_ONCE)),
+    };
+    let (stopping, stopped) = oneshot::channel::<()>();
+    let router = tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(PING_INTERVAL))
+        .http2_keepalive_timeout(Some(PING_TIMEOUT))
+        .max_concurrent_streams(STREAMS_MAX)
+        .add_service(AdminServer::new(service).max_decoding_message_size(REQUEST_MAX_BYTES))
+        .add_service(health)
+        .add_service(describe_health(describe()).build_v1()?)
+        .add_service(describe_health(describe()).build_v1alpha()?);
+    let served = router.serve_with_incoming_shutdown(incoming, async move {
+        stop.await;
+        let _ = stopping.send(());
+    });
+    let overdue = async move {
+        // A server that ended by itself drops the sender; then there is nothing to wait for.
+        if stopped.await.is_ok() {
+            env::sleep(DRAIN_LIMIT).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        served = served => Ok(served?),
+        () = overdue => Ok(()),
+        () = report_health(&reporter, &overview) => Ok(()),
+    }
+}
+
+/// Keeps the health service at what readiness says. Never ends.
+async fn report_health(reporter: &HealthReporter, overview: &Overview) {
+    let name = <AdminServer<Service> as tonic::server::NamedService>::NAME;
+    loop {
+        let status = if overview.readiness().ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+        for service in ["", name] {
+            reporter.set_service_status(service, status).await;
+        }
+        env::sleep(HEALTH_INTERVAL).await;
+    }
+}
+
+struct Service {
+    overview: Arc<Overview>,
+    options: Options,
+    hashing: Arc<Semaphore>,
+}
+
+#[tonic::async_trait]
+impl Admin for Service {
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        let cluster = self.overview.cluster();
+        Ok(Response::new(StatusResponse {
+            cluster_id: cluster.id(),
+            node: cluster.me().id.0,
+            epoch: cluster.table().epoch,
+            nodes: self.nodes(),
+            groups: self.groups(false),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_ms: self.overview.uptime().as_millis() as u64,
+        }))
+    }
+
+    async fn list_members(
+        &self,
+        _: Request<admin::ListMembersRequest>,
+    ) -> Result<Response<admin::ListMembersResponse>, Status> {
+        Ok(Response::new(admin::ListMembersResponse { nodes: self.nodes() }))
+    }
+
+    async fn list_groups(
+        &self,
+        _: Request<admin::ListGroupsRequest>,
+    ) -> Result<Response<admin::ListGroupsResponse>, Status> {
+        Ok(Response::new(admin::ListGroupsResponse { groups: self.groups(true) }))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<admin::TransferLeaderRequest>,
+    ) -> Result<Response<admin::TransferLeaderResponse>, Status> {
+        let admin::TransferLeaderRequest { group, to } = request.into_inner();
+        let group = self.led(GroupId(group))?;
+        let me = self.overview.cluster().me().id;
+        let to = NodeId(to);
+        if to == me {
+            return Ok(Response::new(admin::TransferLeaderResponse { leader: to.0, already: true }));
+        }
+        if !group.status().voters.contains(&to) {
+            let text = format!("{} is not a voter of group {}", self.overview.name_of(to), group.id());
+            return Err(refusal(Code::InvalidArgument, codes::NO_SUCH_NODE, text));
+        }
+        let what = format!("the transfer of group {} to {}", group.id(), self.overview.name_of(to));
+        let leader = Arc::clone(&group);
+        self.in_time(&group, &what, async move { leader.transfer(to).await }).await?;
+        tracing::info!(event = "leader_transferred", node = %me, group = %group.id(), to = %to);
+        Ok(Response::new(admin::TransferLeaderResponse { leader: to.0, already: false }))
+    }
+
+    async fn trigger_snapshot(
+        &self,
+        request: Request<admin::TriggerSnapshotRequest>,
+    ) -> Result<Response<admin::TriggerSnapshotResponse>, Status> {
+        let group = self.led(GroupId(request.into_inner().group))?;
+        let what = format!("the snapshot of group {}", group.id());
+        let leader = Arc::clone(&group);
+        let index = self.in_time(&group, &what, async move { leader.snapshot().await }).await?;
+        let node = self.overview.cluster().me().id.0;
+        Ok(Response::new(admin::TriggerSnapshotResponse { node, index }))
+    }
+
+    async fn state_hash(
+        &self,
+        request: Request<admin::StateHashRequest>,
+    ) -> Result<Response<admin::StateHashResponse>, Status> {
+        let wanted = request.into_inner().groups;
+        let groups = if wanted.is_empty() {
+            self.overview.cluster().host().groups()
+        } else {
+            wanted.into_iter().map(|id| self.hosted(GroupId(id))).collect::<Result<_, _>>()?
+        };
+        let turn = Arc::clone(&self.hashing).acquire_owned().await.expect("the semaphore is never closed");
+        // Off the worker: a hash walks every entry.
+        let hashes = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            groups.iter().map(hash_of).collect()
+        });
+        let hashes = hashes.await.map_err(|error| Status::internal(format!("hashing failed: {error}")))?;
+        Ok(Response::new(admin::StateHashResponse { node: self.overview.cluster().me().id.0, hashes }))
+    }
+
+    async fn set_log_level(
+        &self,
+        request: Request<admin::SetLogLevelRequest>,
+    ) -> Result<Response<admin::SetLogLevelResponse>, Status> {
+        let directives = request.into_inner().directives;
+        match (self.options.set_log_level)(&directives) {
+            Ok(directives) => {
+                tracing::info!(event = "log_level_changed", %directives);
+                Ok(Response::new(admin::SetLogLevelResponse { directives }))
+            }
+            Err(why) => Err(refusal(Code::InvalidArgument, codes::ARGUMENT, why)),
+        }
+    }
+}
+
+impl Service {
+    fn nodes(&self) -> Vec<admin::Node> {
+        self.overview.nodes().into_iter().map(node_message).collect()
+    }
+
+    fn groups(&self, with_ranges: bool) -> Vec<admin::Group> {
+        let rows = self.overview.groups().into_iter();
+        rows.map(|row| group_message(row, with_ranges)).collect()
+    }
+
+    fn hosted(&self, id: GroupId) -> Result<Arc<Group>, Status> {
+        self.overview.cluster().host().group(id).ok_or_else(|| {
+            let text = if self.overview.cluster().table().groups.contains_key(&id) {
+                format!("this node holds no replica of group {id}")
+            } else {
+                format!("there is no group {id}")
+            };
+            refusal(Code::NotFound, codes::NO_SUCH_GROUP, text)
+        })
+    }
+
+    /// The group, if this node leads it; else a refusal that says who does.
+    fn led(&self, id: GroupId) -> Result<Arc<Group>, Status> {
+        let group = self.hosted(id)?;
+        if group.is_leader() { Ok(group) } else { Err(self.led_elsewhere(&group)) }
+    }
+
+    fn led_elsewhere(&self, group: &Group) -> Status {
+        let id = group.id();
+        let leader = group.leader().filter(|leader| *leader != self.overview.cluster().me().id);
+        let Some(leader) = leader else {
+            return refusal(Code::Unavailable, codes::NO_LEADER, format!("group {id} has no leader just now"));
+        };
+        let name = self.overview.name_of(leader);
+        let Some(grpc) = self.overview.grpc_of(leader) else {
+            let text = format!("group {id} is led by {name}, whose address is not known here");
+            return refusal(Code::FailedPrecondition, codes::NOT_LEADER, text);
+        };
+        let text = format!("group {id} is led by {name}: ask {grpc}");
+        let mut status = refusal(Code::FailedPrecondition, codes::NOT_LEADER, text);
+        if let Ok(value) = grpc.parse() {
+            status.metadata_mut().insert(LEADER_METADATA, value);
+        }
+        status
+    }
+
+    /// Waits for a leader's work for as long as the door allows. When it fails because leadership went elsewhere
+    /// meanwhile, the answer is that of a node which does not lead.
+    ///
+    /// The work is a task of its own and runs to its end whatever becomes of the call: a transfer that a client's
+    /// hang-up cut in half would leave the group's proposer paused.
+    async fn in_time<T: Send + 'static, E: std::fmt::Display + Send + 'static>(
+        &self,
+        group: &Group,
+        what: &str,
+        work: impl Future<Output = Result<T, E>> + Send + 'static,
+    ) -> Result<T, Status> {
+        match env::timeout(self.options.operation_timeout, tokio::spawn(work)).await {
+            Ok(Ok(Ok(done))) => Ok(done),
+            Ok(Ok(Err(_))) if !group.is_leader() => Err(self.led_elsewhere(group)),
+            Ok(Ok(Err(error))) => {
+                Err(refusal(Code::Aborted, codes::NOT_DONE, format!("{what} did not succeed: {error}")))
+            }
+            Ok(Err(died)) => Err(refusal(Code::Internal, codes::NOT_DONE, format!("{what} ended at once: {died}"))),
+            Err(_) => {
+                let text = format!("{what} did not end within {} s", self.options.operation_timeout.as_secs());
+                Err(refusal(Code::DeadlineExceeded, codes::TIMEOUT, text))
+            }
+        }
+    }
+}
+
+fn refusal(code: Code, our_code: &'static str, text: impl Into<String>) -> Status {
+    let mut status = Status::new(code, text);
+    status.metadata_mut().insert(CODE_METADATA, tonic::metadata::MetadataValue::from_static(our_code));
+    status
+}
+
+fn hash_of(group: &Arc<Group>) -> GroupHash {
+    let (index, hash) = group.state_hash();
+    GroupHash { group: group.id().0, index, hash: format!("{hash:032x}") }
+}
+
+fn node_message(row: NodeRow) -> admin::Node {
+    let overview::Addresses { peer, resp, cluster, http, grpc } = row.addresses;
+    admin::Node {
+        id: row.id,
+        name: row.name,
+        addresses: Some(admin::Addresses { peer, resp, cluster, http, grpc }),
+        alive: row.alive,
+    }
+}
+
+fn group_message(row: GroupRow, with_ranges: bool) -> admin::Group {
+    admin::Group {
+        id: row.id,
+        leader: row.leader,
+        voters: row.voters,
+        learners: row.learners,
+        term: row.term,
+        commit: row.commit,
+        applied: row.applied,
+        slots: row.slots,
+        keys: row.keys,
+        used_bytes: row.used_bytes,
+        slot_ranges: if with_ranges { row.slot_ranges } else { Vec::new() },
+        last_log: row.last_log,
+        snapshot: row.snapshot,
+        purged: row.purged,
+        expires: row.expires,
+        clock_ms: row.clock_ms,
+        hosted: row.hosted,
+        recovered: row.recovered,
+    }
+}
+
+#[cfg(test)]
+#[path = "grpc_tests.rs"]
+mod tests;

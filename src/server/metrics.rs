@@ -1,0 +1,255 @@
+//! Prometheus text exposition (format 0.0.4): the families of this file and those that other parts add.
+//!
+//! A family's HELP and TYPE stand once, before all of its samples, whoever contributed them. Names are
+//! `hypercache_*`, counters end in `_total`, units come last. Labels never hold a key or a value.
+
+use crate::server::overview::{GroupRow, Overview};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// The content type of [`render`]'s text.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+    Summary,
+}
+
+/// One line under a family.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// Empty, or `_bucket`, `_sum`, `_count` for histograms and summaries.
+    pub suffix: &'static str,
+    pub labels: Vec<(&'static str, String)>,
+    pub value: f64,
+}
+
+impl Sample {
+    pub fn new(value: f64) -> Sample {
+        Sample { suffix: "", labels: Vec::new(), value }
+    }
+
+    pub fn labelled(labels: Vec<(&'static str, String)>, value: f64) -> Sample {
+        Sample { suffix: "", labels, value }
+    }
+}
+
+/// One family: what it is called, what it means, and its samples.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Metric {
+    pub name: &'static str,
+    pub help: &'static str,
+    pub kind: Kind,
+    pub samples: Vec<Sample>,
+}
+
+impl Metric {
+    pub fn new(name: &'static str, help: &'static str, kind: Kind, samples: Vec<Sample>) -> Metric {
+        Metric { name, help, kind, samples }
+    }
+
+    pub fn gauge(name: &'static str, help: &'static str, value: f64) -> Metric {
+        Metric::new(name, help, Kind::Gauge, vec![Sample::new(value)])
+    }
+
+    pub fn counter(name: &'static str, help: &'static str, value: f64) -> Metric {
+        Metric::new(name, help, Kind::Counter, vec![Sample::new(value)])
+    }
+}
+
+/// The whole page: this node's own families, those in `more`, and those of the overview's sources.
+pub fn page(overview: &Overview, more: Vec<Metric>) -> String {
+    let mut metrics = process(overview);
+    metrics.extend(of_groups(&overview.groups()));
+    metrics.extend(of_nodes(overview));
+    metrics.extend(more);
+    metrics.extend(overview.sourced());
+    render(&metrics)
+}
+
+/// The text form. Families of one name are put together: the first one's help and type stand for all.
+pub fn render(metrics: &[Metric]) -> String {
+    let mut families: BTreeMap<&str, (&Metric, Vec<&Sample>)> = BTreeMap::new();
+    for metric in metrics {
+        families.entry(metric.name).or_insert_with(|| (metric, Vec::new())).1.extend(&metric.samples);
+    }
+    let mut out = String::new();
+    for (name, (metric, samples)) in families {
+        let _ = writeln!(out, "# HELP {name} {}", escape(metric.help, false));
+        let _ = writeln!(out, "# TYPE {name} {}", kind_text(metric.kind));
+        for sample in samples {
+            let _ = writeln!(out, "{name}{}{} {}", sample.suffix, labels_text(&sample.labels), number(sample.value));
+        }
+    }
+    out
+}
+
+fn kind_text(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Counter => "counter",
+        Kind::Gauge => "gauge",
+        Kind::Histogram => "histogram",
+        Kind::Summary => "summary",
+    }
+}
+
+fn labels_text(labels: &[(&'static str, String)]) -> String {
+    if labels.is_empty() {
+        return String::new();
+    }
+    let pairs: Vec<String> = labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escape(value, true))).collect();
+    format!("{{{}}}", pairs.join(","))
+}
+
+/// Help text escapes backslash and line feed; a label's value also the quote that would end it.
+fn escape(text: &str, quoted: bool) -> String {
+    let text = text.replace('\\', "\\\\").replace('\n', "\\n");
+    if quoted { text.replace('"', "\\\"") } else { text }
+}
+
+fn number(value: f64) -> String {
+    if value.is_nan() {
+        "NaN".to_owned()
+    } else if value.is_infinite() {
+        if value > 0.0 { "+Inf".to_owned() } else { "-Inf".to_owned() }
+    } else {
+        value.to_string()
+    }
+}
+
+/// Resident memory of this process in bytes; none where there is no `/proc/self/status`. That file gives kibibytes,
+/// so the page size, which takes an unsafe call to learn, is not needed.
+pub fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.split_ascii_whitespace().next()?.parse().ok()?;
+    Some(kib * 1024)
+}
+
+fn process(overview: &Overview) -> Vec<Metric> {
+    let me = overview.cluster().me();
+    let build = vec![
+        ("version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("node", me.id.to_string()),
+        ("name", me.name),
+        ("cluster", overview.cluster().id()),
+    ];
+    let readiness = overview.readiness();
+    let mut metrics = vec![
+        Metric::new(
+            "hypercache_build_info",
+            "Constant 1; the labels name the program's version, the node and the cluster.",
+            Kind::Gauge,
+            vec![Sample::labelled(build, 1.0)],
+        ),
+        Metric::gauge(
+            "hypercache_uptime_seconds",
+            "Time since this process opened its doors.",
+            overview.uptime().as_secs_f64(),
+        ),
+        Metric::gauge(
+            "hypercache_ready",
+            "1 when every hosted group has recovered and knows a leader.",
+            f64::from(u8::from(readiness.ready)),
+        ),
+        Metric::gauge(
+            "hypercache_routing_epoch",
+            "Version of the routing table this node routes by.",
+            overview.cluster().table().epoch as f64,
+        ),
+    ];
+    if let Some(bytes) = resident_bytes() {
+        metrics.push(Metric::gauge(
+            "hypercache_process_resident_memory_bytes",
+            "Resident memory of the process.",
+            bytes as f64,
+        ));
+    }
+    metrics
+}
+
+fn of_nodes(overview: &Overview) -> Vec<Metric> {
+    let samples = overview
+        .nodes()
+        .into_iter()
+        .map(|node| {
+            let labels = vec![("peer", node.id.to_string()), ("peer_name", node.name)];
+            Sample::labelled(labels, f64::from(u8::from(node.alive)))
+        })
+        .collect();
+    vec![Metric::new("hypercache_node_alive", "1 when this node has seen the other lately.", Kind::Gauge, samples)]
+}
+
+/// One family a column, one sample a hosted group.
+fn of_groups(rows: &[GroupRow]) -> Vec<Metric> {
+    type Column = (&'static str, &'static str, Kind, fn(&GroupRow) -> f64);
+    const COLUMNS: &[Column] = &[
+        ("hypercache_group_term", "Current Raft term.", Kind::Gauge, |g| g.term as f64),
+        ("hypercache_group_last_log_index", "Last index in this replica's log.", Kind::Gauge, |g| g.last_log as f64),
+        ("hypercache_group_committed_index", "Highest index known to be committed.", Kind::Gauge, |g| g.commit as f64),
+        ("hypercache_group_applied_index", "Highest index applied here.", Kind::Gauge, |g| g.applied as f64),
+        ("hypercache_group_snapshot_index", "Last index of the latest snapshot; 0 for none.", Kind::Gauge, |g| {
+            g.snapshot as f64
+        }),
+        ("hypercache_group_purged_index", "Log entries up to here are gone; 0 for none.", Kind::Gauge, |g| {
+            g.purged as f64
+        }),
+        ("hypercache_group_leader", "Node id of the leader; 0 when none is known.", Kind::Gauge, |g| {
+            g.leader.unwrap_or(0) as f64
+        }),
+        ("hypercache_group_voters", "Number of voters.", Kind::Gauge, |g| g.voters.len() as f64),
+        ("hypercache_group_recovered", "1 when this replica may answer reads.", Kind::Gauge, |g| {
+            f64::from(u8::from(g.recovered))
+        }),
+        ("hypercache_group_slots", "Slots the group serves.", Kind::Gauge, |g| f64::from(g.slots)),
+        ("hypercache_group_keys", "Keys in this replica.", Kind::Gauge, |g| g.keys as f64),
+        ("hypercache_group_expires", "Keys that have a deadline.", Kind::Gauge, |g| g.expires as f64),
+        ("hypercache_group_used_bytes", "Deterministic account of the state's memory.", Kind::Gauge, |g| {
+            g.used_bytes as f64
+        }),
+        ("hypercache_group_clock_ms", "The group's clock.", Kind::Gauge, |g| g.clock_ms as f64),
+    ];
+    COLUMNS
+        .iter()
+        .map(|(name, help, kind, value)| {
+            let samples = rows
+                .iter()
+                .filter(|row| row.hosted)
+                .map(|row| Sample::labelled(vec![("group", row.id.to_string())], value(row)))
+                .collect();
+            Metric::new(name, help, *kind, samples)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_family_is_written_once_whoever_adds_to_it() {
+        let part = |label: &str, value| {
+            let samples = vec![Sample::labelled(vec![("a", label.to_owned())], value)];
+            Metric::new("hypercache_x_total", "Back\\slash\nand line.", Kind::Counter, samples)
+        };
+        let text = render(&[part("one", 1.0), Metric::gauge("hypercache_y", "Y.", 0.5), part("q\"\\\n", 2.0)]);
+        let expected = "# HELP hypercache_x_total Back\\\\slash\\nand line.\n# TYPE hypercache_x_total counter\n\
+            hypercache_x_total{a=\"one\"} 1\nhypercache_x_total{a=\"q\\\"\\\\\\n\"} 2\n\
+            # HELP hypercache_y Y.\n# TYPE hypercache_y gauge\nhypercache_y 0.5\n";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn large_counters_have_no_exponent() {
+        assert_eq!(number(1.0e15), "1000000000000000");
+        assert_eq!(number(f64::INFINITY), "+Inf");
+    }
+
+    #[test]
+    fn a_running_process_is_resident() {
+        assert!(resident_bytes().is_some_and(|bytes| bytes > 0));
+    }
+}
