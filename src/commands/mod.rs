@@ -4,9 +4,19 @@
 //! its kind gives. What the function is *given* tells the kind, so that the path through the log or the read index
 //! cannot disagree with what the command does. Nothing here knows a socket, Raft or a clock.
 
+pub mod generic;
+pub mod node;
+pub mod session;
+pub mod string;
+mod syntax;
+
 use crate::resp::{Args, Reply};
 use crate::state::{Keyspace, View};
 use crate::types::Stamp;
+use bytes::Bytes;
+use hashbrown::HashTable;
+use std::sync::LazyLock;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// What a command tells about itself. COMMAND, COMMAND DOCS, ACL categories, metric labels and `docs/commands.md`
 /// are loops over these.
@@ -34,6 +44,8 @@ pub enum Keys {
     None,
     /// As in COMMAND INFO: `last` may count from the end when negative.
     Range { first: usize, last: i32, step: usize },
+    /// Behind the argument `at`, which says how many there are; a key every `step` arguments.
+    Counted { at: usize, step: usize },
 }
 
 /// Where a command runs.
@@ -84,4 +96,259 @@ pub enum Run {
     Session(fn(&Args, &mut session::Session) -> Reply),
     Node(fn(&Args, &dyn node::Node, &mut session::Session) -> Reply),
     Container,
+}
+
+/// Every family's table, one a line.
+static FAMILIES: &[&[Command]] = &[
+    generic::GENERIC,
+    string::STRING,
+];
+
+/// Reads the state of a group.
+pub trait ReadCommand: Sized {
+    const SPEC: Spec;
+    /// Checks and takes the arguments apart. Their number is right already.
+    fn parse(args: &Args) -> Result<Self, Reply>;
+    fn read(self, view: &View<'_>) -> Reply;
+}
+
+/// Changes the state of a group: goes through its log. Must be a function of its arguments, the keyspace and the
+/// stamp alone, and must not panic.
+pub trait WriteCommand: Sized {
+    const SPEC: Spec;
+    /// Checks and takes the arguments apart. Their number is right already.
+    fn parse(args: &Args) -> Result<Self, Reply>;
+    fn apply(self, keyspace: &mut Keyspace, stamp: &Stamp) -> Reply;
+}
+
+/// Concerns the connection alone.
+pub trait SessionCommand: Sized {
+    const SPEC: Spec;
+    /// Checks and takes the arguments apart. Their number is right already.
+    fn parse(args: &Args) -> Result<Self, Reply>;
+    fn run(self, session: &mut session::Session) -> Reply;
+}
+
+/// Asks or tells the node the client is connected to.
+pub trait NodeCommand: Sized {
+    const SPEC: Spec;
+    /// Checks and takes the arguments apart. Their number is right already.
+    fn parse(args: &Args) -> Result<Self, Reply>;
+    fn run(self, node: &dyn node::Node, session: &mut session::Session) -> Reply;
+}
+
+/// A read, for a family's table.
+pub const fn read<T: ReadCommand>() -> Command {
+    fn run<T: ReadCommand>(args: &Args, view: &View<'_>) -> Reply {
+        match T::parse(args) {
+            Ok(command) => command.read(view),
+            Err(reply) => reply,
+        }
+    }
+    Command { spec: T::SPEC, run: Run::Read(run::<T>), check: |args| T::parse(args).map(drop), subcommands: &[] }
+}
+
+/// A write, for a family's table.
+pub const fn write<T: WriteCommand>() -> Command {
+    fn run<T: WriteCommand>(args: &Args, keyspace: &mut Keyspace, stamp: &Stamp) -> Reply {
+        match T::parse(args) {
+            Ok(command) => command.apply(keyspace, stamp),
+            Err(reply) => reply,
+        }
+    }
+    Command { spec: T::SPEC, run: Run::Write(run::<T>), check: |args| T::parse(args).map(drop), subcommands: &[] }
+}
+
+/// A session command, for a family's table.
+pub const fn session<T: SessionCommand>() -> Command {
+    fn run<T: SessionCommand>(args: &Args, session: &mut session::Session) -> Reply {
+        match T::parse(args) {
+            Ok(command) => command.run(session),
+            Err(reply) => reply,
+        }
+    }
+    Command { spec: T::SPEC, run: Run::Session(run::<T>), check: |args| T::parse(args).map(drop), subcommands: &[] }
+}
+
+/// A node command, for a family's table.
+pub const fn node<T: NodeCommand>() -> Command {
+    fn run<T: NodeCommand>(args: &Args, node: &dyn node::Node, session: &mut session::Session) -> Reply {
+        match T::parse(args) {
+            Ok(command) => command.run(node, session),
+            Err(reply) => reply,
+        }
+    }
+    Command { spec: T::SPEC, run: Run::Node(run::<T>), check: |args| T::parse(args).map(drop), subcommands: &[] }
+}
+
+/// A name that only has subcommands, for a family's table. One that also does something alone, as COMMAND does, is
+/// made with [`Command::with`].
+pub const fn container(spec: Spec, subcommands: &'static [Command]) -> Command {
+    Command { spec, run: Run::Container, check: |_| Ok(()), subcommands }
+}
+
+impl Command {
+    /// The same command with subcommands beside.
+    pub const fn with(self, subcommands: &'static [Command]) -> Command {
+        Command { spec: self.spec, run: self.run, check: self.check, subcommands }
+    }
+
+    pub fn is_write(&self) -> bool {
+        matches!(self.run, Run::Write(_))
+    }
+
+    pub fn is_read(&self) -> bool {
+        matches!(self.run, Run::Read(_))
+    }
+
+    /// As Redis counts arguments.
+    fn takes(&self, count: usize) -> bool {
+        let wanted = self.spec.arity.unsigned_abs() as usize;
+        if self.spec.arity < 0 { count >= wanted } else { count == wanted }
+    }
+}
+
+/// Longest name that is looked up.
+const MAX_NAME: usize = 32;
+
+/// Finds commands by name, whatever its case.
+static BY_NAME: LazyLock<HashTable<&'static Command>> = LazyLock::new(|| {
+    let mut table = HashTable::new();
+    for command in FAMILIES.iter().copied().flatten() {
+        table.insert_unique(xxh3_64(command.spec.name.as_bytes()), command, |c| xxh3_64(c.spec.name.as_bytes()));
+    }
+    table
+});
+
+/// The command a name stands for, whatever its case; subcommands are found with [`lookup`].
+pub fn by_name(name: &[u8]) -> Option<&'static Command> {
+    let mut lower = [0; MAX_NAME];
+    let lower = lower.get_mut(..name.len())?;
+    lower.copy_from_slice(name);
+    lower.make_ascii_lowercase();
+    BY_NAME.find(xxh3_64(lower), |command| command.spec.name.as_bytes() == lower).copied()
+}
+
+/// The subcommand a word stands for, whatever its case.
+pub fn subcommand(container: &'static Command, name: &[u8]) -> Option<&'static Command> {
+    container.subcommands.iter().find(|command| command.spec.name.as_bytes().eq_ignore_ascii_case(name))
+}
+
+/// The command of a request, containers resolved and the number of arguments checked; or Redis' error.
+pub fn lookup(args: &Args) -> Result<&'static Command, Reply> {
+    let name = args.first().ok_or_else(|| Reply::error("ERR empty command"))?;
+    let base = by_name(name).ok_or_else(|| unknown_command(args))?;
+    let (command, container) = match args.get(1) {
+        Some(word) if !base.subcommands.is_empty() => {
+            (subcommand(base, word).ok_or_else(|| unknown_subcommand(base, word))?, Some(base))
+        }
+        _ => (base, None),
+    };
+    if command.takes(args.len()) && !matches!(command.run, Run::Container) {
+        return Ok(command);
+    }
+    Err(wrong_arity(&full_name(container, command)))
+}
+
+fn full_name(container: Option<&Command>, command: &Command) -> String {
+    match container {
+        Some(container) => format!("{}|{}", container.spec.name, command.spec.name),
+        None => command.spec.name.to_string(),
+    }
+}
+
+/// Longest piece of a client's own text in an error.
+const QUOTED: usize = 128;
+
+fn unknown_command(args: &Args) -> Reply {
+    let mut rest = Vec::new();
+    for argument in &args[1..] {
+        if rest.len() >= QUOTED {
+            break;
+        }
+        let room = QUOTED - rest.len();
+        rest.extend_from_slice(b"'");
+        rest.extend_from_slice(as_c(argument, room));
+        rest.extend_from_slice(b"' ");
+    }
+    let mut text = b"ERR unknown command '".to_vec();
+    text.extend_from_slice(as_c(&args[0], QUOTED));
+    text.extend_from_slice(b"', with args beginning with: ");
+    text.append(&mut rest);
+    error_line(text)
+}
+
+fn unknown_subcommand(container: &Command, word: &[u8]) -> Reply {
+    let mut text = b"ERR unknown subcommand '".to_vec();
+    text.extend_from_slice(as_c(word, QUOTED));
+    text.extend_from_slice(b"'. Try ");
+    text.extend_from_slice(container.spec.name.to_ascii_uppercase().as_bytes());
+    text.extend_from_slice(b" HELP.");
+    error_line(text)
+}
+
+/// What C's `printf` shows of a text: up to the first NUL, at most `most` bytes.
+fn as_c(text: &[u8], most: usize) -> &[u8] {
+    let end = text.iter().position(|&b| b == 0).unwrap_or(text.len());
+    &text[..end.min(most)]
+}
+
+/// An error made of a client's own bytes: one line whatever they are.
+fn error_line(mut text: Vec<u8>) -> Reply {
+    text.iter_mut().filter(|b| matches!(**b, b'\r' | b'\n')).for_each(|b| *b = b' ');
+    Reply::error(text)
+}
+
+/// The error for a wrong number of arguments. `name` is the full name: `object|encoding`.
+pub fn wrong_arity(name: &str) -> Reply {
+    Reply::error(format!("ERR wrong number of arguments for '{name}' command"))
+}
+
+/// The keys of a request, in its order.
+pub fn keys<'a>(command: &Command, args: &'a Args) -> impl Iterator<Item = &'a Bytes> + use<'a> {
+    let (first, end, step) = match command.spec.keys {
+        Keys::None => (0, 0, 1),
+        Keys::Range { first, last, step } => {
+            let last = if last < 0 { args.len() as i64 + i64::from(last) } else { i64::from(last) };
+            (first, usize::try_from(last + 1).unwrap_or(0), step)
+        }
+        Keys::Counted { at, step } => {
+            let count = args.get(at).and_then(|word| syntax::integer(word)).and_then(|n| usize::try_from(n).ok());
+            let end = (at + 1).saturating_add(count.unwrap_or(0).saturating_mul(step));
+            (at + 1, end, step)
+        }
+    };
+    let end = end.min(args.len());
+    args.get(first.min(end)..end).unwrap_or(&[]).iter().step_by(step.max(1))
+}
+
+/// Every command and subcommand with its full name (`get`, `object`, `object|encoding`), in the tables' order.
+pub fn all() -> impl Iterator<Item = (String, &'static Command)> {
+    FAMILIES.iter().copied().flatten().flat_map(|command| {
+        let subcommands = command.subcommands.iter().map(move |sub| (full_name(Some(command), sub), sub));
+        std::iter::once((full_name(None, command), command)).chain(subcommands)
+    })
+}
+
+/// Applies one command of a log entry. Whatever the arguments are, the answer is a reply: a log may hold what an
+/// older or newer program proposed.
+pub fn apply(args: &Args, keyspace: &mut Keyspace, stamp: &Stamp) -> Reply {
+    match lookup(args) {
+        Ok(command) => match command.run {
+            Run::Write(run) => run(args, keyspace, stamp),
+            _ => Reply::error("ERR only writes can be applied"),
+        },
+        Err(reply) => reply,
+    }
+}
+
+/// Runs a read; anything else is an error.
+pub fn read_with(args: &Args, view: &View<'_>) -> Reply {
+    match lookup(args) {
+        Ok(command) => match command.run {
+            Run::Read(run) => run(args, view),
+            _ => Reply::error("ERR only reads can be run on a view"),
+        },
+        Err(reply) => reply,
+    }
 }

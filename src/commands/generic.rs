@@ -1,0 +1,3 @@
+//! Keys of any type: deadlines, names, scans.
+use super::Command;
+pub static GENERIC: &[Command] = &[];

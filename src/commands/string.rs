@@ -1,0 +1,3 @@
+//! Strings.
+use super::Command;
+pub static STRING: &[Command] = &[];

@@ -1,0 +1,381 @@
+//! Requests: bytes -> argument vectors.
+//!
+//! Incremental and resumable. Between calls it remembers how far it came, so that an argument which arrives in a
+//! thousand pieces is looked at once; and what it gives does not depend on where the pieces were cut. Memory grows
+//! with the bytes received, never with what a header announces. After an error the connection is of no further use.
+//!
+//! ```text
+//! *2\r\n $3\r\n GET\r\n $1\r\n k\r\n          GET k\r\n
+//! ^Start ^Length ^Body  ^Length ^Body         ^Start (an inline command)
+//! ```
+
+use super::Args;
+use super::inline::split_words;
+use bytes::{Buf, Bytes, BytesMut};
+
+/// Bounds on what one client may send.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Longest argument, in bytes.
+    pub max_bulk: usize,
+    /// Most arguments of one command.
+    pub max_args: usize,
+    /// Longest inline command or header line, in bytes.
+    pub max_inline: usize,
+    /// Most bytes of one command, its arguments taken together.
+    pub max_buffered: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { max_bulk: 512 << 20, max_args: 1 << 20, max_inline: 64 << 10, max_buffered: 1 << 30 }
+    }
+}
+
+/// Why a connection is closed. The text is what the client is told, after `ERR `.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProtocolError {
+    #[error("Protocol error: invalid multibulk length")]
+    MultibulkLength,
+    #[error("Protocol error: invalid bulk length")]
+    BulkLength,
+    #[error("Protocol error: expected '$', got '{0}'")]
+    ExpectedBulk(char),
+    #[error("Protocol error: too big mbulk count string")]
+    MultibulkHeader,
+    #[error("Protocol error: too big bulk count string")]
+    BulkHeader,
+    #[error("Protocol error: too big inline request")]
+    InlineTooBig,
+    #[error("Protocol error: unbalanced quotes in request")]
+    UnbalancedQuotes,
+    #[error("Protocol error: request exceeds the query buffer limit")]
+    RequestTooBig,
+}
+
+/// Arguments for which room is made on the word of a header alone.
+const TRUSTED_ARGS: usize = 64;
+
+#[derive(Debug)]
+enum State {
+    /// Before the first byte of a command.
+    Start,
+    /// Before a `$` header.
+    Length,
+    /// Inside an argument of this many bytes.
+    Body(usize),
+}
+
+/// See the head of this file.
+#[derive(Debug)]
+pub struct Decoder {
+    limits: Limits,
+    state: State,
+    args: Args,
+    /// Arguments of the command begun that are still to come.
+    missing: usize,
+    /// Bytes of the arguments already taken.
+    taken: usize,
+    /// Leading bytes of the buffer known to hold no end of line.
+    scanned: usize,
+}
+
+impl Decoder {
+    pub fn new(limits: Limits) -> Decoder {
+        Decoder { limits, state: State::Start, args: Args::new(), missing: 0, taken: 0, scanned: 0 }
+    }
+
+    /// Takes the next command off the front of `buf`; `None` asks for more bytes. Empty commands are skipped.
+    /// `buf` must only ever be appended to between calls.
+    pub fn decode(&mut self, buf: &mut BytesMut) -> Result<Option<Args>, ProtocolError> {
+        loop {
+            match self.state {
+                State::Start => match buf.first() {
+                    None => return Ok(None),
+                    Some(b'*') => {
+                        let Some(count) = self.multibulk_header(buf)? else { return Ok(None) };
+                        if count > 0 {
+                            self.args = Args::with_capacity(count.min(TRUSTED_ARGS));
+                            self.missing = count;
+                            self.taken = 0;
+                            self.state = State::Length;
+                        }
+                    }
+                    Some(_) => {
+                        let Some(args) = self.inline(buf)? else { return Ok(None) };
+                        if !args.is_empty() {
+                            return Ok(Some(args));
+                        }
+                    }
+                },
+                State::Length => {
+                    let Some(length) = self.bulk_header(buf)? else { return Ok(None) };
+                    self.state = State::Body(length);
+                }
+                State::Body(length) => {
+                    if buf.len() < length + 2 {
+                        return Ok(None);
+                    }
+                    let argument = take(buf, length);
+                    buf.advance(2);
+                    self.args.push(argument);
+                    self.missing -= 1;
+                    self.state = State::Length;
+                    if self.missing == 0 {
+                        self.state = State::Start;
+                        return Ok(Some(std::mem::take(&mut self.args)));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether a command was begun and is not finished.
+    pub fn is_mid_command(&self) -> bool {
+        !matches!(self.state, State::Start)
+    }
+
+    /// Bytes that must yet arrive before the argument at hand is whole; 0 if none is or that is not known.
+    /// The reader may size its next read by it, within bounds of its own.
+    pub fn wants(&self, buf: &BytesMut) -> usize {
+        match self.state {
+            State::Body(length) => (length + 2).saturating_sub(buf.len()),
+            _ => 0,
+        }
+    }
+
+    fn multibulk_header(&mut self, buf: &mut BytesMut) -> Result<Option<usize>, ProtocolError> {
+        let Some(number) = self.header(buf, ProtocolError::MultibulkHeader)? else { return Ok(None) };
+        match number {
+            Some(count) if count > self.limits.max_args as i64 => Err(ProtocolError::MultibulkLength),
+            // A negative count is an empty command, as in Redis.
+            Some(count) => Ok(Some(count.max(0) as usize)),
+            None => Err(ProtocolError::MultibulkLength),
+        }
+    }
+
+    fn bulk_header(&mut self, buf: &mut BytesMut) -> Result<Option<usize>, ProtocolError> {
+        match buf.first() {
+            None => return Ok(None),
+            Some(b'$') => {}
+            Some(other) => return Err(ProtocolError::ExpectedBulk(char::from(*other))),
+        }
+        let Some(number) = self.header(buf, ProtocolError::BulkHeader)? else { return Ok(None) };
+        let length = match number {
+            Some(length) if (0..=self.limits.max_bulk as i64).contains(&length) => length as usize,
+            _ => return Err(ProtocolError::BulkLength),
+        };
+        self.taken = self.taken.saturating_add(length);
+        if self.taken > self.limits.max_buffered {
+            return Err(ProtocolError::RequestTooBig);
+        }
+        Ok(Some(length))
+    }
+
+    /// The number of a header line: outer `None` while the line is not whole, inner `None` if it is no number.
+    fn header(&mut self, buf: &mut BytesMut, too_big: ProtocolError) -> Result<Option<Option<i64>>, ProtocolError> {
+        let from = self.scanned.max(1);
+        let end = buf.get(from..).and_then(|rest| rest.iter().position(|&b| b == b'\r')).map(|at| at + from);
+        let seen = end.unwrap_or(buf.len());
+        if seen > self.limits.max_inline {
+            return Err(too_big);
+        }
+        match end {
+            // The byte behind CR is taken for LF unseen, as in Redis.
+            Some(end) if end + 1 < buf.len() => {
+                let number = integer(&buf[1..end]);
+                buf.advance(end + 2);
+                self.scanned = 0;
+                Ok(Some(number))
+            }
+            Some(end) => {
+                self.scanned = end;
+                Ok(None)
+            }
+            None => {
+                self.scanned = buf.len();
+                Ok(None)
+            }
+        }
+    }
+
+    fn inline(&mut self, buf: &mut BytesMut) -> Result<Option<Args>, ProtocolError> {
+        let end = buf[self.scanned..].iter().position(|&b| b == b'\n').map(|at| at + self.scanned);
+        if end.unwrap_or(buf.len()) > self.limits.max_inline {
+            return Err(ProtocolError::InlineTooBig);
+        }
+        let Some(end) = end else {
+            self.scanned = buf.len();
+            return Ok(None);
+        };
+        self.scanned = 0;
+        let line = buf.split_to(end + 1);
+        let line = &line[..end];
+        let words = split_words(line.strip_suffix(b"\r").unwrap_or(line)).ok_or(ProtocolError::UnbalancedQuotes)?;
+        if words.len() > self.limits.max_args {
+            return Err(ProtocolError::MultibulkLength);
+        }
+        Ok(Some(words))
+    }
+}
+
+/// Redis' `string2ll`: an optional minus and digits, no superfluous zero, within 64 bits.
+pub(super) fn integer(text: &[u8]) -> Option<i64> {
+    let digits = text.strip_prefix(b"-").unwrap_or(text);
+    let canonical = match digits {
+        [b'0'] => text.len() == 1,
+        [b'1'..=b'9', rest @ ..] => rest.len() < 19 && rest.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    if !canonical {
+        return None;
+    }
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// Large arguments leave the buffer without being copied. Small ones are copied, so that a stored or queued
+/// argument of a few bytes does not keep a whole read buffer alive.
+const COPY_BELOW: usize = 4 << 10;
+
+fn take(buf: &mut BytesMut, length: usize) -> Bytes {
+    if length < COPY_BELOW {
+        let argument = Bytes::copy_from_slice(&buf[..length]);
+        buf.advance(length);
+        argument
+    } else {
+        buf.split_to(length).freeze()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn small() -> Limits {
+        Limits { max_bulk: 100, max_args: 10, max_inline: 40, max_buffered: 150 }
+    }
+
+    /// What comes out of `bytes` when they arrive in the given pieces: the commands, and the error that ended them.
+    fn run(limits: Limits, pieces: &[&[u8]]) -> (Vec<Vec<Vec<u8>>>, Option<ProtocolError>) {
+        let mut decoder = Decoder::new(limits);
+        let mut buf = BytesMut::new();
+        let mut commands = Vec::new();
+        for piece in pieces {
+            buf.extend_from_slice(piece);
+            loop {
+                match decoder.decode(&mut buf) {
+                    Ok(Some(args)) => commands.push(args.iter().map(|a| a.to_vec()).collect()),
+                    Ok(None) => break,
+                    Err(error) => return (commands, Some(error)),
+                }
+            }
+        }
+        (commands, None)
+    }
+
+    fn error_of(bytes: &[u8]) -> String {
+        run(small(), &[bytes]).1.map(|e| e.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_pipeline_means_the_same_wherever_it_is_cut() {
+        let bytes = b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\nPING\r\n\r\n*0\r\n*-1\r\n*3\r\n$3\r\nSET\r\n$0\r\n\r\n$5\r\na\r\nb*\r\nset \"a b\" c\n*1\r\n$4\r\nQUIT\r\n*1\r\n+oops";
+        let whole = run(small(), &[bytes]);
+        assert_eq!(whole.0.len(), 5);
+        assert_eq!(whole.0[2], vec![b"SET".to_vec(), b"".to_vec(), b"a\r\nb*".to_vec()]);
+        assert_eq!(whole.1, Some(ProtocolError::ExpectedBulk('+')));
+        for at in 0..=bytes.len() {
+            assert_eq!(run(small(), &[&bytes[..at], &bytes[at..]]), whole, "cut at {at}");
+        }
+        let singles: Vec<&[u8]> = bytes.chunks(1).collect();
+        assert_eq!(run(small(), &singles), whole);
+    }
+
+    #[test]
+    fn errors_have_the_texts_of_redis() {
+        for (bytes, text) in [
+            (&b"*x\r\n"[..], "Protocol error: invalid multibulk length"),
+            (b"*11\r\n", "Protocol error: invalid multibulk length"),
+            (b"*2147483648\r\n", "Protocol error: invalid multibulk length"),
+            (b"*99999999999999999999\r\n", "Protocol error: invalid multibulk length"),
+            (b"*1\r\n$-1\r\n", "Protocol error: invalid bulk length"),
+            (b"*1\r\n$101\r\n", "Protocol error: invalid bulk length"),
+            (b"*1\r\n$ 1\r\n", "Protocol error: invalid bulk length"),
+            (b"*1\r\n:1\r\n", "Protocol error: expected '$', got ':'"),
+            (b"*11111111111111111111111111111111111111111", "Protocol error: too big mbulk count string"),
+            (b"*1\r\n$1111111111111111111111111111111111111111", "Protocol error: too big bulk count string"),
+            (b"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "Protocol error: too big inline request"),
+            (b"set \"a\r\n", "Protocol error: unbalanced quotes in request"),
+            (b"*9\r\n$3\r\nabc\r\n$90\r\n", ""),
+        ] {
+            assert_eq!(error_of(bytes), text, "{}", String::from_utf8_lossy(bytes));
+        }
+        let mut two = b"*3\r\n$90\r\n".to_vec();
+        two.extend([b'x'; 92]);
+        two.extend(b"$90\r\n");
+        assert_eq!(error_of(&two), "Protocol error: request exceeds the query buffer limit");
+    }
+
+    #[test]
+    fn an_announced_length_takes_no_memory() {
+        let mut decoder = Decoder::new(Limits::default());
+        let mut buf = BytesMut::from(&b"*1048576\r\n$536870912\r\nabc"[..]);
+        assert_eq!(decoder.decode(&mut buf), Ok(None));
+        assert!(decoder.args.capacity() <= TRUSTED_ARGS && buf.capacity() < 1024);
+        assert_eq!(decoder.wants(&buf), 536870912 + 2 - 3);
+        assert!(decoder.is_mid_command());
+    }
+
+    #[test]
+    fn integers_are_as_strict_as_string2ll() {
+        for (text, value) in [
+            ("0", Some(0)),
+            ("-1", Some(-1)),
+            ("9223372036854775807", Some(i64::MAX)),
+            ("-9223372036854775808", Some(i64::MIN)),
+            ("9223372036854775808", None),
+            ("-0", None),
+            ("00", None),
+            ("+1", None),
+            ("1 ", None),
+            ("", None),
+            ("-", None),
+            ("18446744073709551616", None),
+        ] {
+            assert_eq!(integer(text.as_bytes()), value, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_commands_in_any_pieces_come_out_as_they_went_in(
+            commands in prop::collection::vec(prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20), 1..5), 0..6),
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..8),
+        ) {
+            let mut bytes = Vec::new();
+            for command in &commands {
+                bytes.extend(format!("*{}\r\n", command.len()).into_bytes());
+                for argument in command {
+                    bytes.extend(format!("${}\r\n", argument.len()).into_bytes());
+                    bytes.extend(argument);
+                    bytes.extend(b"\r\n");
+                }
+            }
+            let mut at: Vec<usize> = cuts.iter().map(|c| c.index(bytes.len() + 1)).collect();
+            at.extend([0, bytes.len()]);
+            at.sort_unstable();
+            let pieces: Vec<&[u8]> = at.windows(2).map(|w| &bytes[w[0]..w[1]]).collect();
+            prop_assert_eq!(run(Limits::default(), &pieces), (commands, None));
+        }
+
+        #[test]
+        fn garbage_means_the_same_wherever_it_is_cut(
+            bytes in prop::collection::vec(prop::sample::select(b"*$+12 3-a\"'\\x\r\n\0".to_vec()), 0..80),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let at = cut.index(bytes.len() + 1);
+            prop_assert_eq!(run(small(), &[&bytes]), run(small(), &[&bytes[..at], &bytes[at..]]));
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Bytes of entries, slots and the head of a snapshot.
+//!
+//! Written to disk and sent to other nodes: what stands here is append-only, versioned, and held by golden bytes in
+//! the tests. Numbers are LEB128 (`v`) or little-endian (`u64`); a checksum is XXH3-64 of everything before it.
+//!
+//! ```text
+//! head   "HCH" version(1)  seed u64  clock v  version v  keys v  expires v  bytes v  slots v  checksum u64
+//! image  "HCS" version(1)  slot u16  body length u32  count v  entry*  checksum u64
+//! entry  type(1)  key length v  key  deadline v  version v  written v  value length v  value
+//! ```
+//!
+//! An image is self-delimiting and its entries stand by (hash, key), so equal slots have equal images.
+
+use super::account::Account;
+use super::table::{Entry, Table};
+use super::value::{Form, Text, Value};
+use crate::types::{Millis, SLOTS, Slot};
+use bytes::{BufMut, Bytes};
+use xxhash_rust::xxh3::xxh3_64;
+
+const HEAD_MAGIC: &[u8] = b"HCH";
+const IMAGE_MAGIC: &[u8] = b"HCS";
+/// The format written, and the newest that is read.
+const FORMAT: u8 = 1;
+/// Type tags of values. Never reused.
+const TEXT_SET: u8 = 1;
+const TEXT_FLOAT: u8 = 2;
+const TEXT_EDITED: u8 = 3;
+
+/// Everything of a keyspace that is outside its slots, at the moment of a cut.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CutHead {
+    pub(super) seed: u64,
+    pub(super) clock: Millis,
+    pub(super) version: u64,
+    pub(super) account: Account,
+    /// Slot images that belong to this head.
+    pub(super) slots: u32,
+}
+
+/// The bytes of one slot at the moment of a cut.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotImage {
+    pub slot: Slot,
+    pub bytes: Bytes,
+}
+
+/// Why a snapshot was not accepted. Nothing is ever repaired: the replica gets another one.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    #[error("the {part} has format {found}, newer than {FORMAT}, the newest this program knows")]
+    Newer { part: &'static str, found: u8 },
+    #[error("the {part} is damaged: {what}")]
+    Damaged { part: &'static str, what: &'static str },
+    #[error("slot {} comes twice", .0.0)]
+    Twice(Slot),
+    #[error("the images do not add up to their head: {0}")]
+    Sums(&'static str),
+    #[error("reading the snapshot: {0}")]
+    Source(String),
+}
+
+impl CutHead {
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(64);
+        out.put_slice(HEAD_MAGIC);
+        out.put_u8(FORMAT);
+        out.put_u64_le(self.seed);
+        let account = &self.account;
+        for number in [self.clock, self.version, account.keys, account.expires, account.bytes, u64::from(self.slots)] {
+            put_number(&mut out, number);
+        }
+        seal(out)
+    }
+
+    pub fn from_bytes(bytes: &[u8]) -> Result<CutHead, RestoreError> {
+        let mut reader = Reader::open("head", HEAD_MAGIC, bytes)?;
+        let head = CutHead {
+            seed: reader.u64()?,
+            clock: reader.number()?,
+            version: reader.number()?,
+            account: Account { keys: reader.number()?, expires: reader.number()?, bytes: reader.number()? },
+            slots: u32::try_from(reader.number()?).map_err(|_| reader.damaged("slot count"))?,
+        };
+        reader.end()?;
+        Ok(head)
+    }
+
+    /// The group clock at the cut.
+    pub fn clock(&self) -> Millis {
+        self.clock
+    }
+
+    /// Keys at the cut.
+    pub fn keys(&self) -> u64 {
+        self.account.keys
+    }
+
+    /// How many slot images belong to this head.
+    pub fn slots(&self) -> u32 {
+        self.slots
+    }
+}
+
+/// The image of a slot.
+pub(super) fn encode_slot(slot: Slot, table: &Table, seed: u64) -> SlotImage {
+    let mut body = Vec::with_capacity(16 + table.len() * 64);
+    put_number(&mut body, table.len() as u64);
+    for (_, entry) in table.in_order(seed) {
+        encode_entry(&mut body, entry);
+    }
+    let mut out = Vec::with_capacity(body.len() + 18);
+    out.put_slice(IMAGE_MAGIC);
+    out.put_u8(FORMAT);
+    out.put_u16_le(slot.0);
+    out.put_u32_le(u32::try_from(body.len()).expect("a slot of 4 GiB is refused long before, by the memory limit"));
+    out.put_slice(&body);
+    SlotImage { slot, bytes: Bytes::from(seal(out)) }
+}
+
+/// The slot of an image and its entries, in the image's order.
+pub(super) fn decode_slot(bytes: &[u8]) -> Result<(Slot, Vec<Entry>), RestoreError> {
+    let mut reader = Reader::open("slot image", IMAGE_MAGIC, bytes)?;
+    let slot = u16::from_le_bytes(reader.array()?);
+    if usize::from(slot) >= SLOTS {
+        return Err(reader.damaged("slot number"));
+    }
+    let length = u32::from_le_bytes(reader.array()?);
+    if length as usize != reader.rest.len() {
+        return Err(reader.damaged("body length"));
+    }
+    let count = reader.number()?;
+    // An entry takes six bytes at least: room is made for what is there, not for what is announced.
+    let mut entries = Vec::with_capacity((count as usize).min(reader.rest.len() / 6));
+    for _ in 0..count {
+        entries.push(decode_entry(&mut reader)?);
+    }
+    reader.end()?;
+    Ok((Slot(slot), entries))
+}
+
+pub(super) fn encode_entry(out: &mut Vec<u8>, entry: &Entry) {
+    let Value::Text(text) = &entry.value;
+    out.put_u8(match text.form {
+        Form::Set => TEXT_SET,
+        Form::Float => TEXT_FLOAT,
+        Form::Edited => TEXT_EDITED,
+    });
+    put_blob(out, &entry.key);
+    put_number(out, entry.deadline);
+    put_number(out, entry.version);
+    put_number(out, entry.written_ms);
+    put_blob(out, &text.bytes);
+}
+
+fn decode_entry(reader: &mut Reader<'_>) -> Result<Entry, RestoreError> {
+    let form = match u8::from_le_bytes(reader.array()?) {
+        TEXT_SET => Form::Set,
+        TEXT_FLOAT => Form::Float,
+        TEXT_EDITED => Form::Edited,
+        _ => return Err(reader.damaged("value type")),
+    };
+    let key = reader.blob()?.into();
+    let (deadline, version, written_ms) = (reader.number()?, reader.number()?, reader.number()?);
+    let bytes = Bytes::copy_from_slice(reader.blob()?);
+    Ok(Entry { key, value: Value::Text(Text { bytes, form }), deadline, version, written_ms })
+}
+
+fn put_number(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+fn put_blob(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_number(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+/// Appends the checksum.
+fn seal(mut out: Vec<u8>) -> Vec<u8> {
+    let sum = xxh3_64(&out);
+    out.put_u64_le(sum);
+    out
+}
+
+struct Reader<'a> {
+    part: &'static str,
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    /// Checks magic, format and checksum, and stands behind the format byte.
+    fn open(part: &'static str, magic: &[u8], bytes: &'a [u8]) -> Result<Reader<'a>, RestoreError> {
+        let damaged = |what| RestoreError::Damaged { part, what };
+        let (&format, rest) =
+            bytes.strip_prefix(magic).and_then(<[u8]>::split_first).ok_or(damaged("it does not begin as one"))?;
+        if format > FORMAT {
+            return Err(RestoreError::Newer { part, found: format });
+        }
+        let (rest, sum) = rest.split_last_chunk::<8>().ok_or(damaged("it is cut short"))?;
+        if xxh3_64(&bytes[..bytes.len() - 8]) != u64::from_le_bytes(*sum) {
+            return Err(damaged("checksum"));
+        }
+        Ok(Reader { part, rest })
+    }
+
+    fn damaged(&self, what: &'static str) -> RestoreError {
+        RestoreError::Damaged { part: self.part, what }
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], RestoreError> {
+        let (head, rest) = self.rest.split_first_chunk::<N>().ok_or(self.damaged("it is cut short"))?;
+        self.rest = rest;
+        Ok(*head)
+    }
+
+    fn u64(&mut self) -> Result<u64, RestoreError> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    fn number(&mut self) -> Result<u64, RestoreError> {
+        let mut number = 0u64;
+        for shift in (0..64).step_by(7) {
+            let [byte] = self.array()?;
+            let bits = u64::from(byte & 0x7f);
+            if shift == 63 && bits > 1 {
+                break;
+            }
+            number |= bits << shift;
+            if byte < 0x80 {
+                return Ok(number);
+            }
+        }
+        Err(self.damaged("a number is too long"))
+    }
+
+    fn blob(&mut self) -> Result<&'a [u8], RestoreError> {
+        let length = self.number()?;
+        if length > self.rest.len() as u64 {
+            return Err(self.damaged("it is cut short"));
+        }
+        let (blob, rest) = self.rest.split_at(length as usize);
+        self.rest = rest;
+        Ok(blob)
+    }
+
+    fn end(&self) -> Result<(), RestoreError> {
+        if self.rest.is_empty() { Ok(()) } else { Err(self.damaged("bytes are left over")) }
+    }
+}
