@@ -4,8 +4,12 @@
 //! its kind gives. What the function is *given* tells the kind, so that the path through the log or the read index
 //! cannot disagree with what the command does. Nothing here knows a socket, Raft or a clock.
 
+pub mod cluster;
+pub mod connection;
 pub mod generic;
+mod glob;
 pub mod node;
+pub mod server;
 pub mod session;
 pub mod string;
 mod syntax;
@@ -100,7 +104,10 @@ pub enum Run {
 
 /// Every family's table, one a line.
 static FAMILIES: &[&[Command]] = &[
+    cluster::CLUSTER,
+    connection::CONNECTION,
     generic::GENERIC,
+    server::SERVER,
     string::STRING,
 ];
 

@@ -975,7 +975,7 @@ static SLOWLOG: &[Command] =
     &[node::<SlowGet>(), session::<SlowHelp>(), node::<SlowLen>(), node::<SlowReset>()];
 
 pub static SERVER: &[Command] = &[
-    Command { subcommands: COMMAND, ..session::<CommandAll>() },
+    session::<CommandAll>().with(COMMAND),
     container(spec("config", -2, "2.0.0", "CONFIG subcommand", "Parameters of this node."), CONFIG),
     node::<Info>(),
     node::<Role>(),
