@@ -4,17 +4,19 @@
 //! its kind gives. What the function is *given* tells the kind, so that the path through the log or the read index
 //! cannot disagree with what the command does. Nothing here knows a socket, Raft or a clock.
 
+mod extended;
+mod glob;
+mod syntax;
+
 pub mod cluster;
 pub mod connection;
 pub mod generic;
-mod glob;
 pub mod node;
 pub mod server;
 pub mod session;
 pub mod string;
-mod syntax;
 
-use crate::resp::{Args, Reply};
+use crate::resp::{Args, Reply, integer};
 use crate::state::{Keyspace, View};
 use crate::types::Stamp;
 use bytes::Bytes;
@@ -50,6 +52,13 @@ pub enum Keys {
     Range { first: usize, last: i32, step: usize },
     /// Behind the argument `at`, which says how many there are; a key every `step` arguments.
     Counted { at: usize, step: usize },
+}
+
+impl Keys {
+    /// The first argument is the only key.
+    pub const ONE: Keys = Keys::Range { first: 1, last: 1, step: 1 };
+    /// Every argument is a key.
+    pub const ALL: Keys = Keys::Range { first: 1, last: -1, step: 1 };
 }
 
 /// Where a command runs.
@@ -320,7 +329,7 @@ pub fn keys<'a>(command: &Command, args: &'a Args) -> impl Iterator<Item = &'a B
             (first, usize::try_from(last + 1).unwrap_or(0), step)
         }
         Keys::Counted { at, step } => {
-            let count = args.get(at).and_then(|word| syntax::integer(word)).and_then(|n| usize::try_from(n).ok());
+            let count = args.get(at).and_then(|word| integer(word)).and_then(|n| usize::try_from(n).ok());
             let end = (at + 1).saturating_add(count.unwrap_or(0).saturating_mul(step));
             (at + 1, end, step)
         }

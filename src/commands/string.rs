@@ -1,3 +1,1091 @@
-//! Strings.
-use super::Command;
-pub static STRING: &[Command] = &[];
+//! Strings: values of bytes, counters, and the conditional forms of SET and DEL.
+//!
+//! The first half takes arguments apart, the second is the commands, the last lines are the table.
+//! Texts and edge cases are Redis 7.2's; SET's IF conditions, DELEX, DIGEST and MSETEX are Redis 8.4's, DELIFEQ is
+//! Valkey 9's. Time is the group clock: a ttl stays relative until apply makes it a deadline.
+//! More than 800 lines because a string has more than twenty commands.
+
+use super::extended::{self, Extended, Number};
+use super::syntax::{invalid_expire, is, syntax_error, want_integer, wrong_type};
+use super::{Command, Keys, Merge, ReadCommand, Scope, Spec, WriteCommand, read, write, wrong_arity};
+use crate::resp::{Args, Reply, integer};
+use crate::state::{Entry, Form, Keyspace, Text, Value, View};
+use crate::types::{Millis, Stamp};
+use bytes::{Bytes, BytesMut};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Longest string, as Redis' proto-max-bulk-len.
+const MAX_STRING: usize = 512 << 20;
+
+/// What most commands here say of themselves.
+const BASE: Spec = Spec {
+    name: "",
+    arity: 2,
+    keys: Keys::ONE,
+    scope: Scope::OneSlot,
+    family: "string",
+    syntax: "",
+    summary: "",
+    complexity: "O(1)",
+    since: "1.0.0",
+    denyoom: false,
+};
+
+const PAIRS: Keys = Keys::Range { first: 1, last: -1, step: 2 };
+
+// -- Arguments
+
+/// What a write does to the key's deadline.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Expiry {
+    /// None afterwards.
+    None,
+    Keep,
+    /// By the group clock.
+    At(i64),
+    /// From the clock of the entry on.
+    After(i64),
+}
+
+impl Expiry {
+    /// `number` in units of `scale` milliseconds; must be positive.
+    fn parse(number: &[u8], scale: i64, absolute: bool, command: &str) -> Result<Expiry, Reply> {
+        let number = want_integer(number)?;
+        let ms = number.checked_mul(scale).filter(|ms| *ms > 0).ok_or_else(|| invalid_expire(command))?;
+        Ok(if absolute { Expiry::At(ms) } else { Expiry::After(ms) })
+    }
+
+    /// The deadline by the clock of the entry.
+    fn deadline(self, clock: Millis, old: Option<&Entry>, command: &str) -> Result<Option<Millis>, Reply> {
+        match self {
+            Expiry::None => Ok(None),
+            Expiry::Keep => Ok(old.and_then(Entry::deadline)),
+            Expiry::At(ms) => Ok(Some(ms as Millis)),
+            Expiry::After(ms) => match (clock as i64).checked_add(ms) {
+                Some(deadline) => Ok(Some(deadline as Millis)),
+                None => Err(invalid_expire(command)),
+            },
+        }
+    }
+}
+
+/// When a conditional write takes place.
+#[derive(Debug, Clone, PartialEq)]
+enum Condition {
+    Always,
+    Absent,
+    Present,
+    Equal(Bytes),
+    NotEqual(Bytes),
+    Digest(u64),
+    NotDigest(u64),
+}
+
+impl Condition {
+    /// A comparison by its name; `None` if there is none of that name.
+    fn comparison(name: &[u8], operand: &Bytes) -> Option<Result<Condition, Reply>> {
+        Some(match name {
+            name if is(name, "ifeq") => Ok(Condition::Equal(operand.clone())),
+            name if is(name, "ifne") => Ok(Condition::NotEqual(operand.clone())),
+            name if is(name, "ifdeq") => digest(operand).map(Condition::Digest),
+            name if is(name, "ifdne") => digest(operand).map(Condition::NotDigest),
+            _ => return None,
+        })
+    }
+
+    /// An absent key differs from every value.
+    fn holds(&self, old: Option<&Entry>) -> Result<bool, Reply> {
+        let old = match self {
+            Condition::Always => return Ok(true),
+            Condition::Absent => return Ok(old.is_none()),
+            Condition::Present => return Ok(old.is_some()),
+            _ => text_of(old)?,
+        };
+        Ok(match self {
+            Condition::Equal(value) => old.is_some_and(|old| old.bytes == *value),
+            Condition::NotEqual(value) => old.is_none_or(|old| old.bytes != *value),
+            Condition::Digest(digest) => old.is_some_and(|old| xxh3_64(&old.bytes) == *digest),
+            Condition::NotDigest(digest) => old.is_none_or(|old| xxh3_64(&old.bytes) != *digest),
+            Condition::Always | Condition::Absent | Condition::Present => true,
+        })
+    }
+}
+
+/// A digest as DIGEST writes it.
+fn digest(text: &[u8]) -> Result<u64, Reply> {
+    let wrong = || Reply::error("ERR digest must be exactly 16 hexadecimal characters");
+    if text.len() != 16 || !text.iter().all(u8::is_ascii_hexdigit) {
+        return Err(wrong());
+    }
+    std::str::from_utf8(text).ok().and_then(|text| u64::from_str_radix(text, 16).ok()).ok_or_else(wrong)
+}
+
+/// An option that says something about the deadline.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Timing {
+    Keep,
+    Persist,
+    Number { scale: i64, absolute: bool },
+}
+
+impl Timing {
+    fn of(word: &[u8]) -> Option<Timing> {
+        let number = |scale, absolute| Some(Timing::Number { scale, absolute });
+        match word {
+            word if is(word, "ex") => number(1000, false),
+            word if is(word, "px") => number(1, false),
+            word if is(word, "exat") => number(1000, true),
+            word if is(word, "pxat") => number(1, true),
+            word if is(word, "keepttl") => Some(Timing::Keep),
+            word if is(word, "persist") => Some(Timing::Persist),
+            _ => None,
+        }
+    }
+}
+
+/// Which options a command knows beside EX, PX, EXAT and PXAT.
+struct Known {
+    command: &'static str,
+    /// NX, XX and KEEPTTL, else PERSIST.
+    sets: bool,
+    /// GET, IFEQ, IFNE, IFDEQ, IFDNE.
+    compares: bool,
+}
+
+/// The options of SET, GETEX or MSETEX.
+struct Options {
+    condition: Condition,
+    get: bool,
+    /// `None`: nothing was said.
+    expiry: Option<Expiry>,
+}
+
+impl Options {
+    /// Reads all arguments from `at` on. As in Redis an option may be repeated but not contradicted, and what is
+    /// wrong with a number is said only when all else is right.
+    fn parse(args: &Args, mut at: usize, known: &Known) -> Result<Options, Reply> {
+        let (mut condition, mut get, mut timing): (_, _, Option<(Timing, &[u8])>) = (Condition::Always, false, None);
+        while let Some(word) = args.get(at) {
+            let next = args.get(at + 1);
+            at += 1;
+            if known.sets && is(word, "nx") && matches!(condition, Condition::Always | Condition::Absent) {
+                condition = Condition::Absent;
+            } else if known.sets && is(word, "xx") && matches!(condition, Condition::Always | Condition::Present) {
+                condition = Condition::Present;
+            } else if known.compares && is(word, "get") {
+                get = true;
+            } else if known.compares
+                && condition == Condition::Always
+                && let Some(comparison) = next.and_then(|operand| Condition::comparison(word, operand))
+            {
+                condition = comparison?;
+                at += 1;
+            } else {
+                let new = Timing::of(word).ok_or_else(syntax_error)?;
+                let allowed = match new {
+                    Timing::Keep => known.sets,
+                    Timing::Persist => !known.sets,
+                    Timing::Number { .. } => next.is_some(),
+                };
+                if !allowed || timing.is_some_and(|(old, _)| old != new) {
+                    return Err(syntax_error());
+                }
+                let takes_number = matches!(new, Timing::Number { .. });
+                timing = Some((new, next.filter(|_| takes_number).map_or(&[], |number| number)));
+                at += usize::from(takes_number);
+            }
+        }
+        let expiry = match timing {
+            None => None,
+            Some((Timing::Keep, _)) => Some(Expiry::Keep),
+            Some((Timing::Persist, _)) => Some(Expiry::None),
+            Some((Timing::Number { scale, absolute }, number)) => {
+                Some(Expiry::parse(number, scale, absolute, known.command)?)
+            }
+        };
+        Ok(Options { condition, get, expiry })
+    }
+}
+
+/// The string an entry holds, if there is an entry; WRONGTYPE if it holds something else.
+fn text_of(entry: Option<&Entry>) -> Result<Option<&Text>, Reply> {
+    entry.map(|entry| entry.value().as_text().ok_or_else(wrong_type)).transpose()
+}
+
+/// Values up to this size are copied into a reply, longer ones shared: sharing costs an allocation that stays.
+const COPY_UP_TO: usize = 512;
+
+fn bulk(text: &Text) -> Reply {
+    Reply::Bulk(if text.bytes.len() <= COPY_UP_TO {
+        Bytes::copy_from_slice(&text.bytes)
+    } else {
+        text.bytes.clone()
+    })
+}
+
+fn bulk_or_nil(entry: Option<&Entry>) -> Reply {
+    match text_of(entry) {
+        Ok(text) => text.map_or(Reply::Nil, bulk),
+        Err(reply) => reply,
+    }
+}
+
+/// Makes a reply of a fallible body: both ways out are replies.
+fn either(result: Result<Reply, Reply>) -> Reply {
+    result.unwrap_or_else(|reply| reply)
+}
+
+fn check_length(length: usize) -> Result<(), Reply> {
+    if length > MAX_STRING {
+        return Err(Reply::error("ERR string exceeds maximum allowed size (proto-max-bulk-len)"));
+    }
+    Ok(())
+}
+
+/// Lets `change` work on the bytes of a string, in place if nobody else holds them.
+fn edit_bytes(value: &mut Value, change: impl FnOnce(&mut BytesMut)) {
+    let Value::Text(text) = value;
+    let mut bytes = std::mem::take(&mut text.bytes).try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+    change(&mut bytes);
+    text.bytes = bytes.freeze();
+    text.form = Form::Edited;
+}
+
+// -- GET and its kin
+
+struct Get(Bytes);
+
+impl ReadCommand for Get {
+    const SPEC: Spec = Spec {
+        name: "get",
+        syntax: "GET key",
+        summary: "Returns the string value of a key.",
+        ..BASE
+    };
+
+    fn parse(args: &Args) -> Result<Get, Reply> {
+        Ok(Get(args[1].clone()))
+    }
+
+    fn read(self, view: &View<'_>) -> Reply {
+        bulk_or_nil(view.get(&self.0))
+    }
+}
+
+struct Mget(Args);
+
+impl ReadCommand for Mget {
+    const SPEC: Spec = Spec {
+        name: "mget",
+        arity: -2,
+        keys: Keys::ALL,
+        scope: Scope::Split(Merge::PerKey),
+        syntax: "MGET key [key ...]",
+        summary: "Returns the string values of several keys; nil for those that hold none.",
+        complexity: "O(N), N the number of keys",
+        ..BASE
+    };
+
+    fn parse(args: &Args) -> Result<Mget, Reply> {
+        Ok(Mget(args[1..].into()))
+    }
+
+    fn read(self, view: &View<'_>) -> Reply {
+        let values = self.0.iter().map(|key| view.get(key).and_then(|entry| entry.value().as_text()));
+        Reply::Array(values.map(|text| text.map_or(Reply::Nil, bulk)).collect())
+    }
+}
+
+struct Strlen(Bytes);
+
+impl ReadCommand for Strlen {
+    const SPEC: Spec = Spec {
+        name: "strlen",
+        syntax: "STRLEN key",
+        summary: "Returns the length of a string value, 0 if there is none.",
+        since: "2.2.0",
+        ..BASE
+    };
+
+    fn parse(args: &Args) -> Result<Strlen, Reply> {
+        Ok(Strlen(args[1].clone()))
+    }
+
+    fn read(self, view: &View<'_>) -> Reply {
+        either(text_of(view.get(&self.0)).map(|text| Reply::count(text.map_or(0, |text| text.bytes.len()))))
+    }
+}
+
+struct Digest(Bytes);
+
+impl ReadCommand for Digest {
+    const SPEC: Spec = Spec {
+        name: "digest",
+        syntax: "DIGEST key",
+        summary: "Returns the XXH3 hash of a string value in hexadecimal, for IFDEQ and IFDNE.",
+        complexity: "O(N), N the length of the value",
+        since: "8.4.0",
+        ..BASE
+    };
+
+    fn parse(args: &Args) -> Result<Digest, Reply> {
+        Ok(Digest(args[1].clone()))
+    }
+
+    fn read(self, view: &View<'_>) -> Reply {
+        let shown = |text: &Text| Reply::bulk(format!("{:016x}", xxh3_64(&text.bytes)));
+        either(text_of(view.get(&self.0)).map(|text| text.map_or(Reply::Nil, shown)))
+    }
+}
+
+/// GETRANGE and SUBSTR.
+struct Range {
+    key: Bytes,
+    start: i64,
+    end: i64,
+}
+
+impl Range {
+    fn parse(args: &Args) -> Result<Range, Reply> {
+        Ok(Range { key: args[1].clone(), start: want_integer(&args[2])?, end: want_integer(&args[3])? })
+    }
+
+    fn read(self, view: &View<'_>) -> Reply {
+        match text_of(view.get(&self.key)) {
+            Ok(Some(text)) => Reply::Bulk(self.cut(&text.bytes)),
+            Ok(None) => Reply::EMPTY_BULK,
+            Err(reply) => reply,
+        }
+    }
+
+    /// Both ends belong to it; negative ones count from the end. Only a range that is backwards as written, or
+    /// begins behind the string, is empty: one wholly before the string gives the first byte, as in Redis 7.
+    fn cut(&self, bytes: &Bytes) -> Bytes {
+        let length = bytes.len() as i64;
+        if length == 0 || (self.start < 0 && self.end < 0 && self.start > self.end) {
+            return Bytes::new();
+        }
+        let inside = |at: i64| if at < 0 { at.saturating_add(length).max(0) } else { at };
+        let (start, end) = (inside(self.start), inside(self.end).min(length - 1));
+        if start > end {
+            return Bytes::new();
+        }
+        Bytes::copy_from_slice(&bytes[start as usize..=end as usize])
+    }
+}
+
+struct Getrange(Range);
+
+impl ReadCommand for Getrange {
+    const SPEC: Spec = Spec {
+        name: "getrange",
+        arity: 4,
+        syntax: "GETRANGE key start end",
+        summary: "Returns a part of a string value; both ends belong to it.",
+        complexity: "O(N), N the length of the part",
+        since: "2.4.0",
+        ..BASE
+    };
+
+    fn parse(args: &Args) -> Result<Getrange, Reply> {
+        Range::parse(args).map(Getrange)
+    }
+
+    fn read(self, view: &View<'_>) -> Reply {
+        self.0.read(view)
+    }
+}
+
+struct Substr(Range);
+
+impl ReadCommand for Substr {
+    const SPEC: Spec = Spec {
+        name: "substr",
+        syntax: "SUBSTR key start end",
+        summary: "The old name of GETRANGE.",
+        since: "1.0.0",
+        ..Getrange::SPEC
+    };
+
+    fn parse(args: &Args) -> Result<Substr, Reply> {
+        Range::parse(args).map(Substr)
+    }
+
+    fn read(self, view: &View<'_>) -> Reply {
+        self.0.read(view)
+    }
+}
+
+struct Getdel(Bytes);
+
+impl WriteCommand for Getdel {
+    const SPEC: Spec = Spec {
+        name: "getdel",
+        syntax: "GETDEL key",
+        summary: "Returns the string value of a key and deletes the key.",
+        since: "6.2.0",
+        ..BASE
+    };
+
+    fn parse(args: &Args) -> Result<Getdel, Reply> {
+        Ok(Getdel(args[1].clone()))
+    }
+
+    fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
+        match text_of(keyspace.get(&self.0)) {
+            Ok(Some(_)) => bulk_or_nil(keyspace.take(&self.0).as_ref()),
+            Ok(None) => Reply::Nil,
+            Err(reply) => reply,
+        }
+    }
+}
+
+struct Getex {
+    key: Bytes,
+    expiry: Expiry,
+}
+
+impl WriteCommand for Getex {
+    const SPEC: Spec = Spec {
+        name: "getex",
+        arity: -2,
+        syntax: "GETEX key [EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds | PERSIST]",
+        summary: "Returns the string value of a key and gives the key another deadline, or none.",
+        since: "6.2.0",
+        ..BASE
+    };
+
+    fn parse(args: &Args) -> Result<Getex, Reply> {
+        let options = Options::parse(args, 2, &Known { command: "getex", sets: false, compares: false })?;
+        Ok(Getex { key: args[1].clone(), expiry: options.expiry.unwrap_or(Expiry::Keep) })
+    }
+
+    fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
+        let old = keyspace.get(&self.key);
+        let reply = bulk_or_nil(old);
+        match self.expiry.deadline(keyspace.clock(), old, "getex") {
+            Err(reply) => reply,
+            Ok(deadline) => {
+                if matches!(reply, Reply::Bulk(_)) {
+                    keyspace.set_deadline(&self.key, deadline);
+                }
+                reply
+            }
+        }
+    }
+}
+
+// -- SET and its kin
+
+struct Set {
+    key: Bytes,
+    value: Bytes,
+    condition: Condition,
+    expiry: Expiry,
+    get: bool,
+}
+
+impl Set {
+    fn run(self, keyspace: &mut Keyspace) -> Result<Reply, Reply> {
+        let old = keyspace.get(&self.key);
+        let deadline = self.expiry.deadline(keyspace.clock(), old, "set")?;
+        let shown = if self.get { Some(text_of(old)?.map_or(Reply::Nil, bulk)) } else { None };
+        let holds = self.condition.holds(old)?;
+        if holds {
+            keyspace.set(&self.key, Value::text(&self.value), deadline);
+        }
+        Ok(shown.unwrap_or(if holds { Reply::OK } else { Reply::Nil }))
+    }
+}
+
+impl WriteCommand for Set {
+    const SPEC: Spec = Spec {
+        name: "set",
+        arity: -3,
+        syntax: "SET key value [NX | XX | IFEQ value | IFNE value | IFDEQ digest | IFDNE digest] [GET] [EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds | KEEPTTL]",
+        summary: "Sets the string value of a key, whatever it held before.",
+        denyoom: true,
+        ..BASE
+    };
+
+    fn parse(args: &Args) -> Result<Set, Reply> {
+        let options = Options::parse(args, 3, &Known { command: "set", sets: true, compares: true })?;
+        Ok(Set {
+            key: args[1].clone(),
+            value: args[2].clone(),
+            condition: options.condition,
+            expiry: options.expiry.unwrap_or(Expiry::None),
+            get: options.get,
+        })
+    }
+
+    fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
+        either(self.run(keyspace))
+    }
+}
+
+struct Setnx {
+    key: Bytes,
+    value: Bytes,
+}
+
+impl WriteCommand for Setnx {
+    const SPEC: Spec = Spec {
+        name: "setnx",
+        arity: 3,
+        syntax: "SETNX key value",
+        summary: "Sets the string value of a key that does not exist.",
+        denyoom: true,
+        ..BASE
+    };
+
+    fn parse(args: &Args) -> Result<Setnx, Reply> {
+        Ok(Setnx { key: args[1].clone(), value: args[2].clone() })
+    }
+
+    fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
+        let absent = !keyspace.contains(&self.key);
+        if absent {
+            keyspace.set(&self.key, Value::text(&self.value), None);
+        }
+        Reply::int(absent)
+    }
+}
+
+/// SETEX and PSETEX.
+struct SetFor {
+    key: Bytes,
+    value: Bytes,
+    expiry: Expiry,
+    command: &'static str,
+}
+
+impl SetFor {
+    fn parse(args: &Args, scale: i64, command: &'static str) -> Result<SetFor, Reply> {
+        let expiry = Expiry::parse(&args[2], scale, false, command)?;
+        Ok(SetFor { key: args[1].clone(), value: args[3].clone(), expiry, command })
+    }
+
+    fn run(self, keyspace: &mut Keyspace) -> Reply {
+        match self.expiry.deadline(keyspace.clock(), None, self.command) {
+            Err(reply) => reply,
+            Ok(deadline) => {
+                keyspace.set(&self.key, Value::text(&self.value), deadline);
+                Reply::OK
+            }
+        }
+    }
+}
+
+struct Setex(SetFor);
+
+impl WriteCommand for Setex {
+    const SPEC: Spec = Spec {
+        name: "setex",
+        arity: 4,
+        syntax: "SETEX key seconds value",
+        summary: "Sets the string value of a key and its time to live.",
+        since: "2.0.0",
+        denyoom: true,
+        ..BASE
+    };
+
+    fn parse(args: &Args) -> Result<Setex, Reply> {
+        SetFor::parse(args, 1000, "setex").map(Setex)
+    }
+
+    fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
+        self.0.run(keyspace)
+    }
+}
+
+struct Psetex(SetFor);
+
+impl WriteCommand for Psetex {
+    const SPEC: Spec = Spec {
+        name: "psetex",
+        syntax: "PSETEX key milliseconds value",
+        summary: "Sets the string value of a key and its time to live in milliseconds.",
+        since: "2.6.0",
+        ..Setex::SPEC
+    };
+
+    fn parse(args: &Args) -> Result<Psetex, Reply> {
+        SetFor::parse(args, 1, "psetex").map(Psetex)
+    }
+
+    fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
+        self.0.run(keyspace)
+    }
+}
+
+struct Getset {
+    key: Bytes,
+    value: Bytes,
+}
+
+impl WriteCommand for Getset {
+    const SPEC: Spec = Spec {
+        name: "getset",
+        arity: 3,
+        syntax: "GETSET key value",
+        summary: "Sets the string value of a key and returns the one before.",
+        denyoom: true,
+        ..BASE
+    };
+
+    fn parse(args: &Args) -> Result<Getset, Reply> {
+        Ok(Getset { key: args[1].clone(), value: args[2].clone() })
+    }
+
+    fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
+        let old = bulk_or_nil(keyspace.get(&self.key));
+        if !old.is_error() {
+            keyspace.set(&self.key, Value::text(&self.value), None);
+        }
+        old
+    }
+}
+
+// -- Several keys at once
+
+/// The arguments of MSET and MSETNX: keys and values in turn.
+fn pairs(args: &Args, command: &str) -> Result<Args, Reply> {
+    if args.len().is_multiple_of(2) { Err(wrong_arity(command)) } else { Ok(args[1..].into()) }
+}
+
+fn set_pairs(keyspace: &mut Keyspace, pairs: &[Bytes], deadline: Option<Millis>) {
+    for pair in pairs.chunks_exact(2) {
+        keyspace.set(&pair[0], Value::text(&pair[1]), deadline);
+    }
+}
+
+struct Mset(Args);
+
+impl WriteCommand for Mset {
+    const SPEC: Spec = Spec {
+        name: "mset",
+        arity: -3,
+        keys: PAIRS,
+        syntax: "MSET key value [key value ...]",
+        summary: "Sets several keys at once.",
+        complexity: "O(N), N the number of keys",
+        since: "1.0.1",
+        denyoom: true,
+        ..BASE
+    };
+
+    fn parse(args: &Args) -> Result<Mset, Reply> {
+        pairs(args, "mset").map(Mset)
+    }
+
+    fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
+        set_pairs(keyspace, &self.0, None);
+        Reply::OK
+    }
+}
+
+struct Msetnx(Args);
+
+impl WriteCommand for Msetnx {
+    const SPEC: Spec = Spec {
+        name: "msetnx",
+        syntax: "MSETNX key value [key value ...]",
+        summary: "Sets several keys at once if none of them exists.",
+        ..Mset::SPEC
+    };
+
+    fn parse(args: &Args) -> Result<Msetnx, Reply> {
+        pairs(args, "msetnx").map(Msetnx)
+    }
+
+    fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
+        let free = !self.0.chunks_exact(2).any(|pair| keyspace.contains(&pair[0]));
+        if free {
+            set_pairs(keyspace, &self.0, None);
+        }
+        Reply::int(free)
+    }
+}
+
+struct Msetex {
+    pairs: Args,
+    condition: Condition,
+    expiry: Expiry,
+}
+
+impl Msetex {
+    fn run(self, keyspace: &mut Keyspace) -> Result<Reply, Reply> {
+        for pair in self.pairs.chunks_exact(2) {
+            if !self.condition.holds(keyspace.get(&pair[0]))? {
+                return Ok(Reply::Int(0));
+            }
+        }
+        for pair in self.pairs.chunks_exact(2) {
+            let deadline = self.expiry.deadline(keyspace.clock(), keyspace.get(&pair[0]), "msetex")?;
+            keyspace.set(&pair[0], Value::text(&pair[1]), deadline);
+        }
+        Ok(Reply::Int(1))
+    }
+}
+
+impl WriteCommand for Msetex {
+    const SPEC: Spec = Spec {
+        name: "msetex",
+        arity: -4,
+        keys: Keys::Counted { at: 1, step: 2 },
+        syntax: "MSETEX numkeys key value [key value ...] [NX | XX] [EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds | KEEPTTL]",
+        summary: "Sets several keys and their deadline at once, if all or none of them exist when that is asked.",
+        complexity: "O(N), N the number of keys",
+        since: "8.4.0",
+        denyoom: true,
+        ..BASE
+    };
+
+    fn parse(args: &Args) -> Result<Msetex, Reply> {
+        let count = integer(&args[1]).filter(|count| (1..=i64::from(i32::MAX)).contains(count));
+        let count = count.ok_or_else(|| Reply::error("ERR invalid numkeys value"))? as usize;
+        let pairs = args.get(2..2 + count * 2).ok_or_else(|| wrong_arity("msetex"))?;
+        let options = Options::parse(args, 2 + count * 2, &Known { command: "msetex", sets: true, compares: false })?;
+        let expiry = options.expiry.unwrap_or(Expiry::None);
+        Ok(Msetex { pairs: pairs.into(), condition: options.condition, expiry })
+    }
+
+    fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
+        either(self.run(keyspace))
+    }
+}
+
+// -- Changes in place
+
+struct Append {
+    key: Bytes,
+    tail: Bytes,
+}
+
+impl Append {
+    fn run(self, keyspace: &mut Keyspace) -> Result<Reply, Reply> {
+        let Some(text) = text_of(keyspace.get(&self.key))? else {
+            keyspace.set(&self.key, Value::text(&self.tail), None);
+            return Ok(Reply::count(self.tail.len()));
+        };
+        let length = text.bytes.len() + self.tail.len();
+        check_length(length)?;
+        keyspace.edit(&self.key, |value| edit_bytes(value, |bytes| bytes.extend_from_slice(&self.tail)));
+        Ok(Reply::count(length))
+    }
+}
+
+impl WriteCommand for Append {
+    const SPEC: Spec = Spec {
+        name: "append",
+        arity: 3,
+        syntax: "APPEND key value",
+        summary: "Appends to the string value of a key; returns its length.",
+        since: "2.0.0",
+        denyoom: true,
+        ..BASE
+    };
+
+    fn parse(args: &Args) -> Result<Append, Reply> {
+        Ok(Append { key: args[1].clone(), tail: args[2].clone() })
+    }
+
+    fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
+        either(self.run(keyspace))
+    }
+}
+
+struct Setrange {
+    key: Bytes,
+    offset: usize,
+    part: Bytes,
+}
+
+impl Setrange {
+    fn run(self, keyspace: &mut Keyspace) -> Result<Reply, Reply> {
+        let old = text_of(keyspace.get(&self.key))?.map(|text| text.bytes.len());
+        if self.part.is_empty() {
+            return Ok(Reply::count(old.unwrap_or(0)));
+        }
+        let end = self.offset.saturating_add(self.part.len());
+        check_length(end)?;
+        if old.is_none() {
+            keyspace.set(&self.key, Value::formed(Bytes::new(), Form::Edited), None);
+        }
+        keyspace.edit(&self.key, |value| {
+            edit_bytes(value, |bytes| {
+                if bytes.len() < end {
+                    bytes.resize(end, 0);
+                }
+                bytes[self.offset..end].copy_from_slice(&self.part);
+            })
+        });
+        Ok(Reply::count(end.max(old.unwrap_or(0))))
+    }
+}
+
+impl WriteCommand for Setrange {
+    const SPEC: Spec = Spec {
+        name: "setrange",
+        arity: 4,
+        syntax: "SETRANGE key offset value",
+        summary: "Overwrites a part of a string value from an offset on, padded with zero bytes; returns its length.",
+        since: "2.2.0",
+        denyoom: true,
+        ..BASE
+    };
+
+    fn parse(args: &Args) -> Result<Setrange, Reply> {
+        let offset =
+            usize::try_from(want_integer(&args[2])?).map_err(|_| Reply::error("ERR offset is out of range"))?;
+        Ok(Setrange { key: args[1].clone(), offset, part: args[3].clone() })
+    }
+
+    fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
+        either(self.run(keyspace))
+    }
+}
+
+/// INCR, DECR, INCRBY and DECRBY.
+struct Add {
+    key: Bytes,
+    by: i64,
+}
+
+impl Add {
+    fn run(&self, keyspace: &mut Keyspace) -> Result<Reply, Reply> {
+        let old = match text_of(keyspace.get(&self.key))? {
+            Some(text) => Some(want_integer(&text.bytes)?),
+            None => None,
+        };
+        let sum = old.unwrap_or(0).checked_add(self.by);
+        let sum = sum.ok_or_else(|| Reply::error("ERR increment or decrement would overflow"))?;
+        let value = Value::text(itoa::Buffer::new().format(sum).as_bytes());
+        match old {
+            Some(_) => keyspace.edit(&self.key, |old| *old = value).unwrap_or_default(),
+            None => keyspace.set(&self.key, value, None),
+        }
+        Ok(Reply::Int(sum))
+    }
+}
+
+struct Incr(Add);
+
+impl WriteCommand for Incr {
+    const SPEC: Spec = Spec {
+        name: "incr",
+        syntax: "INCR key",
+        summary: "Adds one to the integer value of a key; a key that does not exist counts as 0.",
+        denyoom: true,
+        ..BASE
+    };
+
+    fn parse(args: &Args) -> Result<Incr, Reply> {
+        Ok(Incr(Add { key: args[1].clone(), by: 1 }))
+    }
+
+    fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
+        either(self.0.run(keyspace))
+    }
+}
+
+struct Decr(Add);
+
+impl WriteCommand for Decr {
+    const SPEC: Spec = Spec {
+        name: "decr",
+        syntax: "DECR key",
+        summary: "Takes one from the integer value of a key; a key that does not exist counts as 0.",
+        ..Incr::SPEC
+    };
+
+    fn parse(args: &Args) -> Result<Decr, Reply> {
+        Ok(Decr(Add { key: args[1].clone(), by: -1 }))
+    }
+
+    fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
+        either(self.0.run(keyspace))
+    }
+}
+
+struct Incrby(Add);
+
+impl WriteCommand for Incrby {
+    const SPEC: Spec = Spec {
+        name: "incrby",
+        arity: 3,
+        syntax: "INCRBY key increment",
+        summary: "Adds to the integer value of a key; a key that does not exist counts as 0.",
+        ..Incr::SPEC
+    };
+
+    fn parse(args: &Args) -> Result<Incrby, Reply> {
+        Ok(Incrby(Add { key: args[1].clone(), by: want_integer(&args[2])? }))
+    }
+
+    fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
+        either(self.0.run(keyspace))
+    }
+}
+
+struct Decrby(Add);
+
+impl WriteCommand for Decrby {
+    const SPEC: Spec = Spec {
+        name: "decrby",
+        arity: 3,
+        syntax: "DECRBY key decrement",
+        summary: "Takes from the integer value of a key; a key that does not exist counts as 0.",
+        ..Incr::SPEC
+    };
+
+    fn parse(args: &Args) -> Result<Decrby, Reply> {
+        let by = want_integer(&args[2])?.checked_neg();
+        Ok(Decrby(Add { key: args[1].clone(), by: by.ok_or_else(|| Reply::error("ERR decrement would overflow"))? }))
+    }
+
+    fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
+        either(self.0.run(keyspace))
+    }
+}
+
+struct Incrbyfloat {
+    key: Bytes,
+    by: Number,
+}
+
+impl Incrbyfloat {
+    fn number(text: &[u8]) -> Result<Number, Reply> {
+        extended::parse(text).ok_or_else(|| Reply::error("ERR value is not a valid float"))
+    }
+
+    fn run(&self, keyspace: &mut Keyspace) -> Result<Reply, Reply> {
+        let old = text_of(keyspace.get(&self.key))?.map(|text| Incrbyfloat::number(&text.bytes)).transpose()?;
+        let sum = match (old.unwrap_or(Number::Finite(Extended::default())), self.by) {
+            (Number::Finite(old), Number::Finite(by)) => old.add(by),
+            _ => None,
+        };
+        let sum = sum.ok_or_else(|| Reply::error("ERR increment would produce NaN or Infinity"))?;
+        let text = Bytes::from(sum.to_text());
+        let value = Value::formed(text.clone(), Form::Float);
+        match old {
+            Some(_) => keyspace.edit(&self.key, |old| *old = value).unwrap_or_default(),
+            None => keyspace.set(&self.key, value, None),
+        }
+        Ok(Reply::Bulk(text))
+    }
+}
+
+impl WriteCommand for Incrbyfloat {
+    const SPEC: Spec = Spec {
+        name: "incrbyfloat",
+        arity: 3,
+        syntax: "INCRBYFLOAT key increment",
+        summary: "Adds to the floating-point value of a key; a key that does not exist counts as 0.",
+        since: "2.6.0",
+        ..Incr::SPEC
+    };
+
+    fn parse(args: &Args) -> Result<Incrbyfloat, Reply> {
+        Ok(Incrbyfloat { key: args[1].clone(), by: Incrbyfloat::number(&args[2])? })
+    }
+
+    fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
+        either(self.run(keyspace))
+    }
+}
+
+// -- Conditional deletion
+
+/// DELEX and DELIFEQ.
+struct DeleteIf {
+    key: Bytes,
+    condition: Condition,
+}
+
+impl DeleteIf {
+    fn run(&self, keyspace: &mut Keyspace) -> Reply {
+        let Some(old) = keyspace.get(&self.key) else { return Reply::Int(0) };
+        either(self.condition.holds(Some(old)).map(|holds| Reply::int(holds && keyspace.remove(&self.key))))
+    }
+}
+
+struct Delex(DeleteIf);
+
+impl WriteCommand for Delex {
+    const SPEC: Spec = Spec {
+        name: "delex",
+        arity: -2,
+        syntax: "DELEX key [IFEQ value | IFNE value | IFDEQ digest | IFDNE digest]",
+        summary: "Deletes a key if its string value or the value's digest is, or is not, the one given.",
+        complexity: "O(1); O(N) with a digest, N the length of the value",
+        since: "8.4.0",
+        ..BASE
+    };
+
+    fn parse(args: &Args) -> Result<Delex, Reply> {
+        let condition = match &args[2..] {
+            [] => Condition::Always,
+            [name, operand] => Condition::comparison(name, operand).unwrap_or_else(|| {
+                Err(Reply::error("ERR Invalid condition. Use IFEQ, IFNE, IFDEQ, or IFDNE"))
+            })?,
+            _ => return Err(wrong_arity("delex")),
+        };
+        Ok(Delex(DeleteIf { key: args[1].clone(), condition }))
+    }
+
+    fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
+        self.0.run(keyspace)
+    }
+}
+
+struct Delifeq(DeleteIf);
+
+impl WriteCommand for Delifeq {
+    const SPEC: Spec = Spec {
+        name: "delifeq",
+        arity: 3,
+        syntax: "DELIFEQ key value",
+        summary: "Deletes a key if its string value is the one given.",
+        since: "valkey-9.0.0",
+        ..BASE
+    };
+
+    fn parse(args: &Args) -> Result<Delifeq, Reply> {
+        Ok(Delifeq(DeleteIf { key: args[1].clone(), condition: Condition::Equal(args[2].clone()) }))
+    }
+
+    fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
+        self.0.run(keyspace)
+    }
+}
+
+/// The family.
+pub static STRING: &[Command] = &[
+    write::<Append>(),
+    write::<Decr>(),
+    write::<Decrby>(),
+    write::<Delex>(),
+    write::<Delifeq>(),
+    read::<Digest>(),
+    read::<Get>(),
+    write::<Getdel>(),
+    write::<Getex>(),
+    read::<Getrange>(),
+    write::<Getset>(),
+    write::<Incr>(),
+    write::<Incrby>(),
+    write::<Incrbyfloat>(),
+    read::<Mget>(),
+    write::<Mset>(),
+    write::<Msetex>(),
+    write::<Msetnx>(),
+    write::<Psetex>(),
+    write::<Set>(),
+    write::<Setex>(),
+    write::<Setnx>(),
+    write::<Setrange>(),
+    read::<Strlen>(),
+    read::<Substr>(),
+];

@@ -1,27 +1,14 @@
-//! What the families share in reading arguments: numbers as Redis reads them, and the errors Redis answers.
+//! What the families share in reading arguments, and the errors of Redis that more than one of them answers.
 
-use crate::resp::Reply;
+use crate::resp::{Reply, integer};
 use bytes::Bytes;
 
-/// Redis' `string2ll`: an optional minus and digits, no superfluous zero, within 64 bits.
-pub(super) fn integer(text: &[u8]) -> Option<i64> {
-    let digits = text.strip_prefix(b"-").unwrap_or(text);
-    let canonical = match digits {
-        [b'0'] => text.len() == 1,
-        [b'1'..=b'9', rest @ ..] => rest.len() < 19 && rest.iter().all(u8::is_ascii_digit),
-        _ => false,
-    };
-    if !canonical {
-        return None;
-    }
-    std::str::from_utf8(text).ok()?.parse().ok()
-}
-
-/// The same, or Redis' error.
+/// An integer as Redis reads it, or Redis' error.
 pub(super) fn want_integer(text: &[u8]) -> Result<i64, Reply> {
     integer(text).ok_or_else(not_an_integer)
 }
 
+/// Whether a word is this option, whatever its case.
 pub(super) fn is(word: &[u8], name: &str) -> bool {
     word.eq_ignore_ascii_case(name.as_bytes())
 }
@@ -42,7 +29,7 @@ pub(super) fn invalid_expire(command: &str) -> Reply {
     Reply::error(format!("ERR invalid expire time in '{command}' command"))
 }
 
-/// HELP of a container: each line a status, as Redis writes them.
+/// The answer of a container's HELP: each line a status, as Redis writes them.
 pub(super) fn help(lines: &[&'static str]) -> Reply {
     Reply::Array(lines.iter().map(|line| Reply::Status(Bytes::from_static(line.as_bytes()))).collect())
 }

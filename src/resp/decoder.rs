@@ -220,7 +220,7 @@ impl Decoder {
 }
 
 /// Redis' `string2ll`: an optional minus and digits, no superfluous zero, within 64 bits.
-pub(super) fn integer(text: &[u8]) -> Option<i64> {
+pub fn integer(text: &[u8]) -> Option<i64> {
     let digits = text.strip_prefix(b"-").unwrap_or(text);
     let canonical = match digits {
         [b'0'] => text.len() == 1,

@@ -10,7 +10,7 @@ mod inline;
 mod reply;
 
 pub use client::ReplyDecoder;
-pub use decoder::{Decoder, Limits, ProtocolError};
+pub use decoder::{Decoder, Limits, ProtocolError, integer};
 pub use inline::split_words;
 pub use reply::Reply;
 
