@@ -112,10 +112,12 @@ impl Session {
     }
 }
 
-#[cfg(test)]
-pub(crate) fn test_session() -> Session {
-    let addr = SocketAddr::from(([127, 0, 0, 1], 1));
-    Session::new(7, Face::Proxy, addr, addr, Some("default".to_owned()))
+impl Default for Session {
+    /// A session without a connection: number 0, the proxy face, the default user.
+    fn default() -> Session {
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        Session::new(0, Face::Proxy, nowhere, nowhere, Some("default".to_owned()))
+    }
 }
 
 #[cfg(test)]
@@ -125,7 +127,7 @@ mod tests {
 
     #[test]
     fn skip_mutes_exactly_one_command() {
-        let mut s = test_session();
+        let mut s = Session::default();
         s.reply = ReplyMode::SkipNext;
         assert!(s.mutes());
         assert!(!s.mutes());
@@ -133,7 +135,7 @@ mod tests {
 
     #[test]
     fn connection_level_wins_over_readonly_which_wins_over_configuration() {
-        let mut s = test_session();
+        let mut s = Session::default();
         assert_eq!(s.read_level(Level::Lease), Level::Lease);
         s.readonly = true;
         assert_eq!(s.read_level(Level::Lease), Level::Eventual);
@@ -143,11 +145,11 @@ mod tests {
 
     #[test]
     fn reset_keeps_identity_and_drops_everything_chosen() {
-        let mut s = test_session();
+        let mut s = Session::default();
         s.name = "x".to_owned();
         s.readonly = true;
         s.protocol = Protocol::Resp3;
         s.reset(None);
-        assert_eq!((s.id, s.name.as_str(), s.readonly, s.protocol, s.user), (7, "", false, Protocol::Resp2, None));
+        assert_eq!((s.id, s.name.as_str(), s.readonly, s.protocol, s.user), (0, "", false, Protocol::Resp2, None));
     }
 }

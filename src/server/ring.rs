@@ -27,7 +27,8 @@ pub(super) struct Ticket {
 #[derive(Debug, Clone)]
 pub(super) struct Asked {
     pub at: Instant,
-    pub ordinal: Ordinal,
+    /// None if no command was found.
+    pub ordinal: Option<Ordinal>,
     /// For the slow log.
     pub first_arg: Option<Bytes>,
     /// The protocol at the time of the request: a HELLO behind it changes nothing for it.
