@@ -368,3 +368,6 @@ pub fn read_with(args: &Args, view: &View<'_>) -> Reply {
         Err(reply) => reply,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -440,6 +440,8 @@ impl WriteCommand for Getdel {
     }
 }
 
+/// A wrong number is refused whether or not there is such a key: before the log nobody knows. (Redis 7 answers nil
+/// without a key.)
 struct Getex {
     key: Bytes,
     expiry: Expiry,

@@ -4,6 +4,9 @@
 //! thousand pieces is looked at once; and what it gives does not depend on where the pieces were cut. Memory grows
 //! with the bytes received, never with what a header announces. After an error the connection is of no further use.
 //!
+//! Arguments are not copied: they share the read buffer and keep it alive, which is cheap while a request is on its
+//! way. Whoever keeps an argument longer (the state, a slow log) makes a copy of its own.
+//!
 //! ```text
 //! *2\r\n $3\r\n GET\r\n $1\r\n k\r\n          GET k\r\n
 //! ^Start ^Length ^Body  ^Length ^Body         ^Start (an inline command)
@@ -11,7 +14,7 @@
 
 use super::Args;
 use super::inline::split_words;
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 
 /// Bounds on what one client may send.
 #[derive(Debug, Clone, Copy)]
@@ -116,7 +119,7 @@ impl Decoder {
                     if buf.len() < length + 2 {
                         return Ok(None);
                     }
-                    let argument = take(buf, length);
+                    let argument = buf.split_to(length).freeze();
                     buf.advance(2);
                     self.args.push(argument);
                     self.missing -= 1;
@@ -231,20 +234,6 @@ pub fn integer(text: &[u8]) -> Option<i64> {
         return None;
     }
     std::str::from_utf8(text).ok()?.parse().ok()
-}
-
-/// Large arguments leave the buffer without being copied. Small ones are copied, so that a stored or queued
-/// argument of a few bytes does not keep a whole read buffer alive.
-const COPY_BELOW: usize = 4 << 10;
-
-fn take(buf: &mut BytesMut, length: usize) -> Bytes {
-    if length < COPY_BELOW {
-        let argument = Bytes::copy_from_slice(&buf[..length]);
-        buf.advance(length);
-        argument
-    } else {
-        buf.split_to(length).freeze()
-    }
 }
 
 #[cfg(test)]

@@ -111,10 +111,14 @@ impl Keyspace {
         self.before_change(slot);
         self.version += 1;
         self.account.add(key, &value, deadline);
-        let entry = Entry { key: key.into(), value, deadline, version: self.version, written_ms: self.clock };
         let table = self.slots[usize::from(slot.0)].get_or_insert_default();
-        if let Some(old) = table.insert(self.seed, hash, entry) {
-            self.account.subtract(&old.key, &old.value, old.deadline);
+        if let Some(entry) = table.get_mut(hash, key) {
+            self.account.subtract(key, &entry.value, entry.deadline);
+            (entry.value, entry.deadline) = (value, deadline);
+            (entry.version, entry.written_ms) = (self.version, self.clock);
+        } else {
+            let entry = Entry { key: key.into(), value, deadline, version: self.version, written_ms: self.clock };
+            table.insert(self.seed, hash, entry);
         }
         self.hints.get_mut().note(slot, deadline);
     }

@@ -23,6 +23,9 @@ mod table;
 mod value;
 mod view;
 
+#[cfg(test)]
+mod tests;
+
 pub use account::{ENTRY_COST, cost};
 pub use codec::{CutHead, RestoreError, SlotImage};
 pub use keyspace::Keyspace;

@@ -44,41 +44,40 @@ fn parse(path: &Path) -> Transcript {
     let text = std::fs::read_to_string(path).expect("a transcript is readable");
     let mut transcript = Transcript { path: path.into(), redis: Some((6, 0)), steps: Vec::new() };
     for (at, line) in text.lines().enumerate() {
-        let number = at + 1;
-        let whole = || panic!("{}:{number}: cannot read {line:?}", path.display());
-        let command = |words: &str, any_order| Step {
-            line: number,
-            action: Action::Command {
-                args: split_words(words.as_bytes()).filter(|args| !args.is_empty()).unwrap_or_else(whole),
-                any_order,
-            },
-            expected: Vec::new(),
-        };
-        if let Some(head) = line.strip_prefix("#!") {
-            let words: Vec<&str> = head.split_whitespace().collect();
-            transcript.redis = match words[..] {
-                ["no", "redis"] => None,
-                ["redis", version] => {
-                    let (major, minor) = version.split_once('.').unwrap_or_else(whole);
-                    Some((major.parse().unwrap_or_else(|_| whole()), minor.parse().unwrap_or_else(|_| whole())))
-                }
-                _ => whole(),
-            };
-        } else if line.trim().is_empty() || line.starts_with('#') {
-            continue;
-        } else if let Some(words) = line.strip_prefix(">~ ") {
-            transcript.steps.push(command(words, true));
-        } else if let Some(words) = line.strip_prefix("> ") {
-            transcript.steps.push(command(words, false));
-        } else if let Some(ms) = line.strip_prefix("@pass ") {
-            let action = Action::Pass(ms.trim().parse().unwrap_or_else(|_| whole()));
-            transcript.steps.push(Step { line: number, action, expected: Vec::new() });
-        } else {
-            let step = transcript.steps.last_mut().unwrap_or_else(|| panic!("{line:?} answers nothing"));
-            step.expected.push(line.to_string());
-        }
+        take_line(&mut transcript, at + 1, line)
+            .unwrap_or_else(|| panic!("{}:{}: cannot read {line:?}", path.display(), at + 1));
     }
     transcript
+}
+
+fn take_line(transcript: &mut Transcript, line: usize, text: &str) -> Option<()> {
+    let command = |words: &str, any_order| {
+        let args = split_words(words.as_bytes()).filter(|args| !args.is_empty())?;
+        Some(Step { line, action: Action::Command { args, any_order }, expected: Vec::new() })
+    };
+    if let Some(head) = text.strip_prefix("#!") {
+        let words: Vec<&str> = head.split_whitespace().collect();
+        transcript.redis = match words[..] {
+            ["no", "redis"] => None,
+            ["redis", version] => {
+                let (major, minor) = version.split_once('.')?;
+                Some((major.parse().ok()?, minor.parse().ok()?))
+            }
+            _ => return None,
+        };
+    } else if text.trim().is_empty() || text.starts_with('#') {
+        // For the reader.
+    } else if let Some(words) = text.strip_prefix(">~ ") {
+        transcript.steps.push(command(words, true)?);
+    } else if let Some(words) = text.strip_prefix("> ") {
+        transcript.steps.push(command(words, false)?);
+    } else if let Some(ms) = text.strip_prefix("@pass ") {
+        let action = Action::Pass(ms.trim().parse().ok()?);
+        transcript.steps.push(Step { line, action, expected: Vec::new() });
+    } else {
+        transcript.steps.last_mut()?.expected.push(text.to_string());
+    }
+    Some(())
 }
 
 impl Transcript {
