@@ -116,3 +116,16 @@ pub async fn timeout_at<F: Future>(at: Instant, f: F) -> Result<F::Output, Elaps
 pub fn spawn_thread(name: &str, f: impl FnOnce() + Send + 'static) -> std::thread::JoinHandle<()> {
     std::thread::Builder::new().name(name.to_owned()).spawn(f).expect("the system has room for one more thread")
 }
+
+/// Bytes that are free for this process on the file system of `path`.
+pub fn free_disk_bytes(path: &std::path::Path) -> std::io::Result<u64> {
+    use std::os::unix::ffi::OsStrExt;
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: all-zero bytes are a valid statvfs, which is plain integers.
+    let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: `path` ends with a NUL and `stat` is valid for the call to fill.
+    match unsafe { libc::statvfs(path.as_ptr(), &mut stat) } {
+        0 => Ok(stat.f_bavail * stat.f_frsize),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}

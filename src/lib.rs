@@ -22,6 +22,7 @@ pub mod commands;
 pub mod config;
 pub mod ctl;
 pub mod demo;
+pub mod disk;
 pub mod env;
 pub mod node;
 pub mod proto;

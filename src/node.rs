@@ -1,6 +1,307 @@
-//! Stand-in for the wiring.
+//! The wiring of a node: the one file that knows everything. Start, and orderly stop.
+//!
+//! Threads: one worker a core, each with a runtime of its own, for connections and groups; the main thread, for what is
+//! rare (accepting, HTTP, gRPC, the cluster's table); the log writer; and short-lived ones for what takes long
+//! (loading, snapshots).
 
-/// Stand-in.
-pub fn run(config: crate::config::Config) -> anyhow::Result<()> {
-    anyhow::bail!("{} has nothing to run yet", config.node.id)
+use crate::cluster::{Cluster, Layout, Members};
+use crate::config::{Config, Endpoint, Sync};
+use crate::disk::{Disk, Verdict};
+use crate::env;
+use crate::raft::{self, Host, HostOptions, Timers, peers::Identity};
+use crate::resp::Limits;
+use crate::routing::NodeInfo;
+use crate::server::{self, Server, Settings, Start, grpc, http, metrics, overview::Overview};
+use crate::telemetry;
+use crate::types::NodeId;
+use anyhow::{Context, anyhow};
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Handle};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{oneshot, watch};
+
+/// How often disk and memory are looked at.
+const WATCH: Duration = Duration::from_millis(200);
+
+/// Runs a node until SIGTERM or SIGINT. Blocks.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    let workers = Workers::start(config.workers());
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(serve(&config, workers.handles.clone()));
+    // Whatever still runs on it (a door that did not drain in time) ends with it.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    workers.stop();
+    result
+}
+
+/// The worker threads.
+struct Workers {
+    handles: Vec<Handle>,
+    stops: Vec<oneshot::Sender<()>>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Workers {
+    fn start(count: usize) -> Workers {
+        let mut workers = Workers { handles: Vec::new(), stops: Vec::new(), threads: Vec::new() };
+        for i in 0..count.max(1) {
+            let (handle_tx, handle_rx) = std::sync::mpsc::channel();
+            let (stop_tx, stop_rx) = oneshot::channel::<()>();
+            let thread = env::spawn_thread(&format!("worker-{i}"), move || {
+                let runtime = Builder::new_current_thread().enable_all().build().expect("the system has room for a runtime");
+                let _ = handle_tx.send(runtime.handle().clone());
+                let _ = runtime.block_on(stop_rx);
+            });
+            workers.handles.push(handle_rx.recv().expect("the worker sends its handle first of all"));
+            workers.stops.push(stop_tx);
+            workers.threads.push(thread);
+        }
+        workers
+    }
+
+    fn stop(self) {
+        drop(self.stops);
+        for thread in self.threads {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The members of a fresh cluster and this node among them.
+fn layout(config: &Config) -> anyhow::Result<(NodeId, Layout, BTreeMap<NodeId, String>)> {
+    let seeds = &config.cluster.seeds;
+    let nodes: Vec<NodeId> = (1..=config.initial_nodes()).map(NodeId).collect();
+    let me = match seeds.is_empty() {
+        true => 0,
+        false => config.seed_index().with_context(|| {
+            format!(
+                "cluster.seeds: {} is not among them; this version forms a cluster of its seeds, so every node must be one",
+                config.advertised()
+            )
+        })?,
+    };
+    let addresses = seeds.iter().enumerate().map(|(i, seed)| (NodeId(i as u64 + 1), seed.to_string())).collect();
+    let layout = Layout {
+        nodes: nodes.clone(),
+        groups: config.groups() as u32,
+        replication_factor: config.replication_factor() as usize,
+    };
+    Ok((nodes[me], layout, addresses))
+}
+
+fn info(config: &Config, me: NodeId) -> NodeInfo {
+    let advertised = config.advertised();
+    NodeInfo {
+        id: me,
+        name: config.node.id.0.clone(),
+        host: advertised.host,
+        peer_port: advertised.port,
+        resp_port: config.server.resp_addr.port(),
+        cluster_port: config.server.cluster_addr.port(),
+        http_port: config.server.http_addr.port(),
+        grpc_port: config.server.grpc_addr.port(),
+    }
+}
+
+fn host_options(config: &Config, me: NodeId) -> HostOptions {
+    let sync = match config.storage.sync {
+        Sync::Always => raft::Sync::Always,
+        Sync::EverySecond => raft::Sync::EverySecond,
+        Sync::No => raft::Sync::No,
+    };
+    HostOptions {
+        me,
+        data_dir: config.node.data_dir.clone(),
+        storage: raft::storage::Options_ {
+            sync,
+            gather: config.storage.wal_sync_interval,
+            memtable_bytes: config.storage.memtable_size.bytes() as usize,
+            compaction_threads: config.storage.compaction_threads as i32,
+        },
+        timers: Timers {
+            heartbeat: config.raft.heartbeat_interval(),
+            election_min: config.raft.election_timeout_min(),
+            election_max: config.raft.election_timeout_max(),
+            drift_ppm: config.raft.lease_drift_ppm as u32,
+        },
+        log_lag: config.persistence.log_lag_entries,
+        snapshot_log_bytes: config.persistence.snapshot_log_bytes.bytes(),
+        eventual_without_leader: config.cluster.eventual_without_leader_after_restart,
+    }
+}
+
+fn settings(config: &Config) -> anyhow::Result<Settings> {
+    let limits = &config.limits;
+    let address = |listen: &crate::config::Listen| listen.endpoint().map(resolve).transpose();
+    Ok(Settings {
+        proxy: address(&config.server.resp_addr).context("server.resp_addr")?,
+        cluster: address(&config.server.cluster_addr).context("server.cluster_addr")?,
+        level: config.cluster.consistency_level,
+        request_timeout: limits.request_timeout,
+        idle_timeout: limits.idle_timeout,
+        drain_timeout: config.server.drain_timeout,
+        max_clients: limits.max_clients as usize,
+        limits: Limits {
+            max_bulk: limits.max_bulk.bytes() as usize,
+            max_args: limits.max_args as usize,
+            max_inline: limits.max_inline.bytes() as usize,
+            max_buffered: limits.query_buffer.bytes() as usize,
+        },
+        output_max: limits.output_buffer.bytes() as usize,
+        password: config.security.requirepass.reveal().map(str::to_owned),
+        sync: format!("{:?}", config.storage.sync).to_lowercase(),
+        max_memory: config.max_memory_bytes(),
+        ..Settings::default()
+    })
+}
+
+fn resolve(endpoint: &Endpoint) -> anyhow::Result<SocketAddr> {
+    let mut found = (endpoint.host.as_str(), endpoint.port).to_socket_addrs()?;
+    found.next().ok_or_else(|| anyhow!("{endpoint} has no address"))
+}
+
+async fn listen(setting: &str, endpoint: &Endpoint) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(resolve(endpoint).with_context(|| setting.to_owned())?).await;
+    listener.with_context(|| format!("{setting}: cannot listen on {endpoint}"))
+}
+
+async fn serve(config: &Config, workers: Vec<Handle>) -> anyhow::Result<()> {
+    let mut stop_asked = stop_signals()?;
+    let (me, layout, addresses) = layout(config)?;
+    let dir = config.node.data_dir.as_path();
+    let members = Arc::new(Members::open(dir, me, &config.node.id.0, addresses)?);
+    let identity: Arc<dyn Identity> = members.clone();
+    let host = Host::open(host_options(config, me), identity.clone(), workers.clone())?;
+    let peers = listen("node.bind_addr", &config.node.bind_addr).await?;
+    tokio::spawn(host.clone().listen(peers, identity));
+
+    let cluster = Cluster::new(members, host.clone(), info(config, me), layout);
+    let following = tokio::spawn(cluster.clone().run());
+    let (stop, stopped) = watch::channel(false);
+    let overview = Overview::new(cluster.clone());
+    open_side_doors(config, &overview, &stopped).await?;
+
+    // The Redis doors open when this node knows its table: before that there is nothing that it could say.
+    tokio::select! {
+        biased;
+        () = cluster.ready() => (),
+        ended = following => return Err(why_ended(ended)),
+        () = stop_asked.asked() => return Ok(host.stop().await),
+    }
+    let start = Start { cluster: cluster.clone(), settings: settings(config)?, workers, stop: stopped };
+    let server = server::start(start).await?;
+    overview.add_source(Box::new({
+        let shared = server.shared();
+        let host = host.clone();
+        move || metrics::of_server(&shared.all_time(), &host)
+    }));
+    tracing::info!(node = %me, cluster = %cluster.id(), "node-started");
+
+    tokio::select! {
+        biased;
+        () = stop_asked.asked() => (),
+        () = watch_resources(config, dir, &host, &server) => (),
+    }
+    tracing::info!(node = %me, "node-stopping");
+    host.step_aside().await;
+    let _ = stop.send(true);
+    let _ = env::timeout(config.server.drain_timeout, server.drained()).await;
+    host.stop().await;
+    tracing::info!(node = %me, "node-stopped");
+    Ok(())
+}
+
+fn why_ended(ended: Result<Result<(), raft::StorageError>, tokio::task::JoinError>) -> anyhow::Error {
+    match ended {
+        Ok(Ok(())) => anyhow!("the meta group has stopped"),
+        Ok(Err(e)) => anyhow::Error::from(e).context("this node's data cannot be used; it is not repaired by guessing"),
+        Err(e) => anyhow::Error::from(e),
+    }
+}
+
+/// HTTP and gRPC are open from the start, so that health can be asked for.
+async fn open_side_doors(config: &Config, overview: &Arc<Overview>, stopped: &watch::Receiver<bool>) -> anyhow::Result<()> {
+    let until = |mut stopped: watch::Receiver<bool>| async move {
+        let _ = stopped.wait_for(|stop| *stop).await;
+    };
+    if let Some(endpoint) = config.server.http_addr.endpoint() {
+        let listener = listen("server.http_addr", endpoint).await?;
+        let options = http::Options {
+            request_timeout: config.limits.request_timeout,
+            default_level: config.cluster.consistency_level,
+            ..http::Options::default()
+        };
+        let serving = http::serve(listener, overview.clone(), options, until(stopped.clone()));
+        tokio::spawn(async move {
+            if let Err(e) = serving.await {
+                tracing::error!(error = %e, "http-ended");
+            }
+        });
+    }
+    if let Some(endpoint) = config.server.grpc_addr.endpoint() {
+        let listener = listen("server.grpc_addr", endpoint).await?;
+        let set_level: grpc::SetLogLevel = Arc::new(|level: &str| {
+            telemetry::set_level(level).map(|()| level.to_owned()).map_err(|e| e.to_string())
+        });
+        let serving = grpc::serve(listener, overview.clone(), grpc::Options::new(set_level), until(stopped.clone()));
+        tokio::spawn(async move {
+            if let Err(e) = serving.await {
+                tracing::error!(error = %e, "grpc-ended");
+            }
+        });
+    }
+    Ok(())
+}
+
+/// Keeps an eye on disk and memory. Never ends.
+async fn watch_resources(config: &Config, dir: &Path, host: &Host, server: &Server) {
+    let storage = &config.storage;
+    let disk = Disk::new(
+        dir,
+        storage.disk_low_watermark.bytes(),
+        storage.disk_resume_watermark.bytes(),
+        storage.ballast_size.bytes(),
+    );
+    let max_memory = config.max_memory_bytes();
+    loop {
+        match disk.check() {
+            Ok(Verdict::Keep) => (),
+            Ok(verdict) => {
+                let low = verdict == Verdict::Refuse;
+                if low != host.disk_low() {
+                    tracing::error!(low, "disk-watermark: writes are refused while the disk is nearly full");
+                }
+                host.set_disk_low(low);
+            }
+            Err(e) => tracing::warn!(error = %e, "disk-not-checked"),
+        }
+        let used: u64 = host.groups().iter().map(|g| g.peek(|keyspace| keyspace.used_bytes())).sum();
+        server.set_memory_full(max_memory > 0 && used >= max_memory);
+        env::sleep(WATCH).await;
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct StopSignals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+fn stop_signals() -> anyhow::Result<StopSignals> {
+    Ok(StopSignals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+}
+
+impl StopSignals {
+    async fn asked(&mut self) {
+        tokio::select! {
+            biased;
+            _ = self.terminate.recv() => (),
+            _ = self.interrupt.recv() => (),
+        }
+    }
 }

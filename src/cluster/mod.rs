@@ -227,7 +227,8 @@ impl Cluster {
 
 fn read_documents(view: &View<'_>) -> Result<RoutingTable, String> {
     let mut table = RoutingTable::unformed();
-    if let Some(json) = view.string(TABLE.as_bytes()) {
+    let text = |key: &str| view.get(key.as_bytes()).and_then(|e| e.value().as_text()).map(|t| t.bytes.clone());
+    if let Some(json) = text(TABLE) {
         let document: TableDocument = serde_json::from_slice(&json).map_err(|e| format!("table: {e}"))?;
         if document.version > 1 {
             return Err(format!("the table has version {}, this program knows 1", document.version));
@@ -242,7 +243,7 @@ fn read_documents(view: &View<'_>) -> Result<RoutingTable, String> {
         assert_eq!(table.slots.len(), SLOTS, "every slot has its place");
     }
     for id in 1..=view.len() {
-        if let Some(json) = view.string(format!("node/{id}").as_bytes()) {
+        if let Some(json) = text(&format!("node/{id}")) {
             let info: NodeInfo = serde_json::from_slice(&json).map_err(|e| format!("node/{id}: {e}"))?;
             table.nodes.insert(info.id, info);
         }

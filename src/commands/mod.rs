@@ -8,8 +8,11 @@ mod extended;
 mod glob;
 mod syntax;
 
+pub mod cluster;
+pub mod connection;
 pub mod generic;
 pub mod node;
+pub mod server;
 pub mod session;
 pub mod string;
 
@@ -110,7 +113,10 @@ pub enum Run {
 
 /// Every family's table, one a line.
 static FAMILIES: &[&[Command]] = &[
+    cluster::CLUSTER,
+    connection::CONNECTION,
     generic::GENERIC,
+    server::SERVER,
     string::STRING,
 ];
 

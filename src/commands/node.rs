@@ -1,4 +1,227 @@
-//! What node commands may ask of the node they run on.
+//! What commands may ask of the node that runs them: the trait [`Node`] and the plain data it answers with.
+//!
+//! Every call returns at once: nothing here waits, replicates or talks to another node. What changes the cluster
+//! does not belong here. Implemented by `server::node_view`, and by a fixed node in the tests of the families.
+
+use crate::commands::session::{Face, Session};
+use crate::types::{GroupId, Level, NodeId, Slot};
+use bytes::Bytes;
+use std::net::SocketAddr;
 
 /// The node as its commands see it.
-pub trait Node {}
+pub trait Node: Send + Sync {
+    /// Microseconds of Unix time (TIME).
+    fn unix_us(&self) -> u64;
+    /// Everything INFO, ROLE and WAIT say.
+    fn facts(&self) -> Facts;
+    /// Who serves which slots, with the ports of `face`.
+    fn topology(&self, face: Face) -> Topology;
+    /// Live keys of `slot` on this node's replica; 0 if it has none.
+    fn slot_len(&self, slot: Slot) -> u64;
+    /// At most `max` live keys of `slot` on this node's replica.
+    fn slot_keys(&self, slot: Slot, max: usize) -> Vec<Bytes>;
+
+    /// Name and value of every parameter that CONFIG GET knows, in order of names.
+    fn config(&self) -> Vec<(String, String)>;
+    /// Checks all pairs, then applies all of them or none. The error is the text after `CONFIG SET failed`.
+    fn config_set(&self, pairs: &[(String, String)]) -> Result<(), ConfigError>;
+    /// CONFIG RESETSTAT.
+    fn reset_stats(&self);
+    /// Calls and microseconds of every command called since start or RESETSTAT, in order of names.
+    fn command_stats(&self) -> Vec<CommandStat>;
+    /// Error replies by their code, in order of codes.
+    fn error_stats(&self) -> Vec<(String, u64)>;
+
+    /// The connections of this node, in order of ids.
+    fn clients(&self) -> Vec<ClientRow>;
+    /// Closes the connection `id`; false if there is none.
+    fn kill(&self, id: u64) -> bool;
+
+    /// The newest slow commands first.
+    fn slow_log(&self, max: usize) -> Vec<SlowEntry>;
+    fn slow_log_len(&self) -> usize;
+    fn slow_log_reset(&self);
+
+    /// The user that needs no password, if there is one: who a fresh connection is.
+    fn open_user(&self) -> Option<String>;
+    /// Whether the default user has a password at all.
+    fn has_password(&self) -> bool;
+    /// The user's name as it is known if the password is right.
+    fn authenticate(&self, user: &str, password: &[u8]) -> Option<String>;
+}
+
+/// Why CONFIG SET did nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConfigError {
+    Unknown(String),
+    /// Known, but only read at start.
+    Immutable(String),
+    /// Name and what a value must be.
+    Invalid(String, String),
+}
+
+/// What a node knows of itself and of its replicas.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    pub hypercache_version: &'static str,
+    pub cluster_id: String,
+    pub node: NodeId,
+    pub node_name: String,
+    /// 40 hexadecimal digits, new at each start.
+    pub run_id: String,
+    pub pid: u32,
+    pub proxy_port: u16,
+    pub cluster_port: u16,
+    pub uptime_s: u64,
+    pub config_file: String,
+    pub workers: usize,
+    pub loading: bool,
+    pub level: Level,
+    /// `always`, `everysec` or `no`.
+    pub sync: String,
+    pub clients: ClientFacts,
+    pub memory: MemoryFacts,
+    pub traffic: TrafficFacts,
+    pub groups: Vec<GroupFacts>,
+    /// Nodes of the cluster, this one included, in order of ids.
+    pub nodes: Vec<(NodeId, String, u16, bool)>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct ClientFacts {
+    pub connected: u64,
+    pub max: u64,
+    pub accepted: u64,
+    pub rejected: u64,
+    /// Bytes waiting in buffers of the fullest connection: input, output.
+    pub fullest: (u64, u64),
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct MemoryFacts {
+    /// By the deterministic account of the state.
+    pub used: u64,
+    pub rss: u64,
+    pub peak: u64,
+    pub machine: u64,
+    pub max: u64,
+    pub policy: String,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct TrafficFacts {
+    pub commands: u64,
+    pub commands_per_s: u64,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    pub errors: u64,
+    pub moved: u64,
+    pub hits: u64,
+    pub misses: u64,
+    /// Reads answered here: by level, as leader and as follower of the key's group.
+    pub reads: Vec<(&'static str, u64, u64)>,
+    pub writes: u64,
+    pub cpu_user_us: u64,
+    pub cpu_sys_us: u64,
+}
+
+/// One group of which this node has a replica.
+#[derive(Debug, Clone, Default)]
+pub struct GroupFacts {
+    pub id: GroupId,
+    pub leader: Option<NodeId>,
+    pub term: u64,
+    pub voters: Vec<NodeId>,
+    pub learners: Vec<NodeId>,
+    pub last_log: u64,
+    pub committed: u64,
+    pub applied: u64,
+    pub snapshot: u64,
+    pub purged: u64,
+    pub keys: u64,
+    pub expires: u64,
+    pub used_bytes: u64,
+    pub clock_ms: u64,
+}
+
+/// The routing table with liveness and leaders, ready for CLUSTER's replies.
+#[derive(Debug, Clone, Default)]
+pub struct Topology {
+    pub epoch: u64,
+    pub me: NodeId,
+    /// In order of ids.
+    pub members: Vec<Member>,
+    /// One a data group, in order of their first slot.
+    pub shards: Vec<Shard>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Member {
+    pub id: NodeId,
+    /// 40 hexadecimal digits, the same for ever.
+    pub hex: String,
+    pub name: String,
+    pub host: String,
+    pub port: u16,
+    /// The peer port.
+    pub bus_port: u16,
+    pub alive: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Shard {
+    pub group: GroupId,
+    /// 40 hexadecimal digits, the same for ever.
+    pub hex: String,
+    /// First and last slot of each run.
+    pub ranges: Vec<(u16, u16)>,
+    pub leader: Option<NodeId>,
+    /// All replicas, the leader included.
+    pub replicas: Vec<NodeId>,
+    pub term: u64,
+    pub applied: u64,
+}
+
+impl Topology {
+    pub fn member(&self, id: NodeId) -> Option<&Member> {
+        self.members.iter().find(|m| m.id == id)
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct CommandStat {
+    pub name: String,
+    pub calls: u64,
+    pub usec: u64,
+    pub rejected: u64,
+    pub failed: u64,
+}
+
+/// One connection as CLIENT LIST shows it.
+#[derive(Debug, Clone)]
+pub struct ClientRow {
+    pub session: Session,
+    pub age_s: u64,
+    pub idle_s: u64,
+    pub commands: u64,
+    pub last_command: String,
+    pub input_bytes: u64,
+    pub output_bytes: u64,
+}
+
+impl ClientRow {
+    pub fn addr(&self) -> SocketAddr {
+        self.session.peer
+    }
+}
+
+/// One line of SLOWLOG.
+#[derive(Debug, Clone)]
+pub struct SlowEntry {
+    pub id: u64,
+    pub unix_s: u64,
+    pub usec: u64,
+    pub args: Vec<Bytes>,
+    pub peer: String,
+    pub client_name: String,
+}

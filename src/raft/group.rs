@@ -699,9 +699,12 @@ impl Group {
         self.lease_off_term.fetch_max(term, Ordering::AcqRel);
         core.raft.trigger().transfer_leader(to).await.map_err(|e| AdminError::Failed(e.to_string()))?;
         let mut leadership = self.leadership.subscribe();
-        let moved = leadership.wait_for(|l| l.is_some_and(|l| l.term > term));
+        let moved = async move {
+            let l = leadership.wait_for(|l| l.is_some_and(|l| l.term > term)).await;
+            l.ok().and_then(|l| *l)
+        };
         match env::timeout(TRANSFER, moved).await {
-            Ok(Ok(l)) if l.is_some_and(|l| l.leader == to) => Ok(()),
+            Ok(l) if l.is_some_and(|l| l.leader == to) => Ok(()),
             Ok(_) => Err(AdminError::Failed("another node was elected".to_owned())),
             Err(_) => {
                 // openraft never takes a failed transfer back by itself: a fresh election does.

@@ -96,6 +96,11 @@ impl Host {
         self.groups.load().values().cloned().collect()
     }
 
+    /// How many workers groups are pinned to.
+    pub fn workers(&self) -> u16 {
+        self.workers.len() as u16
+    }
+
     /// The links to other nodes.
     pub fn peers(&self) -> &Arc<Peers> {
         &self.around.peers

@@ -25,7 +25,7 @@ pub use host::{Host, HostOptions};
 pub use proposer::{Outcome, Refusal};
 pub use reads::{NeedsTick, Permit};
 pub use runtime::Runtime;
-pub use storage::{Storage, Sync};
+pub use storage::{Storage, StorageError, Sync};
 
 use crate::resp::Reply;
 use crate::types::NodeId;

@@ -237,8 +237,8 @@ pub struct Peers {
     links: Mutex<HashMap<(NodeId, Lane), Arc<Link>>>,
     seen: Mutex<HashMap<NodeId, (env::Instant, Arc<AtomicI64>)>>,
     closed: AtomicBool,
-    pub(super) bytes_sent: AtomicU64,
-    pub(super) writes: AtomicU64,
+    bytes_sent: AtomicU64,
+    writes: AtomicU64,
 }
 
 impl Peers {
@@ -290,6 +290,16 @@ impl Peers {
     /// How far a peer's wall clock is ahead of this node's, in milliseconds, as last heard.
     pub fn wall_offset_ms(&self, peer: NodeId) -> Option<i64> {
         self.seen.lock().get(&peer).map(|(_, offset)| offset.load(Ordering::Relaxed))
+    }
+
+    /// Bytes sent to other nodes since the start.
+    pub fn bytes_sent(&self) -> u64 {
+        self.bytes_sent.load(Ordering::Relaxed)
+    }
+
+    /// Write calls that took: many frames share one.
+    pub fn write_calls(&self) -> u64 {
+        self.writes.load(Ordering::Relaxed)
     }
 
     /// Lets no link be made again.

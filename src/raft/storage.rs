@@ -118,7 +118,6 @@ pub struct Storage {
     tx: mpsc::Sender<Write>,
     dir: PathBuf,
     pub(super) syncs: Arc<AtomicU64>,
-    pub(super) sync_policy: Sync,
 }
 
 impl Storage {
@@ -153,7 +152,7 @@ impl Storage {
         let syncs = Arc::new(AtomicU64::new(0));
         let writer = Writer { db: db.clone(), rx, options: options.clone(), syncs: syncs.clone() };
         env::spawn_thread("log-writer", move || writer.run());
-        Ok(Storage { db, tx, dir: dir.to_owned(), syncs, sync_policy: options.sync })
+        Ok(Storage { db, tx, dir: dir.to_owned(), syncs })
     }
 
     /// A directory beside the data, on the same file system, for files on their way into the store.

@@ -515,7 +515,7 @@ fn is_too_long(error: &axum::Error) -> bool {
 /// one that the state read had reached: it may have been ahead of it.
 async fn get_entry(
     subject: &Subject,
-    group: &Group,
+    group: &Arc<Group>,
     level: Level,
     deadline: Instant,
 ) -> Result<(Option<Found>, u64), Failure> {

@@ -3,6 +3,8 @@
 //! A family's HELP and TYPE stand once, before all of its samples, whoever contributed them. Names are
 //! `hypercache_*`, counters end in `_total`, units come last. Labels never hold a key or a value.
 
+use crate::raft::Host;
+use crate::server::counters::Totals;
 use crate::server::overview::{GroupRow, Overview};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -223,6 +225,32 @@ fn of_groups(rows: &[GroupRow]) -> Vec<Metric> {
             Metric::new(name, help, *kind, samples)
         })
         .collect()
+}
+
+/// What the Redis doors, the links and the store count.
+pub fn of_server(totals: &Totals, host: &Host) -> Vec<Metric> {
+    const LEVELS: [&str; 4] = ["linearizable", "lease", "bounded", "eventual"];
+    const ROLES: [&str; 2] = ["leader", "follower"];
+    let reads = LEVELS.iter().zip(&totals.reads).flat_map(|(level, roles)| {
+        let labels = move |role: &str| vec![("level", (*level).to_owned()), ("role", role.to_owned())];
+        ROLES.iter().zip(roles).map(move |(role, n)| Sample::labelled(labels(role), *n as f64))
+    });
+    let errors = totals.codes.iter().map(|(code, n)| Sample::labelled(vec![("code", code.clone())], *n as f64));
+    vec![
+        Metric::counter("hypercache_commands_total", "Commands of Redis clients.", totals.commands as f64),
+        Metric::counter("hypercache_writes_total", "Write commands of Redis clients.", totals.writes as f64),
+        Metric::counter("hypercache_hits_total", "Reads that found their key.", totals.hits as f64),
+        Metric::counter("hypercache_misses_total", "Reads that did not.", totals.misses as f64),
+        Metric::counter("hypercache_received_bytes_total", "Bytes read from Redis clients.", totals.bytes_in as f64),
+        Metric::counter("hypercache_sent_bytes_total", "Bytes written to Redis clients.", totals.bytes_out as f64),
+        Metric::new("hypercache_reads_total", "Reads by level and by this node's role in the group.", Kind::Counter, reads.collect()),
+        Metric::new("hypercache_errors_total", "Error replies by code.", Kind::Counter, errors.collect()),
+        Metric::counter("hypercache_log_syncs_total", "Syncs of the log, each for all groups.", host.storage().syncs() as f64),
+        Metric::gauge("hypercache_store_memory_bytes", "Memory of the store: buffers, caches, indexes.", host.storage().memory_bytes() as f64),
+        Metric::counter("hypercache_peer_sent_bytes_total", "Bytes sent to other nodes.", host.peers().bytes_sent() as f64),
+        Metric::counter("hypercache_peer_writes_total", "Write calls to other nodes.", host.peers().write_calls() as f64),
+        Metric::gauge("hypercache_disk_low", "1 while writes are refused because the disk is nearly full.", f64::from(u8::from(host.disk_low()))),
+    ]
 }
 
 #[cfg(test)]

@@ -1,0 +1,152 @@
+//! The connections of this node as other connections may see them: CLIENT LIST, CLIENT KILL, and the way in which
+//! what finishes on other threads reaches a session.
+//!
+//! A session owns its [`Client`] together with the registry; it writes the figures, everybody may read them. Nothing
+//! here waits. The registry's lock is taken when a connection comes, goes, or changes its name, never per command.
+
+use super::counters::{self, Ordinal};
+use crate::commands::node::ClientRow;
+use crate::commands::session::Session;
+use crate::env::{self, Instant};
+use crate::raft::Outcome;
+use crate::types::GroupId;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use tokio::sync::Notify;
+
+/// One connection.
+pub struct Client {
+    id: u64,
+    born: Instant,
+    /// As it was after the last command that could change it.
+    session: Mutex<Session>,
+    /// Nanoseconds since `born`, in steps of a wake-up.
+    last_ns: AtomicU64,
+    commands: AtomicU64,
+    last_command: AtomicU32,
+    input: AtomicU64,
+    output: AtomicU64,
+    mail: Mutex<Vec<(GroupId, Outcome)>>,
+    killed: AtomicBool,
+    wake: Notify,
+}
+
+impl Client {
+    /// Puts down how a run of writes ended. Any thread; wakes the session once for all that is there.
+    pub(super) fn deliver(&self, group: GroupId, outcome: Outcome) {
+        let first = {
+            let mut mail = self.mail.lock();
+            mail.push((group, outcome));
+            mail.len() == 1
+        };
+        if first {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Takes what was delivered. A session has one run under way for each group, so it is no more than that.
+    pub(super) fn take_mail(&self) -> Vec<(GroupId, Outcome)> {
+        std::mem::take(&mut *self.mail.lock())
+    }
+
+    /// Resolves when something was delivered or the connection is to be closed.
+    pub(super) async fn called(&self) {
+        self.wake.notified().await
+    }
+
+    pub(super) fn is_killed(&self) -> bool {
+        self.killed.load(Relaxed)
+    }
+
+    /// Notes a wake-up's figures: commands so far, the last one, bytes in both buffers.
+    pub(super) fn note(&self, now: Instant, commands: u64, last: Option<Ordinal>, input: usize, output: usize) {
+        self.last_ns.store((now - self.born).as_nanos() as u64, Relaxed);
+        self.commands.store(commands, Relaxed);
+        if let Some(last) = last {
+            self.last_command.store(last.to_u32(), Relaxed);
+        }
+        self.input.store(input as u64, Relaxed);
+        self.output.store(output as u64, Relaxed);
+    }
+
+    pub(super) fn publish(&self, session: &Session) {
+        self.session.lock().clone_from(session);
+    }
+
+    fn row(&self) -> ClientRow {
+        let age = self.born.elapsed();
+        let last = std::time::Duration::from_nanos(self.last_ns.load(Relaxed));
+        ClientRow {
+            session: self.session.lock().clone(),
+            age_s: age.as_secs(),
+            idle_s: age.saturating_sub(last).as_secs(),
+            commands: self.commands.load(Relaxed),
+            last_command: Ordinal::from_u32(self.last_command.load(Relaxed))
+                .map_or("NULL", counters::name)
+                .to_owned(),
+            input_bytes: self.input.load(Relaxed),
+            output_bytes: self.output.load(Relaxed),
+        }
+    }
+}
+
+/// All connections of the RESP faces.
+#[derive(Default)]
+pub struct Clients {
+    by_id: Mutex<BTreeMap<u64, Arc<Client>>>,
+    next: AtomicU64,
+    pub(super) accepted: AtomicU64,
+    pub(super) rejected: AtomicU64,
+}
+
+impl Clients {
+    /// A number no connection of this process had before.
+    pub(super) fn next_id(&self) -> u64 {
+        self.next.fetch_add(1, Relaxed) + 1
+    }
+
+    pub(super) fn enter(&self, session: &Session) -> Arc<Client> {
+        let client = Arc::new(Client {
+            id: session.id,
+            born: env::now(),
+            session: Mutex::new(session.clone()),
+            last_ns: AtomicU64::new(0),
+            commands: AtomicU64::new(0),
+            last_command: AtomicU32::new(u32::MAX),
+            input: AtomicU64::new(0),
+            output: AtomicU64::new(0),
+            mail: Mutex::new(Vec::new()),
+            killed: AtomicBool::new(false),
+            wake: Notify::new(),
+        });
+        self.by_id.lock().insert(client.id, client.clone());
+        client
+    }
+
+    pub(super) fn leave(&self, client: &Client) {
+        self.by_id.lock().remove(&client.id);
+    }
+
+    pub fn len(&self) -> usize {
+        self.by_id.lock().len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn rows(&self) -> Vec<ClientRow> {
+        let all: Vec<Arc<Client>> = self.by_id.lock().values().cloned().collect();
+        all.iter().map(|c| c.row()).collect()
+    }
+
+    pub fn kill(&self, id: u64) -> bool {
+        let found = self.by_id.lock().get(&id).cloned();
+        let Some(client) = found else { return false };
+        client.killed.store(true, Relaxed);
+        client.wake.notify_one();
+        true
+    }
+}

@@ -1,0 +1,249 @@
+//! From an argument vector to the place where it runs: finds the command, runs its gates, finds its groups.
+//!
+//! Nothing here waits, runs a command or writes to a connection. The order of the gates is their order in [`GATES`];
+//! the first refusal is the reply, and a refused command has had no effect.
+
+use super::counters::{self, Ordinal};
+use super::scan::slot_of_cursor;
+use super::{Routes, Shared};
+use crate::commands::session::{Face, Session};
+use crate::commands::{self, Command, Keys, Merge, Run, Scope};
+use crate::resp::{Args, Reply};
+use crate::slot::slot_of;
+use crate::types::{GroupId, Level, Slot};
+use std::sync::atomic::Ordering::Relaxed;
+
+/// A request whose command is known.
+pub(super) struct Request {
+    pub args: Args,
+    pub command: &'static Command,
+    pub ordinal: Ordinal,
+    /// HC.READ's level.
+    pub level: Option<Level>,
+}
+
+/// Where a request runs.
+pub(super) enum Route {
+    /// On this node, at once: session and node commands.
+    Here,
+    One(GroupId),
+    /// One part a group; `places` as `Gather` wants them.
+    Split {
+        merge: Merge,
+        parts: Vec<(GroupId, Args)>,
+        places: Vec<Vec<usize>>,
+    },
+    /// SCAN: the groups in order with their first slots, and where to begin.
+    Scan {
+        order: Vec<(Slot, GroupId)>,
+        begin: usize,
+    },
+}
+
+/// Finds the command, unwrapping HC.READ.
+pub(super) fn find(args: Args) -> Result<Request, Reply> {
+    let (level, args) = match is_hc_read(&args) {
+        false => (None, args),
+        true => {
+            commands::lookup(&args)?;
+            let (level, inner) = commands::cluster::unwrap_read(&args)?;
+            (Some(level), inner)
+        }
+    };
+    let command = commands::lookup(&args)?;
+    if level.is_some() && !command.is_read() {
+        return Err(Reply::error("ERR HC.READ takes a command that only reads keys"));
+    }
+    Ok(Request { args, command, ordinal: counters::ordinal(command), level })
+}
+
+fn is_hc_read(args: &Args) -> bool {
+    args.first().is_some_and(|name| name.len() == 7 && name.eq_ignore_ascii_case(b"hc.read"))
+}
+
+/// One reason not to run a command.
+pub(super) struct Gate {
+    pub name: &'static str,
+    refuse: fn(&Request, &Session, &Shared) -> Option<Reply>,
+}
+
+/// In the order in which they are asked. Lookup and arity come before, routing after.
+pub(super) const GATES: &[Gate] = &[
+    Gate { name: "auth", refuse: not_authenticated },
+    Gate { name: "loading", refuse: loading },
+    Gate { name: "memory", refuse: out_of_memory },
+    Gate { name: "syntax", refuse: bad_syntax },
+];
+
+pub(super) fn refused(request: &Request, session: &Session, shared: &Shared) -> Option<Reply> {
+    GATES.iter().find_map(|gate| {
+        let reply = (gate.refuse)(request, session, shared);
+        if reply.is_some() {
+            tracing::trace!(event = "command_refused", gate = gate.name, command = request.command.spec.name);
+        }
+        reply
+    })
+}
+
+/// What anybody may say before AUTH.
+const BEFORE_AUTH: [&str; 4] = ["auth", "hello", "quit", "reset"];
+
+fn not_authenticated(request: &Request, session: &Session, _: &Shared) -> Option<Reply> {
+    if session.user.is_some() || BEFORE_AUTH.contains(&request.command.spec.name) {
+        return None;
+    }
+    Some(Reply::error("NOAUTH Authentication required."))
+}
+
+fn touches_keys(command: &Command) -> bool {
+    matches!(command.run, Run::Read(_) | Run::Write(_))
+}
+
+fn loading(request: &Request, _: &Session, shared: &Shared) -> Option<Reply> {
+    if !shared.loading.load(Relaxed) || !touches_keys(request.command) {
+        return None;
+    }
+    Some(Reply::error("LOADING HyperCache is loading the dataset in memory"))
+}
+
+fn out_of_memory(request: &Request, _: &Session, shared: &Shared) -> Option<Reply> {
+    if !request.command.spec.denyoom || !shared.memory_full.load(Relaxed) {
+        return None;
+    }
+    Some(Reply::error("OOM command not allowed when used memory > 'maxmemory'."))
+}
+
+/// What goes into a log or to several groups is checked first; a read of one group finds its mistakes when it runs.
+fn bad_syntax(request: &Request, _: &Session, _: &Shared) -> Option<Reply> {
+    let command = request.command;
+    let later = !command.is_write() && matches!(command.spec.scope, Scope::OneSlot | Scope::Local);
+    if later { None } else { (command.check)(&request.args).err() }
+}
+
+/// The level a read is answered at: the request's own, the connection's, or what is configured.
+pub(super) fn level(request: &Request, session: &Session, shared: &Shared) -> Level {
+    request.level.unwrap_or_else(|| session.read_level(shared.live.level()))
+}
+
+/// Finds where the request runs, or whom the client should ask instead.
+pub(super) fn route(
+    request: &Request,
+    session: &Session,
+    shared: &Shared,
+    routes: &Routes,
+) -> Result<Route, Reply> {
+    let scope = request.command.spec.scope;
+    if scope != Scope::Local && routes.order.is_empty() {
+        return Err(no_groups());
+    }
+    match scope {
+        Scope::Local => Ok(Route::Here),
+        Scope::OneSlot => one_slot(request, session, shared, routes).map(Route::One),
+        Scope::Split(merge) => match one_slot(request, session, shared, routes) {
+            Ok(group) => Ok(Route::One(group)),
+            Err(_) if session.face == Face::Proxy => Ok(split(request, merge, routes)),
+            Err(refused) => Err(refused),
+        },
+        Scope::AllGroups(merge) => {
+            let groups = visible(session, shared, routes);
+            Ok(match groups.as_slice() {
+                [(_, only)] => Route::One(*only),
+                _ => {
+                    let parts = groups.into_iter().map(|(_, g)| (g, request.args.clone()));
+                    Route::Split { merge, parts: parts.collect(), places: Vec::new() }
+                }
+            })
+        }
+        Scope::Cursor => Ok(scan(request, &visible(session, shared, routes), routes)),
+    }
+}
+
+/// The group of a request whose keys must lie in one slot.
+fn one_slot(request: &Request, session: &Session, shared: &Shared, routes: &Routes) -> Result<GroupId, Reply> {
+    if session.face == Face::Proxy
+        && let Some(only) = routes.only
+    {
+        return Ok(only);
+    }
+    let mut slots = commands::keys(request.command, &request.args).map(|key| slot_of(key));
+    let Some(slot) = slots.next() else {
+        // No key at all, such as OBJECT HELP: any group will do.
+        return routes.order.first().map(|(_, group)| *group).ok_or_else(no_groups);
+    };
+    if slots.any(|other| other != slot) {
+        return Err(Reply::error("CROSSSLOT Keys in request don't hash to the same slot"));
+    }
+    let group = routes.table.group_of(slot);
+    match session.face {
+        Face::Proxy => Ok(group),
+        Face::Cluster => moved(request, session, shared, routes, slot, group).map_or(Ok(group), Err),
+    }
+}
+
+fn no_groups() -> Reply {
+    Reply::error("CLUSTERDOWN the cluster has no data groups yet; the command was not applied")
+}
+
+/// MOVED, if another node leads the group and the client did not ask for what any replica may answer.
+fn moved(
+    request: &Request,
+    session: &Session,
+    shared: &Shared,
+    routes: &Routes,
+    slot: Slot,
+    group: GroupId,
+) -> Option<Reply> {
+    let weak = |level: Option<Level>| matches!(level, Some(Level::Eventual | Level::Bounded(_)));
+    let anywhere = session.readonly || weak(request.level) || (request.level.is_none() && weak(session.level));
+    if request.command.is_read() && anywhere {
+        return None;
+    }
+    // A group without a leader is waited for here, like a request that came in by the other face.
+    let leader = shared.cluster.host().group(group)?.leader()?;
+    if leader == shared.me.id {
+        return None;
+    }
+    let node = routes.table.nodes.get(&leader)?;
+    Some(Reply::error(format!("MOVED {} {}:{}", slot.0, node.host, node.cluster_port)))
+}
+
+/// The groups that commands about all keys mean: all of them on the proxy face; on the cluster face those led here,
+/// since a cluster client asks every leader and adds up.
+fn visible(session: &Session, shared: &Shared, routes: &Routes) -> Vec<(Slot, GroupId)> {
+    let led = |id: GroupId| shared.cluster.host().group(id).is_some_and(|g| g.is_leader());
+    let shown = |g: &&(Slot, GroupId)| session.face == Face::Proxy || led(g.1);
+    routes.order.iter().filter(shown).copied().collect()
+}
+
+/// Parts by group, in the order in which the groups first occur among the keys.
+fn split(request: &Request, merge: Merge, routes: &Routes) -> Route {
+    let mut parts: Vec<(GroupId, Args)> = Vec::new();
+    let mut places: Vec<Vec<usize>> = Vec::new();
+    let head = match request.command.spec.keys {
+        Keys::Range { first, .. } => &request.args[..first.min(request.args.len())],
+        _ => &request.args[..1],
+    };
+    for (place, key) in commands::keys(request.command, &request.args).enumerate() {
+        let group = routes.table.group_of(slot_of(key));
+        let at = parts.iter().position(|(g, _)| *g == group).unwrap_or_else(|| {
+            parts.push((group, head.iter().cloned().collect()));
+            places.push(Vec::new());
+            parts.len() - 1
+        });
+        parts[at].1.push(key.clone());
+        places[at].push(place);
+    }
+    Route::Split { merge, parts, places }
+}
+
+/// Where a cursor stands. One that stands in no group, or in none that is visible, is at the end.
+fn scan(request: &Request, visible: &[(Slot, GroupId)], routes: &Routes) -> Route {
+    let cursor = request.args.get(1).and_then(|c| std::str::from_utf8(c).ok()).and_then(|c| c.parse::<u64>().ok());
+    let begin = match cursor {
+        None | Some(0) => Some(0),
+        Some(cursor) => slot_of_cursor(cursor)
+            .map(|slot| routes.table.group_of(slot))
+            .and_then(|group| visible.iter().position(|(_, g)| *g == group)),
+    };
+    Route::Scan { begin: begin.unwrap_or(visible.len()), order: visible.to_vec() }
+}

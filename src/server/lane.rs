@@ -1,0 +1,245 @@
+//! The order of one connection's commands in one group.
+//!
+//! ```text
+//!            a run of writes was proposed            leave to read was asked for, or a tick
+//!   Writing <---------------------------- Idle ----------------------------------------> Waiting
+//!            -- all of it is finished --> |  ^ <-- it came, or was refused --------------
+//!                                         '--' reads with leave are answered at once
+//! ```
+//!
+//! Commands take effect in the order sent: what cannot begin waits in `queue`, oldest first. A run of writes is proposed
+//! as one submission and the next only when it is finished, because a submission that is refused and tried again must
+//! not be overtaken. A read begins after the writes before it are finished, a write after the reads before it were
+//! answered.
+//!
+//! Leave to read covers every request that had arrived when it was given, and nothing else: `before` bounds it, and a
+//! write takes it back, since what the connection wrote meanwhile may not be visible under it.
+//!
+//! Nothing here knows the ring or the socket; the session carries out each [`Step`].
+
+use super::ring::Ticket;
+use crate::env::Instant;
+use crate::raft::{Group, Permit, Refusal};
+use crate::resp::{Args, Reply};
+use crate::state::View;
+use crate::types::{GroupId, Level};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Writes that are proposed together, at most.
+const RUN_MAX: usize = 1024;
+/// Bytes of arguments that are proposed together, at most; a single write may be larger.
+const RUN_BYTES_MAX: usize = 1 << 20;
+/// Requests whose deadlines lie further apart do not share a run: the run has the earliest one's.
+const RUN_SPREAD: Duration = Duration::from_millis(250);
+
+pub(super) type ReadFn = fn(&Args, &View<'_>) -> Reply;
+
+#[derive(Clone, Copy)]
+pub(super) enum Kind {
+    Read { run: ReadFn, level: Level },
+    Write,
+}
+
+/// One command that waits for its turn.
+pub(super) struct Op {
+    pub ticket: Ticket,
+    pub args: Args,
+    pub kind: Kind,
+    pub deadline: Instant,
+}
+
+/// What became of a read that was tried.
+pub(super) enum Tried {
+    Answer(Reply),
+    NoLeave,
+    NeedsTick,
+}
+
+/// What the session has to do for a lane.
+pub(super) enum Step {
+    Nothing,
+    Answer(Ticket, Reply),
+    Propose { calls: Vec<Args>, deadline: Instant },
+    /// Ask for leave and report with [`Lane::leave_came`].
+    AskLeave { level: Level, deadline: Instant },
+    /// Have a tick applied and report with [`Lane::tick_came`].
+    Tick { deadline: Instant },
+}
+
+enum State {
+    Idle,
+    /// The tickets of the run under way, in order.
+    Writing(Vec<Ticket>),
+    Waiting,
+}
+
+struct Leave {
+    level: Level,
+    permit: Permit,
+    leads: bool,
+    /// Requests with smaller numbers had arrived when it was given.
+    before: u64,
+}
+
+pub(super) struct Lane {
+    pub id: GroupId,
+    pub group: Arc<Group>,
+    state: State,
+    queue: VecDeque<Op>,
+    leave: Option<Leave>,
+    /// Requests with smaller numbers had arrived when leave was asked for.
+    asked_before: u64,
+}
+
+impl Lane {
+    pub fn new(id: GroupId, group: Arc<Group>) -> Lane {
+        Lane { id, group, state: State::Idle, queue: VecDeque::new(), leave: None, asked_before: 0 }
+    }
+
+    /// Nothing waits and nothing is under way.
+    pub fn is_free(&self) -> bool {
+        matches!(self.state, State::Idle) && self.queue.is_empty()
+    }
+
+    /// Whether [`Lane::step`] would do something.
+    pub fn can_step(&self) -> bool {
+        matches!(self.state, State::Idle) && !self.queue.is_empty()
+    }
+
+    /// The read that would be next, if one is.
+    pub fn next_read(&self) -> Option<u64> {
+        self.queue.front().filter(|op| matches!(op.kind, Kind::Read { .. })).map(|op| op.ticket.seq)
+    }
+
+    pub fn push(&mut self, op: Op) {
+        self.queue.push_back(op);
+    }
+
+    /// For the later pages of a SCAN: what waits here was sent after it.
+    pub fn push_first(&mut self, op: Op) {
+        self.queue.push_front(op);
+    }
+
+    /// More bytes have come: requests from `next_seq` on may not use leave that was given before.
+    pub fn more_came(&mut self, next_seq: u64) {
+        if let Some(leave) = &mut self.leave {
+            leave.before = leave.before.min(next_seq);
+        }
+    }
+
+    /// The level of the leave in hand.
+    pub fn level(&self) -> Option<Level> {
+        self.leave.as_ref().map(|leave| leave.level)
+    }
+
+    /// Whether the last answered read was answered as the group's leader.
+    pub fn leads(&self) -> bool {
+        self.leave.as_ref().is_some_and(|leave| leave.leads)
+    }
+
+    /// Answers a read if there is leave or it can be had at once. Only for the oldest command of the lane.
+    pub fn try_read(&mut self, run: ReadFn, args: &Args, level: Level, seq: u64) -> Tried {
+        if !self.leave.as_ref().is_some_and(|l| l.level == level && seq < l.before) {
+            let Some(permit) = self.group.try_read(level) else { return Tried::NoLeave };
+            let leads = self.group.is_leader();
+            self.leave = Some(Leave { level, permit, leads, before: u64::MAX });
+        }
+        let permit = &self.leave.as_ref().expect("leave is in hand: it was just checked or given").permit;
+        match self.group.read(permit, |view| run(args, view)) {
+            Ok(reply) => Tried::Answer(reply),
+            Err(_) => Tried::NeedsTick,
+        }
+    }
+
+    /// Does the next thing that can be done. `next_seq`: requests with smaller numbers have arrived.
+    pub fn step(&mut self, now: Instant, next_seq: u64) -> Step {
+        if !self.can_step() {
+            return Step::Nothing;
+        }
+        let front = self.queue.front().expect("a lane that can step has a command waiting");
+        let (ticket, deadline) = (front.ticket, front.deadline);
+        if deadline <= now {
+            self.queue.pop_front();
+            return Step::Answer(ticket, Refusal::Deadline.reply());
+        }
+        let Kind::Read { run, level } = front.kind else { return self.propose() };
+        let op = self.queue.pop_front().expect("the front was just looked at");
+        let step = match self.try_read(run, &op.args, level, ticket.seq) {
+            Tried::Answer(reply) => return Step::Answer(ticket, reply),
+            Tried::NoLeave => Step::AskLeave { level, deadline },
+            Tried::NeedsTick => Step::Tick { deadline },
+        };
+        self.queue.push_front(op);
+        self.state = State::Waiting;
+        self.asked_before = next_seq;
+        step
+    }
+
+    /// The writes at the front become a run.
+    fn propose(&mut self) -> Step {
+        let first = self.queue.front().map(|op| op.deadline).expect("the caller saw a write at the front");
+        let (mut calls, mut tickets, mut bytes) = (Vec::new(), Vec::new(), 0);
+        while let Some(op) = self.queue.front() {
+            let size: usize = op.args.iter().map(|a| a.len()).sum();
+            let full = calls.len() >= RUN_MAX || (!calls.is_empty() && bytes + size > RUN_BYTES_MAX);
+            if !matches!(op.kind, Kind::Write) || full || op.deadline > first + RUN_SPREAD {
+                break;
+            }
+            let op = self.queue.pop_front().expect("the loop saw a command at the front");
+            bytes += size;
+            calls.push(op.args);
+            tickets.push(op.ticket);
+        }
+        self.leave = None;
+        self.state = State::Writing(tickets);
+        Step::Propose { calls, deadline: first }
+    }
+
+    /// The run under way is finished; gives its tickets in order.
+    pub fn run_finished(&mut self) -> Vec<Ticket> {
+        match std::mem::replace(&mut self.state, State::Idle) {
+            State::Writing(tickets) => tickets,
+            other => {
+                self.state = other;
+                Vec::new()
+            }
+        }
+    }
+
+    /// What was asked for with [`Step::AskLeave`] came. Gives the requests that a refusal answers.
+    pub fn leave_came(&mut self, level: Level, came: Result<Permit, Refusal>) -> Vec<(Ticket, Reply)> {
+        self.state = State::Idle;
+        match came {
+            Ok(permit) => {
+                let leads = self.group.is_leader();
+                self.leave = Some(Leave { level, permit, leads, before: self.asked_before });
+                Vec::new()
+            }
+            Err(refusal) => self.refuse_reads(level, refusal),
+        }
+    }
+
+    /// The front and the reads behind it that asked for the same at about the same time.
+    fn refuse_reads(&mut self, wanted: Level, refusal: Refusal) -> Vec<(Ticket, Reply)> {
+        let mut refused = Vec::new();
+        let Some(last) = self.queue.front().map(|op| op.deadline + RUN_SPREAD) else { return refused };
+        while let Some(op) = self.queue.front() {
+            let same = matches!(op.kind, Kind::Read { level, .. } if level == wanted) && op.deadline <= last;
+            if !same {
+                break;
+            }
+            refused.push((op.ticket, refusal.reply()));
+            self.queue.pop_front();
+        }
+        refused
+    }
+
+    /// What was asked for with [`Step::Tick`] came. Gives the request that a refusal answers.
+    pub fn tick_came(&mut self, came: Result<(), Refusal>) -> Option<(Ticket, Reply)> {
+        self.state = State::Idle;
+        let refusal = came.err()?;
+        self.queue.pop_front().map(|op| (op.ticket, refusal.reply()))
+    }
+}

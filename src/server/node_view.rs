@@ -1,0 +1,350 @@
+//! The node as its commands see it: `commands::node::Node` for what the sessions share.
+//!
+//! Reads only what is in memory or in `/proc`; never waits, never asks another node. Figures of other nodes are this
+//! node's own view of them.
+
+use super::counters::{LEVELS, Totals};
+use super::{Shared, parameters};
+use crate::commands::node::{
+    ClientFacts, ClientRow, CommandStat, ConfigError, Facts, GroupFacts, Member, MemoryFacts, Node, Shard, SlowEntry,
+    Topology, TrafficFacts,
+};
+use crate::commands::session::Face;
+use crate::env;
+use crate::types::{GroupId, Level, NodeId, SLOTS, Slot};
+use bytes::Bytes;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
+
+/// The user every client is where no passwords are set, and whose password is `security.requirepass`.
+const DEFAULT_USER: &str = "default";
+/// The rate of commands is taken over at least this long.
+const RATE_WINDOW: Duration = Duration::from_secs(1);
+/// Microseconds in a tick of /proc/self/stat: Linux reports in hundredths of a second on every machine we run on.
+const TICK_US: u64 = 10_000;
+/// Bytes in a page of /proc/self/statm.
+const PAGE: u64 = 4096;
+
+/// A name of 40 hexadecimal digits, as Redis Cluster has them, that stays the same for ever.
+fn hex_name(cluster: &str, kind: &str, number: u64) -> String {
+    let text = format!("{cluster}/{kind}/{number}");
+    let (a, b) = (xxh3_128_with_seed(text.as_bytes(), 1), xxh3_64_with_seed(text.as_bytes(), 2));
+    format!("{a:032x}{:08x}", b >> 32)
+}
+
+/// Compares without telling by its time where two passwords differ.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |d, (x, y)| d | (x ^ y)) == 0
+}
+
+/// Runs of slots by group, over the whole table.
+fn ranges(slots: &[GroupId], group: GroupId) -> Vec<(u16, u16)> {
+    let mut runs: Vec<(u16, u16)> = Vec::new();
+    for slot in (0..slots.len().min(SLOTS)).filter(|s| slots[*s] == group).map(|s| s as u16) {
+        match runs.last_mut() {
+            Some((_, last)) if *last + 1 == slot => *last = slot,
+            _ => runs.push((slot, slot)),
+        }
+    }
+    runs
+}
+
+/// A field of /proc; 0 where there is none.
+fn proc_field(file: &str, find: impl Fn(&str) -> Option<u64>) -> u64 {
+    std::fs::read_to_string(file).ok().and_then(|text| find(&text)).unwrap_or(0)
+}
+
+fn resident_bytes() -> u64 {
+    proc_field("/proc/self/statm", |t| t.split(' ').nth(1)?.parse().ok()) * PAGE
+}
+
+fn machine_bytes() -> u64 {
+    let line = |t: &str| t.lines().find_map(|l| l.strip_prefix("MemTotal:").map(str::to_owned));
+    proc_field("/proc/meminfo", |t| line(t)?.split_whitespace().next()?.parse::<u64>().ok()) * 1024
+}
+
+/// Processor time of this process in user and in system mode.
+fn cpu_us() -> (u64, u64) {
+    // The second field is the program's name in brackets and may hold spaces; fields are counted behind it.
+    let field = |n: usize| {
+        proc_field("/proc/self/stat", |t| t.rsplit(')').next()?.split_whitespace().nth(n)?.parse().ok())
+    };
+    (field(11) * TICK_US, field(12) * TICK_US)
+}
+
+impl Shared {
+    fn groups(&self) -> Vec<GroupFacts> {
+        let one = |group: &std::sync::Arc<crate::raft::Group>| {
+            let s = group.status();
+            GroupFacts {
+                id: s.id,
+                leader: s.leader,
+                term: s.term,
+                voters: s.voters,
+                learners: s.learners,
+                last_log: s.last_log,
+                committed: s.committed,
+                applied: s.applied,
+                snapshot: s.snapshot,
+                purged: s.purged,
+                keys: s.keys,
+                expires: s.expires,
+                used_bytes: s.used_bytes,
+                clock_ms: s.clock_ms,
+            }
+        };
+        let groups = self.cluster.host().groups();
+        let mut rows: Vec<GroupFacts> = groups.iter().filter(|g| g.id() != GroupId::META).map(one).collect();
+        rows.sort_by_key(|g| g.id);
+        rows
+    }
+
+    fn memory(&self, groups: &[GroupFacts]) -> MemoryFacts {
+        let (used, rss) = (groups.iter().map(|g| g.used_bytes).sum(), resident_bytes());
+        let mut peak = self.peak_bytes.lock();
+        *peak = (*peak).max(used);
+        MemoryFacts {
+            used,
+            rss,
+            peak: *peak,
+            machine: machine_bytes(),
+            max: self.settings.max_memory,
+            policy: self.settings.policy.clone(),
+        }
+    }
+
+    /// Commands a second since the last sample that is old enough.
+    fn rate(&self) -> u64 {
+        let (now, commands) = (env::now(), self.all_time().commands);
+        let mut rate = self.rate.lock();
+        let (since, before, last) = *rate;
+        let passed = now - since;
+        if passed < RATE_WINDOW {
+            return last;
+        }
+        let per_s = (commands.saturating_sub(before) as f64 / passed.as_secs_f64()) as u64;
+        *rate = (now, commands, per_s);
+        per_s
+    }
+
+    fn traffic(&self) -> TrafficFacts {
+        let t: Totals = self.totals();
+        let (cpu_user_us, cpu_sys_us) = cpu_us();
+        TrafficFacts {
+            commands: t.commands,
+            commands_per_s: self.rate(),
+            bytes_in: t.bytes_in,
+            bytes_out: t.bytes_out,
+            errors: t.errors,
+            moved: t.moved,
+            hits: t.hits,
+            misses: t.misses,
+            reads: LEVELS.iter().zip(t.reads).map(|(name, [leader, follower])| (*name, leader, follower)).collect(),
+            writes: t.writes,
+            cpu_user_us,
+            cpu_sys_us,
+        }
+    }
+
+    /// Runs `f` on this node's replica of the slot's group, if there is one that may answer.
+    fn on_slot<R>(&self, slot: Slot, f: impl FnOnce(&crate::state::View<'_>) -> R) -> Option<R> {
+        let routes = self.routes();
+        if routes.order.is_empty() {
+            return None;
+        }
+        let group = self.cluster.host().group(routes.table.group_of(slot))?;
+        let permit = group.try_read(Level::Eventual)?;
+        group.read(&permit, f).ok()
+    }
+}
+
+impl Node for Shared {
+    fn unix_us(&self) -> u64 {
+        env::wall_us()
+    }
+
+    fn facts(&self) -> Facts {
+        let groups = self.groups();
+        let rows = self.clients.rows();
+        let fullest = |f: fn(&ClientRow) -> u64| rows.iter().map(f).max().unwrap_or(0);
+        let table = self.cluster.table();
+        Facts {
+            hypercache_version: env!("CARGO_PKG_VERSION"),
+            cluster_id: self.cluster.id(),
+            node: self.me.id,
+            node_name: self.me.name.clone(),
+            run_id: self.run_id.clone(),
+            pid: std::process::id(),
+            proxy_port: self.me.resp_port,
+            cluster_port: self.me.cluster_port,
+            uptime_s: self.started.elapsed().as_secs(),
+            config_file: self.settings.config_file.clone(),
+            workers: self.settings.workers,
+            loading: self.loading.load(Relaxed),
+            level: self.live.level(),
+            sync: self.settings.sync.clone(),
+            clients: ClientFacts {
+                connected: rows.len() as u64,
+                max: self.live.max_clients() as u64,
+                accepted: self.clients.accepted.load(Relaxed),
+                rejected: self.clients.rejected.load(Relaxed),
+                fullest: (fullest(|r| r.input_bytes), fullest(|r| r.output_bytes)),
+            },
+            memory: self.memory(&groups),
+            traffic: self.traffic(),
+            groups,
+            nodes: table
+                .nodes
+                .values()
+                .map(|n| (n.id, n.host.clone(), n.resp_port, self.cluster.alive(n.id)))
+                .collect(),
+        }
+    }
+
+    fn topology(&self, face: Face) -> Topology {
+        let routes = self.routes();
+        let (table, id) = (&routes.table, self.cluster.id());
+        let member = |n: &crate::routing::NodeInfo| Member {
+            id: n.id,
+            hex: hex_name(&id, "node", n.id.0),
+            name: n.name.clone(),
+            host: n.host.clone(),
+            port: if face == Face::Cluster { n.cluster_port } else { n.resp_port },
+            bus_port: n.peer_port,
+            alive: self.cluster.alive(n.id),
+        };
+        let shard = |group: GroupId| {
+            let status = self.cluster.host().group(group).map(|g| g.status()).unwrap_or_default();
+            let replicas: Vec<NodeId> = table.groups.get(&group).map(|g| g.voters.clone()).unwrap_or_default();
+            Shard {
+                group,
+                hex: hex_name(&id, "group", u64::from(group.0)),
+                ranges: ranges(&table.slots, group),
+                leader: status.leader,
+                replicas,
+                term: status.term,
+                applied: status.applied,
+            }
+        };
+        Topology {
+            epoch: table.epoch,
+            me: self.me.id,
+            members: table.nodes.values().map(member).collect(),
+            shards: routes.order.iter().map(|(_, group)| shard(*group)).collect(),
+        }
+    }
+
+    fn slot_len(&self, slot: Slot) -> u64 {
+        self.on_slot(slot, |view| view.slot_entries(slot).count() as u64).unwrap_or(0)
+    }
+
+    fn slot_keys(&self, slot: Slot, max: usize) -> Vec<Bytes> {
+        let keys = |view: &crate::state::View<'_>| {
+            view.slot_entries(slot).take(max).map(|e| Bytes::copy_from_slice(e.key())).collect()
+        };
+        self.on_slot(slot, keys).unwrap_or_default()
+    }
+
+    fn config(&self) -> Vec<(String, String)> {
+        parameters::all(&self.settings, &self.live)
+    }
+
+    fn config_set(&self, pairs: &[(String, String)]) -> Result<(), ConfigError> {
+        parameters::set(&self.settings, &self.live, pairs)
+    }
+
+    fn reset_stats(&self) {
+        let totals = self.all_time();
+        *self.reset.lock() = totals;
+    }
+
+    fn command_stats(&self) -> Vec<CommandStat> {
+        let totals = self.totals();
+        let row = |(name, [calls, nanos, rejected, failed]): (&str, [u64; 4])| CommandStat {
+            name: name.to_owned(),
+            calls,
+            usec: nanos / 1000,
+            rejected,
+            failed,
+        };
+        let mut rows: Vec<CommandStat> = totals.commands().map(row).collect();
+        rows.sort_by(|a, b| a.name.cmp(&b.name));
+        rows
+    }
+
+    fn error_stats(&self) -> Vec<(String, u64)> {
+        self.totals().codes.into_iter().collect()
+    }
+
+    fn clients(&self) -> Vec<ClientRow> {
+        self.clients.rows()
+    }
+
+    fn kill(&self, id: u64) -> bool {
+        self.clients.kill(id)
+    }
+
+    fn slow_log(&self, max: usize) -> Vec<SlowEntry> {
+        self.slow.newest(max)
+    }
+
+    fn slow_log_len(&self) -> usize {
+        self.slow.len()
+    }
+
+    fn slow_log_reset(&self) {
+        self.slow.reset();
+    }
+
+    fn open_user(&self) -> Option<String> {
+        self.settings.password.is_none().then(|| DEFAULT_USER.to_owned())
+    }
+
+    fn has_password(&self) -> bool {
+        self.settings.password.is_some()
+    }
+
+    fn authenticate(&self, user: &str, password: &[u8]) -> Option<String> {
+        let right = match &self.settings.password {
+            Some(wanted) => same(wanted.as_bytes(), password),
+            // As in Redis: a user without a password takes any.
+            None => true,
+        };
+        (user == DEFAULT_USER && right).then(|| DEFAULT_USER.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_become_runs() {
+        let table: Vec<GroupId> = [1, 1, 2, 1, 2, 2].into_iter().map(GroupId).collect();
+        assert_eq!(ranges(&table, GroupId(1)), [(0, 1), (3, 3)]);
+        assert_eq!(ranges(&table, GroupId(2)), [(2, 2), (4, 5)]);
+        assert_eq!(ranges(&table, GroupId(3)), []);
+    }
+
+    #[test]
+    fn names_of_nodes_are_40_digits_and_never_change() {
+        assert_eq!(hex_name("c", "node", 1).len(), 40);
+        assert_eq!(hex_name("c", "node", 1), hex_name("c", "node", 1));
+        assert_ne!(hex_name("c", "node", 1), hex_name("c", "node", 2));
+        assert_ne!(hex_name("c", "node", 1), hex_name("c", "group", 1));
+    }
+
+    #[test]
+    fn passwords_are_compared_whole() {
+        assert!(same(b"secret", b"secret"));
+        assert!(!same(b"secret", b"secreT"));
+        assert!(!same(b"secret", b"secre"));
+    }
+
+    #[test]
+    fn the_process_knows_its_own_size() {
+        assert!(resident_bytes() > 1 << 20);
+        assert!(machine_bytes() > resident_bytes());
+    }
+}

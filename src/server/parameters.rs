@@ -1,0 +1,200 @@
+//! The parameters that CONFIG GET knows under Redis' names, and the few that CONFIG SET changes on this node.
+//!
+//! One table; GET, SET and their errors are loops over it. What must be the same on all nodes (memory, policy) is
+//! shown here and changed nowhere: it goes through the cluster.
+
+use super::{Settings, slow};
+use crate::commands::node::ConfigError;
+use crate::types::Level;
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+/// What may change while the node runs.
+pub struct Live {
+    level: ArcSwap<Level>,
+    request_timeout_ms: AtomicU64,
+    idle_timeout_ms: AtomicU64,
+    max_clients: AtomicUsize,
+    /// Microseconds; negative: off.
+    slower_than_us: AtomicI64,
+    slow_log_max: AtomicUsize,
+    /// Kept and shown; no notifications are sent yet.
+    notify_events: Mutex<String>,
+}
+
+impl Live {
+    pub fn new(settings: &Settings) -> Live {
+        Live {
+            level: ArcSwap::from_pointee(settings.level),
+            request_timeout_ms: AtomicU64::new(settings.request_timeout.as_millis() as u64),
+            idle_timeout_ms: AtomicU64::new(settings.idle_timeout.as_millis() as u64),
+            max_clients: AtomicUsize::new(settings.max_clients),
+            slower_than_us: AtomicI64::new(10_000),
+            slow_log_max: AtomicUsize::new(128),
+            notify_events: Mutex::new(String::new()),
+        }
+    }
+
+    pub fn level(&self) -> Level {
+        **self.level.load()
+    }
+
+    pub fn request_timeout(&self) -> Duration {
+        Duration::from_millis(self.request_timeout_ms.load(Relaxed))
+    }
+
+    /// None: a silent connection stays.
+    pub fn idle_timeout(&self) -> Option<Duration> {
+        let ms = self.idle_timeout_ms.load(Relaxed);
+        (ms > 0).then(|| Duration::from_millis(ms))
+    }
+
+    pub fn max_clients(&self) -> usize {
+        self.max_clients.load(Relaxed)
+    }
+
+    /// None: the slow log is off.
+    pub fn slower_than(&self) -> Option<Duration> {
+        u64::try_from(self.slower_than_us.load(Relaxed)).ok().map(Duration::from_micros)
+    }
+
+    pub fn slow_log_max(&self) -> usize {
+        self.slow_log_max.load(Relaxed)
+    }
+}
+
+type Get = fn(&Settings, &Live) -> String;
+type Set = fn(&Live, &str) -> Result<(), &'static str>;
+
+struct Parameter {
+    name: &'static str,
+    get: Get,
+    /// None: only read at start, or always the same.
+    set: Option<Set>,
+}
+
+const fn fixed(name: &'static str, get: Get) -> Parameter {
+    Parameter { name, get, set: None }
+}
+
+const fn live(name: &'static str, get: Get, set: Set) -> Parameter {
+    Parameter { name, get, set: Some(set) }
+}
+
+const NOT_A_NUMBER: &str = "argument couldn't be parsed into an integer";
+
+fn number(text: &str, range: std::ops::RangeInclusive<i64>) -> Result<i64, &'static str> {
+    let n: i64 = text.parse().map_err(|_| NOT_A_NUMBER)?;
+    if range.contains(&n) { Ok(n) } else { Err("argument is out of range") }
+}
+
+/// Letters that notify-keyspace-events may have.
+const EVENT_LETTERS: &str = "KEg$lshzxetdmnA";
+
+/// In order of names.
+static PARAMETERS: &[Parameter] = &[
+    fixed("activedefrag", |_, _| "no".to_owned()),
+    fixed("appendfsync", |s, _| s.sync.clone()),
+    fixed("appendonly", |_, _| "yes".to_owned()),
+    fixed("bind", |s, _| s.listens().map(|(_, _, a)| a.ip().to_string()).next().unwrap_or_default()),
+    live("consistency-level", |_, l| l.level().to_string(), |l, v| {
+        let level = Level::parse(v).ok_or("argument must be linearizable, lease, bounded:<ms> or eventual")?;
+        l.level.store(Arc::new(level));
+        Ok(())
+    }),
+    fixed("databases", |_, _| "1".to_owned()),
+    fixed("io-threads", |s, _| s.workers.to_string()),
+    fixed("lazyfree-lazy-user-del", |_, _| "no".to_owned()),
+    live("maxclients", |_, l| l.max_clients().to_string(), |l, v| {
+        l.max_clients.store(number(v, 1..=1_000_000)? as usize, Relaxed);
+        Ok(())
+    }),
+    fixed("maxmemory", |s, _| s.max_memory.to_string()),
+    fixed("maxmemory-policy", |s, _| s.policy.clone()),
+    live("notify-keyspace-events", |_, l| l.notify_events.lock().clone(), |l, v| {
+        if !v.chars().all(|c| EVENT_LETTERS.contains(c)) {
+            return Err("Invalid event class character. Use 'Ag$lszhxeKEtmdn'.");
+        }
+        *l.notify_events.lock() = v.to_owned();
+        Ok(())
+    }),
+    fixed("port", |s, _| s.proxy.map_or(0, |a| a.port()).to_string()),
+    fixed("proto-max-bulk-len", |s, _| s.limits.max_bulk.to_string()),
+    live("request-timeout-ms", |_, l| l.request_timeout_ms.load(Relaxed).to_string(), |l, v| {
+        l.request_timeout_ms.store(number(v, 10..=600_000)? as u64, Relaxed);
+        Ok(())
+    }),
+    fixed("requirepass", |_, _| String::new()),
+    fixed("save", |_, _| String::new()),
+    live("slowlog-log-slower-than", |_, l| l.slower_than_us.load(Relaxed).to_string(), |l, v| {
+        l.slower_than_us.store(number(v, -1..=i64::MAX)?, Relaxed);
+        Ok(())
+    }),
+    live("slowlog-max-len", |_, l| l.slow_log_max().to_string(), |l, v| {
+        l.slow_log_max.store(number(v, 0..=slow::ENTRIES_MAX as i64)? as usize, Relaxed);
+        Ok(())
+    }),
+    fixed("tcp-keepalive", |s, _| s.keepalive.as_secs().to_string()),
+    live("timeout", |_, l| (l.idle_timeout_ms.load(Relaxed) / 1000).to_string(), |l, v| {
+        l.idle_timeout_ms.store(number(v, 0..=2_592_000)? as u64 * 1000, Relaxed);
+        Ok(())
+    }),
+];
+
+/// Names and values, in order of names.
+pub fn all(settings: &Settings, live: &Live) -> Vec<(String, String)> {
+    PARAMETERS.iter().map(|p| (p.name.to_owned(), (p.get)(settings, live))).collect()
+}
+
+/// Sets all of `pairs`, or none of them if any cannot be set.
+pub fn set(settings: &Settings, live: &Live, pairs: &[(String, String)]) -> Result<(), ConfigError> {
+    // A first pass over a copy finds every mistake before anything changes.
+    let trial = Live::new(settings);
+    for target in [&trial, live] {
+        for (name, value) in pairs {
+            let Some(parameter) = PARAMETERS.iter().find(|p| p.name == name) else {
+                return Err(ConfigError::Unknown(name.clone()));
+            };
+            let Some(set) = parameter.set else { return Err(ConfigError::Immutable(name.clone())) };
+            set(target, value).map_err(|why| ConfigError::Invalid(name.clone(), why.to_owned()))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(name: &str, value: &str) -> (String, String) {
+        (name.to_owned(), value.to_owned())
+    }
+
+    #[test]
+    fn names_are_in_order_and_unique() {
+        assert!(PARAMETERS.windows(2).all(|w| w[0].name < w[1].name));
+    }
+
+    #[test]
+    fn a_mistake_in_one_pair_changes_nothing() {
+        let settings = Settings::default();
+        let live = Live::new(&settings);
+        let before = all(&settings, &live);
+        for bad in [pair("timeout", "x"), pair("port", "1"), pair("nonsense", "1"), pair("maxclients", "0")] {
+            assert!(set(&settings, &live, &[pair("slowlog-max-len", "7"), bad]).is_err());
+        }
+        assert_eq!(all(&settings, &live), before);
+    }
+
+    #[test]
+    fn every_shown_value_of_a_settable_parameter_can_be_set_again() {
+        let settings = Settings::default();
+        let live = Live::new(&settings);
+        for p in PARAMETERS.iter().filter(|p| p.set.is_some()) {
+            set(&settings, &live, &[pair(p.name, &(p.get)(&settings, &live))]).expect(p.name);
+        }
+    }
+}

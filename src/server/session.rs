@@ -1,0 +1,686 @@
+//! One connection: bytes in, commands run in their order, replies out in theirs.
+//!
+//! A wake-up does all that can be done and ends in one write call: take what finished elsewhere, decode every command
+//! that is whole, run what can run now, propose the writes of each group as one run, encode the replies that are next.
+//! Then it waits for bytes, for room in the socket, or for a group.
+//!
+//! Bounds: [`IN_FLIGHT_MAX`] requests; `output_max` bytes of waiting requests, kept replies and unsent output together,
+//! plus one command and one reply. Beyond them nothing more is decoded or read, so a client that does not read costs no
+//! more than that. A protocol error closes this connection alone, after the replies before it.
+
+use super::clients::Client;
+use super::counters::{Counters, Ordinal, add};
+use super::dispatch::{self, Request, Route};
+use super::lane::{Kind, Lane, Op, ReadFn, Step, Tried};
+use super::merge::Gather;
+use super::ring::{Asked, Ring, State, Ticket};
+use super::scan::{Next, Scan};
+use super::{Routes, Shared};
+use crate::commands::node::SlowEntry;
+use crate::commands::session::{Face, ReplyMode, Session};
+use crate::commands::{Merge, Run};
+use crate::env::{self, Instant};
+use crate::raft::{Outcome, Permit, Refusal};
+use crate::resp::{Args, Decoder, Reply};
+use crate::types::{GroupId, Level};
+use bytes::{Buf, BytesMut};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::net::tcp::WriteHalf;
+use tokio::sync::{mpsc, watch};
+
+/// Requests of one connection that may be without an answer.
+const IN_FLIGHT_MAX: usize = 4096;
+/// Room made for a read: as much as this at first, and twice as much each time a read fills it.
+const READ_MIN: usize = 4 << 10;
+const READ_MAX: usize = 64 << 10;
+/// Room made at once for the rest of a large argument.
+const READ_LARGE: usize = 1 << 20;
+/// An empty output buffer larger than this is given back.
+const OUTPUT_KEEP: usize = 64 << 10;
+/// While the node stops, a connection from which nothing comes is closed after this long. One that does send is closed
+/// right behind the reply, when its client cannot have sent the next request yet.
+const STOP_QUIET: Duration = Duration::from_millis(500);
+/// After the last reply, how long and how much is still read and thrown away, so that a reset does not overtake the reply.
+const LINGER: Duration = Duration::from_millis(500);
+const LINGER_BYTES: usize = 1 << 20;
+
+/// A connection's place among the node's; given back when dropped.
+pub(super) struct Seat {
+    pub shared: Arc<Shared>,
+    pub client: Arc<Client>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.shared.clients.leave(&self.client);
+    }
+}
+
+/// A connection that was accepted and given to a worker.
+pub(super) struct Incoming {
+    pub session: Session,
+    pub seat: Seat,
+    pub counters: Arc<Counters>,
+    pub stop: watch::Receiver<bool>,
+    /// Held until the session ends.
+    pub alive: mpsc::Sender<()>,
+}
+
+impl Incoming {
+    /// A fresh connection, entered into the node's list.
+    pub fn new(
+        face: Face,
+        (peer, local): (SocketAddr, SocketAddr),
+        shared: &Arc<Shared>,
+        worker: usize,
+        stop: watch::Receiver<bool>,
+        alive: mpsc::Sender<()>,
+    ) -> Incoming {
+        use crate::commands::node::Node;
+        let session = Session::new(shared.clients.next_id(), face, peer, local, shared.open_user());
+        let client = shared.clients.enter(&session);
+        let seat = Seat { shared: shared.clone(), client };
+        Incoming { session, seat, counters: shared.workers[worker].clone(), stop, alive }
+    }
+}
+
+/// What a lane waited for.
+enum Came {
+    Leave(Level, Result<Permit, Refusal>),
+    Tick(Result<(), Refusal>),
+}
+
+type Awaited = Pin<Box<dyn Future<Output = (GroupId, Came)> + Send>>;
+
+struct Connection {
+    shared: Arc<Shared>,
+    client: Arc<Client>,
+    counters: Arc<Counters>,
+    session: Session,
+    routes: Arc<Routes>,
+    decoder: Decoder,
+    input: BytesMut,
+    output: BytesMut,
+    ring: Ring,
+    lanes: Vec<Lane>,
+    awaited: FuturesUnordered<Awaited>,
+    /// The last reading of the clock; at most one command old.
+    now: Instant,
+    last_input: Instant,
+    commands: u64,
+    last_command: Option<Ordinal>,
+    read_size: usize,
+    /// Decoding stopped for lack of room, not of bytes.
+    more: bool,
+    /// The client will send nothing more.
+    eof: bool,
+    stopping: Option<Stopping>,
+}
+
+/// The node was told to stop.
+#[derive(Clone, Copy)]
+struct Stopping {
+    at: Instant,
+    /// Requests received until then.
+    commands: u64,
+    /// Some of them were not answered yet.
+    owing: bool,
+}
+
+/// Serves a connection until either side ends it.
+pub(super) async fn serve(mut stream: TcpStream, incoming: Incoming) {
+    let Incoming { session, seat, counters, mut stop, alive } = incoming;
+    let mut c = Connection::new(session, &seat, counters);
+    let (mut reader, writer) = stream.split();
+    loop {
+        c.turn();
+        if c.flush(&writer).is_err() || c.client.is_killed() || c.is_cut_off() {
+            return;
+        }
+        if c.is_finished() {
+            break;
+        }
+        if c.can_go_on() {
+            // The other connections of this worker get their turn.
+            tokio::task::yield_now().await;
+            continue;
+        }
+        let (reads, writes, wake_at) = (c.wants_input(), !c.output.is_empty(), c.wakes_at());
+        let stopping = c.stopping.is_some();
+        tokio::select! {
+            biased;
+            () = c.client.called() => {}
+            Some((group, came)) = c.awaited.next(), if !c.awaited.is_empty() => c.came(group, came),
+            ready = writer.writable(), if writes => if ready.is_err() { return },
+            got = reader.read_buf(&mut c.input), if reads => match got {
+                Ok(0) => c.eof = true,
+                Ok(n) => c.received(n),
+                Err(_) => return,
+            },
+            _ = stop.wait_for(|stop| *stop), if !stopping => c.stop(),
+            () = sleep_until(wake_at), if wake_at.is_some() => {}
+        }
+    }
+    drop(c);
+    linger(stream).await;
+    drop((seat, alive));
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    if let Some(at) = at {
+        env::sleep_until(at).await;
+    }
+}
+
+/// Closes so that the client gets everything written: says that nothing follows, then waits for it to close.
+async fn linger(mut stream: TcpStream) {
+    use tokio::io::AsyncWriteExt;
+    let rest = async {
+        stream.shutdown().await?;
+        let (mut scrap, mut left) = (vec![0u8; READ_MIN], LINGER_BYTES);
+        while left > 0 {
+            match stream.read(&mut scrap).await? {
+                0 => break,
+                n => left = left.saturating_sub(n),
+            }
+        }
+        io::Result::Ok(())
+    };
+    let _ = env::timeout(LINGER, rest).await;
+}
+
+impl Connection {
+    fn new(session: Session, seat: &Seat, counters: Arc<Counters>) -> Connection {
+        let shared = seat.shared.clone();
+        let now = env::now();
+        Connection {
+            client: seat.client.clone(),
+            counters,
+            session,
+            routes: shared.routes(),
+            decoder: Decoder::new(shared.settings.limits),
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            ring: Ring::default(),
+            lanes: Vec::new(),
+            awaited: FuturesUnordered::new(),
+            now,
+            last_input: now,
+            commands: 0,
+            last_command: None,
+            read_size: READ_MIN,
+            more: false,
+            eof: false,
+            stopping: None,
+            shared,
+        }
+    }
+
+    // --- a wake-up ---------------------------------------------------------------------------------------------
+
+    /// Everything that can be done without waiting.
+    fn turn(&mut self) {
+        self.now = env::now();
+        for (group, outcome) in self.client.take_mail() {
+            self.run_finished(group, outcome);
+        }
+        let routes = self.shared.routes();
+        if !Arc::ptr_eq(&routes, &self.routes) {
+            self.routes = routes;
+            self.lanes.retain(|lane| !lane.is_free());
+        }
+        self.decode();
+        loop {
+            let stepped = self.step_lanes();
+            let drained = self.drain();
+            if !stepped && !drained {
+                break;
+            }
+        }
+        self.client.note(self.now, self.commands, self.last_command, self.input.len(), self.output.len());
+    }
+
+    fn received(&mut self, n: usize) {
+        add(&self.counters.bytes_in, n as u64);
+        self.last_input = env::now();
+        let next = self.ring.next_seq();
+        self.lanes.iter_mut().for_each(|lane| lane.more_came(next));
+        if self.input.len() == self.input.capacity() {
+            self.read_size = (self.read_size * 2).min(READ_MAX);
+        }
+    }
+
+    /// Bytes that this connection makes the node keep, beside the command that is being received.
+    fn kept(&self) -> usize {
+        self.output.len() + self.ring.held()
+    }
+
+    fn is_full(&self) -> bool {
+        self.ring.len() >= IN_FLIGHT_MAX || self.kept() >= self.shared.settings.output_max
+    }
+
+    fn decode(&mut self) {
+        self.more = false;
+        while !self.session.close_after_reply {
+            if self.is_full() {
+                self.more = true;
+                return;
+            }
+            match self.decoder.decode(&mut self.input) {
+                Ok(Some(args)) => self.accept(args),
+                Ok(None) => return,
+                Err(error) => {
+                    let reply = Reply::error(format!("ERR {error}"));
+                    self.session.close_after_reply = true;
+                    let asked = self.asked(None, &Args::new(), false);
+                    self.answer(asked, reply);
+                }
+            }
+        }
+    }
+
+    /// Runs what can run in each group. True if a reply came of it.
+    fn step_lanes(&mut self) -> bool {
+        let mut answered = false;
+        for at in 0..self.lanes.len() {
+            while self.may_step(at) {
+                let next_seq = self.ring.next_seq();
+                let lane = &mut self.lanes[at];
+                match lane.step(self.now, next_seq) {
+                    Step::Nothing => break,
+                    Step::Answer(ticket, reply) => {
+                        self.count_read(at, ticket, &reply);
+                        self.complete(ticket, reply);
+                        answered = true;
+                    }
+                    step => self.begin(at, step),
+                }
+            }
+        }
+        answered
+    }
+
+    /// The oldest request may always go on, or nothing would ever make room.
+    fn may_step(&self, at: usize) -> bool {
+        let lane = &self.lanes[at];
+        let room = self.kept() < self.shared.settings.output_max;
+        lane.can_step() && (room || lane.next_read().is_none_or(|seq| seq == self.ring.base()))
+    }
+
+    fn begin(&mut self, at: usize, step: Step) {
+        let lane = &self.lanes[at];
+        let (id, group) = (lane.id, lane.group.clone());
+        match step {
+            Step::Propose { calls, deadline } => {
+                add(&self.counters.writes, calls.len() as u64);
+                let client = self.client.clone();
+                group.propose(calls, deadline, Box::new(move |outcome| client.deliver(id, outcome)));
+            }
+            Step::AskLeave { level, deadline } => self.awaited.push(Box::pin(async move {
+                (id, Came::Leave(level, group.barrier(level, deadline).await))
+            })),
+            Step::Tick { deadline } => {
+                self.awaited.push(Box::pin(async move { (id, Came::Tick(group.tick(deadline).await)) }))
+            }
+            Step::Nothing | Step::Answer(..) => {}
+        }
+    }
+
+    /// Moves the replies that are next into the output. True if there were any.
+    fn drain(&mut self) -> bool {
+        let mut any = false;
+        while self.output.len() < self.shared.settings.output_max {
+            let Some((asked, reply)) = self.ring.pop_ready() else { break };
+            self.encode(&asked, &reply);
+            any = true;
+        }
+        any
+    }
+
+    fn encode(&mut self, asked: &Asked, reply: &Reply) {
+        if let Reply::Error(text) = reply {
+            self.counters.error(text);
+        }
+        if !asked.mute {
+            reply.encode(asked.protocol, &mut self.output);
+        }
+    }
+
+    fn flush(&mut self, writer: &WriteHalf<'_>) -> io::Result<()> {
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        match writer.try_write(&self.output) {
+            Ok(n) => {
+                add(&self.counters.bytes_out, n as u64);
+                self.output.advance(n);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+        if self.output.is_empty() && self.output.capacity() > OUTPUT_KEEP {
+            self.output = BytesMut::new();
+        }
+        Ok(())
+    }
+
+    // --- when to wait, and when to end -------------------------------------------------------------------------
+
+    /// Whether another turn would do something although nothing new has come.
+    fn can_go_on(&self) -> bool {
+        let room = self.output.len() < self.shared.settings.output_max;
+        let decodes = self.more && !self.is_full() && !self.session.close_after_reply;
+        room && (decodes || self.ring.front_is_ready() || (0..self.lanes.len()).any(|at| self.may_step(at)))
+    }
+
+    /// Whether more is read; makes room for it.
+    fn wants_input(&mut self) -> bool {
+        if self.eof || self.more || self.session.close_after_reply || self.is_full() {
+            return false;
+        }
+        if self.input.is_empty() && self.input.capacity() > READ_MAX {
+            self.input = BytesMut::new();
+        }
+        let wants = self.decoder.wants(&self.input).clamp(self.read_size, READ_LARGE);
+        if self.input.capacity() - self.input.len() < wants / 2 {
+            self.input.reserve(wants);
+        }
+        true
+    }
+
+    fn stop(&mut self) {
+        self.stopping = Some(Stopping { at: env::now(), commands: self.commands, owing: !self.is_settled() });
+    }
+
+    /// Whether a connection whose replies are all out may end because the node stops.
+    fn may_stop(&self) -> bool {
+        self.stopping.is_some_and(|stop| {
+            stop.owing || self.commands > stop.commands || self.now >= stop.at + STOP_QUIET
+        })
+    }
+
+    fn is_settled(&self) -> bool {
+        self.ring.is_empty() && self.output.is_empty() && !self.more
+    }
+
+    /// Everything is answered and nothing more is to come.
+    fn is_finished(&self) -> bool {
+        let silent = |limit: Duration| self.now - self.last_input >= limit;
+        let ends = self.session.close_after_reply
+            || self.eof
+            || self.may_stop()
+            || self.shared.live.idle_timeout().is_some_and(silent);
+        let unread = self.more && !self.session.close_after_reply;
+        ends && self.ring.is_empty() && self.output.is_empty() && !unread
+    }
+
+    /// The node stops and this connection has used up its time.
+    fn is_cut_off(&self) -> bool {
+        self.stopping.is_some_and(|stop| self.now >= stop.at + self.shared.settings.drain_timeout)
+    }
+
+    /// When to look again although nothing came.
+    fn wakes_at(&self) -> Option<Instant> {
+        let cut = self.stopping.map(|stop| stop.at + self.shared.settings.drain_timeout);
+        let quiet = self.stopping.filter(|_| self.is_settled()).map(|stop| stop.at + STOP_QUIET);
+        let idle = self.shared.live.idle_timeout().filter(|_| self.is_settled()).map(|t| self.last_input + t);
+        [cut, quiet, idle].into_iter().flatten().min()
+    }
+
+    // --- a request ---------------------------------------------------------------------------------------------
+
+    fn asked(&self, ordinal: Option<Ordinal>, args: &Args, mute: bool) -> Asked {
+        let first_arg = args.get(1).cloned();
+        Asked { at: self.now, ordinal, first_arg, protocol: self.session.protocol, mute }
+    }
+
+    fn accept(&mut self, args: Args) {
+        self.commands += 1;
+        add(&self.counters.commands, 1);
+        let was = self.session.reply;
+        let mute = self.session.mutes();
+        let request = match dispatch::find(args) {
+            Ok(request) => request,
+            Err(reply) => {
+                let asked = self.asked(None, &Args::new(), mute);
+                return self.answer(asked, reply);
+            }
+        };
+        self.last_command = Some(request.ordinal);
+        let route = match dispatch::refused(&request, &self.session, &self.shared) {
+            Some(reply) => Err(reply),
+            None => dispatch::route(&request, &self.session, &self.shared, &self.routes),
+        };
+        match route {
+            Ok(Route::Here) => self.run_here(&request, was, mute),
+            Ok(Route::One(group)) => self.run_in(group, request, mute),
+            Ok(Route::Split { merge, parts, places }) => self.run_split(&request, mute, merge, parts, places),
+            Ok(Route::Scan { order, begin }) => self.run_scan(request, mute, &order, begin),
+            Err(reply) => {
+                self.counters.rejected(request.ordinal);
+                let asked = self.asked(Some(request.ordinal), &request.args, mute);
+                self.answer(asked, reply);
+            }
+        }
+    }
+
+    fn run_here(&mut self, request: &Request, was: ReplyMode, mute: bool) {
+        let reply = match request.command.run {
+            Run::Session(run) => run(&request.args, &mut self.session),
+            Run::Node(run) => run(&request.args, &*self.shared, &mut self.session),
+            _ => Reply::error("ERR this command does not run on a connection"),
+        };
+        self.client.publish(&self.session);
+        // CLIENT REPLY ON is itself answered, and HELLO speaks the protocol it chose.
+        let unmuted = was == ReplyMode::Off && self.session.reply == ReplyMode::On;
+        let asked = self.asked(Some(request.ordinal), &request.args, mute && !unmuted);
+        self.answered(asked, reply);
+    }
+
+    fn kind(&self, request: &Request) -> Kind {
+        match request.command.run {
+            Run::Read(run) => Kind::Read { run, level: dispatch::level(request, &self.session, &self.shared) },
+            _ => Kind::Write,
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        self.now + self.shared.live.request_timeout()
+    }
+
+    /// The place of a group's lane in `lanes`; there are never more than groups in the table.
+    fn lane(&mut self, id: GroupId) -> Option<usize> {
+        if let Some(at) = self.lanes.iter().position(|lane| lane.id == id) {
+            return Some(at);
+        }
+        let group = self.shared.cluster.host().group(id)?;
+        self.lanes.push(Lane::new(id, group));
+        Some(self.lanes.len() - 1)
+    }
+
+    /// The hot path: a read with leave is run and encoded here and now.
+    fn run_in(&mut self, group: GroupId, request: Request, mute: bool) {
+        let asked = self.asked(Some(request.ordinal), &request.args, mute);
+        let kind = self.kind(&request);
+        let Some(at) = self.lane(group) else { return self.answer(asked, unserved(group)) };
+        let seq = self.ring.next_seq();
+        let lane = &mut self.lanes[at];
+        if let Kind::Read { run, level } = kind
+            && lane.is_free()
+            && let Tried::Answer(reply) = lane.try_read(run, &request.args, level, seq)
+        {
+            self.counters.read(level, lane.leads(), &reply);
+            return self.answered(asked, reply);
+        }
+        let deadline = self.deadline();
+        let weight = request.args.iter().map(|a| a.len()).sum();
+        let seq = self.ring.push(asked, State::Waiting, weight);
+        self.lanes[at].push(Op { ticket: Ticket { seq, part: 0 }, args: request.args, kind, deadline });
+    }
+
+    fn run_split(
+        &mut self,
+        request: &Request,
+        mute: bool,
+        merge: Merge,
+        parts: Vec<(GroupId, Args)>,
+        places: Vec<Vec<usize>>,
+    ) {
+        let asked = self.asked(Some(request.ordinal), &request.args, mute);
+        let (kind, deadline) = (self.kind(request), self.deadline());
+        let mut gather = Gather::new(merge, request.command.is_write(), parts.len(), places);
+        if parts.is_empty() {
+            return self.answer(asked, gather.finish());
+        }
+        let weight = request.args.iter().map(|a| a.len()).sum();
+        let seq = self.ring.push(asked, State::Gathering(Box::new(gather)), weight);
+        for (part, (group, args)) in parts.into_iter().enumerate() {
+            let ticket = Ticket { seq, part: part as u32 };
+            match self.lane(group) {
+                Some(at) => self.lanes[at].push(Op { ticket, args, kind, deadline }),
+                None => self.complete(ticket, unserved(group)),
+            }
+        }
+    }
+
+    fn run_scan(&mut self, request: Request, mute: bool, order: &[(crate::types::Slot, GroupId)], begin: usize) {
+        let asked = self.asked(Some(request.ordinal), &request.args, mute);
+        let Kind::Read { run, level } = self.kind(&request) else {
+            return self.answer(asked, Reply::error("ERR only a read can go through all groups"));
+        };
+        let Some((_, group)) = order.get(begin).copied() else {
+            let end = Reply::Array(vec![Reply::bulk("0"), Reply::Array(Vec::new())]);
+            return self.answer(asked, end);
+        };
+        let scan = Scan::new(request.args, run, level, self.deadline(), order, begin);
+        let op = scan_op(&scan, self.ring.next_seq());
+        let seq = self.ring.push(asked, State::Scanning(Box::new(scan)), 0);
+        match self.lane(group) {
+            Some(at) => self.lanes[at].push(op),
+            None => self.complete(Ticket { seq, part: 0 }, unserved(group)),
+        }
+    }
+
+    // --- a reply -----------------------------------------------------------------------------------------------
+
+    /// A request was answered without running anything.
+    fn answer(&mut self, asked: Asked, reply: Reply) {
+        if self.ring.is_empty() {
+            self.encode(&asked, &reply);
+            self.ring.skip();
+        } else {
+            let seq = self.ring.push(asked, State::Waiting, 0);
+            self.ring.ready(seq, reply);
+        }
+    }
+
+    /// A request was run and answered on the spot.
+    fn answered(&mut self, asked: Asked, reply: Reply) {
+        self.now = env::now();
+        self.finish(&asked, &reply);
+        self.answer(asked, reply);
+    }
+
+    /// Counts an answered request and notes it if it was slow.
+    fn finish(&self, asked: &Asked, reply: &Reply) {
+        let Some(ordinal) = asked.ordinal else { return };
+        let took = self.now - asked.at;
+        self.counters.called(ordinal, took, reply.is_error());
+        if self.shared.live.slower_than().is_none_or(|limit| took < limit) {
+            return;
+        }
+        let name = bytes::Bytes::from_static(super::counters::name(ordinal).as_bytes());
+        let entry = SlowEntry {
+            id: 0,
+            unix_s: env::wall_ms() / 1000,
+            usec: took.as_micros() as u64,
+            args: std::iter::once(name).chain(asked.first_arg.clone()).collect(),
+            peer: self.session.peer.to_string(),
+            client_name: self.session.name.clone(),
+        };
+        self.shared.slow.push(entry, self.shared.live.slow_log_max());
+    }
+
+    fn count_read(&mut self, at: usize, ticket: Ticket, reply: &Reply) {
+        // A refusal is no read that was answered.
+        let refused = matches!(reply, Reply::Error(_));
+        let Some(slot) = self.ring.get(ticket.seq).filter(|_| !refused) else { return };
+        let level = match &slot.state {
+            State::Scanning(scan) => scan.level,
+            _ => self.lanes[at].level().unwrap_or_default(),
+        };
+        self.counters.read(level, self.lanes[at].leads(), reply);
+    }
+
+    /// A command, a part or a page came out of a group.
+    fn complete(&mut self, ticket: Ticket, reply: Reply) {
+        let Some(slot) = self.ring.get(ticket.seq) else { return };
+        let whole = match &mut slot.state {
+            State::Waiting => Some(reply),
+            State::Ready(_) => None,
+            State::Gathering(gather) => gather.put(ticket.part, reply).then(|| gather.finish()),
+            State::Scanning(scan) => match scan.page(reply) {
+                Next::Answer(reply) => Some(reply),
+                Next::Visit(group) => {
+                    let op = scan_op(scan, ticket.seq);
+                    return self.next_page(group, op);
+                }
+            },
+        };
+        let Some(reply) = whole else { return };
+        let asked = slot.asked.clone();
+        self.finish(&asked, &reply);
+        self.ring.ready(ticket.seq, reply);
+    }
+
+    fn next_page(&mut self, group: GroupId, op: Op) {
+        match self.lane(group) {
+            Some(at) => self.lanes[at].push_first(op),
+            None => self.ring.ready(op.ticket.seq, unserved(group)),
+        }
+    }
+
+    fn run_finished(&mut self, group: GroupId, outcome: Outcome) {
+        let Some(at) = self.lanes.iter().position(|lane| lane.id == group) else { return };
+        let tickets = self.lanes[at].run_finished();
+        match outcome {
+            Outcome::Applied { replies, .. } if replies.len() == tickets.len() => {
+                tickets.into_iter().zip(replies).for_each(|(ticket, reply)| self.complete(ticket, reply));
+            }
+            other => {
+                let unknown = Outcome::Unknown { index: None };
+                // Replies that cannot be told apart say nothing about any one call.
+                let failed = if matches!(other, Outcome::Applied { .. }) { &unknown } else { &other };
+                tickets.into_iter().for_each(|ticket| self.complete(ticket, failed.failure_reply()));
+            }
+        }
+    }
+
+    fn came(&mut self, group: GroupId, came: Came) {
+        let Some(lane) = self.lanes.iter_mut().find(|lane| lane.id == group) else { return };
+        self.now = env::now();
+        let refused = match came {
+            Came::Leave(level, came) => lane.leave_came(level, came),
+            Came::Tick(came) => lane.tick_came(came).into_iter().collect(),
+        };
+        refused.into_iter().for_each(|(ticket, reply)| self.complete(ticket, reply));
+    }
+}
+
+fn scan_op(scan: &Scan, seq: u64) -> Op {
+    let kind = Kind::Read { run: scan.run as ReadFn, level: scan.level };
+    Op { ticket: Ticket { seq, part: 0 }, args: scan.args.clone(), kind, deadline: scan.deadline }
+}
+
+fn unserved(group: GroupId) -> Reply {
+    Reply::error(format!("CLUSTERDOWN group {group} cannot be reached from this node; the command was not applied"))
+}
