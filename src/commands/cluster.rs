@@ -393,40 +393,37 @@ impl SessionCommand for ClusterHelp {
 }
 
 /// Subcommands of Redis that change the topology, and what does it here.
-const ELSEWHERE: &[(&str, &str)] = &[
-    ("addslots", "rebalance"),
-    ("addslotsrange", "rebalance"),
-    ("bumpepoch", "status"),
-    ("count-failure-reports", "status"),
-    ("delslots", "rebalance"),
-    ("delslotsrange", "rebalance"),
-    ("failover", "leader transfer"),
-    ("flushslots", "rebalance"),
-    ("forget", "node remove"),
-    ("meet", "node add"),
-    ("replicate", "group describe"),
-    ("reset", "node remove"),
-    ("saveconfig", "status"),
-    ("set-config-epoch", "status"),
-    ("setslot", "slots move"),
+const ELSEWHERE: &[(&str, &str, &str)] = &[
+    ("addslots", "CLUSTER ADDSLOTS", "rebalance"),
+    ("addslotsrange", "CLUSTER ADDSLOTSRANGE", "rebalance"),
+    ("bumpepoch", "CLUSTER BUMPEPOCH", "status"),
+    ("count-failure-reports", "CLUSTER COUNT-FAILURE-REPORTS", "status"),
+    ("delslots", "CLUSTER DELSLOTS", "rebalance"),
+    ("delslotsrange", "CLUSTER DELSLOTSRANGE", "rebalance"),
+    ("failover", "CLUSTER FAILOVER", "leader transfer"),
+    ("flushslots", "CLUSTER FLUSHSLOTS", "rebalance"),
+    ("forget", "CLUSTER FORGET", "node remove"),
+    ("meet", "CLUSTER MEET", "node add"),
+    ("replicate", "CLUSTER REPLICATE", "group describe"),
+    ("reset", "CLUSTER RESET", "node remove"),
+    ("saveconfig", "CLUSTER SAVECONFIG", "status"),
+    ("set-config-epoch", "CLUSTER SET-CONFIG-EPOCH", "status"),
+    ("setslot", "CLUSTER SETSLOT", "slots move"),
 ];
 
 struct Elsewhere<const N: usize>;
 
 impl<const N: usize> SessionCommand for Elsewhere<N> {
     const SPEC: Spec =
-        spec(ELSEWHERE[N].0, -2, "hc-0.1", "CLUSTER subcommand", "Refused: the reply names what to use instead.");
+        spec(ELSEWHERE[N].0, -2, "hc-0.1", ELSEWHERE[N].1, "Refused: the reply names what to use instead.");
 
     fn parse(_: &Args) -> Result<Self, Reply> {
         Ok(Elsewhere)
     }
 
     fn run(self, _: &mut Session) -> Reply {
-        let (name, verb) = ELSEWHERE[N];
-        Reply::error(format!(
-            "ERR CLUSTER {} is not supported: ownership comes from the log, use hypercachectl {verb}",
-            name.to_ascii_uppercase()
-        ))
+        let (_, name, verb) = ELSEWHERE[N];
+        Reply::error(format!("ERR {name} is not supported: ownership comes from the log, use hypercachectl {verb}"))
     }
 }
 

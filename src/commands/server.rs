@@ -513,8 +513,10 @@ impl SessionCommand for ConfigHelp {
 
 // --- INFO -------------------------------------------------------------------------------------------------------
 
+type WriteSection = fn(&Facts, &dyn Node, Face, &mut String);
+
 /// INFO's sections in order; the bool says whether a bare INFO shows it.
-const SECTIONS: &[(&str, bool, fn(&Facts, &dyn Node, Face, &mut String))] = &[
+const SECTIONS: &[(&str, bool, WriteSection)] = &[
     ("server", true, info_server),
     ("clients", true, info_clients),
     ("memory", true, info_memory),
@@ -925,31 +927,31 @@ impl NodeCommand for WaitAof {
 }
 
 /// Commands of Redis that HyperCache will never have, and what to use instead.
-const NEVER: &[(&str, &str)] = &[
-    ("replicaof", "nodes are added and removed with hypercachectl"),
-    ("slaveof", "nodes are added and removed with hypercachectl"),
-    ("psync", "replicas follow the Raft log"),
-    ("sync", "replicas follow the Raft log"),
-    ("module", "modules cannot be loaded"),
-    ("migrate", "slots are moved with hypercachectl"),
-    ("debug", "state is inspected with hypercachectl and INFO"),
-    ("save", "snapshots are made in the background; make one with hypercachectl snapshot save"),
-    ("bgrewriteaof", "the log is compacted in the background; make a snapshot with hypercachectl snapshot save"),
+const NEVER: &[(&str, &str, &str)] = &[
+    ("replicaof", "REPLICAOF", "nodes are added and removed with hypercachectl"),
+    ("slaveof", "SLAVEOF", "nodes are added and removed with hypercachectl"),
+    ("psync", "PSYNC", "replicas follow the Raft log"),
+    ("sync", "SYNC", "replicas follow the Raft log"),
+    ("module", "MODULE", "modules cannot be loaded"),
+    ("migrate", "MIGRATE", "slots are moved with hypercachectl"),
+    ("debug", "DEBUG", "state is inspected with hypercachectl and INFO"),
+    ("save", "SAVE", "snapshots are made in the background; make one with hypercachectl snapshot save"),
+    ("bgrewriteaof", "BGREWRITEAOF", "the log is compacted in the background; make a snapshot with hypercachectl snapshot save"),
 ];
 
 struct Never<const N: usize>;
 
 impl<const N: usize> SessionCommand for Never<N> {
     const SPEC: Spec =
-        spec(NEVER[N].0, -1, "hc-0.1", NEVER[N].0, "Refused: the reply names what to use instead.");
+        spec(NEVER[N].0, -1, "hc-0.1", NEVER[N].1, "Refused: the reply names what to use instead.");
 
     fn parse(_: &Args) -> Result<Self, Reply> {
         Ok(Never)
     }
 
     fn run(self, _: &mut Session) -> Reply {
-        let (name, instead) = NEVER[N];
-        Reply::error(format!("ERR {} is not supported: {instead}", name.to_ascii_uppercase()))
+        let (_, name, instead) = NEVER[N];
+        Reply::error(format!("ERR {name} is not supported: {instead}"))
     }
 }
 

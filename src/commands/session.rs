@@ -127,8 +127,7 @@ mod tests {
 
     #[test]
     fn skip_mutes_exactly_one_command() {
-        let mut s = Session::default();
-        s.reply = ReplyMode::SkipNext;
+        let mut s = Session { reply: ReplyMode::SkipNext, ..Session::default() };
         assert!(s.mutes());
         assert!(!s.mutes());
     }
@@ -145,10 +144,8 @@ mod tests {
 
     #[test]
     fn reset_keeps_identity_and_drops_everything_chosen() {
-        let mut s = Session::default();
-        s.name = "x".to_owned();
-        s.readonly = true;
-        s.protocol = Protocol::Resp3;
+        let (name, protocol) = ("x".to_owned(), Protocol::Resp3);
+        let mut s = Session { name, protocol, readonly: true, ..Session::default() };
         s.reset(None);
         assert_eq!((s.id, s.name.as_str(), s.readonly, s.protocol, s.user), (0, "", false, Protocol::Resp2, None));
     }
