@@ -28,6 +28,9 @@ use tokio::sync::{oneshot, watch};
 /// How often disk and memory are looked at.
 const WATCH: Duration = Duration::from_millis(200);
 
+/// How long handing over leaderships may take when the node stops.
+const STEP_ASIDE: Duration = Duration::from_secs(2);
+
 /// Runs a node until SIGTERM or SIGINT. Blocks.
 pub fn run(config: Config) -> anyhow::Result<()> {
     let workers = Workers::start(config.workers());
@@ -208,10 +211,11 @@ async fn serve(config: &Config, workers: Vec<Handle>) -> anyhow::Result<()> {
         () = watch_resources(config, dir, &host, &server) => (),
     }
     tracing::info!(node = %me, "node-stopping");
-    host.step_aside().await;
+    // Bounded: where all nodes of a cluster stop at once there is nobody to hand over to.
+    let _ = env::timeout(STEP_ASIDE, host.step_aside()).await;
     let _ = stop.send(true);
     let _ = env::timeout(config.server.drain_timeout, server.drained()).await;
-    host.stop().await;
+    let _ = env::timeout(STEP_ASIDE, host.stop()).await;
     tracing::info!(node = %me, "node-stopped");
     Ok(())
 }

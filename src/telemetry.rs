@@ -42,8 +42,10 @@ pub enum TelemetryError {
     NotStarted,
 }
 
+/// openraft tells every step of its own at INFO; ours are the ones a human wants. Whoever names it gets what is asked.
 fn filter_of(level: &LogLevel) -> Result<EnvFilter, TelemetryError> {
-    EnvFilter::builder().parse(&level.0).map_err(|error| TelemetryError::Level(error.to_string()))
+    let quieter = if level.0.contains("openraft") { level.0.clone() } else { format!("openraft=warn,{}", level.0) };
+    EnvFilter::builder().parse(quieter).map_err(|error| TelemetryError::Level(error.to_string()))
 }
 
 /// Starts writing logs. Once a process; the guard must live as long as the server.

@@ -18,7 +18,7 @@ use super::proposer::{self, OnOutcome, Outcome, Proposer, Refusal, Submission};
 use super::reads::{Freshness, Gate, LEASE_SHARE, NeedsTick, Permit, Round};
 use super::snapshot::SnapshotStore;
 use super::storage::{Storage, StorageError};
-use super::wire::ReadIndex;
+use super::wire::{Lane, ReadIndex};
 use super::{Raft, Types};
 use crate::env::{self, Instant};
 use crate::resp::Args;
@@ -722,8 +722,8 @@ impl Group {
         let core = self.core();
         let mut last = AdminError::Failed("there is no other voter".to_owned());
         let voters = core.voters();
-        let (caught_up, behind): (Vec<_>, Vec<_>) =
-            voters.into_iter().filter(|v| *v != self.me()).partition(|v| core.caught_up(*v));
+        let in_reach = |v: &NodeId| *v != self.me() && self.around.peers.link(*v, Lane::Raft(self.worker)).up();
+        let (caught_up, behind): (Vec<_>, Vec<_>) = voters.into_iter().filter(in_reach).partition(|v| core.caught_up(*v));
         for to in caught_up.into_iter().chain(behind) {
             match self.transfer(to).await {
                 Ok(()) => return Ok(()),
