@@ -15,6 +15,7 @@ use super::entry::{self, Malformed};
 use super::storage::{Family, Storage, StorageError, Write, log_key, meta_key, sealed, unsealed};
 use super::{Entry, LogId, Types, Vote};
 use crate::types::GroupId;
+use futures_util::{Stream, StreamExt};
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
 use parking_lot::Mutex;
@@ -179,16 +180,7 @@ impl RaftLogReader<Types> for LogStore {
         &mut self,
         range: RB,
     ) -> Result<Vec<Entry>, io::Error> {
-        let from = match range.start_bound() {
-            Bound::Included(n) => *n,
-            Bound::Excluded(n) => n + 1,
-            Bound::Unbounded => 0,
-        };
-        let to = match range.end_bound() {
-            Bound::Included(n) => n + 1,
-            Bound::Excluded(n) => *n,
-            Bound::Unbounded => u64::MAX,
-        };
+        let (from, to) = bounds(&range);
         Ok(self.read(from, to)?)
     }
 
@@ -210,6 +202,46 @@ impl RaftLogReader<Types> for LogStore {
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
         Ok(self.shared.lock().vote)
     }
+
+    /// What is applied is read a piece at a time: after a restart that is the whole log behind the snapshot.
+    async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        const PIECE: u64 = 64;
+        let (from, to) = bounds(&range);
+        let log = self.clone();
+        futures_util::stream::unfold((from, VecDeque::new()), move |(next, mut read): (u64, VecDeque<Entry>)| {
+            let log = log.clone();
+            async move {
+                if read.is_empty() && next < to {
+                    match log.read(next, to.min(next + PIECE)) {
+                        Ok(entries) => read = entries.into(),
+                        Err(e) => return Some((Err(e.into()), (to, VecDeque::new()))),
+                    }
+                }
+                let entry = read.pop_front()?;
+                let next = entry.log_id.index() + 1;
+                Some((Ok(entry), (next, read)))
+            }
+        })
+        .boxed()
+    }
+}
+
+/// First index of a range, and the one after its last.
+fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
+    let from = match range.start_bound() {
+        Bound::Included(n) => *n,
+        Bound::Excluded(n) => n + 1,
+        Bound::Unbounded => 0,
+    };
+    let to = match range.end_bound() {
+        Bound::Included(n) => n + 1,
+        Bound::Excluded(n) => *n,
+        Bound::Unbounded => u64::MAX,
+    };
+    (from, to)
 }
 
 impl RaftLogStorage<Types> for LogStore {
@@ -278,7 +310,8 @@ impl RaftLogStorage<Types> for LogStore {
                 let gone = shared.tail.pop_back().expect("it was just looked at");
                 shared.tail_bytes -= entry::record_len(&gone);
             }
-            shared.last = last_log_id;
+            // Asked to keep more than there is, it keeps what there is.
+            shared.last = shared.last.min(last_log_id);
             shared.flushed = shared.flushed.min(after.saturating_sub(1));
             shared.truncations += 1;
             shared.check();
@@ -288,7 +321,8 @@ impl RaftLogStorage<Types> for LogStore {
         self.storage.write_and_wait(write).await?;
         // Whatever was written before the truncation is on its way to disk in order, so what remains is flushed too.
         let mut shared = self.shared.lock();
-        shared.flushed = shared.flushed.max(last_log_id.map_or(0, |id| id.index()));
+        let kept = last_log_id.min(shared.last).map_or(0, |id| id.index());
+        shared.flushed = shared.flushed.max(kept);
         Ok(())
     }
 

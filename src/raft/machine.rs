@@ -157,6 +157,13 @@ impl Machine {
     }
 }
 
+#[cfg(test)]
+impl Machine {
+    pub(super) fn snapshots_for_tests(&self) -> SnapshotStore {
+        self.snapshots.clone()
+    }
+}
+
 fn load(snapshots: &SnapshotStore, snapshot: SnapshotRef) -> Result<Keyspace, StorageError> {
     let head = snapshots.chunk(snapshot.number, 0)?;
     Keyspace::restore(&head, snapshots.images(snapshot)).map_err(|e| StorageError::Io("snapshot".into(), io::Error::other(e)))

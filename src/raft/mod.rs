@@ -6,6 +6,8 @@
 //! or age) -> the keyspace, under its lock, on the reader's own thread.
 
 pub mod clock;
+#[cfg(test)]
+mod conformance;
 pub mod entry;
 mod group;
 mod host;

@@ -637,6 +637,8 @@ async fn stats(State(door): State<Arc<Door>>) -> Response {
     let overview = &door.overview;
     let groups = overview.groups();
     let hosted = || groups.iter().filter(|group| group.hosted);
+    // The meta group's documents are nobody's keys.
+    let data = || hosted().filter(|group| group.id != GroupId::META.0);
     let me = overview.cluster().me().id;
     let body = json!({
         "success": true,
@@ -644,9 +646,9 @@ async fn stats(State(door): State<Arc<Door>>) -> Response {
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_seconds": overview.uptime().as_secs(),
         "resident_bytes": metrics::resident_bytes(),
-        "keys": hosted().map(|group| group.keys).sum::<u64>(),
-        "expires": hosted().map(|group| group.expires).sum::<u64>(),
-        "used_bytes": hosted().map(|group| group.used_bytes).sum::<u64>(),
+        "keys": data().map(|group| group.keys).sum::<u64>(),
+        "expires": data().map(|group| group.expires).sum::<u64>(),
+        "used_bytes": data().map(|group| group.used_bytes).sum::<u64>(),
         "groups_hosted": hosted().count(),
         "groups_led": hosted().filter(|group| group.leader == Some(me.0)).count(),
         "http_requests": door.answered.lock().values().sum::<u64>(),

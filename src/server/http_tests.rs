@@ -252,7 +252,6 @@ async fn a_request_without_time_is_refused_as_not_applied() {
     let answer = door.ask("DELETE", "/api/cache/k", "").await;
     assert_eq!(answer.status, 503, "{}", answer.body);
     assert_eq!(answer.header("retry-after"), Some("1"));
-    assert_eq!(door.get("/api/cache/k").await.status, 503);
 }
 
 #[tokio::test]

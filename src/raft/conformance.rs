@@ -1,0 +1,212 @@
+//! openraft's own suite over our log store and state machine, and what it does not ask.
+
+use super::log_store::LogStore;
+use super::machine::{Machine, Replica};
+use super::snapshot::SnapshotStore;
+use super::storage::{Options_, Storage, Sync};
+use super::{Entry, LogId, SnapshotMeta, Types, log_id};
+use crate::resp::Args;
+use crate::raft::entry::Batch;
+use crate::types::{GroupId, NodeId, Stamp};
+use bytes::Bytes;
+use openraft::storage::{IOFlushed, RaftLogStorage, RaftStateMachine};
+use openraft::testing::log::{StoreBuilder, Suite};
+use openraft::type_config::TypeConfigExt;
+use openraft::{EntryPayload, RaftLogReader, RaftSnapshotBuilder};
+use std::path::Path;
+use std::sync::Arc;
+
+const GROUP: GroupId = GroupId(7);
+
+impl From<u64> for NodeId {
+    fn from(id: u64) -> NodeId {
+        NodeId(id)
+    }
+}
+
+fn storage(dir: &Path) -> Storage {
+    Storage::open(dir, &Options_ { sync: Sync::No, ..Options_::default() }).unwrap()
+}
+
+fn open(dir: &Path) -> (LogStore, Machine, Arc<Replica>) {
+    let storage = storage(dir);
+    let log = LogStore::open(&storage, GROUP).unwrap();
+    let replica = Arc::new(Replica::new(1));
+    let machine = Machine::open(replica.clone(), SnapshotStore::open(&storage, GROUP).unwrap()).unwrap();
+    (log, machine, replica)
+}
+
+struct Builder;
+
+impl StoreBuilder<Types, LogStore, Machine, tempfile::TempDir> for Builder {
+    async fn build(&self) -> Result<(tempfile::TempDir, LogStore, Machine), openraft::StorageError<Types>> {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, machine, _) = open(dir.path());
+        Ok((dir, log, machine))
+    }
+}
+
+#[test]
+fn the_stores_pass_openrafts_suite() {
+    Types::run(async { Suite::<Types, LogStore, Machine, Builder, tempfile::TempDir>::test_all(Builder).await }).unwrap();
+}
+
+fn set(term: u64, index: u64, key: &str, value: &str) -> Entry {
+    let call: Args = ["SET", key, value].iter().map(|w| Bytes::copy_from_slice(w.as_bytes())).collect();
+    let batch = Batch::encode(Stamp { now_ms: index, seed: index }, &[], [call].iter());
+    Entry { log_id: log_id(term, index), payload: EntryPayload::Normal(batch) }
+}
+
+async fn append(log: &mut LogStore, entries: Vec<Entry>) {
+    let (tx, rx) = Types::oneshot();
+    log.append(entries, IOFlushed::signal(tx)).await.unwrap();
+    rx.await.unwrap().unwrap();
+}
+
+async fn apply(machine: &mut Machine, entries: Vec<Entry>) {
+    machine.apply(futures_util::stream::iter(entries.into_iter().map(|e| Ok((e, None))))).await.unwrap();
+}
+
+fn run<F: Future<Output = ()> + Send + 'static>(f: F) {
+    Types::run(f);
+}
+
+#[test]
+fn a_log_is_found_again_after_a_restart_with_its_truncations_and_purges() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_owned();
+    run(async move {
+        {
+            let (mut log, ..) = open(&path);
+            append(&mut log, (1..=10).map(|i| set(1, i, "k", "v")).collect()).await;
+            log.truncate_after(Some(log_id(1, 7))).await.unwrap();
+            append(&mut log, (8..=9).map(|i| set(2, i, "k", "w")).collect()).await;
+            log.purge(log_id(1, 3)).await.unwrap();
+        }
+        let (mut log, ..) = reopen(&path).await;
+        let state = log.get_log_state().await.unwrap();
+        assert_eq!((state.last_purged_log_id, state.last_log_id), (Some(log_id(1, 3)), Some(log_id(2, 9))));
+        let entries = log.try_get_log_entries(0..100).await.unwrap();
+        let ids: Vec<LogId> = entries.iter().map(|e| e.log_id).collect();
+        assert_eq!(ids, [log_id(1, 4), log_id(1, 5), log_id(1, 6), log_id(1, 7), log_id(2, 8), log_id(2, 9)]);
+    });
+}
+
+/// The writer thread lets go of the database a moment after its last user did.
+async fn reopen(path: &Path) -> (LogStore, Machine, Arc<Replica>) {
+    let deadline = crate::env::now() + std::time::Duration::from_secs(10);
+    loop {
+        match Storage::open(path, &Options_ { sync: Sync::No, ..Options_::default() }) {
+            Ok(storage) => {
+                let log = LogStore::open(&storage, GROUP).unwrap();
+                let replica = Arc::new(Replica::new(1));
+                let machine = Machine::open(replica.clone(), SnapshotStore::open(&storage, GROUP).unwrap()).unwrap();
+                return (log, machine, replica);
+            }
+            Err(e) if crate::env::now() > deadline => panic!("{e}"),
+            Err(_) => crate::env::sleep(std::time::Duration::from_millis(5)).await,
+        }
+    }
+}
+
+#[test]
+fn a_hole_or_a_flipped_bit_in_the_log_is_refused_with_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_owned();
+    run(async move {
+        let storage = storage(&path);
+        let mut log = LogStore::open(&storage, GROUP).unwrap();
+        append(&mut log, (1..=5).map(|i| set(1, i, "k", "v")).collect()).await;
+        let key = super::storage::log_key(GROUP, 3);
+        let good = storage.get(super::storage::Family::Log, &key).unwrap().unwrap();
+        let put = |value: Vec<u8>| super::storage::Write {
+            puts: vec![(super::storage::Family::Log, key.clone(), value.into())],
+            delete_ranges: vec![],
+            must_sync: false,
+            done: Box::new(|| ()),
+        };
+        let mut bad = good.clone();
+        bad[12] ^= 1;
+        storage.write_and_wait(put(bad)).await.unwrap();
+        let error = LogStore::open(&storage, GROUP).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("log entry 3") && error.contains("checksum"), "{error}");
+        storage.write_and_wait(put(good)).await.unwrap();
+        assert!(LogStore::open(&storage, GROUP).is_ok());
+        let hole = super::storage::Write {
+            puts: vec![],
+            delete_ranges: vec![(super::storage::Family::Log, key.clone(), super::storage::log_key(GROUP, 4))],
+            must_sync: false,
+            done: Box::new(|| ()),
+        };
+        storage.write_and_wait(hole).await.unwrap();
+        let error = LogStore::open(&storage, GROUP).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("log entry 4") && error.contains("missing"), "{error}");
+    });
+}
+
+#[test]
+fn a_snapshot_is_the_state_at_its_cut_although_writes_go_on_and_survives_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_owned();
+    run(async move {
+        let at_cut;
+        {
+            let (_, mut machine, replica) = open(&path);
+            apply(&mut machine, (1..=500).map(|i| set(1, i, &format!("k{i}"), "old")).collect()).await;
+            at_cut = replica.with(|s| s.keyspace.state_hash());
+            let mut builder = machine.try_create_snapshot_builder(true).await.unwrap();
+            apply(&mut machine, (501..=1000).map(|i| set(1, i, &format!("k{}", i - 500), "new")).collect()).await;
+            assert!(machine.try_create_snapshot_builder(true).await.is_none(), "one snapshot at a time");
+            let snapshot = builder.build_snapshot().await.unwrap();
+            assert_eq!(snapshot.meta.last_log_id, Some(log_id(1, 500)));
+        }
+        let (_, mut machine, replica) = reopen(&path).await;
+        assert_eq!(machine.applied_state().await.unwrap().0, Some(log_id(1, 500)));
+        assert_eq!(replica.with(|s| s.keyspace.state_hash()), at_cut);
+    });
+}
+
+#[test]
+fn a_snapshot_sent_chunk_by_chunk_installs_to_the_same_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_owned();
+    run(async move {
+        let (_, mut source, from) = open(&path.join("a"));
+        apply(&mut source, (1..=2000).map(|i| set(1, i, &format!("k{i}"), &"x".repeat(300))).collect()).await;
+        let snapshot = source.try_create_snapshot_builder(true).await.unwrap().build_snapshot().await.unwrap();
+        let target_storage = storage(&path.join("b"));
+        let store = SnapshotStore::open(&target_storage, GROUP).unwrap();
+        let to = Arc::new(Replica::new(99));
+        let mut target = Machine::open(to.clone(), store.clone()).unwrap();
+        let mut writer = store.begin().unwrap();
+        let sending = source.snapshots_for_tests();
+        assert!(snapshot.snapshot.chunks > 2, "the test is about several chunks");
+        for chunk in 0..snapshot.snapshot.chunks {
+            writer.push_stored(sending.stored_chunk(snapshot.snapshot.number, chunk).unwrap()).unwrap();
+        }
+        let received = writer.finish().unwrap();
+        assert!(store.current().unwrap().is_none(), "nothing is current before it is installed");
+        target.install_snapshot(&snapshot.meta, received).await.unwrap();
+        assert_eq!(to.with(|s| s.keyspace.state_hash()), from.with(|s| s.keyspace.state_hash()));
+        assert_eq!(store.current().unwrap().unwrap().meta, snapshot.meta);
+        let _: SnapshotMeta = snapshot.meta;
+    });
+}
+
+#[test]
+fn chunks_that_no_published_snapshot_names_are_gone_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = storage(dir.path());
+    let store = SnapshotStore::open(&storage, GROUP).unwrap();
+    let mut writer = store.begin().unwrap();
+    writer.push(b"head").unwrap();
+    let orphan = writer.finish().unwrap();
+    assert!(store.chunk(orphan.number, 0).is_ok());
+    let again = SnapshotStore::open(&storage, GROUP).unwrap();
+    run(async move {
+        // The deletion is on its way to the writer; another write behind it tells that it has passed.
+        let barrier = super::storage::Write { puts: vec![], delete_ranges: vec![], must_sync: false, done: Box::new(|| ()) };
+        storage.write_and_wait(barrier).await.unwrap();
+        assert!(again.chunk(orphan.number, 0).is_err());
+    });
+}
