@@ -18,7 +18,7 @@ use crate::server::accept::Accept;
 use crate::server::metrics::{self, Kind, Metric, Sample};
 use crate::server::overview::{Overview, address};
 use crate::slot::slot_of;
-use crate::types::Level;
+use crate::types::{GroupId, Level};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Query, Request, State};
