@@ -5,9 +5,10 @@
 //! in one shard and replica in the next; CLUSTER NODES, which has one line a node, calls a node master as soon as it
 //! leads anything.
 
-use super::connection::{help, integer, is, text};
+use super::connection::{help, integer, text};
 use super::node::{Member, Node, Shard, Topology};
 use super::session::{Face, Session};
+use super::syntax::is;
 use super::{Command, Keys, NodeCommand, Scope, SessionCommand, Spec, container, node, session};
 use crate::resp::{Args, Reply};
 use crate::slot::slot_of;

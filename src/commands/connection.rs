@@ -5,6 +5,7 @@
 
 use super::node::{ClientRow, Node};
 use super::session::{CLIENT_NAME_BYTES_MAX, ReplyMode, Session};
+use super::syntax::{is, not_an_integer, syntax_error};
 use super::{Command, Keys, NodeCommand, Scope, SessionCommand, Spec, container, node, session};
 use crate::resp::{Args, Protocol, Reply};
 use crate::types::Level;
@@ -36,19 +37,9 @@ pub(super) fn text(arg: &Bytes) -> String {
     String::from_utf8_lossy(arg).into_owned()
 }
 
-pub(super) fn is(arg: &Bytes, word: &str) -> bool {
-    arg.eq_ignore_ascii_case(word.as_bytes())
-}
-
-pub(super) fn integer<T: std::str::FromStr>(arg: &Bytes) -> Result<T, Reply> {
-    std::str::from_utf8(arg)
-        .ok()
-        .and_then(|t| t.parse().ok())
-        .ok_or_else(|| Reply::error("ERR value is not an integer or out of range"))
-}
-
-fn syntax_error() -> Reply {
-    Reply::error("ERR syntax error")
+/// An integer as Redis reads it, in the range of `T`, or Redis' error.
+pub(super) fn integer<T: TryFrom<i64>>(arg: &Bytes) -> Result<T, Reply> {
+    crate::resp::integer(arg).and_then(|n| T::try_from(n).ok()).ok_or_else(not_an_integer)
 }
 
 fn on_off(arg: &Bytes) -> Result<bool, Reply> {

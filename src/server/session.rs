@@ -246,6 +246,10 @@ impl Connection {
                 break;
             }
         }
+        self.note();
+    }
+
+    fn note(&self) {
         self.client.note(self.now, self.commands, self.last_command, self.input.len(), self.output.len());
     }
 
@@ -474,6 +478,8 @@ impl Connection {
     }
 
     fn run_here(&mut self, request: &Request, was: ReplyMode, mute: bool) {
+        // CLIENT LIST shows the client that asks as running just that.
+        self.note();
         let reply = match request.command.run {
             Run::Session(run) => run(&request.args, &mut self.session),
             Run::Node(run) => run(&request.args, &*self.shared, &mut self.session),

@@ -188,6 +188,43 @@ async fn a_read_waits_for_the_connections_earlier_write_to_its_group() {
 }
 
 #[tokio::test]
+async fn a_read_that_comes_while_a_write_is_under_way_waits_for_it() {
+    let rig = rig(1).await;
+    rig.group(1).held.store(true, SeqCst);
+    let (mut c, mut other) = (rig.proxy().await, rig.proxy().await);
+    c.pipeline("SET a new").await;
+    while rig.group(1).proposals.lock().is_empty() {
+        other.ask("PING").await;
+    }
+    c.pipeline("GET a").await;
+    while !other.ask("CLIENT LIST").await.contains("cmd=get ") {}
+    rig.group(1).release();
+    assert_eq!([c.read().await, c.read().await], ["OK", "new"]);
+}
+
+#[tokio::test]
+async fn what_waited_past_its_deadline_is_refused_and_never_proposed() {
+    let rig = rig_with(1, |s| s.request_timeout = Duration::from_millis(20)).await;
+    rig.group(1).held.store(true, SeqCst);
+    let (mut c, mut other) = (rig.proxy().await, rig.proxy().await);
+    c.pipeline("SET a 1").await;
+    while rig.group(1).proposals.lock().is_empty() {
+        other.ask("PING").await;
+    }
+    c.pipeline("SET a 2\nGET a").await;
+    while !other.ask("CLIENT LIST").await.contains("cmd=get ") {}
+    let late = env::now() + Duration::from_millis(20);
+    while env::now() < late {
+        other.ask("PING").await;
+    }
+    rig.group(1).release();
+    let [first, second, third] = [c.read().await, c.read().await, c.read().await];
+    assert_eq!(first, "OK");
+    assert!(second.starts_with("-TRYAGAIN") && third.starts_with("-TRYAGAIN"), "{second} {third}");
+    assert_eq!(other.ask("GET a").await, "1");
+}
+
+#[tokio::test]
 async fn a_group_that_stands_still_does_not_hold_up_writes_to_another() {
     let rig = rig(2).await;
     let (a, b) = (key_in(1, 2), key_in(2, 2));
@@ -558,6 +595,26 @@ async fn pipelines_longer_than_every_bound_are_answered_whole() {
         }
     }
     sender.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_scan_in_front_of_large_replies_does_not_wait_behind_them() {
+    let rig = rig_with(2, |s| s.output_max = 5000).await;
+    let (key, value) = (key_in(2, 2), "x".repeat(1000));
+    let mut c = rig.proxy().await;
+    c.ask(&format!("SET {key} {value}")).await;
+    rig.group(1).no_lease.store(true, SeqCst);
+    rig.group(2).no_lease.store(true, SeqCst);
+    let replies = c.ask_all(&format!("SCAN 0\n{}", format!("GET {key}\n").repeat(50))).await;
+    assert_eq!(replies[0], format!("[0 [{key}]]"));
+    assert!(replies[1..].iter().all(|r| *r == value));
+}
+
+#[tokio::test]
+async fn a_silent_connection_is_closed_after_the_idle_timeout() {
+    let rig = rig_with(1, |s| s.idle_timeout = Duration::from_millis(30)).await;
+    let mut c = rig.proxy().await;
+    assert_eq!([c.ask("PING").await, c.read().await], ["PONG", "(closed)"]);
 }
 
 #[tokio::test]
