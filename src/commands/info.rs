@@ -40,9 +40,7 @@ macro_rules! lines {
 fn human(bytes: u64) -> String {
     const UNITS: [(&str, u32); 4] = [("T", 40), ("G", 30), ("M", 20), ("K", 10)];
     let unit = UNITS.iter().find(|(_, shift)| bytes >= 1 << shift);
-    unit.map_or(format!("{bytes}B"), |(name, shift)| {
-        format!("{:.2}{name}", bytes as f64 / (1u64 << shift) as f64)
-    })
+    unit.map_or(format!("{bytes}B"), |(name, shift)| format!("{:.2}{name}", bytes as f64 / (1u64 << shift) as f64))
 }
 
 fn info_server(f: &Facts, node: &dyn Node, face: Face, out: &mut String) {
@@ -215,7 +213,17 @@ fn info_hypercache(f: &Facts, _: &dyn Node, _: Face, out: &mut String) {
         let _ = write!(
             out,
             "group{}:leader={leader},term={},voters={},learners={},last={},committed={},applied={},snapshot={},purged={},keys={},bytes={}\r\n",
-            g.id, g.term, g.voters.len(), g.learners.len(), g.last_log, g.committed, g.applied, g.snapshot, g.purged, g.keys, g.used_bytes
+            g.id,
+            g.term,
+            g.voters.len(),
+            g.learners.len(),
+            g.last_log,
+            g.committed,
+            g.applied,
+            g.snapshot,
+            g.purged,
+            g.keys,
+            g.used_bytes
         );
     }
 }
@@ -224,8 +232,13 @@ fn info_hypercache(f: &Facts, _: &dyn Node, _: Face, out: &mut String) {
 pub(super) struct Info(Vec<String>);
 
 impl NodeCommand for Info {
-    const SPEC: Spec =
-        spec("info", -1, "1.0.0", "INFO [section [section ...]]", "What the node knows of itself, for people and clients.");
+    const SPEC: Spec = spec(
+        "info",
+        -1,
+        "1.0.0",
+        "INFO [section [section ...]]",
+        "What the node knows of itself, for people and clients.",
+    );
 
     fn parse(args: &Args) -> Result<Self, Reply> {
         Ok(Info(args[1..].iter().map(|a| text(a).to_ascii_lowercase()).collect()))

@@ -6,7 +6,10 @@
 use super::connection::{help, text};
 use super::server::{bulk, spec};
 use super::session::Session;
-use super::{Command, Keys, Run, SessionCommand, Spec, session, syntax::{is, syntax_error}};
+use super::{
+    Command, Keys, Run, SessionCommand, Spec, session,
+    syntax::{is, syntax_error},
+};
 use crate::resp::{Args, Reply};
 use bytes::Bytes;
 
@@ -94,11 +97,8 @@ fn key_specs(command: &Command) -> Reply {
 
 fn command_info(name: &str, command: &Command) -> Reply {
     let (first, last, step) = key_range(&command.spec.keys);
-    let subcommands = command
-        .subcommands
-        .iter()
-        .map(|sub| command_info(&format!("{name}|{}", sub.spec.name), sub))
-        .collect();
+    let subcommands =
+        command.subcommands.iter().map(|sub| command_info(&format!("{name}|{}", sub.spec.name), sub)).collect();
     Reply::Array(vec![
         bulk(name),
         Reply::Int(i64::from(command.spec.arity)),
@@ -171,9 +171,7 @@ impl SessionCommand for CommandInfo {
         if self.0.is_empty() {
             return CommandAll.reply();
         }
-        let one = |name: &String| {
-            named(name).map_or(Reply::NilArray, |c| command_info(&name.to_ascii_lowercase(), c))
-        };
+        let one = |name: &String| named(name).map_or(Reply::NilArray, |c| command_info(&name.to_ascii_lowercase(), c));
         Reply::Array(self.0.iter().map(one).collect())
     }
 }

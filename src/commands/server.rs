@@ -59,8 +59,7 @@ impl NodeCommand for ConfigGet {
     }
 
     fn run(self, node: &dyn Node, _: &mut Session) -> Reply {
-        let wanted =
-            |name: &str| self.0.iter().any(|p| super::glob::matches(p.as_bytes(), name.as_bytes()));
+        let wanted = |name: &str| self.0.iter().any(|p| super::glob::matches(p.as_bytes(), name.as_bytes()));
         let found = node.config().into_iter().filter(|(name, _)| wanted(name));
         Reply::Map(found.map(|(name, value)| (bulk(name), bulk(value))).collect())
     }
@@ -87,15 +86,13 @@ impl NodeCommand for ConfigSet {
 
     fn run(self, node: &dyn Node, _: &mut Session) -> Reply {
         let failed = |name: &str, why: &str| {
-            Reply::error(format!(
-                "ERR CONFIG SET failed (possibly related to argument '{name}') - {why}"
-            ))
+            Reply::error(format!("ERR CONFIG SET failed (possibly related to argument '{name}') - {why}"))
         };
         match node.config_set(&self.0) {
             Ok(()) => Reply::OK,
-            Err(ConfigError::Unknown(name)) => Reply::error(format!(
-                "ERR Unknown option or number of arguments for CONFIG SET - '{name}'"
-            )),
+            Err(ConfigError::Unknown(name)) => {
+                Reply::error(format!("ERR Unknown option or number of arguments for CONFIG SET - '{name}'"))
+            }
             Err(ConfigError::Immutable(name)) => failed(&name, "can't set immutable config"),
             Err(ConfigError::Invalid(name, why)) => failed(&name, &why),
         }
@@ -105,8 +102,7 @@ impl NodeCommand for ConfigSet {
 struct ResetStat;
 
 impl NodeCommand for ResetStat {
-    const SPEC: Spec =
-        spec("resetstat", 2, "2.0.0", "CONFIG RESETSTAT", "Sets this node's counters of INFO to zero.");
+    const SPEC: Spec = spec("resetstat", 2, "2.0.0", "CONFIG RESETSTAT", "Sets this node's counters of INFO to zero.");
 
     fn parse(_: &Args) -> Result<Self, Reply> {
         Ok(ResetStat)
@@ -128,7 +124,9 @@ impl SessionCommand for Rewrite {
     }
 
     fn run(self, _: &mut Session) -> Reply {
-        Reply::error("ERR CONFIG REWRITE is not supported: the configuration file is never written by the server, edit it")
+        Reply::error(
+            "ERR CONFIG REWRITE is not supported: the configuration file is never written by the server, edit it",
+        )
     }
 }
 
@@ -331,14 +329,17 @@ const NEVER: &[(&str, &str, &str)] = &[
     ("migrate", "MIGRATE", "slots are moved with hypercachectl"),
     ("debug", "DEBUG", "state is inspected with hypercachectl and INFO"),
     ("save", "SAVE", "snapshots are made in the background; make one with hypercachectl snapshot save"),
-    ("bgrewriteaof", "BGREWRITEAOF", "the log is compacted in the background; make a snapshot with hypercachectl snapshot save"),
+    (
+        "bgrewriteaof",
+        "BGREWRITEAOF",
+        "the log is compacted in the background; make a snapshot with hypercachectl snapshot save",
+    ),
 ];
 
 struct Never<const N: usize>;
 
 impl<const N: usize> SessionCommand for Never<N> {
-    const SPEC: Spec =
-        spec(NEVER[N].0, -1, "hc-0.1", NEVER[N].1, "Refused: the reply names what to use instead.");
+    const SPEC: Spec = spec(NEVER[N].0, -1, "hc-0.1", NEVER[N].1, "Refused: the reply names what to use instead.");
 
     fn parse(_: &Args) -> Result<Self, Reply> {
         Ok(Never)
@@ -350,16 +351,10 @@ impl<const N: usize> SessionCommand for Never<N> {
     }
 }
 
-static CONFIG: &[Command] = &[
-    node::<ConfigGet>(),
-    session::<ConfigHelp>(),
-    node::<ResetStat>(),
-    session::<Rewrite>(),
-    node::<ConfigSet>(),
-];
+static CONFIG: &[Command] =
+    &[node::<ConfigGet>(), session::<ConfigHelp>(), node::<ResetStat>(), session::<Rewrite>(), node::<ConfigSet>()];
 
-static SLOWLOG: &[Command] =
-    &[node::<SlowGet>(), session::<SlowHelp>(), node::<SlowLen>(), node::<SlowReset>()];
+static SLOWLOG: &[Command] = &[node::<SlowGet>(), session::<SlowHelp>(), node::<SlowLen>(), node::<SlowReset>()];
 
 pub static SERVER: &[Command] = &[
     session::<super::introspection::CommandAll>().with(super::introspection::COMMAND),

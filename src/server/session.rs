@@ -329,9 +329,9 @@ impl Connection {
                 let client = self.client.clone();
                 group.propose(calls, deadline, Box::new(move |outcome| client.deliver(id, outcome)));
             }
-            Step::AskLeave { level, deadline } => self.awaited.push(Box::pin(async move {
-                (id, Came::Leave(level, group.barrier(level, deadline).await))
-            })),
+            Step::AskLeave { level, deadline } => self
+                .awaited
+                .push(Box::pin(async move { (id, Came::Leave(level, group.barrier(level, deadline).await)) })),
             Step::Tick { deadline } => {
                 self.awaited.push(Box::pin(async move { (id, Came::Tick(group.tick(deadline).await)) }))
             }
@@ -407,9 +407,8 @@ impl Connection {
 
     /// Whether a connection whose replies are all out may end because the node stops.
     fn may_stop(&self) -> bool {
-        self.stopping.is_some_and(|stop| {
-            stop.owing || self.commands > stop.commands || self.now >= stop.at + STOP_QUIET
-        })
+        self.stopping
+            .is_some_and(|stop| stop.owing || self.commands > stop.commands || self.now >= stop.at + STOP_QUIET)
     }
 
     fn is_settled(&self) -> bool {

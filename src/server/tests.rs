@@ -514,7 +514,8 @@ async fn hello_refuses_what_it_does_not_speak() {
 async fn client_reply_off_and_skip_mute_exactly_what_they_say() {
     let rig = rig(1).await;
     let mut c = rig.proxy().await;
-    let replies = "ECHO 1\nCLIENT REPLY SKIP\nSET a 1\nECHO 2\nCLIENT REPLY OFF\nSET a 2\nNOSUCH\nECHO 3\nCLIENT REPLY ON\nGET a";
+    let replies =
+        "ECHO 1\nCLIENT REPLY SKIP\nSET a 1\nECHO 2\nCLIENT REPLY OFF\nSET a 2\nNOSUCH\nECHO 3\nCLIENT REPLY ON\nGET a";
     c.pipeline(replies).await;
     assert_eq!([c.read().await, c.read().await, c.read().await, c.read().await], ["1", "2", "OK", "2"]);
 }
@@ -704,9 +705,21 @@ async fn info_has_what_clients_read() {
     c.ask_all("SET a 1\nSET b 1 EX 100\nGET none\nNOSUCH").await;
     let info = c.ask("INFO").await;
     for line in [
-        "redis_version:7.2.", "hypercache_version:", "redis_mode:standalone", "loading:0", "role:master",
-        "connected_clients:1", "used_memory:", "maxmemory:0", "maxmemory_policy:noeviction", "cluster_enabled:0",
-        "master_repl_offset:", "connected_slaves:2", "db0:keys=2,expires=1", "keyspace_misses:1", "errorstat_ERR:count=1",
+        "redis_version:7.2.",
+        "hypercache_version:",
+        "redis_mode:standalone",
+        "loading:0",
+        "role:master",
+        "connected_clients:1",
+        "used_memory:",
+        "maxmemory:0",
+        "maxmemory_policy:noeviction",
+        "cluster_enabled:0",
+        "master_repl_offset:",
+        "connected_slaves:2",
+        "db0:keys=2,expires=1",
+        "keyspace_misses:1",
+        "errorstat_ERR:count=1",
         "reads_linearizable_leader:1",
     ] {
         assert!(info.contains(&format!("\r\n{line}")), "{line} is missing in\n{info}");
@@ -726,7 +739,10 @@ async fn clients_are_listed_named_and_killed() {
     assert_eq!(a.ask("CLIENT SETNAME a").await, "OK");
     assert_eq!(b.ask("CLIENT SETNAME b").await, "OK");
     assert_eq!(b.ask("CLIENT SETINFO LIB-NAME lib").await, "OK");
-    assert_eq!(b.ask("CLIENT SETNAME a\tb").await, "-ERR Client names cannot contain spaces, newlines or special characters.");
+    assert_eq!(
+        b.ask("CLIENT SETNAME a\tb").await,
+        "-ERR Client names cannot contain spaces, newlines or special characters."
+    );
     let id = b.ask("CLIENT ID").await;
     let list = a.ask("CLIENT LIST").await;
     assert_eq!(list.lines().count(), 2);
@@ -744,11 +760,34 @@ async fn what_clients_send_on_connect_never_closes_the_connection() {
     let rig = rig(1).await;
     let mut c = rig.proxy().await;
     for line in [
-        "CLIENT TRACKING ON", "CLIENT MAINT_NOTIFICATIONS ON", "CLIENT CAPA redirect", "CLIENT SETINFO LIB-NAME x",
-        "CLIENT SETINFO LIB-VER 1", "CLIENT SETNAME y", "SELECT 0", "SELECT 1", "READONLY", "ROLE", "COMMAND",
-        "COMMAND DOCS", "COMMAND COUNT", "COMMAND GETKEYS SET a b", "CONFIG SET notify-keyspace-events KEA",
-        "CONFIG GET *", "TIME", "WAIT 1 0", "WAITAOF 1 1 0", "SLOWLOG GET", "COMMAND LIST", "CLIENT NO-EVICT ON",
-        "MEMORY USAGE a", "OBJECT HELP", "CLUSTER SLOTS", "ASKING", "CLIENT INFO", "SLOWLOG HELP",
+        "CLIENT TRACKING ON",
+        "CLIENT MAINT_NOTIFICATIONS ON",
+        "CLIENT CAPA redirect",
+        "CLIENT SETINFO LIB-NAME x",
+        "CLIENT SETINFO LIB-VER 1",
+        "CLIENT SETNAME y",
+        "SELECT 0",
+        "SELECT 1",
+        "READONLY",
+        "ROLE",
+        "COMMAND",
+        "COMMAND DOCS",
+        "COMMAND COUNT",
+        "COMMAND GETKEYS SET a b",
+        "CONFIG SET notify-keyspace-events KEA",
+        "CONFIG GET *",
+        "TIME",
+        "WAIT 1 0",
+        "WAITAOF 1 1 0",
+        "SLOWLOG GET",
+        "COMMAND LIST",
+        "CLIENT NO-EVICT ON",
+        "MEMORY USAGE a",
+        "OBJECT HELP",
+        "CLUSTER SLOTS",
+        "ASKING",
+        "CLIENT INFO",
+        "SLOWLOG HELP",
     ] {
         assert_ne!(c.ask(line).await, "(closed)", "{line}");
     }
