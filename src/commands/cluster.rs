@@ -5,9 +5,10 @@
 //! in one shard and replica in the next; CLUSTER NODES, which has one line a node, calls a node master as soon as it
 //! leads anything.
 
-use super::connection::{help, integer, is, text};
+use super::connection::{help, integer, text};
 use super::node::{Member, Node, Shard, Topology};
 use super::session::{Face, Session};
+use super::syntax::is;
 use super::{Command, Keys, NodeCommand, Scope, SessionCommand, Spec, container, node, session};
 use crate::resp::{Args, Reply};
 use crate::slot::slot_of;
@@ -159,8 +160,7 @@ fn node_line(t: &Topology, m: &Member) -> String {
         flags.push("myself");
     }
     // A node that leads nothing is shown under the leader of the first group it follows.
-    let follows =
-        t.shards.iter().filter(|s| s.replicas.contains(&m.id)).find_map(|s| s.leader.filter(|l| *l != m.id));
+    let follows = t.shards.iter().filter(|s| s.replicas.contains(&m.id)).find_map(|s| s.leader.filter(|l| *l != m.id));
     let master = match (led.is_empty(), follows) {
         (true, Some(leader)) => {
             flags.push("slave");
@@ -177,10 +177,8 @@ fn node_line(t: &Topology, m: &Member) -> String {
     let epoch = led.iter().map(|s| s.term).max().unwrap_or(t.epoch);
     let link = if m.alive { "connected" } else { "disconnected" };
     let flags = flags.join(",");
-    let mut line = format!(
-        "{} {}:{}@{},{} {flags} {master} 0 0 {epoch} {link}",
-        m.hex, m.host, m.port, m.bus_port, m.name
-    );
+    let mut line =
+        format!("{} {}:{}@{},{} {flags} {master} 0 0 {epoch} {link}", m.hex, m.host, m.port, m.bus_port, m.name);
     let mut ranges: Vec<(u16, u16)> = led.iter().flat_map(|s| s.ranges.iter().copied()).collect();
     ranges.sort_unstable();
     for (a, b) in ranges {
@@ -243,7 +241,8 @@ impl<const OLD_NAME: bool> NodeCommand for Replicas<OLD_NAME> {
 struct Slots;
 
 impl NodeCommand for Slots {
-    const SPEC: Spec = spec("slots", 2, "3.0.0", "CLUSTER SLOTS", "Ranges of slots, each with its leader and its followers.");
+    const SPEC: Spec =
+        spec("slots", 2, "3.0.0", "CLUSTER SLOTS", "Ranges of slots, each with its leader and its followers.");
 
     fn parse(_: &Args) -> Result<Self, Reply> {
         Ok(Slots)
@@ -313,8 +312,7 @@ impl NodeCommand for Shards {
             Err(refused) => return refused,
         };
         let one = |shard: &Shard| {
-            let slots =
-                shard.ranges.iter().flat_map(|(a, b)| [Reply::Int(i64::from(*a)), Reply::Int(i64::from(*b))]);
+            let slots = shard.ranges.iter().flat_map(|(a, b)| [Reply::Int(i64::from(*a)), Reply::Int(i64::from(*b))]);
             let nodes = shard.replicas.iter().filter_map(|id| t.member(*id)).map(|m| Shards::member(m, shard));
             Reply::Map(vec![
                 (bulk("slots"), Reply::Array(slots.collect())),
@@ -536,7 +534,10 @@ pub fn unwrap_read(args: &Args) -> Result<(crate::types::Level, Args), Reply> {
 
 pub static CLUSTER: &[Command] = &[
     session::<Asking>(),
-    container(spec("cluster", -2, "3.0.0", "CLUSTER subcommand", "What a cluster client routes by."), CLUSTER_SUBCOMMANDS),
+    container(
+        spec("cluster", -2, "3.0.0", "CLUSTER subcommand", "What a cluster client routes by."),
+        CLUSTER_SUBCOMMANDS,
+    ),
     session::<ReadAt>(),
     session::<Readonly<true>>(),
     session::<Readonly<false>>(),

@@ -5,6 +5,7 @@
 
 use super::node::{ClientRow, Node};
 use super::session::{CLIENT_NAME_BYTES_MAX, ReplyMode, Session};
+use super::syntax::{is, not_an_integer, syntax_error};
 use super::{Command, Keys, NodeCommand, Scope, SessionCommand, Spec, container, node, session};
 use crate::resp::{Args, Protocol, Reply};
 use crate::types::Level;
@@ -36,19 +37,9 @@ pub(super) fn text(arg: &Bytes) -> String {
     String::from_utf8_lossy(arg).into_owned()
 }
 
-pub(super) fn is(arg: &Bytes, word: &str) -> bool {
-    arg.eq_ignore_ascii_case(word.as_bytes())
-}
-
-pub(super) fn integer<T: std::str::FromStr>(arg: &Bytes) -> Result<T, Reply> {
-    std::str::from_utf8(arg)
-        .ok()
-        .and_then(|t| t.parse().ok())
-        .ok_or_else(|| Reply::error("ERR value is not an integer or out of range"))
-}
-
-fn syntax_error() -> Reply {
-    Reply::error("ERR syntax error")
+/// An integer as Redis reads it, in the range of `T`, or Redis' error.
+pub(super) fn integer<T: TryFrom<i64>>(arg: &Bytes) -> Result<T, Reply> {
+    crate::resp::integer(arg).and_then(|n| T::try_from(n).ok()).ok_or_else(not_an_integer)
 }
 
 fn on_off(arg: &Bytes) -> Result<bool, Reply> {
@@ -126,8 +117,8 @@ impl NodeCommand for Hello {
     fn parse(args: &Args) -> Result<Self, Reply> {
         let mut hello = Hello { protocol: None, auth: None, name: None };
         let Some(version) = args.get(1) else { return Ok(hello) };
-        let version: i64 = integer(version)
-            .map_err(|_| Reply::error("ERR Protocol version is not an integer or out of range"))?;
+        let version: i64 =
+            integer(version).map_err(|_| Reply::error("ERR Protocol version is not an integer or out of range"))?;
         hello.protocol = Some(match version {
             2 => Protocol::Resp2,
             3 => Protocol::Resp3,
@@ -137,8 +128,7 @@ impl NodeCommand for Hello {
         while at < args.len() {
             let left = args.len() - at - 1;
             if is(&args[at], "auth") && left >= 2 {
-                hello.auth =
-                    Some(Auth { user: text(&args[at + 1]), password: args[at + 2].clone(), named: true });
+                hello.auth = Some(Auth { user: text(&args[at + 1]), password: args[at + 2].clone(), named: true });
                 at += 3;
             } else if is(&args[at], "setname") && left >= 1 {
                 hello.name = Some(client_word(&args[at + 1], "Client names")?);
@@ -296,8 +286,7 @@ impl SessionCommand for GetName {
 struct SetName(String);
 
 impl SessionCommand for SetName {
-    const SPEC: Spec =
-        spec("setname", 3, "2.6.9", "CLIENT SETNAME connection-name", "Names this connection.");
+    const SPEC: Spec = spec("setname", 3, "2.6.9", "CLIENT SETNAME connection-name", "Names this connection.");
 
     fn parse(args: &Args) -> Result<Self, Reply> {
         Ok(SetName(client_word(&args[2], "Client names")?))
@@ -315,13 +304,8 @@ enum SetInfo {
 }
 
 impl SessionCommand for SetInfo {
-    const SPEC: Spec = spec(
-        "setinfo",
-        4,
-        "7.2.0",
-        "CLIENT SETINFO <LIB-NAME libname | LIB-VER libver>",
-        "Says which library speaks.",
-    );
+    const SPEC: Spec =
+        spec("setinfo", 4, "7.2.0", "CLIENT SETINFO <LIB-NAME libname | LIB-VER libver>", "Says which library speaks.");
 
     fn parse(args: &Args) -> Result<Self, Reply> {
         if is(&args[2], "lib-name") {
@@ -345,8 +329,7 @@ impl SessionCommand for SetInfo {
 struct SetReply(ReplyMode);
 
 impl SessionCommand for SetReply {
-    const SPEC: Spec =
-        spec("reply", 3, "3.2.0", "CLIENT REPLY <ON | OFF | SKIP>", "Whether commands are answered.");
+    const SPEC: Spec = spec("reply", 3, "3.2.0", "CLIENT REPLY <ON | OFF | SKIP>", "Whether commands are answered.");
 
     fn parse(args: &Args) -> Result<Self, Reply> {
         let mode = match () {
@@ -436,9 +419,7 @@ impl NodeCommand for Consistency {
         match &args[2..] {
             [] => Ok(Consistency(None)),
             [one] if is(one, "default") => Ok(Consistency(Some(None))),
-            words if words.len() <= 2 => {
-                parse_level(words).map(|l| Consistency(Some(Some(l)))).ok_or_else(level_error)
-            }
+            words if words.len() <= 2 => parse_level(words).map(|l| Consistency(Some(Some(l)))).ok_or_else(level_error),
             _ => Err(syntax_error()),
         }
     }
@@ -525,8 +506,9 @@ impl NodeCommand for ListOnly {
     fn parse(args: &Args) -> Result<Self, Reply> {
         match &args[2..] {
             [] => Ok(ListOnly::All),
-            [word, kind] if is(word, "type") => client_type(kind)
-                .map(|normal| if normal { ListOnly::All } else { ListOnly::NoSuchType }),
+            [word, kind] if is(word, "type") => {
+                client_type(kind).map(|normal| if normal { ListOnly::All } else { ListOnly::NoSuchType })
+            }
             [word, ids @ ..] if is(word, "id") && !ids.is_empty() => {
                 let ids: Result<Vec<u64>, _> = ids.iter().map(integer).collect();
                 ids.map(ListOnly::Ids).map_err(|_| Reply::error("ERR Invalid client ID"))
@@ -610,8 +592,7 @@ impl NodeCommand for Kill {
             match () {
                 () if is(what, "id") => {
                     let id = integer::<u64>(value).ok().filter(|id| *id > 0);
-                    kill.id =
-                        Some(id.ok_or_else(|| Reply::error("ERR client-id should be greater than 0"))?);
+                    kill.id = Some(id.ok_or_else(|| Reply::error("ERR client-id should be greater than 0"))?);
                 }
                 () if is(what, "type") => kill.other_type = !client_type(value)?,
                 () if is(what, "user") => kill.user = Some(text(value)),

@@ -6,6 +6,8 @@
 
 mod extended;
 mod glob;
+mod info;
+mod introspection;
 mod syntax;
 
 pub mod cluster;

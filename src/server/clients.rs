@@ -83,9 +83,7 @@ impl Client {
             age_s: age.as_secs(),
             idle_s: age.saturating_sub(last).as_secs(),
             commands: self.commands.load(Relaxed),
-            last_command: Ordinal::from_u32(self.last_command.load(Relaxed))
-                .map_or("NULL", counters::name)
-                .to_owned(),
+            last_command: Ordinal::from_u32(self.last_command.load(Relaxed)).map_or("NULL", counters::name).to_owned(),
             input_bytes: self.input.load(Relaxed),
             output_bytes: self.output.load(Relaxed),
         }

@@ -126,12 +126,7 @@ pub(super) fn level(request: &Request, session: &Session, shared: &Shared) -> Le
 }
 
 /// Finds where the request runs, or whom the client should ask instead.
-pub(super) fn route(
-    request: &Request,
-    session: &Session,
-    shared: &Shared,
-    routes: &Routes,
-) -> Result<Route, Reply> {
+pub(super) fn route(request: &Request, session: &Session, shared: &Shared, routes: &Routes) -> Result<Route, Reply> {
     let scope = request.command.spec.scope;
     if scope != Scope::Local && routes.order.is_empty() {
         return Err(no_groups());

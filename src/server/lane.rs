@@ -61,11 +61,19 @@ pub(super) enum Tried {
 pub(super) enum Step {
     Nothing,
     Answer(Ticket, Reply),
-    Propose { calls: Vec<Args>, deadline: Instant },
+    Propose {
+        calls: Vec<Args>,
+        deadline: Instant,
+    },
     /// Ask for leave and report with [`Lane::leave_came`].
-    AskLeave { level: Level, deadline: Instant },
+    AskLeave {
+        level: Level,
+        deadline: Instant,
+    },
     /// Have a tick applied and report with [`Lane::tick_came`].
-    Tick { deadline: Instant },
+    Tick {
+        deadline: Instant,
+    },
 }
 
 enum State {

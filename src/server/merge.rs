@@ -82,8 +82,7 @@ impl Gather {
 
 /// Any of those that are not nil, each as likely: for RANDOMKEY, groups being about equally full.
 fn any_non_nil(parts: Vec<Reply>) -> Reply {
-    let mut found: Vec<Reply> =
-        parts.into_iter().filter(|p| !matches!(p, Reply::Nil | Reply::NilArray)).collect();
+    let mut found: Vec<Reply> = parts.into_iter().filter(|p| !matches!(p, Reply::Nil | Reply::NilArray)).collect();
     match found.len() {
         0 => Reply::Nil,
         n => found.swap_remove((env::seed() % n as u64) as usize),

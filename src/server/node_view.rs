@@ -67,9 +67,8 @@ fn machine_bytes() -> u64 {
 /// Processor time of this process in user and in system mode.
 fn cpu_us() -> (u64, u64) {
     // The second field is the program's name in brackets and may hold spaces; fields are counted behind it.
-    let field = |n: usize| {
-        proc_field("/proc/self/stat", |t| t.rsplit(')').next()?.split_whitespace().nth(n)?.parse().ok())
-    };
+    let field =
+        |n: usize| proc_field("/proc/self/stat", |t| t.rsplit(')').next()?.split_whitespace().nth(n)?.parse().ok());
     (field(11) * TICK_US, field(12) * TICK_US)
 }
 

@@ -100,48 +100,76 @@ static PARAMETERS: &[Parameter] = &[
     fixed("appendfsync", |s, _| s.sync.clone()),
     fixed("appendonly", |_, _| "yes".to_owned()),
     fixed("bind", |s, _| s.listens().map(|(_, _, a)| a.ip().to_string()).next().unwrap_or_default()),
-    live("consistency-level", |_, l| l.level().to_string(), |l, v| {
-        let level = Level::parse(v).ok_or("argument must be linearizable, lease, bounded:<ms> or eventual")?;
-        l.level.store(Arc::new(level));
-        Ok(())
-    }),
+    live(
+        "consistency-level",
+        |_, l| l.level().to_string(),
+        |l, v| {
+            let level = Level::parse(v).ok_or("argument must be linearizable, lease, bounded:<ms> or eventual")?;
+            l.level.store(Arc::new(level));
+            Ok(())
+        },
+    ),
     fixed("databases", |_, _| "1".to_owned()),
     fixed("io-threads", |s, _| s.workers.to_string()),
     fixed("lazyfree-lazy-user-del", |_, _| "no".to_owned()),
-    live("maxclients", |_, l| l.max_clients().to_string(), |l, v| {
-        l.max_clients.store(number(v, 1..=1_000_000)? as usize, Relaxed);
-        Ok(())
-    }),
+    live(
+        "maxclients",
+        |_, l| l.max_clients().to_string(),
+        |l, v| {
+            l.max_clients.store(number(v, 1..=1_000_000)? as usize, Relaxed);
+            Ok(())
+        },
+    ),
     fixed("maxmemory", |s, _| s.max_memory.to_string()),
     fixed("maxmemory-policy", |s, _| s.policy.clone()),
-    live("notify-keyspace-events", |_, l| l.notify_events.lock().clone(), |l, v| {
-        if !v.chars().all(|c| EVENT_LETTERS.contains(c)) {
-            return Err("Invalid event class character. Use 'Ag$lszhxeKEtmdn'.");
-        }
-        *l.notify_events.lock() = v.to_owned();
-        Ok(())
-    }),
+    live(
+        "notify-keyspace-events",
+        |_, l| l.notify_events.lock().clone(),
+        |l, v| {
+            if !v.chars().all(|c| EVENT_LETTERS.contains(c)) {
+                return Err("Invalid event class character. Use 'Ag$lszhxeKEtmdn'.");
+            }
+            *l.notify_events.lock() = v.to_owned();
+            Ok(())
+        },
+    ),
     fixed("port", |s, _| s.proxy.map_or(0, |a| a.port()).to_string()),
     fixed("proto-max-bulk-len", |s, _| s.limits.max_bulk.to_string()),
-    live("request-timeout-ms", |_, l| l.request_timeout_ms.load(Relaxed).to_string(), |l, v| {
-        l.request_timeout_ms.store(number(v, 10..=600_000)? as u64, Relaxed);
-        Ok(())
-    }),
+    live(
+        "request-timeout-ms",
+        |_, l| l.request_timeout_ms.load(Relaxed).to_string(),
+        |l, v| {
+            l.request_timeout_ms.store(number(v, 10..=600_000)? as u64, Relaxed);
+            Ok(())
+        },
+    ),
     fixed("requirepass", |_, _| String::new()),
     fixed("save", |_, _| String::new()),
-    live("slowlog-log-slower-than", |_, l| l.slower_than_us.load(Relaxed).to_string(), |l, v| {
-        l.slower_than_us.store(number(v, -1..=i64::MAX)?, Relaxed);
-        Ok(())
-    }),
-    live("slowlog-max-len", |_, l| l.slow_log_max().to_string(), |l, v| {
-        l.slow_log_max.store(number(v, 0..=slow::ENTRIES_MAX as i64)? as usize, Relaxed);
-        Ok(())
-    }),
+    live(
+        "slowlog-log-slower-than",
+        |_, l| l.slower_than_us.load(Relaxed).to_string(),
+        |l, v| {
+            l.slower_than_us.store(number(v, -1..=i64::MAX)?, Relaxed);
+            Ok(())
+        },
+    ),
+    live(
+        "slowlog-max-len",
+        |_, l| l.slow_log_max().to_string(),
+        |l, v| {
+            l.slow_log_max.store(number(v, 0..=slow::ENTRIES_MAX as i64)? as usize, Relaxed);
+            Ok(())
+        },
+    ),
     fixed("tcp-keepalive", |s, _| s.keepalive.as_secs().to_string()),
-    live("timeout", |_, l| (l.idle_timeout_ms.load(Relaxed) / 1000).to_string(), |l, v| {
-        l.idle_timeout_ms.store(number(v, 0..=2_592_000)? as u64 * 1000, Relaxed);
-        Ok(())
-    }),
+    live(
+        "timeout",
+        |_, l| (l.idle_timeout_ms.load(Relaxed) / 1000).to_string(),
+        |l, v| {
+            l.idle_timeout_ms.store(number(v, 0..=2_592_000)? as u64 * 1000, Relaxed);
+            Ok(())
+        },
+    ),
 ];
 
 /// Names and values, in order of names.

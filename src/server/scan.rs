@@ -5,9 +5,9 @@
 //! move. Groups come in the order of their first slots; the first key of a group is reached with the cursor
 //! `first slot << 48`, which is 0 only for the group of slot 0: the start.
 
-use crate::state::View;
 use crate::env::Instant;
 use crate::resp::{Args, Reply};
+use crate::state::View;
 use crate::types::{GroupId, Level, SLOTS, Slot};
 use bytes::Bytes;
 

@@ -246,6 +246,10 @@ impl Connection {
                 break;
             }
         }
+        self.note();
+    }
+
+    fn note(&self) {
         self.client.note(self.now, self.commands, self.last_command, self.input.len(), self.output.len());
     }
 
@@ -325,9 +329,9 @@ impl Connection {
                 let client = self.client.clone();
                 group.propose(calls, deadline, Box::new(move |outcome| client.deliver(id, outcome)));
             }
-            Step::AskLeave { level, deadline } => self.awaited.push(Box::pin(async move {
-                (id, Came::Leave(level, group.barrier(level, deadline).await))
-            })),
+            Step::AskLeave { level, deadline } => self
+                .awaited
+                .push(Box::pin(async move { (id, Came::Leave(level, group.barrier(level, deadline).await)) })),
             Step::Tick { deadline } => {
                 self.awaited.push(Box::pin(async move { (id, Came::Tick(group.tick(deadline).await)) }))
             }
@@ -403,9 +407,8 @@ impl Connection {
 
     /// Whether a connection whose replies are all out may end because the node stops.
     fn may_stop(&self) -> bool {
-        self.stopping.is_some_and(|stop| {
-            stop.owing || self.commands > stop.commands || self.now >= stop.at + STOP_QUIET
-        })
+        self.stopping
+            .is_some_and(|stop| stop.owing || self.commands > stop.commands || self.now >= stop.at + STOP_QUIET)
     }
 
     fn is_settled(&self) -> bool {
@@ -474,6 +477,8 @@ impl Connection {
     }
 
     fn run_here(&mut self, request: &Request, was: ReplyMode, mute: bool) {
+        // CLIENT LIST shows the client that asks as running just that.
+        self.note();
         let reply = match request.command.run {
             Run::Session(run) => run(&request.args, &mut self.session),
             Run::Node(run) => run(&request.args, &*self.shared, &mut self.session),

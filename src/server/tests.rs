@@ -188,6 +188,43 @@ async fn a_read_waits_for_the_connections_earlier_write_to_its_group() {
 }
 
 #[tokio::test]
+async fn a_read_that_comes_while_a_write_is_under_way_waits_for_it() {
+    let rig = rig(1).await;
+    rig.group(1).held.store(true, SeqCst);
+    let (mut c, mut other) = (rig.proxy().await, rig.proxy().await);
+    c.pipeline("SET a new").await;
+    while rig.group(1).proposals.lock().is_empty() {
+        other.ask("PING").await;
+    }
+    c.pipeline("GET a").await;
+    while !other.ask("CLIENT LIST").await.contains("cmd=get ") {}
+    rig.group(1).release();
+    assert_eq!([c.read().await, c.read().await], ["OK", "new"]);
+}
+
+#[tokio::test]
+async fn what_waited_past_its_deadline_is_refused_and_never_proposed() {
+    let rig = rig_with(1, |s| s.request_timeout = Duration::from_millis(20)).await;
+    rig.group(1).held.store(true, SeqCst);
+    let (mut c, mut other) = (rig.proxy().await, rig.proxy().await);
+    c.pipeline("SET a 1").await;
+    while rig.group(1).proposals.lock().is_empty() {
+        other.ask("PING").await;
+    }
+    c.pipeline("SET a 2\nGET a").await;
+    while !other.ask("CLIENT LIST").await.contains("cmd=get ") {}
+    let late = env::now() + Duration::from_millis(20);
+    while env::now() < late {
+        other.ask("PING").await;
+    }
+    rig.group(1).release();
+    let [first, second, third] = [c.read().await, c.read().await, c.read().await];
+    assert_eq!(first, "OK");
+    assert!(second.starts_with("-TRYAGAIN") && third.starts_with("-TRYAGAIN"), "{second} {third}");
+    assert_eq!(other.ask("GET a").await, "1");
+}
+
+#[tokio::test]
 async fn a_group_that_stands_still_does_not_hold_up_writes_to_another() {
     let rig = rig(2).await;
     let (a, b) = (key_in(1, 2), key_in(2, 2));
@@ -477,7 +514,8 @@ async fn hello_refuses_what_it_does_not_speak() {
 async fn client_reply_off_and_skip_mute_exactly_what_they_say() {
     let rig = rig(1).await;
     let mut c = rig.proxy().await;
-    let replies = "ECHO 1\nCLIENT REPLY SKIP\nSET a 1\nECHO 2\nCLIENT REPLY OFF\nSET a 2\nNOSUCH\nECHO 3\nCLIENT REPLY ON\nGET a";
+    let replies =
+        "ECHO 1\nCLIENT REPLY SKIP\nSET a 1\nECHO 2\nCLIENT REPLY OFF\nSET a 2\nNOSUCH\nECHO 3\nCLIENT REPLY ON\nGET a";
     c.pipeline(replies).await;
     assert_eq!([c.read().await, c.read().await, c.read().await, c.read().await], ["1", "2", "OK", "2"]);
 }
@@ -558,6 +596,26 @@ async fn pipelines_longer_than_every_bound_are_answered_whole() {
         }
     }
     sender.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_scan_in_front_of_large_replies_does_not_wait_behind_them() {
+    let rig = rig_with(2, |s| s.output_max = 5000).await;
+    let (key, value) = (key_in(2, 2), "x".repeat(1000));
+    let mut c = rig.proxy().await;
+    c.ask(&format!("SET {key} {value}")).await;
+    rig.group(1).no_lease.store(true, SeqCst);
+    rig.group(2).no_lease.store(true, SeqCst);
+    let replies = c.ask_all(&format!("SCAN 0\n{}", format!("GET {key}\n").repeat(50))).await;
+    assert_eq!(replies[0], format!("[0 [{key}]]"));
+    assert!(replies[1..].iter().all(|r| *r == value));
+}
+
+#[tokio::test]
+async fn a_silent_connection_is_closed_after_the_idle_timeout() {
+    let rig = rig_with(1, |s| s.idle_timeout = Duration::from_millis(30)).await;
+    let mut c = rig.proxy().await;
+    assert_eq!([c.ask("PING").await, c.read().await], ["PONG", "(closed)"]);
 }
 
 #[tokio::test]
@@ -647,9 +705,21 @@ async fn info_has_what_clients_read() {
     c.ask_all("SET a 1\nSET b 1 EX 100\nGET none\nNOSUCH").await;
     let info = c.ask("INFO").await;
     for line in [
-        "redis_version:7.2.", "hypercache_version:", "redis_mode:standalone", "loading:0", "role:master",
-        "connected_clients:1", "used_memory:", "maxmemory:0", "maxmemory_policy:noeviction", "cluster_enabled:0",
-        "master_repl_offset:", "connected_slaves:2", "db0:keys=2,expires=1", "keyspace_misses:1", "errorstat_ERR:count=1",
+        "redis_version:7.2.",
+        "hypercache_version:",
+        "redis_mode:standalone",
+        "loading:0",
+        "role:master",
+        "connected_clients:1",
+        "used_memory:",
+        "maxmemory:0",
+        "maxmemory_policy:noeviction",
+        "cluster_enabled:0",
+        "master_repl_offset:",
+        "connected_slaves:2",
+        "db0:keys=2,expires=1",
+        "keyspace_misses:1",
+        "errorstat_ERR:count=1",
         "reads_linearizable_leader:1",
     ] {
         assert!(info.contains(&format!("\r\n{line}")), "{line} is missing in\n{info}");
@@ -669,7 +739,10 @@ async fn clients_are_listed_named_and_killed() {
     assert_eq!(a.ask("CLIENT SETNAME a").await, "OK");
     assert_eq!(b.ask("CLIENT SETNAME b").await, "OK");
     assert_eq!(b.ask("CLIENT SETINFO LIB-NAME lib").await, "OK");
-    assert_eq!(b.ask("CLIENT SETNAME a\tb").await, "-ERR Client names cannot contain spaces, newlines or special characters.");
+    assert_eq!(
+        b.ask("CLIENT SETNAME a\tb").await,
+        "-ERR Client names cannot contain spaces, newlines or special characters."
+    );
     let id = b.ask("CLIENT ID").await;
     let list = a.ask("CLIENT LIST").await;
     assert_eq!(list.lines().count(), 2);
@@ -687,11 +760,34 @@ async fn what_clients_send_on_connect_never_closes_the_connection() {
     let rig = rig(1).await;
     let mut c = rig.proxy().await;
     for line in [
-        "CLIENT TRACKING ON", "CLIENT MAINT_NOTIFICATIONS ON", "CLIENT CAPA redirect", "CLIENT SETINFO LIB-NAME x",
-        "CLIENT SETINFO LIB-VER 1", "CLIENT SETNAME y", "SELECT 0", "SELECT 1", "READONLY", "ROLE", "COMMAND",
-        "COMMAND DOCS", "COMMAND COUNT", "COMMAND GETKEYS SET a b", "CONFIG SET notify-keyspace-events KEA",
-        "CONFIG GET *", "TIME", "WAIT 1 0", "WAITAOF 1 1 0", "SLOWLOG GET", "COMMAND LIST", "CLIENT NO-EVICT ON",
-        "MEMORY USAGE a", "OBJECT HELP", "CLUSTER SLOTS", "ASKING", "CLIENT INFO", "SLOWLOG HELP",
+        "CLIENT TRACKING ON",
+        "CLIENT MAINT_NOTIFICATIONS ON",
+        "CLIENT CAPA redirect",
+        "CLIENT SETINFO LIB-NAME x",
+        "CLIENT SETINFO LIB-VER 1",
+        "CLIENT SETNAME y",
+        "SELECT 0",
+        "SELECT 1",
+        "READONLY",
+        "ROLE",
+        "COMMAND",
+        "COMMAND DOCS",
+        "COMMAND COUNT",
+        "COMMAND GETKEYS SET a b",
+        "CONFIG SET notify-keyspace-events KEA",
+        "CONFIG GET *",
+        "TIME",
+        "WAIT 1 0",
+        "WAITAOF 1 1 0",
+        "SLOWLOG GET",
+        "COMMAND LIST",
+        "CLIENT NO-EVICT ON",
+        "MEMORY USAGE a",
+        "OBJECT HELP",
+        "CLUSTER SLOTS",
+        "ASKING",
+        "CLIENT INFO",
+        "SLOWLOG HELP",
     ] {
         assert_ne!(c.ask(line).await, "(closed)", "{line}");
     }

@@ -1,0 +1,377 @@
+//! COMMAND: what the commands say about themselves.
+//!
+//! Loops over the families' tables; there is no list of commands here, and flags and categories are derived from what
+//! a command is given to run on.
+
+use super::connection::{help, text};
+use super::server::{bulk, spec};
+use super::session::Session;
+use super::{
+    Command, Keys, Run, SessionCommand, Spec, session,
+    syntax::{is, syntax_error},
+};
+use crate::resp::{Args, Reply};
+use bytes::Bytes;
+
+fn status(t: impl Into<String>) -> Reply {
+    Reply::Status(Bytes::from(t.into()))
+}
+
+/// Flags as in COMMAND INFO, derived from the kind.
+fn flags(command: &Command) -> Vec<&'static str> {
+    let mut flags = match command.run {
+        Run::Read(_) => vec!["readonly"],
+        Run::Write(_) => vec!["write"],
+        Run::Session(_) => vec!["loading", "stale", "fast"],
+        Run::Node(_) => vec!["loading", "stale"],
+        Run::Container => vec![],
+    };
+    if command.spec.denyoom {
+        flags.push("denyoom");
+    }
+    if matches!(command.run, Run::Read(_) | Run::Write(_)) && command.spec.complexity == "O(1)" {
+        flags.push("fast");
+    }
+    flags
+}
+
+/// ACL categories, derived from kind and family.
+fn categories(command: &Command) -> Vec<String> {
+    let mut all = Vec::new();
+    match command.run {
+        Run::Read(_) => all.push("@read".to_owned()),
+        Run::Write(_) => all.push("@write".to_owned()),
+        Run::Node(_) => all.push("@admin".to_owned()),
+        Run::Session(_) | Run::Container => {}
+    }
+    let family = match command.spec.family {
+        "generic" => "keyspace",
+        other => other,
+    };
+    all.push(format!("@{family}"));
+    all.push(if flags(command).contains(&"fast") { "@fast" } else { "@slow" }.to_owned());
+    all
+}
+
+/// First key, last key and step as the oldest clients read them; zeros where keys are found otherwise.
+fn key_range(keys: &Keys) -> (i64, i64, i64) {
+    match keys {
+        Keys::Range { first, last, step } => (*first as i64, i64::from(*last), *step as i64),
+        _ => (0, 0, 0),
+    }
+}
+
+fn key_specs(command: &Command) -> Reply {
+    let (first, last, step) = key_range(&command.spec.keys);
+    if first == 0 {
+        return Reply::Array(Vec::new());
+    }
+    let access = if command.is_write() { ["RW", "UPDATE"] } else { ["RO", "ACCESS"] };
+    let last = if last < 0 { last } else { last - first };
+    let pair = |k: &str, v: Reply| (bulk(k), v);
+    Reply::Array(vec![Reply::Map(vec![
+        pair("flags", Reply::Set(access.into_iter().map(status).collect())),
+        pair(
+            "begin_search",
+            Reply::Map(vec![
+                pair("type", bulk("index")),
+                pair("spec", Reply::Map(vec![pair("index", Reply::Int(first))])),
+            ]),
+        ),
+        pair(
+            "find_keys",
+            Reply::Map(vec![
+                pair("type", bulk("range")),
+                pair(
+                    "spec",
+                    Reply::Map(vec![
+                        pair("lastkey", Reply::Int(last)),
+                        pair("keystep", Reply::Int(step)),
+                        pair("limit", Reply::Int(0)),
+                    ]),
+                ),
+            ]),
+        ),
+    ])])
+}
+
+fn command_info(name: &str, command: &Command) -> Reply {
+    let (first, last, step) = key_range(&command.spec.keys);
+    let subcommands =
+        command.subcommands.iter().map(|sub| command_info(&format!("{name}|{}", sub.spec.name), sub)).collect();
+    Reply::Array(vec![
+        bulk(name),
+        Reply::Int(i64::from(command.spec.arity)),
+        Reply::Set(flags(command).into_iter().map(status).collect()),
+        Reply::Int(first),
+        Reply::Int(last),
+        Reply::Int(step),
+        Reply::Set(categories(command).into_iter().map(status).collect()),
+        Reply::Array(Vec::new()),
+        key_specs(command),
+        Reply::Array(subcommands),
+    ])
+}
+
+fn command_docs(name: &str, command: &Command) -> Reply {
+    let spec = &command.spec;
+    let mut docs = vec![
+        (bulk("summary"), bulk(spec.summary)),
+        (bulk("since"), bulk(spec.since)),
+        (bulk("group"), bulk(spec.family)),
+        (bulk("complexity"), bulk(spec.complexity)),
+        (bulk("syntax"), bulk(spec.syntax)),
+    ];
+    if !command.subcommands.is_empty() {
+        let subs = command.subcommands.iter().map(|sub| {
+            let full = format!("{name}|{}", sub.spec.name);
+            (bulk(full.clone()), command_docs(&full, sub))
+        });
+        docs.push((bulk("subcommands"), Reply::Map(subs.collect())));
+    }
+    Reply::Map(docs)
+}
+
+/// Commands that are no subcommands, with their names, in order of names.
+fn top_level() -> Vec<(String, &'static Command)> {
+    let mut list: Vec<_> = super::all()
+        .filter(|(name, _)| !name.contains('|') && !name.contains(' '))
+        .map(|(name, command)| (name.to_string(), command))
+        .collect();
+    list.sort_by(|a, b| a.0.cmp(&b.0));
+    list
+}
+
+/// The command called `name`, with `|` or without between container and subcommand.
+fn named(name: &str) -> Option<&'static Command> {
+    let lower = name.to_ascii_lowercase();
+    let (head, sub) = match lower.split_once('|') {
+        Some((head, sub)) => (head, Some(sub)),
+        None => (lower.as_str(), None),
+    };
+    let command = top_level().into_iter().find(|(n, _)| n == head)?.1;
+    match sub {
+        None => Some(command),
+        Some(sub) => command.subcommands.iter().find(|c| c.spec.name == sub),
+    }
+}
+
+/// COMMAND INFO [name ...]; the bare COMMAND is the same without names.
+struct CommandInfo(Vec<String>);
+
+impl SessionCommand for CommandInfo {
+    const SPEC: Spec =
+        spec("info", -2, "2.8.13", "COMMAND INFO [command-name ...]", "Arity, flags and keys of commands.");
+
+    fn parse(args: &Args) -> Result<Self, Reply> {
+        Ok(CommandInfo(args[2..].iter().map(text).collect()))
+    }
+
+    fn run(self, _: &mut Session) -> Reply {
+        if self.0.is_empty() {
+            return CommandAll.reply();
+        }
+        let one = |name: &String| named(name).map_or(Reply::NilArray, |c| command_info(&name.to_ascii_lowercase(), c));
+        Reply::Array(self.0.iter().map(one).collect())
+    }
+}
+
+pub(super) struct CommandAll;
+
+impl CommandAll {
+    fn reply(self) -> Reply {
+        Reply::Array(top_level().iter().map(|(name, c)| command_info(name, c)).collect())
+    }
+}
+
+impl SessionCommand for CommandAll {
+    const SPEC: Spec = spec("command", -1, "2.8.13", "COMMAND", "All commands with arity, flags and keys.");
+
+    fn parse(_: &Args) -> Result<Self, Reply> {
+        Ok(CommandAll)
+    }
+
+    fn run(self, _: &mut Session) -> Reply {
+        self.reply()
+    }
+}
+
+struct CommandCount;
+
+impl SessionCommand for CommandCount {
+    const SPEC: Spec = spec("count", 2, "2.8.13", "COMMAND COUNT", "How many commands there are.");
+
+    fn parse(_: &Args) -> Result<Self, Reply> {
+        Ok(CommandCount)
+    }
+
+    fn run(self, _: &mut Session) -> Reply {
+        Reply::Int(top_level().len() as i64)
+    }
+}
+
+struct CommandDocs(Vec<String>);
+
+impl SessionCommand for CommandDocs {
+    const SPEC: Spec =
+        spec("docs", -2, "7.0.0", "COMMAND DOCS [command-name ...]", "What commands are for and how they read.");
+
+    fn parse(args: &Args) -> Result<Self, Reply> {
+        Ok(CommandDocs(args[2..].iter().map(text).collect()))
+    }
+
+    fn run(self, _: &mut Session) -> Reply {
+        let pairs: Vec<_> = if self.0.is_empty() {
+            top_level().iter().map(|(n, c)| (bulk(n.clone()), command_docs(n, c))).collect()
+        } else {
+            let found = self.0.iter().filter_map(|name| {
+                let lower = name.to_ascii_lowercase();
+                named(name).map(|c| (bulk(lower.clone()), command_docs(&lower, c)))
+            });
+            found.collect()
+        };
+        Reply::Map(pairs)
+    }
+}
+
+/// COMMAND GETKEYS and GETKEYSANDFLAGS.
+fn keys_of(inner: &[Bytes]) -> Result<(&'static Command, Vec<Bytes>), Reply> {
+    let inner: Args = inner.iter().cloned().collect();
+    let command = super::lookup(&inner).map_err(|refused| match &refused {
+        Reply::Error(text) if text.starts_with(b"ERR wrong number") => {
+            Reply::error("ERR Invalid number of arguments specified for command")
+        }
+        _ => Reply::error("ERR Invalid command specified"),
+    })?;
+    let keys: Vec<Bytes> = super::keys(command, &inner).cloned().collect();
+    match keys.is_empty() {
+        true => Err(Reply::error("ERR The command has no key arguments")),
+        false => Ok((command, keys)),
+    }
+}
+
+struct GetKeys(Vec<Bytes>);
+
+impl SessionCommand for GetKeys {
+    const SPEC: Spec =
+        spec("getkeys", -3, "2.8.13", "COMMAND GETKEYS command [arg ...]", "The keys of a full command.");
+
+    fn parse(args: &Args) -> Result<Self, Reply> {
+        Ok(GetKeys(args[2..].to_vec()))
+    }
+
+    fn run(self, _: &mut Session) -> Reply {
+        match keys_of(&self.0) {
+            Ok((_, keys)) => Reply::Array(keys.into_iter().map(Reply::Bulk).collect()),
+            Err(refused) => refused,
+        }
+    }
+}
+
+struct GetKeysAndFlags(Vec<Bytes>);
+
+impl SessionCommand for GetKeysAndFlags {
+    const SPEC: Spec = spec(
+        "getkeysandflags",
+        -3,
+        "7.0.0",
+        "COMMAND GETKEYSANDFLAGS command [arg ...]",
+        "The keys of a full command and what happens to them.",
+    );
+
+    fn parse(args: &Args) -> Result<Self, Reply> {
+        Ok(GetKeysAndFlags(args[2..].to_vec()))
+    }
+
+    fn run(self, _: &mut Session) -> Reply {
+        let (command, keys) = match keys_of(&self.0) {
+            Ok(found) => found,
+            Err(refused) => return refused,
+        };
+        let access = if command.is_write() { ["RW", "UPDATE"] } else { ["RO", "ACCESS"] };
+        let one = |key| {
+            let flags = access.iter().map(|f| status(*f)).collect();
+            Reply::Array(vec![Reply::Bulk(key), Reply::Set(flags)])
+        };
+        Reply::Array(keys.into_iter().map(one).collect())
+    }
+}
+
+/// COMMAND LIST with its filter.
+enum CommandList {
+    All,
+    Module,
+    Category(String),
+    Pattern(Bytes),
+}
+
+impl SessionCommand for CommandList {
+    const SPEC: Spec = spec(
+        "list",
+        -2,
+        "7.0.0",
+        "COMMAND LIST [FILTERBY <MODULE module-name | ACLCAT category | PATTERN pattern>]",
+        "Names of commands.",
+    );
+
+    fn parse(args: &Args) -> Result<Self, Reply> {
+        match &args[2..] {
+            [] => Ok(CommandList::All),
+            [by, kind, what] if is(by, "filterby") => match () {
+                () if is(kind, "module") => Ok(CommandList::Module),
+                () if is(kind, "aclcat") => Ok(CommandList::Category(format!("@{}", text(what)))),
+                () if is(kind, "pattern") => Ok(CommandList::Pattern(what.clone())),
+                () => Err(syntax_error()),
+            },
+            _ => Err(syntax_error()),
+        }
+    }
+
+    fn run(self, _: &mut Session) -> Reply {
+        let shown = |name: &str, command: &Command| match &self {
+            CommandList::All => true,
+            CommandList::Module => false,
+            CommandList::Category(wanted) => categories(command).contains(wanted),
+            CommandList::Pattern(pattern) => super::glob::matches(pattern, name.as_bytes()),
+        };
+        let mut names = Vec::new();
+        for (name, command) in top_level() {
+            if shown(&name, command) {
+                names.push(bulk(name.clone()));
+            }
+            if !matches!(self, CommandList::All) {
+                for sub in command.subcommands {
+                    let full = format!("{name}|{}", sub.spec.name);
+                    if shown(&full, sub) {
+                        names.push(bulk(full));
+                    }
+                }
+            }
+        }
+        Reply::Array(names)
+    }
+}
+
+struct CommandHelp;
+
+impl SessionCommand for CommandHelp {
+    const SPEC: Spec = spec("help", 2, "5.0.0", "COMMAND HELP", "The subcommands of COMMAND.");
+
+    fn parse(_: &Args) -> Result<Self, Reply> {
+        Ok(CommandHelp)
+    }
+
+    fn run(self, _: &mut Session) -> Reply {
+        help("COMMAND", COMMAND)
+    }
+}
+
+pub(super) static COMMAND: &[Command] = &[
+    session::<CommandCount>(),
+    session::<CommandDocs>(),
+    session::<GetKeys>(),
+    session::<GetKeysAndFlags>(),
+    session::<CommandHelp>(),
+    session::<CommandInfo>(),
+    session::<CommandList>(),
+];
