@@ -56,7 +56,8 @@ impl Workers {
             let (handle_tx, handle_rx) = std::sync::mpsc::channel();
             let (stop_tx, stop_rx) = oneshot::channel::<()>();
             let thread = env::spawn_thread(&format!("worker-{i}"), move || {
-                let runtime = Builder::new_current_thread().enable_all().build().expect("the system has room for a runtime");
+                let runtime =
+                    Builder::new_current_thread().enable_all().build().expect("the system has room for a runtime");
                 let _ = handle_tx.send(runtime.handle().clone());
                 let _ = runtime.block_on(stop_rx);
             });
@@ -194,7 +195,10 @@ async fn serve(config: &Config, workers: Vec<Handle>) -> anyhow::Result<()> {
         biased;
         () = cluster.ready() => (),
         ended = following => return Err(why_ended(ended)),
-        () = stop_asked.asked() => return Ok(host.stop().await),
+        () = stop_asked.asked() => {
+            host.stop().await;
+            return Ok(());
+        }
     }
     let start = Start { cluster: cluster.clone(), settings: settings(config)?, workers, stop: stopped };
     let server = server::start(start).await?;
@@ -229,7 +233,11 @@ fn why_ended(ended: Result<Result<(), raft::StorageError>, tokio::task::JoinErro
 }
 
 /// HTTP and gRPC are open from the start, so that health can be asked for.
-async fn open_side_doors(config: &Config, overview: &Arc<Overview>, stopped: &watch::Receiver<bool>) -> anyhow::Result<()> {
+async fn open_side_doors(
+    config: &Config,
+    overview: &Arc<Overview>,
+    stopped: &watch::Receiver<bool>,
+) -> anyhow::Result<()> {
     let until = |mut stopped: watch::Receiver<bool>| async move {
         let _ = stopped.wait_for(|stop| *stop).await;
     };
@@ -249,9 +257,8 @@ async fn open_side_doors(config: &Config, overview: &Arc<Overview>, stopped: &wa
     }
     if let Some(endpoint) = config.server.grpc_addr.endpoint() {
         let listener = listen("server.grpc_addr", endpoint).await?;
-        let set_level: grpc::SetLogLevel = Arc::new(|level: &str| {
-            telemetry::set_level(level).map(|()| level.to_owned()).map_err(|e| e.to_string())
-        });
+        let set_level: grpc::SetLogLevel =
+            Arc::new(|level: &str| telemetry::set_level(level).map(|()| level.to_owned()).map_err(|e| e.to_string()));
         let serving = grpc::serve(listener, overview.clone(), grpc::Options::new(set_level), until(stopped.clone()));
         tokio::spawn(async move {
             if let Err(e) = serving.await {

@@ -10,8 +10,10 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error[HC-3000]: the program could not start its runtime: {error}\n  remedy: the system is out \
-                       of files or threads; see `ulimit -a`");
+            eprintln!(
+                "error[HC-3000]: the program could not start its runtime: {error}\n  remedy: the system is out \
+                       of files or threads; see `ulimit -a`"
+            );
             return ExitCode::from(ctl::trouble::EXIT_FAILED);
         }
     };

@@ -41,11 +41,17 @@ struct Card {
 pub enum IdentityError {
     #[error("{0}: {1}")]
     Io(PathBuf, io::Error),
-    #[error("{path} was written by a newer HyperCache (format {found}; this one knows up to {FORMAT}): start that version, or give node.data_dir another directory")]
+    #[error(
+        "{path} was written by a newer HyperCache (format {found}; this one knows up to {FORMAT}): start that version, or give node.data_dir another directory"
+    )]
     Newer { path: PathBuf, found: u32 },
-    #[error("{path} belongs to node {found_name} (id {found}), this is {name} (id {node}): node.data_dir must be a directory of its own, or node.id must be the name it was made with")]
+    #[error(
+        "{path} belongs to node {found_name} (id {found}), this is {name} (id {node}): node.data_dir must be a directory of its own, or node.id must be the name it was made with"
+    )]
     OtherNode { path: PathBuf, found: NodeId, found_name: String, node: NodeId, name: String },
-    #[error("{0} cannot be read: {1}. It is not repaired by guessing: restore it from a backup, or empty the directory and replace the node")]
+    #[error(
+        "{0} cannot be read: {1}. It is not repaired by guessing: restore it from a backup, or empty the directory and replace the node"
+    )]
     Damaged(PathBuf, String),
 }
 
@@ -60,7 +66,12 @@ pub struct Members {
 
 impl Members {
     /// Reads the directory's identity, or gives it one. `addresses` are the peers known from the configuration.
-    pub fn open(dir: &Path, node: NodeId, name: &str, addresses: BTreeMap<NodeId, String>) -> Result<Members, IdentityError> {
+    pub fn open(
+        dir: &Path,
+        node: NodeId,
+        name: &str,
+        addresses: BTreeMap<NodeId, String>,
+    ) -> Result<Members, IdentityError> {
         let path = dir.join(FILE);
         let io = |e| IdentityError::Io(path.clone(), e);
         fs::create_dir_all(dir).map_err(io)?;

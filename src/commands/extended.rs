@@ -114,7 +114,11 @@ fn round(negative: bool, mut top: Big, mut bottom: Big, exponent: i64) -> Option
     if lead > MAX_EXPONENT + 1 {
         return None;
     }
-    if shift > 0 { bottom.shift_left(shift as usize) } else { top.shift_left(-shift as usize) }
+    if shift > 0 {
+        bottom.shift_left(shift as usize)
+    } else {
+        top.shift_left(-shift as usize)
+    }
     if top.compare(&bottom) == Ordering::Less {
         top.shift_left(1);
         lead -= 1;
@@ -350,7 +354,9 @@ mod tests {
 
     #[test]
     fn what_is_no_number_is_refused() {
-        for text in ["", " 1", "1 ", "abc", "nan", "-nan", "1e", "1e+", ".", "-", "0x", "1..2", "1e5000", "1e-5000", "in"] {
+        for text in
+            ["", " 1", "1 ", "abc", "nan", "-nan", "1e", "1e+", ".", "-", "0x", "1..2", "1e5000", "1e-5000", "in"]
+        {
             assert_eq!(parse(text.as_bytes()), None, "{text}");
         }
         for text in ["inf", "-INF", "Infinity"] {

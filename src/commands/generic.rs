@@ -124,12 +124,8 @@ impl ReadCommand for Touch {
 struct Type(Bytes);
 
 impl ReadCommand for Type {
-    const SPEC: Spec = Spec {
-        name: "type",
-        syntax: "TYPE key",
-        summary: "Returns the type of a key's value, or none.",
-        ..BASE
-    };
+    const SPEC: Spec =
+        Spec { name: "type", syntax: "TYPE key", summary: "Returns the type of a key's value, or none.", ..BASE };
 
     fn parse(args: &Args) -> Result<Type, Reply> {
         Ok(Type(args[1].clone()))

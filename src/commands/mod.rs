@@ -51,9 +51,16 @@ pub struct Spec {
 pub enum Keys {
     None,
     /// As in COMMAND INFO: `last` may count from the end when negative.
-    Range { first: usize, last: i32, step: usize },
+    Range {
+        first: usize,
+        last: i32,
+        step: usize,
+    },
     /// Behind the argument `at`, which says how many there are; a key every `step` arguments.
-    Counted { at: usize, step: usize },
+    Counted {
+        at: usize,
+        step: usize,
+    },
 }
 
 impl Keys {
@@ -114,13 +121,8 @@ pub enum Run {
 }
 
 /// Every family's table, one a line.
-static FAMILIES: &[&[Command]] = &[
-    cluster::CLUSTER,
-    connection::CONNECTION,
-    generic::GENERIC,
-    server::SERVER,
-    string::STRING,
-];
+static FAMILIES: &[&[Command]] =
+    &[cluster::CLUSTER, connection::CONNECTION, generic::GENERIC, server::SERVER, string::STRING];
 
 /// Reads the state of a group.
 pub trait ReadCommand: Sized {

@@ -216,11 +216,7 @@ fn text_of(entry: Option<&Entry>) -> Result<Option<&Text>, Reply> {
 const COPY_UP_TO: usize = 512;
 
 fn bulk(text: &Text) -> Reply {
-    Reply::Bulk(if text.bytes.len() <= COPY_UP_TO {
-        Bytes::copy_from_slice(&text.bytes)
-    } else {
-        text.bytes.clone()
-    })
+    Reply::Bulk(if text.bytes.len() <= COPY_UP_TO { Bytes::copy_from_slice(&text.bytes) } else { text.bytes.clone() })
 }
 
 fn bulk_or_nil(entry: Option<&Entry>) -> Reply {
@@ -256,12 +252,7 @@ fn edit_bytes(value: &mut Value, change: impl FnOnce(&mut BytesMut)) {
 struct Get(Bytes);
 
 impl ReadCommand for Get {
-    const SPEC: Spec = Spec {
-        name: "get",
-        syntax: "GET key",
-        summary: "Returns the string value of a key.",
-        ..BASE
-    };
+    const SPEC: Spec = Spec { name: "get", syntax: "GET key", summary: "Returns the string value of a key.", ..BASE };
 
     fn parse(args: &Args) -> Result<Get, Reply> {
         Ok(Get(args[1].clone()))
@@ -1029,9 +1020,8 @@ impl WriteCommand for Delex {
     fn parse(args: &Args) -> Result<Delex, Reply> {
         let condition = match &args[2..] {
             [] => Condition::Always,
-            [name, operand] => Condition::comparison(name, operand).unwrap_or_else(|| {
-                Err(Reply::error("ERR Invalid condition. Use IFEQ, IFNE, IFDEQ, or IFDNE"))
-            })?,
+            [name, operand] => Condition::comparison(name, operand)
+                .unwrap_or_else(|| Err(Reply::error("ERR Invalid condition. Use IFEQ, IFNE, IFDEQ, or IFDNE")))?,
             _ => return Err(wrong_arity("delex")),
         };
         Ok(Delex(DeleteIf { key: args[1].clone(), condition }))

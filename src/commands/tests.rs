@@ -21,7 +21,11 @@ fn the_tables_are_sound() {
         }
         let words: Vec<String> = name.split('|').map(|word| word.to_ascii_uppercase()).collect();
         assert!(spec.syntax.starts_with(&words.join(" ")), "{name}: {}", spec.syntax);
-        assert_eq!(matches!(command.run, Run::Container), !command.subcommands.is_empty() && spec.arity == -2, "{name}");
+        assert_eq!(
+            matches!(command.run, Run::Container),
+            !command.subcommands.is_empty() && spec.arity == -2,
+            "{name}"
+        );
         if command.is_read() || command.is_write() {
             assert!(spec.scope != Scope::Local, "{name} has a place to run");
         }
@@ -99,11 +103,35 @@ fn writes_that_change_nothing_leave_the_version_alone() {
     apply(&args("set t v ex 10"), &mut keyspace, &stamp);
     let version = keyspace.version();
     for line in [
-        "del nothing", "unlink nothing", "getdel nothing", "getex k", "getex k persist", "getex nothing ex 10",
-        "set k w nx", "set nothing w xx", "set k w ifeq x", "setnx k w", "msetnx a 1 k 2", "msetex 2 a 1 k 2 nx",
-        "delex k ifeq x", "delifeq k x", "delex nothing", "setrange k 0 ''", "setrange nothing 5 ''", "incr k",
-        "incrbyfloat k 1", "setrange k -1 x", "expire nothing 10", "expire t 5 nx", "expire k 5 xx", "persist k",
-        "expire t 10", "rename nothing k", "rename k k", "renamenx k t", "renamenx k k",
+        "del nothing",
+        "unlink nothing",
+        "getdel nothing",
+        "getex k",
+        "getex k persist",
+        "getex nothing ex 10",
+        "set k w nx",
+        "set nothing w xx",
+        "set k w ifeq x",
+        "setnx k w",
+        "msetnx a 1 k 2",
+        "msetex 2 a 1 k 2 nx",
+        "delex k ifeq x",
+        "delifeq k x",
+        "delex nothing",
+        "setrange k 0 ''",
+        "setrange nothing 5 ''",
+        "incr k",
+        "incrbyfloat k 1",
+        "setrange k -1 x",
+        "expire nothing 10",
+        "expire t 5 nx",
+        "expire k 5 xx",
+        "persist k",
+        "expire t 10",
+        "rename nothing k",
+        "rename k k",
+        "renamenx k t",
+        "renamenx k k",
     ] {
         apply(&args(line), &mut keyspace, &stamp);
         assert_eq!(keyspace.version(), version, "{line}");
@@ -112,9 +140,38 @@ fn writes_that_change_nothing_leave_the_version_alone() {
 
 /// Words from which commands are thrown together: some make sense.
 const WORDS: &[&str] = &[
-    "k", "{k}2", "{k}3", "0", "1", "-1", "5", "100", "9223372036854775807", "-9223372036854775808", "0.5", "1e10", "x",
-    "", "NX", "XX", "GT", "LT", "EX", "PX", "EXAT", "PXAT", "KEEPTTL", "PERSIST", "GET", "IFEQ", "IFNE", "IFDEQ", "2",
-    "abc", "536870911", "async",
+    "k",
+    "{k}2",
+    "{k}3",
+    "0",
+    "1",
+    "-1",
+    "5",
+    "100",
+    "9223372036854775807",
+    "-9223372036854775808",
+    "0.5",
+    "1e10",
+    "x",
+    "",
+    "NX",
+    "XX",
+    "GT",
+    "LT",
+    "EX",
+    "PX",
+    "EXAT",
+    "PXAT",
+    "KEEPTTL",
+    "PERSIST",
+    "GET",
+    "IFEQ",
+    "IFNE",
+    "IFDEQ",
+    "2",
+    "abc",
+    "536870911",
+    "async",
 ];
 
 fn writes() -> Vec<String> {

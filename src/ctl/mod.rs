@@ -149,9 +149,8 @@ async fn carry_out(cli: &Cli, deadline: env::Instant) -> Result<String, Trouble>
 
 async fn transfer(cli: &Cli, reached: &Reached, group: u32, to: &str) -> Result<String, Trouble> {
     let to = node_number(reached, to)?;
-    let ask = |mut client: client::Client| async move {
-        client.transfer_leader(TransferLeaderRequest { group, to }).await
-    };
+    let ask =
+        |mut client: client::Client| async move { client.transfer_leader(TransferLeaderRequest { group, to }).await };
     let done = reached.at_leader(ask).await?;
     Ok(output::transferred(group, &done, &reached.status.nodes, cli.output))
 }
@@ -163,9 +162,8 @@ async fn save(cli: &Cli, reached: &Reached, of: &SnapshotOf) -> Result<String, T
     };
     let mut saved = Vec::new();
     for group in groups {
-        let ask = |mut client: client::Client| async move {
-            client.trigger_snapshot(TriggerSnapshotRequest { group }).await
-        };
+        let ask =
+            |mut client: client::Client| async move { client.trigger_snapshot(TriggerSnapshotRequest { group }).await };
         match reached.at_leader(ask).await {
             Ok(answer) => saved.push((group, answer)),
             // What was saved before the failure was saved: it is shown beside the trouble.

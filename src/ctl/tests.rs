@@ -98,10 +98,7 @@ impl Admin for Played {
         Ok(Response::new(StateHashResponse { node: self.id, hashes }))
     }
 
-    async fn set_log_level(
-        &self,
-        _: Request<SetLogLevelRequest>,
-    ) -> Result<Response<SetLogLevelResponse>, Status> {
+    async fn set_log_level(&self, _: Request<SetLogLevelRequest>) -> Result<Response<SetLogLevelResponse>, Status> {
         Err(Status::unimplemented("not played"))
     }
 }

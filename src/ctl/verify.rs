@@ -4,10 +4,10 @@
 //! indexes meet. They are asked again until they do; what was heard earlier is kept, since one replica's index of now
 //! may be the other's of a moment ago. Two hashes that differ at one index settle a group at once.
 
+use crate::ctl::Cli;
 use crate::ctl::client::{Reached, connect};
 use crate::ctl::output::{self, Verified};
 use crate::ctl::trouble::Trouble;
-use crate::ctl::Cli;
 use crate::env::{self, Instant};
 use crate::proto::admin::{Group, GroupHash, StateHashRequest};
 use std::collections::{BTreeMap, BTreeSet};
@@ -89,10 +89,7 @@ fn shown(mut settled: Vec<Verified>, reached: &Reached, cli: &Cli) -> String {
 
 /// Asks every node that holds a replica of an open group, all at once: the closer together the questions, the likelier
 /// the indexes meet.
-async fn ask_all(
-    reached: &Reached,
-    open: &BTreeMap<u32, Comparison>,
-) -> Result<Vec<(u64, GroupHash)>, Trouble> {
+async fn ask_all(reached: &Reached, open: &BTreeMap<u32, Comparison>) -> Result<Vec<(u64, GroupHash)>, Trouble> {
     let mut questions: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
     for (group, comparison) in open {
         for node in &comparison.replicas {

@@ -62,7 +62,11 @@ impl GroupClock {
                 let estimate = base.us + passed;
                 let step = passed * SLEW_PPM / 1_000_000;
                 let wall_us = wall * 1000;
-                if wall_us > estimate { estimate + step.min(wall_us - estimate) } else { estimate - step.min(estimate - wall_us) }
+                if wall_us > estimate {
+                    estimate + step.min(wall_us - estimate)
+                } else {
+                    estimate - step.min(estimate - wall_us)
+                }
             }
         };
         let us = us.max(stored * 1000);

@@ -5,8 +5,8 @@ use super::machine::{Machine, Replica};
 use super::snapshot::SnapshotStore;
 use super::storage::{Options_, Storage, Sync};
 use super::{Entry, LogId, SnapshotMeta, Types, log_id};
-use crate::resp::Args;
 use crate::raft::entry::Batch;
+use crate::resp::Args;
 use crate::types::{GroupId, NodeId, Stamp};
 use bytes::Bytes;
 use openraft::storage::{IOFlushed, RaftLogStorage, RaftStateMachine};
@@ -48,7 +48,8 @@ impl StoreBuilder<Types, LogStore, Machine, tempfile::TempDir> for Builder {
 
 #[test]
 fn the_stores_pass_openrafts_suite() {
-    let ended = Types::run(async { Suite::<Types, LogStore, Machine, Builder, tempfile::TempDir>::test_all(Builder).await });
+    let ended =
+        Types::run(async { Suite::<Types, LogStore, Machine, Builder, tempfile::TempDir>::test_all(Builder).await });
     // Its very last test hands the name of one store's snapshot to another store, which ours never does: a snapshot
     // travels chunk by chunk (below). That it came so far means that all the others have passed.
     let ended = ended.unwrap_err().to_string();
@@ -209,7 +210,8 @@ fn chunks_that_no_published_snapshot_names_are_gone_after_a_restart() {
     let again = SnapshotStore::open(&storage, GROUP).unwrap();
     run(async move {
         // The deletion is on its way to the writer; another write behind it tells that it has passed.
-        let barrier = super::storage::Write { puts: vec![], delete_ranges: vec![], must_sync: false, done: Box::new(|| ()) };
+        let barrier =
+            super::storage::Write { puts: vec![], delete_ranges: vec![], must_sync: false, done: Box::new(|| ()) };
         storage.write_and_wait(barrier).await.unwrap();
         assert!(again.chunk(orphan.number, 0).is_err());
     });

@@ -70,7 +70,7 @@ impl Batch {
         Batch(out.freeze())
     }
 
-    /// Reads the head; the calls follow through [`Calls::next`].
+    /// Reads the head; the calls follow through [`Calls::take_next`].
     pub fn decode(&self) -> Result<(Stamp, Vec<Slot>, Calls), Malformed> {
         let mut b = self.0.clone();
         let version = take(&mut b, 1, "batch")?.get_u8();
@@ -105,7 +105,7 @@ impl Calls {
     }
 
     /// The next call, or none after the last.
-    pub fn next(&mut self) -> Result<Option<Args>, Malformed> {
+    pub fn take_next(&mut self) -> Result<Option<Args>, Malformed> {
         if self.left == 0 {
             return Ok(None);
         }
@@ -235,9 +235,9 @@ mod tests {
         let batch = Batch::encode(stamp, &[Slot(5), Slot(16_383)], calls.iter());
         let (got, sweep, mut rest) = batch.decode().unwrap();
         assert_eq!((got, sweep), (stamp, vec![Slot(5), Slot(16_383)]));
-        assert_eq!(rest.next().unwrap().unwrap(), calls[0]);
-        assert_eq!(rest.next().unwrap().unwrap(), calls[1]);
-        assert!(rest.next().unwrap().is_none());
+        assert_eq!(rest.take_next().unwrap().unwrap(), calls[0]);
+        assert_eq!(rest.take_next().unwrap().unwrap(), calls[1]);
+        assert!(rest.take_next().unwrap().is_none());
     }
 
     #[test]
@@ -271,7 +271,7 @@ mod tests {
         let batch = Batch::encode(Stamp::default(), &[Slot(1)], [args(&["SET", "k", "v"])].iter());
         for len in 0..batch.0.len() {
             let cut = Batch(batch.0.slice(..len));
-            let read = cut.decode().and_then(|(_, _, mut calls)| calls.next());
+            let read = cut.decode().and_then(|(_, _, mut calls)| calls.take_next());
             assert!(read.is_err(), "{len}");
         }
     }

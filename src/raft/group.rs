@@ -27,7 +27,10 @@ use crate::types::{GroupId, Millis, NodeId, Slot};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::InitializeError;
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, TransferLeaderResponse, VoteRequest,
+    VoteResponse,
+};
 use openraft::{RaftMetrics, ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -224,7 +227,8 @@ impl Group {
         let quarantined = log.vote().is_some();
         let quarantine_until = if quarantined { env::now() + timers.quarantine() } else { env::now() };
         let config = Arc::new(self.config(!quarantined));
-        let network = NetworkFactory::new(self.id, self.worker, self.around.peers.clone(), self.clock.clone(), snapshots.clone());
+        let network =
+            NetworkFactory::new(self.id, self.worker, self.around.peers.clone(), self.clock.clone(), snapshots.clone());
         let (me, log_for_raft) = (self.around.me, log.clone());
         let (tx, rx) = std::sync::mpsc::channel();
         self.handle.spawn(async move {
@@ -348,7 +352,9 @@ impl Group {
             };
             if self.leadership.send_replace(now) != now {
                 match now {
-                    Some(l) => tracing::info!(node = %self.me(), group = %self.id, term = l.term, leader = %l.leader, "leader-changed"),
+                    Some(l) => {
+                        tracing::info!(node = %self.me(), group = %self.id, term = l.term, leader = %l.leader, "leader-changed")
+                    }
                     None => tracing::info!(node = %self.me(), group = %self.id, "leader-lost"),
                 }
             }
@@ -510,7 +516,12 @@ impl Group {
         rx.await.unwrap_or(Outcome::Unknown { index: None })
     }
 
-    pub(super) fn submit_sweep(&self, slots: Vec<Slot>, deadline: Instant, done: impl FnOnce(Option<u64>) + Send + 'static) {
+    pub(super) fn submit_sweep(
+        &self,
+        slots: Vec<Slot>,
+        deadline: Instant,
+        done: impl FnOnce(Option<u64>) + Send + 'static,
+    ) {
         let on_outcome = move |outcome| {
             done(match outcome {
                 Outcome::Applied { index, .. } => Some(index),
@@ -534,7 +545,10 @@ impl Group {
             let core = self.core();
             let (running, leads) = {
                 let m = core.metrics.borrow_watched();
-                (m.running_state.is_ok(), m.state == ServerState::Leader && self.replica.applied_term() == m.current_term)
+                (
+                    m.running_state.is_ok(),
+                    m.state == ServerState::Leader && self.replica.applied_term() == m.current_term,
+                )
             };
             if !running && !self.closed() {
                 self.restart_core().await;
@@ -633,7 +647,10 @@ impl Group {
         self.raft().pre_vote(request).await.map_err(|e| e.to_string())
     }
 
-    pub(super) async fn on_transfer(&self, request: TransferLeaderRequest<Types>) -> Result<TransferLeaderResponse<Types>, String> {
+    pub(super) async fn on_transfer(
+        &self,
+        request: TransferLeaderRequest<Types>,
+    ) -> Result<TransferLeaderResponse<Types>, String> {
         self.quarantined()?;
         self.raft().handle_transfer_leader(request).await.map_err(|e| e.to_string())
     }
@@ -723,7 +740,8 @@ impl Group {
         let mut last = AdminError::Failed("there is no other voter".to_owned());
         let voters = core.voters();
         let in_reach = |v: &NodeId| *v != self.me() && self.around.peers.link(*v, Lane::Raft(self.worker)).up();
-        let (caught_up, behind): (Vec<_>, Vec<_>) = voters.into_iter().filter(in_reach).partition(|v| core.caught_up(*v));
+        let (caught_up, behind): (Vec<_>, Vec<_>) =
+            voters.into_iter().filter(in_reach).partition(|v| core.caught_up(*v));
         for to in caught_up.into_iter().chain(behind) {
             match self.transfer(to).await {
                 Ok(()) => return Ok(()),

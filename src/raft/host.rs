@@ -1,11 +1,11 @@
 //! All groups of this node: opens them, and answers what peers ask of them.
 
+use super::Snapshot;
 use super::group::{AdminError, Group, Surroundings, Table, Timers};
 use super::network::Offer;
 use super::peers::{self, Identity, Peers};
 use super::storage::{Options_ as StorageOptions, Storage, StorageError};
 use super::wire::{self, Lane, Method, Opcode};
-use super::Snapshot;
 use crate::env;
 use crate::types::{GroupId, NodeId};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -46,7 +46,11 @@ pub struct Host {
 
 impl Host {
     /// Opens the node's store. Groups are opened one by one.
-    pub fn open(options: HostOptions, identity: Arc<dyn Identity>, workers: Vec<Handle>) -> Result<Arc<Host>, StorageError> {
+    pub fn open(
+        options: HostOptions,
+        identity: Arc<dyn Identity>,
+        workers: Vec<Handle>,
+    ) -> Result<Arc<Host>, StorageError> {
         assert!(!workers.is_empty(), "a node has at least one worker");
         let storage = Storage::open(&options.data_dir.join("store"), &options.storage)?;
         let around = Arc::new(Surroundings {
@@ -123,7 +127,8 @@ impl Host {
 
     /// Hands over every group that this node leads. What cannot be handed over is left to an election.
     pub async fn step_aside(&self) {
-        let leaving: Vec<_> = self.groups().into_iter().map(|g| async move { (g.id(), g.step_aside().await) }).collect();
+        let leaving: Vec<_> =
+            self.groups().into_iter().map(|g| async move { (g.id(), g.step_aside().await) }).collect();
         for (id, result) in futures_util::future::join_all(leaving).await {
             if let Err(e) = result {
                 tracing::warn!(group = %id, error = %e, "leadership-not-handed-over");
@@ -174,7 +179,8 @@ impl Host {
                 let host = self.clone();
                 let serving = self.workers[worker as usize % self.workers.len()].spawn(async move {
                     let stream = TcpStream::from_std(stream)?;
-                    peers::serve(stream, move |method, group, payload| host.clone().answer(method, group, payload)).await
+                    peers::serve(stream, move |method, group, payload| host.clone().answer(method, group, payload))
+                        .await
                 });
                 serving.await.map_err(io::Error::other)?
             }
@@ -195,7 +201,9 @@ impl Host {
                 wire::put(&mut out, &group.on_append(request, estimate).await?);
             }
             Method::Vote => wire::put(&mut out, &group.on_vote(wire::get(&payload, "a vote").map_err(wrong)?).await?),
-            Method::PreVote => wire::put(&mut out, &group.on_pre_vote(wire::get(&payload, "a vote").map_err(wrong)?).await?),
+            Method::PreVote => {
+                wire::put(&mut out, &group.on_pre_vote(wire::get(&payload, "a vote").map_err(wrong)?).await?)
+            }
             Method::Transfer => {
                 wire::put(&mut out, &group.on_transfer(wire::get(&payload, "a transfer").map_err(wrong)?).await?)
             }
@@ -243,7 +251,13 @@ impl Host {
     }
 
     /// Writes the chunks aside, each verified, and hands the finished snapshot to the group.
-    async fn install(&self, id: GroupId, offer: Offer, stream: &mut TcpStream, buffer: &mut BytesMut) -> io::Result<BytesMut> {
+    async fn install(
+        &self,
+        id: GroupId,
+        offer: Offer,
+        stream: &mut TcpStream,
+        buffer: &mut BytesMut,
+    ) -> io::Result<BytesMut> {
         let group = self.group(id).ok_or_else(|| io::Error::other(format!("group {id} is not on this node")))?;
         let mut writer = group.snapshots().begin()?;
         for _ in 0..offer.chunks {

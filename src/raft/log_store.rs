@@ -82,9 +82,7 @@ impl LogStore {
     pub fn open(storage: &Storage, group: GroupId) -> Result<LogStore, StorageError> {
         let damaged = |place: String| move |source| StorageError::Damaged { group, place, source };
         let read_meta = |kind| storage.get(Family::Meta, &meta_key(kind, group));
-        let vote = read_meta(VOTE)?
-            .map(|v| unsealed(&v, "the vote").map_err(damaged("vote".into())))
-            .transpose()?;
+        let vote = read_meta(VOTE)?.map(|v| unsealed(&v, "the vote").map_err(damaged("vote".into()))).transpose()?;
         let purged: Option<LogId> = read_meta(PURGED)?
             .map(|v| unsealed(&v, "the purge mark").map_err(damaged("purge mark".into())))
             .transpose()?;
@@ -143,7 +141,11 @@ impl LogStore {
             let first_in_tail = shared.tail.front().map_or(u64::MAX, |e| e.log_id.index());
             let start = from.max(first_in_tail);
             let newest: Vec<Entry> = match start < to {
-                true => shared.tail.range((start - first_in_tail) as usize..(to - first_in_tail) as usize).cloned().collect(),
+                true => shared
+                    .tail
+                    .range((start - first_in_tail) as usize..(to - first_in_tail) as usize)
+                    .cloned()
+                    .collect(),
                 false => Vec::new(),
             };
             (to.min(first_in_tail), newest)
@@ -153,16 +155,25 @@ impl LogStore {
         }
         let mut entries = Vec::with_capacity((on_disk_to - from).min(4096) as usize + newest.len());
         let mut failure = None;
-        self.storage.scan(Family::Log, &log_key(self.group, from), &log_key(self.group, on_disk_to), |key, value| {
-            let index = u64::from_be_bytes(key[4..].try_into().expect("log keys have twelve bytes"));
-            match entry::from_stored(self.group, index, value.to_vec().into()) {
-                Ok(entry) => entries.push(entry),
-                Err(source) => {
-                    failure = Some(StorageError::Damaged { group: self.group, place: format!("log entry {index}"), source })
+        self.storage.scan(
+            Family::Log,
+            &log_key(self.group, from),
+            &log_key(self.group, on_disk_to),
+            |key, value| {
+                let index = u64::from_be_bytes(key[4..].try_into().expect("log keys have twelve bytes"));
+                match entry::from_stored(self.group, index, value.to_vec().into()) {
+                    Ok(entry) => entries.push(entry),
+                    Err(source) => {
+                        failure = Some(StorageError::Damaged {
+                            group: self.group,
+                            place: format!("log entry {index}"),
+                            source,
+                        })
+                    }
                 }
-            }
-            failure.is_none()
-        })?;
+                failure.is_none()
+            },
+        )?;
         if let Some(failure) = failure {
             return Err(failure);
         }

@@ -133,7 +133,7 @@ fn run(keyspace: &mut Keyspace, batch: &Batch) -> io::Result<Applied> {
         keyspace.sweep(&sweep);
     }
     let mut replies = Vec::with_capacity(calls.len());
-    while let Some(args) = calls.next().map_err(io::Error::other)? {
+    while let Some(args) = calls.take_next().map_err(io::Error::other)? {
         replies.push(commands::apply(&args, keyspace, &stamp));
     }
     Ok(Applied { replies })
@@ -166,7 +166,8 @@ impl Machine {
 
 fn load(snapshots: &SnapshotStore, snapshot: SnapshotRef) -> Result<Keyspace, StorageError> {
     let head = snapshots.chunk(snapshot.number, 0)?;
-    Keyspace::restore(&head, snapshots.images(snapshot)).map_err(|e| StorageError::Io("snapshot".into(), io::Error::other(e)))
+    Keyspace::restore(&head, snapshots.images(snapshot))
+        .map_err(|e| StorageError::Io("snapshot".into(), io::Error::other(e)))
 }
 
 impl RaftStateMachine<Types> for Machine {
@@ -201,7 +202,7 @@ impl RaftStateMachine<Types> for Machine {
         let meta = SnapshotMeta { last_log_id: state.applied, last_membership: state.membership.clone() };
         let generation = state.generation;
         drop(state);
-        Some(Builder { replica: self.replica.clone(), snapshots: self.snapshots.clone(), head: head.into(), meta, generation })
+        Some(Builder { replica: self.replica.clone(), snapshots: self.snapshots.clone(), head, meta, generation })
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {

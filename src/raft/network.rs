@@ -53,7 +53,13 @@ pub(super) struct NetworkFactory {
 }
 
 impl NetworkFactory {
-    pub(super) fn new(group: GroupId, worker: u16, peers: Arc<Peers>, clock: Arc<GroupClock>, snapshots: SnapshotStore) -> Self {
+    pub(super) fn new(
+        group: GroupId,
+        worker: u16,
+        peers: Arc<Peers>,
+        clock: Arc<GroupClock>,
+        snapshots: SnapshotStore,
+    ) -> Self {
         NetworkFactory { group, worker, peers, clock, snapshots }
     }
 }
@@ -93,7 +99,10 @@ impl Network {
     }
 
     /// Queues an append now, so that appends leave in order; the answer comes to whoever polls.
-    fn append(&self, request: AppendEntriesRequest<Types>) -> BoxFuture<'static, RpcResult<AppendEntriesResponse<Types>>> {
+    fn append(
+        &self,
+        request: AppendEntriesRequest<Types>,
+    ) -> BoxFuture<'static, RpcResult<AppendEntriesResponse<Types>>> {
         let estimate = self.clock.estimate(env::now()).unwrap_or(0);
         let answer = self.call(Method::Append, |out| wire::put_append(out, &request, estimate));
         answered(answer, APPEND).boxed()
@@ -117,7 +126,11 @@ async fn answered<T: DeserializeOwned>(answer: Result<Answer, CallError>, limit:
 impl RaftNetworkV2<Types> for Network {
     type SnapshotData = SnapshotRef;
 
-    async fn append_entries(&mut self, rpc: AppendEntriesRequest<Types>, _option: RPCOption) -> RpcResult<AppendEntriesResponse<Types>> {
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<Types>,
+        _option: RPCOption,
+    ) -> RpcResult<AppendEntriesResponse<Types>> {
         self.append(rpc).await
     }
 
@@ -148,7 +161,11 @@ impl RaftNetworkV2<Types> for Network {
         answered(self.call(Method::PreVote, |out| wire::put(out, &rpc)), VOTE).await
     }
 
-    async fn transfer_leader(&mut self, rpc: TransferLeaderRequest<Types>, _option: RPCOption) -> RpcResult<TransferLeaderResponse<Types>> {
+    async fn transfer_leader(
+        &mut self,
+        rpc: TransferLeaderRequest<Types>,
+        _option: RPCOption,
+    ) -> RpcResult<TransferLeaderResponse<Types>> {
         answered(self.call(Method::Transfer, |out| wire::put(out, &rpc)), VOTE).await
     }
 
@@ -192,7 +209,8 @@ impl Network {
         stream.write_all(&out).await?;
         let mut buffer = BytesMut::new();
         let answer = env::timeout(INSTALL, peers::read_frame(&mut stream, &mut buffer, wire::MAX_FRAME)).await;
-        let (opcode, mut payload) = answer.map_err(|_| io::Error::other("the snapshot was not installed in time"))??;
+        let (opcode, mut payload) =
+            answer.map_err(|_| io::Error::other("the snapshot was not installed in time"))??;
         if opcode != Opcode::Response || payload.len() < 9 {
             return Err(io::Error::other("the answer to a snapshot is none"));
         }

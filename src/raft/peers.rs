@@ -163,7 +163,9 @@ impl Link {
         let reading = async {
             let mut buffer = BytesMut::with_capacity(READ_BYTES);
             loop {
-                while let Some((opcode, payload)) = wire::take_frame(&mut buffer, MAX_FRAME).map_err(io::Error::other)? {
+                while let Some((opcode, payload)) =
+                    wire::take_frame(&mut buffer, MAX_FRAME).map_err(io::Error::other)?
+                {
                     self.answered(opcode, payload)?;
                 }
                 buffer.reserve(READ_BYTES);
@@ -272,7 +274,9 @@ impl Peers {
 
     /// A connection of its own, greeted, for a snapshot.
     pub(super) async fn dial(&self, peer: NodeId) -> io::Result<TcpStream> {
-        env::timeout(CONNECT, connect(&*self.identity, peer, Lane::Snapshot)).await.map_err(|_| io::Error::other("no connection in time"))?
+        env::timeout(CONNECT, connect(&*self.identity, peer, Lane::Snapshot))
+            .await
+            .map_err(|_| io::Error::other("no connection in time"))?
     }
 
     fn note_alive(&self, peer: NodeId, wall_offset_ms: i64) {
@@ -317,7 +321,8 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = socket2::SockRef::from(stream);
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
-    let keepalive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(1)).with_interval(Duration::from_secs(1));
+    let keepalive =
+        socket2::TcpKeepalive::new().with_time(Duration::from_secs(1)).with_interval(Duration::from_secs(1));
     socket.set_tcp_keepalive(&keepalive)
 }
 
@@ -334,7 +339,9 @@ async fn connect(identity: &dyn Identity, peer: NodeId, lane: Lane) -> io::Resul
             let welcome: Welcome = wire::get(&payload, "a welcome").map_err(io::Error::other)?;
             identity.recognize(peer, &welcome).map_err(io::Error::other)?;
         }
-        (Opcode::Refused, text) => return Err(io::Error::other(format!("refused: {}", String::from_utf8_lossy(&text)))),
+        (Opcode::Refused, text) => {
+            return Err(io::Error::other(format!("refused: {}", String::from_utf8_lossy(&text))));
+        }
         _ => return Err(io::Error::other("the peer did not greet")),
     }
     if !buffer.is_empty() {
@@ -429,7 +436,9 @@ where
     let reading = async {
         let mut buffer = BytesMut::with_capacity(READ_BYTES);
         loop {
-            while let Some((opcode, mut payload)) = wire::take_frame(&mut buffer, MAX_FRAME).map_err(io::Error::other)? {
+            while let Some((opcode, mut payload)) =
+                wire::take_frame(&mut buffer, MAX_FRAME).map_err(io::Error::other)?
+            {
                 if opcode != Opcode::Request || payload.len() < 13 {
                     return Err(io::Error::other("the peer sent a frame that is no request"));
                 }

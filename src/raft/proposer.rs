@@ -67,7 +67,9 @@ pub enum Refusal {
     /// The deadline passed while it waited.
     Deadline,
     /// No replica in reach is fresh enough.
-    Stale { age_ms: u64 },
+    Stale {
+        age_ms: u64,
+    },
     ShuttingDown,
     DiskFull,
     /// This replica has started and does not know yet what its cluster has committed.
@@ -87,7 +89,9 @@ impl Refusal {
             Refusal::NoLeader | Refusal::WrongTerm => {
                 "CLUSTERDOWN the group of this key has no leader in reach; the command was not applied".to_owned()
             }
-            Refusal::Deadline => "TRYAGAIN the deadline passed before the command was proposed; it was not applied".to_owned(),
+            Refusal::Deadline => {
+                "TRYAGAIN the deadline passed before the command was proposed; it was not applied".to_owned()
+            }
             Refusal::Stale { age_ms } => {
                 format!("CLUSTERDOWN no replica in reach is fresh enough (this one's state is {age_ms} ms old)")
             }

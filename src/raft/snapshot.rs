@@ -18,8 +18,8 @@ use crate::types::GroupId;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
-use std::sync::{Arc, LazyLock};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 
 /// Uncompressed bytes after which a chunk is full. A slot image larger than this makes a chunk of its own.
 pub const CHUNK_BYTES: usize = 256 << 10;
@@ -69,11 +69,17 @@ impl SnapshotStore {
         let current = store.current()?.map_or(0, |r| r.number);
         let end = chunk_key(GroupId(group.0 + 1), 0, 0);
         let highest = storage.last(Family::Snap, &chunk_key(group, 0, 0), &end)?;
-        let highest = highest.map_or(0, |(key, _)| u64::from_be_bytes(key[4..12].try_into().expect("keys have 16 bytes")));
+        let highest =
+            highest.map_or(0, |(key, _)| u64::from_be_bytes(key[4..12].try_into().expect("keys have 16 bytes")));
         store.next.store(current.max(highest) + 1, Ordering::Relaxed);
         if highest > current {
             let range = (Family::Snap, chunk_key(group, current + 1, 0), end);
-            storage.write(Write { puts: vec![], delete_ranges: vec![range], must_sync: false, done: Box::new(|| ()) })?;
+            storage.write(Write {
+                puts: vec![],
+                delete_ranges: vec![range],
+                must_sync: false,
+                done: Box::new(|| ()),
+            })?;
         }
         Ok(store)
     }
@@ -142,7 +148,8 @@ impl SnapshotStore {
                 }
                 next_chunk += 1;
             }
-            let image = take(&mut rest, 4, "slot image").and_then(|mut len| take(&mut rest, len.get_u32_le() as usize, "slot image"));
+            let image = take(&mut rest, 4, "slot image")
+                .and_then(|mut len| take(&mut rest, len.get_u32_le() as usize, "slot image"));
             Some(image.map_err(|e| self.damaged(&format!("chunk {}", next_chunk - 1), e)))
         })
     }
@@ -224,7 +231,8 @@ fn unpack(place: u32, stored: Bytes) -> Result<Bytes, Malformed> {
     if len > MAX_CHUNK_BYTES {
         return Err(Malformed::Wrong("a snapshot chunk claims to be larger than any"));
     }
-    let chunk = lz4_flex::block::decompress(packed, len).map_err(|_| Malformed::Wrong("a snapshot chunk cannot be unpacked"))?;
+    let chunk = lz4_flex::block::decompress(packed, len)
+        .map_err(|_| Malformed::Wrong("a snapshot chunk cannot be unpacked"))?;
     if chunk.len() != len {
         return Err(Malformed::Wrong("a snapshot chunk has another length than it says"));
     }

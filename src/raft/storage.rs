@@ -22,7 +22,9 @@ use super::entry::Malformed;
 use crate::env;
 use crate::types::GroupId;
 use bytes::Bytes;
-use rocksdb::{BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBRecoveryMode, Options, WriteBatch, WriteOptions};
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBRecoveryMode, Options, WriteBatch, WriteOptions,
+};
 use serde::{Serialize, de::DeserializeOwned};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -94,6 +96,9 @@ pub(super) struct Write {
     pub done: Box<dyn FnOnce() + Send>,
 }
 
+/// A key and its value.
+pub(super) type Pair = (Vec<u8>, Vec<u8>);
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Family {
     Log,
@@ -143,8 +148,8 @@ impl Storage {
         let mut table = BlockBasedOptions::default();
         table.set_block_cache(&Cache::new_lru_cache(8 << 20));
         family.set_block_based_table_factory(&table);
-        let families = [Family::Log, Family::Meta, Family::Snap]
-            .map(|f| ColumnFamilyDescriptor::new(f.name(), family.clone()));
+        let families =
+            [Family::Log, Family::Meta, Family::Snap].map(|f| ColumnFamilyDescriptor::new(f.name(), family.clone()));
         let db = DB::open_cf_descriptors(&base, dir, families)
             .map_err(|source| StorageError::Open { path: dir.to_owned(), source })?;
         let db = Arc::new(db);
@@ -203,7 +208,7 @@ impl Storage {
     }
 
     /// The last key below `to` and not below `from`.
-    pub(super) fn last(&self, family: Family, from: &[u8], to: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, StorageError> {
+    pub(super) fn last(&self, family: Family, from: &[u8], to: &[u8]) -> Result<Option<Pair>, StorageError> {
         let mut it = self.db.raw_iterator_cf(self.handle(family));
         it.seek_for_prev(to);
         // `to` itself is excluded; keys are fixed-length, so stepping once is enough.
@@ -228,7 +233,8 @@ impl Storage {
 
     /// Bytes that RocksDB holds in memory: memtables, block cache and table readers.
     pub fn memory_bytes(&self) -> u64 {
-        let names = ["rocksdb.cur-size-all-mem-tables", "rocksdb.estimate-table-readers-mem", "rocksdb.block-cache-usage"];
+        let names =
+            ["rocksdb.cur-size-all-mem-tables", "rocksdb.estimate-table-readers-mem", "rocksdb.block-cache-usage"];
         [Family::Log, Family::Meta, Family::Snap]
             .iter()
             .flat_map(|f| names.iter().map(|n| self.db.property_int_value_cf(self.handle(*f), *n)))

@@ -64,7 +64,9 @@ pub enum Method {
 impl Method {
     pub fn from_u8(b: u8) -> Option<Method> {
         use Method::*;
-        [Append, Vote, PreVote, Transfer, ReadIndex, Propose, Tick, Ping, InstallSnapshot].into_iter().find(|m| *m as u8 == b)
+        [Append, Vote, PreVote, Transfer, ReadIndex, Propose, Tick, Ping, InstallSnapshot]
+            .into_iter()
+            .find(|m| *m as u8 == b)
     }
 }
 

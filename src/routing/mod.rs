@@ -45,7 +45,12 @@ pub struct RoutingTable {
 impl RoutingTable {
     /// The table of a node that does not know its cluster yet.
     pub fn unformed() -> RoutingTable {
-        RoutingTable { epoch: 0, slots: vec![GroupId::META; SLOTS].into(), groups: BTreeMap::new(), nodes: BTreeMap::new() }
+        RoutingTable {
+            epoch: 0,
+            slots: vec![GroupId::META; SLOTS].into(),
+            groups: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+        }
     }
 
     /// The group that owns a slot. Before the cluster is formed this is the meta group, which serves no keys.

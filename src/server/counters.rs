@@ -8,7 +8,7 @@ use crate::commands::{self, Command};
 use crate::resp::Reply;
 use crate::types::Level;
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -34,22 +34,25 @@ pub struct Ordinal(u32);
 
 struct Index {
     names: Vec<String>,
-    by_address: HashMap<usize, Ordinal>,
+    /// Sorted by address: a look-up is a few comparisons, without hashing.
+    by_address: Vec<(usize, Ordinal)>,
 }
 
 static INDEX: LazyLock<Index> = LazyLock::new(|| {
-    let mut index = Index { names: Vec::new(), by_address: HashMap::new() };
+    let mut index = Index { names: Vec::new(), by_address: Vec::new() };
     for (name, command) in commands::all() {
-        index.by_address.insert(std::ptr::from_ref(command).addr(), Ordinal(index.names.len() as u32));
+        index.by_address.push((std::ptr::from_ref(command).addr(), Ordinal(index.names.len() as u32)));
         index.names.push(name.to_string());
     }
+    index.by_address.sort_unstable_by_key(|(address, _)| *address);
     index
 });
 
 /// Where `command` is counted.
 pub fn ordinal(command: &'static Command) -> Ordinal {
-    let found = INDEX.by_address.get(&std::ptr::from_ref(command).addr());
-    *found.expect("every command that can be looked up stands in a table")
+    let wanted = std::ptr::from_ref(command).addr();
+    let found = INDEX.by_address.binary_search_by_key(&wanted, |(address, _)| *address);
+    INDEX.by_address[found.expect("every command that can be looked up stands in a table")].1
 }
 
 /// The full name behind an ordinal, such as `client|list`.

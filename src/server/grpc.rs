@@ -68,11 +68,8 @@ pub async fn serve(
     let describe_health = |builder: tonic_reflection::server::Builder<'static>| {
         builder.register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let service = Service {
-        overview: Arc::clone(&overview),
-        options,
-        hashing: Arc::new(Semaphore::new(HASHES_AT_ONCE)),
-    };
+    let service =
+        Service { overview: Arc::clone(&overview), options, hashing: Arc::new(Semaphore::new(HASHES_AT_ONCE)) };
     let (stopping, stopped) = oneshot::channel::<()>();
     let router = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(PING_INTERVAL))
@@ -193,9 +190,10 @@ impl Admin for Service {
         };
         let turn = Arc::clone(&self.hashing).acquire_owned().await.expect("the semaphore is never closed");
         // Off the worker: a hash walks every entry.
-        let hashes = tokio::task::spawn_blocking(move || {
+        let (hashed, hashes) = tokio::sync::oneshot::channel();
+        env::spawn_thread("state-hash", move || {
             let _turn = turn;
-            groups.iter().map(hash_of).collect()
+            let _ = hashed.send(groups.iter().map(hash_of).collect());
         });
         let hashes = hashes.await.map_err(|error| Status::internal(format!("hashing failed: {error}")))?;
         Ok(Response::new(admin::StateHashResponse { node: self.overview.cluster().me().id.0, hashes }))

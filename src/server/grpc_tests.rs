@@ -98,8 +98,7 @@ async fn health_follows_readiness() {
     let (address, _close, _) = open().await;
     let mut client = HealthClient::new(channel(address).await);
     for service in ["", "hypercache.admin.v1.Admin"] {
-        let mut watched =
-            client.watch(HealthCheckRequest { service: service.to_owned() }).await.unwrap().into_inner();
+        let mut watched = client.watch(HealthCheckRequest { service: service.to_owned() }).await.unwrap().into_inner();
         // The first word may come before readiness was looked at.
         let serving = tonic_health::pb::health_check_response::ServingStatus::Serving as i32;
         while watched.next().await.unwrap().unwrap().status != serving {}

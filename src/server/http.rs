@@ -703,12 +703,7 @@ impl Door {
             let labels = vec![("operation", (*operation).to_owned()), ("status", status.to_string())];
             Sample::labelled(labels, *count as f64)
         });
-        vec![Metric::new(
-            "hypercache_http_requests_total",
-            "HTTP requests answered.",
-            Kind::Counter,
-            samples.collect(),
-        )]
+        vec![Metric::new("hypercache_http_requests_total", "HTTP requests answered.", Kind::Counter, samples.collect())]
     }
 }
 

@@ -243,13 +243,38 @@ pub fn of_server(totals: &Totals, host: &Host) -> Vec<Metric> {
         Metric::counter("hypercache_misses_total", "Reads that did not.", totals.misses as f64),
         Metric::counter("hypercache_received_bytes_total", "Bytes read from Redis clients.", totals.bytes_in as f64),
         Metric::counter("hypercache_sent_bytes_total", "Bytes written to Redis clients.", totals.bytes_out as f64),
-        Metric::new("hypercache_reads_total", "Reads by level and by this node's role in the group.", Kind::Counter, reads.collect()),
+        Metric::new(
+            "hypercache_reads_total",
+            "Reads by level and by this node's role in the group.",
+            Kind::Counter,
+            reads.collect(),
+        ),
         Metric::new("hypercache_errors_total", "Error replies by code.", Kind::Counter, errors.collect()),
-        Metric::counter("hypercache_log_syncs_total", "Syncs of the log, each for all groups.", host.storage().syncs() as f64),
-        Metric::gauge("hypercache_store_memory_bytes", "Memory of the store: buffers, caches, indexes.", host.storage().memory_bytes() as f64),
-        Metric::counter("hypercache_peer_sent_bytes_total", "Bytes sent to other nodes.", host.peers().bytes_sent() as f64),
-        Metric::counter("hypercache_peer_writes_total", "Write calls to other nodes.", host.peers().write_calls() as f64),
-        Metric::gauge("hypercache_disk_low", "1 while writes are refused because the disk is nearly full.", f64::from(u8::from(host.disk_low()))),
+        Metric::counter(
+            "hypercache_log_syncs_total",
+            "Syncs of the log, each for all groups.",
+            host.storage().syncs() as f64,
+        ),
+        Metric::gauge(
+            "hypercache_store_memory_bytes",
+            "Memory of the store: buffers, caches, indexes.",
+            host.storage().memory_bytes() as f64,
+        ),
+        Metric::counter(
+            "hypercache_peer_sent_bytes_total",
+            "Bytes sent to other nodes.",
+            host.peers().bytes_sent() as f64,
+        ),
+        Metric::counter(
+            "hypercache_peer_writes_total",
+            "Write calls to other nodes.",
+            host.peers().write_calls() as f64,
+        ),
+        Metric::gauge(
+            "hypercache_disk_low",
+            "1 while writes are refused because the disk is nearly full.",
+            f64::from(u8::from(host.disk_low())),
+        ),
     ]
 }
 

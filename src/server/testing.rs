@@ -40,8 +40,14 @@ pub async fn one_node_with(groups: u32) -> Arc<Cluster> {
     tokio::spawn(cluster.clone().run());
     cluster.ready().await;
     for group in cluster.host().groups() {
-        group.barrier(crate::types::Level::Linearizable, crate::env::now() + std::time::Duration::from_secs(20)).await.unwrap();
-        group.barrier(crate::types::Level::Eventual, crate::env::now() + std::time::Duration::from_secs(20)).await.unwrap();
+        group
+            .barrier(crate::types::Level::Linearizable, crate::env::now() + std::time::Duration::from_secs(20))
+            .await
+            .unwrap();
+        group
+            .barrier(crate::types::Level::Eventual, crate::env::now() + std::time::Duration::from_secs(20))
+            .await
+            .unwrap();
     }
     cluster
 }

@@ -15,7 +15,10 @@ pub struct Step {
 }
 
 pub enum Action {
-    Command { args: Args, any_order: bool },
+    Command {
+        args: Args,
+        any_order: bool,
+    },
     /// Milliseconds that pass; only a runner that owns the clock can do it.
     Pass(u64),
 }
