@@ -135,6 +135,7 @@ fn host_options(config: &Config, me: NodeId) -> HostOptions {
         },
         log_lag: config.persistence.log_lag_entries,
         snapshot_log_bytes: config.persistence.snapshot_log_bytes.bytes(),
+        snapshot_min_interval: config.persistence.snapshot_min_interval,
         eventual_without_leader: config.cluster.eventual_without_leader_after_restart,
     }
 }

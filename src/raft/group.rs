@@ -18,7 +18,7 @@ use super::proposer::{self, OnOutcome, Outcome, Proposer, Refusal, Submission};
 use super::reads::{Freshness, Gate, LEASE_SHARE, NeedsTick, Permit, Round};
 use super::snapshot::SnapshotStore;
 use super::storage::{Storage, StorageError};
-use super::wire::{Lane, ReadIndex};
+use super::wire::{Lane, Proposal, ReadIndex};
 use super::{Raft, Types};
 use crate::env::{self, Instant};
 use crate::resp::Args;
@@ -97,6 +97,8 @@ pub(super) struct Surroundings {
     pub log_lag: u64,
     /// Log bytes after which a snapshot is made.
     pub snapshot_log_bytes: u64,
+    /// No snapshot is made sooner than this after the last one, unless it is asked for.
+    pub snapshot_min_interval: Duration,
     /// Answer eventual reads after a restart before a leader was heard.
     pub eventual_without_leader: bool,
     /// Raised while the disk is nearly full.
@@ -139,7 +141,8 @@ pub struct Group {
     sweeping: AtomicBool,
     closed: AtomicBool,
     rounds: AtomicU64,
-    snapshot_at_bytes: AtomicU64,
+    /// When the last snapshot was begun, and the bytes that the log had seen by then.
+    snapshot_at: Mutex<Option<(Instant, u64)>>,
     wall_alarm: AtomicBool,
 }
 
@@ -203,7 +206,7 @@ impl Group {
             sweeping: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             rounds: AtomicU64::new(0),
-            snapshot_at_bytes: AtomicU64::new(0),
+            snapshot_at: Mutex::new(None),
             wall_alarm: AtomicBool::new(false),
         })
     }
@@ -221,6 +224,7 @@ impl Group {
         let log = LogStore::open(&self.around.storage, self.id)?;
         let snapshots = SnapshotStore::open(&self.around.storage, self.id)?;
         self.replica.reset(hash_seed(self.id));
+        *self.snapshot_at.lock() = None;
         self.ready.store(self.around.eventual_without_leader, Ordering::Release);
         let machine = Machine::open(self.replica.clone(), snapshots.clone())?;
         let timers = self.around.timers;
@@ -507,12 +511,19 @@ impl Group {
     }
 
     /// Proposes what another node forwarded to the leader of `term`.
-    pub(super) async fn propose_forwarded(&self, term: u64, calls: Vec<Args>, wait: Duration) -> Outcome {
+    pub(super) async fn propose_forwarded(&self, proposal: Proposal) -> Outcome {
+        let Proposal { request, term, wait_ms, calls } = proposal;
+        tracing::debug!(node = %self.me(), group = %self.id, term, request = format_args!("{request:x}"), calls = calls.len(), "forwarded-here");
         let (tx, rx) = tokio::sync::oneshot::channel();
         let done = move |outcome| {
             let _ = tx.send(outcome);
         };
-        self.proposer.submit(Submission::new(calls, env::now() + wait, Some(term), Box::new(done)));
+        self.proposer.submit(Submission::new(
+            calls,
+            env::now() + Duration::from_millis(wait_ms),
+            Some(term),
+            Box::new(done),
+        ));
         rx.await.unwrap_or(Outcome::Unknown { index: None })
     }
 
@@ -580,11 +591,15 @@ impl Group {
 
     async fn snapshot_when_due(&self, core: &Core) {
         let appended = core.log.appended_bytes();
-        let last = self.snapshot_at_bytes.load(Ordering::Relaxed);
+        let last = *self.snapshot_at.lock();
+        if last.is_some_and(|(at, _)| at.elapsed() < self.around.snapshot_min_interval) {
+            return;
+        }
         // A state that is larger than the threshold makes snapshots rarer, so that they never cost more than the log.
-        let threshold = self.around.snapshot_log_bytes.max(self.replica.with(|s| s.keyspace.used_bytes()));
-        if appended.saturating_sub(last) >= threshold {
-            self.snapshot_at_bytes.store(appended, Ordering::Relaxed);
+        let used = self.replica.with(|state| state.keyspace.used_bytes());
+        let threshold = self.around.snapshot_log_bytes.max(used);
+        if appended.saturating_sub(last.map_or(0, |(_, bytes)| bytes)) >= threshold {
+            *self.snapshot_at.lock() = Some((env::now(), appended));
             if core.raft.trigger().snapshot().await.is_err() {
                 tracing::warn!(group = %self.id, "no snapshot: the core has stopped");
             }

@@ -33,6 +33,7 @@ pub struct HostOptions {
     pub timers: Timers,
     pub log_lag: u64,
     pub snapshot_log_bytes: u64,
+    pub snapshot_min_interval: Duration,
     pub eventual_without_leader: bool,
 }
 
@@ -60,6 +61,7 @@ impl Host {
             timers: options.timers,
             log_lag: options.log_lag,
             snapshot_log_bytes: options.snapshot_log_bytes,
+            snapshot_min_interval: options.snapshot_min_interval,
             eventual_without_leader: options.eventual_without_leader,
             disk_low: AtomicBool::new(false),
         });
@@ -212,8 +214,8 @@ impl Host {
             }
             Method::Tick => wire::put(&mut out, &group.on_tick().await?),
             Method::Propose => {
-                let (term, wait_ms, calls) = wire::get_propose(payload).map_err(wrong)?;
-                wire::put(&mut out, &group.propose_forwarded(term, calls, Duration::from_millis(wait_ms)).await);
+                let proposal = wire::get_propose(payload).map_err(wrong)?;
+                wire::put(&mut out, &group.propose_forwarded(proposal).await);
             }
             Method::Ping | Method::InstallSnapshot => return Err("not on this lane".to_owned()),
         }

@@ -50,7 +50,7 @@ struct Shared {
     tail_bytes: usize,
     /// Rises with every truncation: a flush that was given before it says nothing about entries after it.
     truncations: u64,
-    /// Bytes appended since the group was opened, for the snapshot trigger.
+    /// Bytes found in the log when it was opened and appended since, for the snapshot trigger.
     appended_bytes: u64,
 }
 
@@ -89,6 +89,7 @@ impl LogStore {
         let mut expected = purged.map(|id| id.index() + 1);
         let mut last = purged;
         let mut failure = None;
+        let mut bytes = 0;
         storage.scan(Family::Log, &log_key(group, 0), &log_key(GroupId(group.0 + 1), 0), |key, value| {
             let index = u64::from_be_bytes(key[4..].try_into().expect("log keys have twelve bytes"));
             let read = match expected {
@@ -100,6 +101,7 @@ impl LogStore {
                 Err(e) => failure = Some(damaged(format!("log entry {index}"))(e)),
             }
             expected = Some(index + 1);
+            bytes += value.len() as u64;
             failure.is_none()
         })?;
         if let Some(failure) = failure {
@@ -113,7 +115,7 @@ impl LogStore {
             tail: VecDeque::new(),
             tail_bytes: 0,
             truncations: 0,
-            appended_bytes: 0,
+            appended_bytes: bytes,
         };
         Ok(LogStore { group, storage: storage.clone(), shared: Arc::new(Mutex::new(shared)) })
     }
@@ -128,7 +130,7 @@ impl LogStore {
         self.shared.lock().last
     }
 
-    /// Bytes appended since the group was opened.
+    /// Bytes found in the log when it was opened, and appended since.
     pub fn appended_bytes(&self) -> u64 {
         self.shared.lock().appended_bytes
     }

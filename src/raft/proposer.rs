@@ -525,7 +525,9 @@ fn forward(mut flight: Flight, leader: NodeId, term: u64) -> bool {
     let calls = flight.submissions.iter().flat_map(|s| s.calls.iter());
     let wait_ms = deadline.remaining().as_millis() as u64;
     let link = group.peers().link(leader, Lane::Forward(group.worker()));
-    match link.call(Method::Propose, group.id(), |out| wire::put_propose(out, term, wait_ms, calls)) {
+    // Names the flight in the logs of both nodes: whose, and which.
+    let request = group.me().0 << 48 | flight.sequence;
+    match link.call(Method::Propose, group.id(), |out| wire::put_propose(out, request, term, wait_ms, calls)) {
         Err(CallError::NotConnected | CallError::Full) => {
             let submissions = std::mem::take(&mut flight.submissions);
             let mut inner = group.proposer.inner.lock();
@@ -535,6 +537,7 @@ fn forward(mut flight: Flight, leader: NodeId, term: u64) -> bool {
             false
         }
         Ok(answer) => {
+            tracing::debug!(node = %group.me(), group = %group.id(), term, request = format_args!("{request:x}"), peer = %leader, "forwarded");
             tokio::spawn(async move {
                 match env::timeout_at(deadline + FORWARD_GRACE, answer.wait()).await {
                     Ok(Ok(bytes)) => match wire::get::<Outcome>(&bytes, "an outcome") {

@@ -61,6 +61,8 @@ impl Default for Options_ {
     }
 }
 
+/// What a memtable takes from the allocator at a time.
+const ARENA_BLOCK: usize = 512 << 10;
 /// Groups of writes that the writer may take at once.
 const MAX_GATHERED: usize = 4096;
 /// Bytes after which the writer stops gathering.
@@ -144,6 +146,8 @@ impl Storage {
         base.set_max_open_files(256);
         let mut family = Options::default();
         family.set_write_buffer_size(options.memtable_bytes);
+        // By default an eighth of the write buffer, at once and for each family: an idle node should stay small.
+        family.set_arena_block_size(ARENA_BLOCK);
         family.set_compression_type(rocksdb::DBCompressionType::None);
         let mut table = BlockBasedOptions::default();
         table.set_block_cache(&Cache::new_lru_cache(8 << 20));

@@ -224,8 +224,15 @@ pub fn get_append(mut b: Bytes) -> Result<(AppendEntriesRequest<super::Types>, M
     Ok((AppendEntriesRequest { vote, prev_log_id, entries, leader_commit }, estimate))
 }
 
-/// Appends commands to be proposed by the leader of `term`, and by no other.
-pub fn put_propose<'a>(out: &mut BytesMut, term: u64, wait_ms: u64, calls: impl Iterator<Item = &'a Args>) {
+/// Appends commands to be proposed by the leader of `term`, and by no other. `request` names them in both nodes' logs.
+pub fn put_propose<'a>(
+    out: &mut BytesMut,
+    request: u64,
+    term: u64,
+    wait_ms: u64,
+    calls: impl Iterator<Item = &'a Args>,
+) {
+    out.put_u64_le(request);
     out.put_u64_le(term);
     out.put_u64_le(wait_ms);
     let at = out.len();
@@ -238,15 +245,26 @@ pub fn put_propose<'a>(out: &mut BytesMut, term: u64, wait_ms: u64, calls: impl 
     out[at..at + 4].copy_from_slice(&n.to_le_bytes());
 }
 
-/// Reads what [`put_propose`] appended: term, milliseconds until the deadline, calls.
-pub fn get_propose(mut b: Bytes) -> Result<(u64, u64, Vec<Args>), Malformed> {
-    let mut head = take(&mut b, 20, "proposal")?;
-    let (term, wait_ms, n) = (head.get_u64_le(), head.get_u64_le(), head.get_u32_le() as usize);
+/// What [`put_propose`] appended.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Proposal {
+    pub request: u64,
+    pub term: u64,
+    /// Milliseconds until the deadline.
+    pub wait_ms: u64,
+    pub calls: Vec<Args>,
+}
+
+/// Reads what [`put_propose`] appended.
+pub fn get_propose(mut b: Bytes) -> Result<Proposal, Malformed> {
+    let mut head = take(&mut b, 28, "proposal")?;
+    let (request, term, wait_ms) = (head.get_u64_le(), head.get_u64_le(), head.get_u64_le());
+    let n = head.get_u32_le() as usize;
     let mut calls = Vec::with_capacity(n.min(4096));
     for _ in 0..n {
         calls.push(get_args(&mut b)?);
     }
-    Ok((term, wait_ms, calls))
+    Ok(Proposal { request, term, wait_ms, calls })
 }
 
 #[cfg(test)]
@@ -303,7 +321,8 @@ mod tests {
             assert!(get_append(out.clone().freeze().slice(..len)).is_err(), "{len}");
         }
         let mut out = BytesMut::new();
-        put_propose(&mut out, 4, 5000, [call.clone()].iter());
-        assert_eq!(get_propose(out.freeze()).unwrap(), (4, 5000, vec![call]));
+        put_propose(&mut out, 3, 4, 5000, [call.clone()].iter());
+        let proposal = Proposal { request: 3, term: 4, wait_ms: 5000, calls: vec![call] };
+        assert_eq!(get_propose(out.freeze()).unwrap(), proposal);
     }
 }

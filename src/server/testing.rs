@@ -22,6 +22,7 @@ pub async fn one_node_with(groups: u32) -> Arc<Cluster> {
         timers: Timers::default(),
         log_lag: 1000,
         snapshot_log_bytes: 64 << 20,
+        snapshot_min_interval: std::time::Duration::ZERO,
         eventual_without_leader: false,
     };
     let host = Host::open(options, members.clone(), vec![worker()]).unwrap();
