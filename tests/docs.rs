@@ -23,7 +23,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("config|rewrite", "refused: the server never writes its file"),
     ("config|set", "this node only, until it restarts; what must be equal on all nodes is refused"),
     ("dbsize", "counts dead keys that wait for their sweep; over several groups not one moment"),
-    ("del", "across slots (proxy face) each group's part is atomic, the whole is not; UNCERTAIN if only a part took effect"),
+    ("del", "across slots (proxy face) a part a group, each atomic, not the whole; UNCERTAIN if only some took effect"),
     ("unlink", "the same as DEL"),
     ("exists", "across slots (proxy face) not one moment"),
     ("expiretime", "by the group clock, which starts near Unix time and never goes back"),
@@ -61,7 +61,7 @@ fn hold(path: &str, wanted: &str) {
     }
     let found = std::fs::read_to_string(repository(path)).unwrap_or_default();
     let differs = found.lines().zip(wanted.lines()).position(|(found, wanted)| found != wanted);
-    let line = differs.map_or_else(|| found.lines().count().min(wanted.lines().count()), |at| at) + 1;
+    let line = 1 + differs.unwrap_or_else(|| found.lines().count().min(wanted.lines().count()));
     assert!(
         found == wanted,
         "{path} is out of date from line {line} on; write it again: REGENERATE=1 cargo test --release --test docs"
