@@ -92,9 +92,9 @@ impl Gate {
         }
         match env::timeout_at(deadline, rx).await {
             Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) => Err(Refusal::ShuttingDown),
-            Err(_) if group.leadership().is_none() => Err(Refusal::NoLeader),
-            Err(_) => Err(Refusal::Deadline),
+            Ok(Err(_)) if group.closed() => Err(Refusal::ShuttingDown),
+            _ if group.leadership().is_none() => Err(Refusal::NoLeader),
+            _ => Err(Refusal::Deadline),
         }
     }
 
@@ -182,7 +182,8 @@ impl Group {
         let leadership = self.leadership()?;
         if leadership.leader == self.me() {
             let permit = env::timeout(ATTEMPT, self.lead_round(round)).await.ok()??;
-            self.replica().wait_applied(permit.index).await.then_some(permit)
+            let applied = env::timeout(ATTEMPT, self.replica().wait_applied(permit.index)).await.ok()?;
+            applied.then_some(permit)
         } else {
             let sent = env::now();
             let link = self.peers().link(leadership.leader, Lane::Raft(self.worker()));
@@ -207,13 +208,13 @@ impl Group {
                     let _ = tx.send(index);
                 });
                 let index = rx.await.ok()??;
-                Some(Permit { estimate: self.estimate(), index })
+                Some(Permit { estimate: Some(self.leader_estimate()), index })
             }
             Round::Lease if self.lease_permit().is_some() => self.lease_permit(),
             Round::Lease | Round::Quorum => {
                 let linearizer = self.raft().get_read_linearizer(ReadPolicy::ReadIndex).await.ok()?;
                 self.count_round();
-                Some(Permit { estimate: self.estimate(), index: linearizer.read_log_id().index() })
+                Some(Permit { estimate: Some(self.leader_estimate()), index: linearizer.read_log_id().index() })
             }
         }
     }
@@ -230,7 +231,7 @@ impl Group {
         };
         // Only a leader's own permit will do: leadership may have moved while it waited.
         self.leadership().filter(|l| l.leader == self.me())?;
-        let estimate = permit.estimate.or_else(|| self.estimate())?;
+        let estimate = permit.estimate.unwrap_or_else(|| self.leader_estimate());
         Some(ReadIndex { index: permit.index, estimate, age_ms: self.age_ms() })
     }
 
@@ -240,7 +241,7 @@ impl Group {
             return None;
         }
         let permit = Gate::pass(self, Round::Tick, env::now() + ATTEMPT).await.ok()?;
-        Some(ReadIndex { index: permit.index, estimate: self.estimate()?, age_ms: self.age_ms() })
+        Some(ReadIndex { index: permit.index, estimate: self.leader_estimate(), age_ms: self.age_ms() })
     }
 }
 
