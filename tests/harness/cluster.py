@@ -4,6 +4,9 @@
 Knows nothing of the server's code. Nothing outlives `Cluster.stop`, which `with` calls.
 """
 
+import binascii
+import functools
+import itertools
 import json
 import os
 import random
@@ -17,6 +20,7 @@ import time
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+SLOTS = 16384
 HOST = "127.0.0.1"
 
 # The usual ports, each counted up per node and shifted by the offset.
@@ -74,6 +78,20 @@ def free_offset(nodes):
             continue
         return offset
     raise Trouble("no port offset is free")
+
+
+@functools.cache
+def tags():
+    """Slot -> a hash tag in it, for every slot. The slot of a key is its CRC16 (XMODEM) modulo their number."""
+    found = {}
+    for number in itertools.count():
+        found.setdefault(binascii.crc_hqx(b"%d" % number, 0) % SLOTS, str(number))
+        if len(found) == SLOTS:
+            return found
+
+
+def tag_in(slot):
+    return tags()[slot]
 
 
 def cpu_seconds(pid):

@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "harness"))
 
-from cluster import CHECKOUT, HOST, Cluster, Trouble  # noqa: E402
+from cluster import CHECKOUT, HOST, Cluster, Trouble, tag_in  # noqa: E402
 from packages import run_in  # noqa: E402
 
 if __name__ == "__main__":
@@ -304,13 +304,6 @@ def keys_led_by(node):
     starts = {first for first, _, leader, *_ in client.execute_command("CLUSTER", "SLOTS") if int(leader[1]) == node.port("cluster")}
     starts = sorted(starts)[:: max(1, len(starts) // 16)]
     return [f"probe:{{{tag_in(slot)}}}" for slot in starts]
-
-
-def tag_in(slot, known={}):  # noqa: B006 the table is built once
-    if not known:
-        for number in range(200_000):
-            known.setdefault(binascii.crc_hqx(str(number).encode(), 0) % 16384, number)
-    return known[slot]
 
 
 def percentiles(seconds):
