@@ -14,7 +14,7 @@
 mod cluster;
 
 use cluster::load::{Load, Roaming};
-use cluster::{Client, Cluster, Plan, bulk, figures, size, wait_until};
+use cluster::{Client, Cluster, Plan, StopAtEnd, bulk, figures, size, wait_until};
 use hypercache::env;
 use hypercache::resp::Reply;
 use std::io::ErrorKind;
@@ -60,8 +60,8 @@ fn reads_and_writes_through_followers_do_not_fail() {
     let operations = size("HYPERCACHE_TEST_OPERATIONS", 20_000);
     let cluster = Plan::new(3, 4).start();
     fill(&cluster);
-    // By the group's leader, the nodes through which a key can be asked for at a follower.
-    let leaders: Vec<usize> = (0..KEYS).map(|i| cluster.wait_leader_of(&format!("key:{i}"), 1)).collect();
+    let by_group: Vec<usize> = (1..=4).map(|g| cluster.wait_leader_of(&cluster.key_of_group("x", g), 1)).collect();
+    let leaders: Vec<usize> = (0..KEYS).map(|i| by_group[cluster.group_of(&format!("key:{i}")) as usize - 1]).collect();
     let each = operations / connections() as u64;
     let run = |worker: usize| {
         let mut clients: Vec<Client> = cluster.numbers().into_iter().map(|n| cluster.client(n)).collect();
@@ -79,7 +79,7 @@ fn reads_and_writes_through_followers_do_not_fail() {
         times
     };
     let times: Vec<Duration> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..connections()).map(|w| scope.spawn(move || run(w))).collect();
+        let workers: Vec<_> = (0..connections()).map(|w| { let run = &run; scope.spawn(move || run(w)) }).collect();
         workers.into_iter().flat_map(|w| w.join().expect("no read failed")).collect()
     });
     println!("GET through followers: {}, 0 failed", figures(times));
@@ -113,6 +113,7 @@ fn nothing_fails_while_leaders_are_transferred() {
     let readers = Readers { stop: &stop, reads: &reads };
     let (mut moved, mut took) = (0, Vec::new());
     let slowest = std::thread::scope(|scope| {
+        let _also_after_a_failure = StopAtEnd(&stop);
         let reading: Vec<_> = (0..connections())
             .map(|w| (w, cluster.client(1 + w % 3)))
             .map(|(w, client)| { let readers = &readers; scope.spawn(move || readers.read(client, w as u64)) })
@@ -151,6 +152,7 @@ fn nothing_fails_when_each_node_in_turn_is_stopped_and_started() {
         let (stop, reads) = (AtomicBool::new(false), AtomicU64::new(0));
         let readers = Readers { stop: &stop, reads: &reads };
         let (took, slowest) = std::thread::scope(|scope| {
+            let _also_after_a_failure = StopAtEnd(&stop);
             let reading: Vec<_> = (0..connections())
                 .map(|w| (w, cluster.client(others[w % 2])))
                 .map(|(w, client)| { let readers = &readers; scope.spawn(move || readers.read(client, w as u64)) })

@@ -6,7 +6,7 @@
 
 mod cluster;
 
-use cluster::{Client, Cluster, Plan, bulk, code_of, installed, is_root, must, size, skipped, wait_until};
+use cluster::{Client, Cluster, Plan, StopAtEnd, bulk, code_of, installed, is_root, must, size, skipped, wait_until};
 use hypercache::env::{self, Instant};
 use hypercache::resp::Reply;
 use std::net::Ipv4Addr;
@@ -164,6 +164,7 @@ fn a_leader_that_is_cut_off_and_runs_on_never_answers_with_what_was_overwritten(
         let stop = AtomicBool::new(false);
         let seen: Mutex<Vec<(Instant, Option<u64>)>> = Mutex::default();
         let acknowledged = std::thread::scope(|scope| {
+            let _also_after_a_failure = StopAtEnd(&stop);
             for level in LEVELS.iter().chain(&LEVELS) {
                 let mut client = cluster.client(old);
                 let (stop, seen) = (&stop, &seen);

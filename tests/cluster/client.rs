@@ -12,6 +12,8 @@ pub const SILENCE: Duration = Duration::from_secs(20);
 pub struct Client {
     stream: TcpStream,
     received: BytesMut,
+    /// What one read brings.
+    part: Vec<u8>,
     decoder: ReplyDecoder,
 }
 
@@ -21,7 +23,7 @@ impl Client {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(SILENCE))?;
         stream.set_write_timeout(Some(SILENCE))?;
-        Ok(Client { stream, received: BytesMut::new(), decoder: ReplyDecoder::new(Limits::default()) })
+        Ok(Client { stream, received: BytesMut::new(), part: vec![0; 64 << 10], decoder: ReplyDecoder::new(Limits::default()) })
     }
 
     /// Sends a command and waits for its reply.
@@ -70,11 +72,10 @@ impl Client {
             if let Some(reply) = decoded.map_err(|e| io::Error::new(ErrorKind::InvalidData, format!("{e:?}")))? {
                 return Ok(reply);
             }
-            let mut part = [0; 16 << 10];
-            match self.stream.read(&mut part)? {
+            match self.stream.read(&mut self.part)? {
                 0 if self.received.is_empty() => return Err(ErrorKind::UnexpectedEof.into()),
                 0 => return Err(io::Error::new(ErrorKind::InvalidData, "closed in the middle of a reply")),
-                n => self.received.extend_from_slice(&part[..n]),
+                n => self.received.extend_from_slice(&self.part[..n]),
             }
         }
     }

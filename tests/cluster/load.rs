@@ -66,11 +66,9 @@ impl Load {
         let groups = cluster.groups;
         let acks = (0..=groups).map(|_| Mutex::default()).collect();
         let shared = Arc::new(Shared { stop: AtomicBool::new(false), acks, told: Mutex::default() });
-        cluster.group_of("asked once before it is shared");
-        let slots: Arc<Vec<u32>> = Arc::new(cluster.slots.get().expect("it was just asked").clone());
         let writers = (0..connections)
             .map(|id| {
-                let (shared, slots, addresses) = (shared.clone(), slots.clone(), addresses.to_vec());
+                let (shared, slots, addresses) = (shared.clone(), cluster.slots.clone(), addresses.to_vec());
                 // Two loads of one test must not share keys.
                 let name = format!("w{:x}-{id}", env::seed() as u32);
                 env::spawn_thread("writer", move || {

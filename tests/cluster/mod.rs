@@ -2,7 +2,7 @@
 //!
 //! Everything is done from outside, as a client or an operator would do it. Each cluster has a block of ports of its own
 //! and a directory of its own, so tests may run side by side; what it started is killed when it is dropped, also when
-//! the test fails, and the ends of the nodes' logs are then shown.
+//! the test fails, and the ends of the nodes' logs are then shown. With `HYPERCACHE_TEST_KEEP=1` the directories stay.
 //!
 //! Waiting is always for a condition and always bounded ([`wait_until`]). Nothing here sleeps for a time in which
 //! something is hoped to have happened.
@@ -18,14 +18,14 @@ pub use client::{Client, code_of};
 use hypercache::env::{self, Instant};
 use hypercache::resp::Reply;
 use serde_json::Value;
-use std::cell::OnceCell;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::Duration;
 
 /// How long anything that must happen may take on a machine that is busy with other tests. A guard against hanging:
@@ -69,6 +69,15 @@ fn pause_before_looking_again() {
 /// Lets time pass where time itself is what is tested: until `at`.
 pub fn let_time_pass_until(at: Instant) {
     wait_until("the time has come", at.remaining() + PATIENCE, || (env::now() >= at).then_some(()));
+}
+
+/// Raises a flag when it goes out of scope, so that threads which wait for the flag end when a test fails.
+pub struct StopAtEnd<'a>(pub &'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Whether a program is installed.
@@ -163,8 +172,13 @@ impl Plan {
         for node in &nodes {
             node.write_config(&seeds, self.groups);
         }
-        Cluster { nodes, groups: self.groups, slots: OnceCell::new(), folder, _claim: claim }
+        Cluster { nodes, groups: self.groups, slots: deal(self.groups), folder: Some(folder), _claim: claim }
     }
+}
+
+fn deal(groups: usize) -> Arc<Vec<u32>> {
+    let ids: Vec<_> = (1..=groups as u32).map(hypercache::types::GroupId).collect();
+    Arc::new(hypercache::routing::deal(&ids).iter().map(|g| g.0).collect())
 }
 
 /// Holds one port of a free block for as long as the block is used, so that no other test takes it.
@@ -320,6 +334,13 @@ impl Node {
         status
     }
 
+    /// How it ended, if it has.
+    pub fn try_wait(&mut self) -> Option<ExitStatus> {
+        let ended = self.child.as_mut()?.try_wait().expect("a child can be waited for")?;
+        self.child = None;
+        Some(ended)
+    }
+
     fn tail(&self) -> String {
         let log = fs::read_to_string(self.log_file()).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
@@ -331,9 +352,10 @@ impl Node {
 pub struct Cluster {
     nodes: Vec<Node>,
     groups: usize,
-    /// The group of each slot, once it was asked for.
-    slots: OnceCell<Vec<u32>>,
-    folder: tempfile::TempDir,
+    /// The group of each slot: the table is settled at a cluster's birth by its number of groups.
+    slots: Arc<Vec<u32>>,
+    /// None only while it is dropped.
+    folder: Option<tempfile::TempDir>,
     _claim: TcpListener,
 }
 
@@ -349,6 +371,9 @@ impl Drop for Cluster {
             for node in &self.nodes {
                 eprintln!("--- the end of node {}'s log\n{}", node.number, node.tail());
             }
+        }
+        if let Some(folder) = self.folder.take().filter(|_| std::env::var_os("HYPERCACHE_TEST_KEEP").is_some()) {
+            eprintln!("kept: {}", folder.keep().display());
         }
     }
 }
@@ -373,7 +398,7 @@ impl Cluster {
     }
 
     pub fn folder(&self) -> &Path {
-        self.folder.path()
+        self.folder.as_ref().expect("it is there until the cluster is dropped").path()
     }
 
     /// Starts a node's process and waits for nothing.
@@ -472,13 +497,9 @@ impl Cluster {
         })
     }
 
-    /// The group of a key. The table is settled at the cluster's birth, so it is asked for once.
+    /// The group of a key.
     pub fn group_of(&self, key: &str) -> u32 {
-        let slots = self.slots.get_or_init(|| {
-            let ids: Vec<_> = (1..=self.groups as u32).map(hypercache::types::GroupId).collect();
-            hypercache::routing::deal(&ids).iter().map(|g| g.0).collect()
-        });
-        slots[usize::from(hypercache::slot::slot_of(key.as_bytes()).0)]
+        self.slots[usize::from(hypercache::slot::slot_of(key.as_bytes()).0)]
     }
 
     /// A key that lies in this group.
