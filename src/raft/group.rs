@@ -360,6 +360,11 @@ impl Group {
         let _ = self.leadership.subscribe().changed().await;
     }
 
+    /// Returns when somebody else leads, or nobody, or in another term.
+    pub(super) async fn leadership_other_than(&self, known: Leadership) {
+        let _ = self.leadership.subscribe().wait_for(|now| *now != Some(known)).await;
+    }
+
     /// The leader as far as this node knows.
     pub fn leader(&self) -> Option<NodeId> {
         self.leadership().map(|l| l.leader)

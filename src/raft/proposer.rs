@@ -6,9 +6,9 @@
 //!
 //! Invariants, which the order and the meaning of replies rest on:
 //! - a flight names the term it is meant for; a leader of another term refuses it;
-//! - a refused flight is certainly not applied. Its commands go back to the front of the queue in their order, unless a
-//!   later flight took effect meanwhile: then they are answered *not applied*, because repeating them now would put them
-//!   behind commands that were sent after them;
+//! - a refused flight is certainly not applied. Its commands go back to the front of the queue in their order. A later
+//!   flight may have taken effect meanwhile; that breaks no promise, because whoever minds the order of two submissions
+//!   hands in the second when the first is finished (`server::lane`);
 //! - nothing is sent while a refused flight is not settled;
 //! - a flight whose fate is not known is answered *unknown* and never repeated;
 //! - `done` of a submission runs exactly once.
@@ -80,8 +80,6 @@ pub enum Refusal {
     Busy,
     /// A leader of another term was meant; between nodes only.
     WrongTerm,
-    /// Leadership changed and later commands of the same connection went ahead.
-    Overtaken,
 }
 
 impl Refusal {
@@ -103,7 +101,6 @@ impl Refusal {
             }
             Refusal::Recovering => "LOADING this replica has not caught up since it started".to_owned(),
             Refusal::Busy => "THROTTLED too many commands are waiting; this one was not applied".to_owned(),
-            Refusal::Overtaken => "TRYAGAIN leadership changed; the command was not applied".to_owned(),
         })
     }
 }
@@ -425,11 +422,10 @@ impl Drop for Flight {
     }
 }
 
-/// Refused flights that are not settled yet, and how far effects have gone.
+/// Refused flights that are not settled yet.
 #[derive(Default)]
 struct Settlement {
     refused: Vec<(u64, Vec<Submission>)>,
-    last_effect: u64,
 }
 
 impl Settlement {
@@ -437,27 +433,24 @@ impl Settlement {
         let landed = std::mem::take(&mut proposer.inner.lock().landed);
         for (sequence, landing) in landed {
             match landing {
-                Landing::Effect => self.last_effect = self.last_effect.max(sequence),
+                Landing::Effect => (),
                 Landing::Refused(submissions) if submissions.is_empty() => (),
                 Landing::Refused(submissions) => self.refused.push((sequence, submissions)),
             }
         }
     }
 
-    /// Once nothing is under way: what was refused goes back to the queue, or is answered.
+    /// Once nothing is under way: what was refused goes back to the queue, or to the node that forwarded it.
     fn settle(&mut self, proposer: &Proposer) {
         self.refused.sort_by_key(|(sequence, _)| *sequence);
         let mut again = Vec::new();
-        for (sequence, submissions) in self.refused.drain(..) {
+        for (_, submissions) in self.refused.drain(..) {
             for submission in submissions {
                 if submission.term.is_some() {
                     // The node that forwarded it looks for the leader itself.
                     submission.finish(Outcome::NotApplied(Refusal::WrongTerm));
-                } else if submission.done.is_none() {
-                    // Its deadline passed while it was under way, and it was told so.
-                } else if sequence < self.last_effect {
-                    submission.finish(Outcome::NotApplied(Refusal::Overtaken));
-                } else {
+                } else if submission.done.is_some() {
+                    // Otherwise its deadline passed while it was under way, and it was told so.
                     again.push(submission);
                 }
             }

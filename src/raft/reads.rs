@@ -10,7 +10,7 @@
 //! Reads of a group that wait for the same thing share a round ([`Gate`]): whoever comes while one is under way waits
 //! for the next, because a round says nothing about reads that arrived after it began.
 
-use super::group::Group;
+use super::group::{Group, Leadership};
 use super::proposer::Refusal;
 use super::wire::{self, Lane, Method, ReadIndex};
 use crate::env::{self, Instant};
@@ -177,9 +177,17 @@ impl Group {
         Gate::pass(self, Round::Tick, deadline).await.map(|_| ())
     }
 
-    /// One attempt at a round.
+    /// One attempt at a round; given up as soon as another leads, since whoever was asked will not answer then.
     async fn attempt(self: &Arc<Self>, round: Round) -> Option<Permit> {
         let leadership = self.leadership()?;
+        tokio::select! {
+            biased;
+            permit = self.attempt_with(leadership, round) => permit,
+            () = self.leadership_other_than(leadership) => None,
+        }
+    }
+
+    async fn attempt_with(self: &Arc<Self>, leadership: Leadership, round: Round) -> Option<Permit> {
         if leadership.leader == self.me() {
             let permit = env::timeout(ATTEMPT, self.lead_round(round)).await.ok()??;
             let applied = env::timeout(ATTEMPT, self.replica().wait_applied(permit.index)).await.ok()?;
