@@ -23,6 +23,8 @@ use super::{Raft, Types};
 use crate::env::{self, Instant};
 use crate::resp::Args;
 use crate::state::View;
+#[cfg(test)]
+use crate::types::Level;
 use crate::types::{GroupId, Millis, NodeId, Slot};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use openraft::async_runtime::WatchReceiver;
@@ -146,6 +148,8 @@ pub struct Group {
     /// When the last snapshot was begun, and the bytes that the log had seen by then.
     snapshot_at: Mutex<Option<(Instant, u64)>>,
     wall_alarm: AtomicBool,
+    #[cfg(test)]
+    hooks: Hooks,
 }
 
 /// Why an operator's wish was not done.
@@ -210,6 +214,8 @@ impl Group {
             rounds: AtomicU64::new(0),
             snapshot_at: Mutex::new(None),
             wall_alarm: AtomicBool::new(false),
+            #[cfg(test)]
+            hooks: Hooks::default(),
         })
     }
 
@@ -367,6 +373,10 @@ impl Group {
 
     /// The leader as far as this node knows.
     pub fn leader(&self) -> Option<NodeId> {
+        #[cfg(test)]
+        if let Some(shown) = *self.hooks.leader.lock() {
+            return Some(shown);
+        }
         self.leadership().map(|l| l.leader)
     }
 
@@ -535,6 +545,8 @@ impl Group {
     /// Queues calls in order. `done` runs exactly once, on any thread, and must be quick. Commands find the leader
     /// wherever it is and are tried again inside as long as they are certainly not applied, until the deadline.
     pub fn propose(&self, calls: Vec<Args>, deadline: Instant, done: OnOutcome) {
+        #[cfg(test)]
+        self.hooks.proposals.lock().push(calls.len());
         self.proposer.submit(Submission::new(calls, deadline, None, done));
     }
 
@@ -861,7 +873,7 @@ impl Group {
     }
 
     /// Stops the group. What waits is refused.
-    pub(super) async fn stop(&self) {
+    pub(crate) async fn stop(&self) {
         self.closed.store(true, Ordering::Release);
         self.proposer.close();
         let _ = self.core().raft.shutdown().await;
@@ -881,6 +893,60 @@ impl<'a> Held<'a> {
 impl Drop for Held<'_> {
     fn drop(&mut self) {
         self.0.pause(false);
+    }
+}
+
+/// What tests of the doors do to a group, and what they count.
+#[cfg(test)]
+#[derive(Default)]
+struct Hooks {
+    withhold_leave: AtomicBool,
+    barriers: AtomicU64,
+    leader: Mutex<Option<NodeId>>,
+    proposals: Mutex<Vec<usize>>,
+}
+
+#[cfg(test)]
+impl Group {
+    /// Writes wait in the queue, as they do while leadership is handed over, or go on.
+    pub(crate) fn hold_writes(&self, held: bool) {
+        self.proposer.pause(held);
+    }
+
+    /// From now on linearizable and lease reads have to wait for a round, as where no lease is in hand.
+    pub(crate) fn withhold_leave(&self) {
+        self.hooks.barriers.store(0, Ordering::SeqCst);
+        self.hooks.withhold_leave.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn withholds_leave(&self, level: Level) -> bool {
+        matches!(level, Level::Linearizable | Level::Lease) && self.hooks.withhold_leave.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn count_barrier(&self) {
+        self.hooks.barriers.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// How often somebody waited for leave since it is withheld.
+    pub(crate) fn barriers(&self) -> u64 {
+        self.hooks.barriers.load(Ordering::SeqCst)
+    }
+
+    /// The doors believe that `leader` leads; the group itself knows better.
+    pub(crate) fn show_leader(&self, leader: NodeId) {
+        *self.hooks.leader.lock() = Some(leader);
+    }
+
+    /// The leader's estimate of the time jumps ahead, and dead keys are left to those who read them.
+    pub(crate) fn pass_time(&self, passed: Duration) {
+        self.sweeping.store(true, Ordering::Release);
+        let estimate = self.estimate().expect("a group that was written to has a clock");
+        self.clock.observe(estimate + passed.as_millis() as u64, env::now());
+    }
+
+    /// How many calls each submission had, in order.
+    pub(crate) fn proposals(&self) -> Vec<usize> {
+        self.hooks.proposals.lock().clone()
     }
 }
 

@@ -130,6 +130,10 @@ impl Gate {
 impl Group {
     /// Leave to read at this level if it can be had without waiting: the hot path.
     pub fn try_read(&self, level: Level) -> Option<Permit> {
+        #[cfg(test)]
+        if self.withholds_leave(level) {
+            return None;
+        }
         match level {
             Level::Eventual => self.ready().then(|| Permit { estimate: None, index: self.replica().applied_index() }),
             Level::Lease => self.lease_permit(),
@@ -147,6 +151,8 @@ impl Group {
         if let Some(permit) = self.try_read(level) {
             return Ok(permit);
         }
+        #[cfg(test)]
+        self.count_barrier();
         match level {
             Level::Linearizable => Gate::pass(self, Round::Quorum, deadline).await,
             Level::Lease => Gate::pass(self, Round::Lease, deadline).await,
