@@ -79,7 +79,12 @@ fn reads_and_writes_through_followers_do_not_fail() {
         times
     };
     let times: Vec<Duration> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..connections()).map(|w| { let run = &run; scope.spawn(move || run(w)) }).collect();
+        let workers: Vec<_> = (0..connections())
+            .map(|w| {
+                let run = &run;
+                scope.spawn(move || run(w))
+            })
+            .collect();
         workers.into_iter().flat_map(|w| w.join().expect("no read failed")).collect()
     });
     println!("GET through followers: {}, 0 failed", figures(times));
@@ -97,9 +102,13 @@ fn reads_and_writes_through_followers_do_not_fail() {
         assert_eq!(clients[other - 1].must(&["GET", &key]), bulk(&value));
     }
     println!("SET through followers: {}, 0 failed", figures(writes));
-    let followers: f64 = cluster.numbers().iter().filter_map(|n| {
-        cluster.metric(*n, "hypercache_reads_total", &[("level", "linearizable"), ("role", "follower")])
-    }).sum();
+    let followers: f64 = cluster
+        .numbers()
+        .iter()
+        .filter_map(|n| {
+            cluster.metric(*n, "hypercache_reads_total", &[("level", "linearizable"), ("role", "follower")])
+        })
+        .sum();
     assert!(followers >= operations as f64 * 0.9, "the reads went through followers: {followers}");
 }
 
@@ -116,11 +125,16 @@ fn nothing_fails_while_leaders_are_transferred() {
         let _also_after_a_failure = StopAtEnd(&stop);
         let reading: Vec<_> = (0..connections())
             .map(|w| (w, cluster.client(1 + w % 3)))
-            .map(|(w, client)| { let readers = &readers; scope.spawn(move || readers.read(client, w as u64)) })
+            .map(|(w, client)| {
+                let readers = &readers;
+                scope.spawn(move || readers.read(client, w as u64))
+            })
             .collect();
         for turn in 0..transfers {
             let before = load.acked(&[1, 2]);
-            wait_until("both groups take writes", cluster::PATIENCE, || (load.acked(&[1, 2]) > before + 10).then_some(()));
+            wait_until("both groups take writes", cluster::PATIENCE, || {
+                (load.acked(&[1, 2]) > before + 10).then_some(())
+            });
             let group = 1 + (turn % 2) as u32;
             let leader = cluster.wait_leader_of(&cluster.key_of_group("x", group), 1);
             let began = env::now();
@@ -134,7 +148,12 @@ fn nothing_fails_while_leaders_are_transferred() {
     });
     let written = load.stop();
     println!("{moved} of {transfers} transfers done: {}", figures(took));
-    println!("{} reads, slowest {slowest:?}; {} writes, slowest {:?}", reads.into_inner(), written.acked.len(), written.slowest);
+    println!(
+        "{} reads, slowest {slowest:?}; {} writes, slowest {:?}",
+        reads.into_inner(),
+        written.acked.len(),
+        written.slowest
+    );
     assert!(moved * 2 > transfers, "too few transfers succeeded to show anything");
     assert_eq!((written.errors.len(), written.broken), (0, 0), "{:?}", written.errors);
     written.check(&cluster);
@@ -155,7 +174,10 @@ fn nothing_fails_when_each_node_in_turn_is_stopped_and_started() {
             let _also_after_a_failure = StopAtEnd(&stop);
             let reading: Vec<_> = (0..connections())
                 .map(|w| (w, cluster.client(others[w % 2])))
-                .map(|(w, client)| { let readers = &readers; scope.spawn(move || readers.read(client, w as u64)) })
+                .map(|(w, client)| {
+                    let readers = &readers;
+                    scope.spawn(move || readers.read(client, w as u64))
+                })
                 .collect();
             let idle = cluster.client(victim);
             wait_until("everybody writes", cluster::PATIENCE, || {
@@ -164,11 +186,15 @@ fn nothing_fails_when_each_node_in_turn_is_stopped_and_started() {
             let took = cluster.stop(victim);
             closed_cleanly(idle);
             let at = staying.acked(&[1, 2, 3, 4]);
-            wait_until("writes go on without it", cluster::PATIENCE, || (staying.acked(&[1, 2, 3, 4]) > at + 10).then_some(()));
+            wait_until("writes go on without it", cluster::PATIENCE, || {
+                (staying.acked(&[1, 2, 3, 4]) > at + 10).then_some(())
+            });
             cluster.start(victim);
             cluster.wait_serving();
             let at = leaving.acked(&[1, 2, 3, 4]);
-            wait_until("it takes writes again", cluster::PATIENCE, || (leaving.acked(&[1, 2, 3, 4]) > at + 10).then_some(()));
+            wait_until("it takes writes again", cluster::PATIENCE, || {
+                (leaving.acked(&[1, 2, 3, 4]) > at + 10).then_some(())
+            });
             stop.store(true, Ordering::Relaxed);
             (took, reading.into_iter().map(|r| r.join().expect("no read failed")).max())
         });

@@ -50,7 +50,10 @@ fn nothing_acknowledged_is_lost_when_leaders_are_killed() {
     }
     let written = load.stop();
     println!("writes resumed after: {}", figures(pauses.clone()));
-    println!("errors told: {:?}, connections broken: {}, slowest write {:?}", written.errors, written.broken, written.slowest);
+    println!(
+        "errors told: {:?}, connections broken: {}, slowest write {:?}",
+        written.errors, written.broken, written.slowest
+    );
     written.check(&cluster);
     cluster.verify_replicas();
     assert!(pauses.iter().all(|p| *p < HANGS), "writes paused for too long: {pauses:?}");

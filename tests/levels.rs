@@ -35,7 +35,9 @@ fn followers_answer_eventual_and_bounded_reads() {
     let follower = 1 + leader % 3;
     let mut client = cluster.client(follower);
     client.ok(&["SET", "k", "v"]);
-    for (level, words) in [("eventual", &["eventual"][..]), ("bounded", &["bounded", "5000"]), ("bounded", &["bounded:5000"])] {
+    for (level, words) in
+        [("eventual", &["eventual"][..]), ("bounded", &["bounded", "5000"]), ("bounded", &["bounded:5000"])]
+    {
         let before = counted(&cluster, follower, level, "follower");
         let at_leader = counted(&cluster, leader, level, "leader");
         client.ok(&[&["CLIENT", "CONSISTENCY"], words].concat());
@@ -78,7 +80,9 @@ fn readonly_lets_a_cluster_client_read_at_a_replica() {
     assert!(format!("{moved:?}").contains(&expected), "{moved:?} names {expected}");
     client.ok(&["READONLY"]);
     let before = counted(&cluster, follower, "eventual", "follower");
-    cluster::wait_until("the replica has the value", cluster::PATIENCE, || (client.must(&["GET", "k"]) == bulk("v")).then_some(()));
+    cluster::wait_until("the replica has the value", cluster::PATIENCE, || {
+        (client.must(&["GET", "k"]) == bulk("v")).then_some(())
+    });
     assert!(counted(&cluster, follower, "eventual", "follower") > before);
     assert_eq!(code_of(&client.must(&["SET", "k", "w"])), "MOVED", "writes go to the leader all the same");
     client.ok(&["READWRITE"]);
@@ -91,7 +95,8 @@ fn refused(client: &mut Client, words: &[&str]) -> String {
     let reply = client.must(words);
     let took = began.elapsed();
     let code = code_of(&reply);
-    let allowed: &[&str] = if words[0] == "SET" { &["CLUSTERDOWN", "TRYAGAIN", "UNCERTAIN"] } else { &["CLUSTERDOWN", "TRYAGAIN"] };
+    let allowed: &[&str] =
+        if words[0] == "SET" { &["CLUSTERDOWN", "TRYAGAIN", "UNCERTAIN"] } else { &["CLUSTERDOWN", "TRYAGAIN"] };
     assert!(allowed.contains(&code.as_str()), "{words:?} without a quorum: {reply:?}");
     assert!(took < REQUEST_TIMEOUT + GRACE, "{words:?} was refused after {took:?}");
     println!("{words:?}: {code} after {took:?}");

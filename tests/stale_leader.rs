@@ -148,7 +148,10 @@ fn ip(words: &[&str]) {
 fn a_leader_that_is_cut_off_and_runs_on_never_answers_with_what_was_overwritten() {
     let missing = ["ip", "nft"].into_iter().find(|program| !installed(program));
     if !is_root() || missing.is_some() {
-        return skipped("a leader cut off by the network", missing.map_or("only root may make namespaces", |_| "ip and nft are needed"));
+        return skipped(
+            "a leader cut off by the network",
+            missing.map_or("only root may make namespaces", |_| "ip and nft are needed"),
+        );
     }
     let rounds = size("HYPERCACHE_TEST_ROUNDS", 3).min(20);
     let hosts = Hosts::make();
@@ -176,7 +179,8 @@ fn a_leader_that_is_cut_off_and_runs_on_never_answers_with_what_was_overwritten(
                     }
                 });
             }
-            let answered = |n: usize| seen.lock().expect("no reader panics").iter().filter(|s| s.1.is_some()).count() > n;
+            let answered =
+                |n: usize| seen.lock().expect("no reader panics").iter().filter(|s| s.1.is_some()).count() > n;
             wait_until("the old leader is being read from", cluster::PATIENCE, || answered(100).then_some(()));
             hosts.cut_off(old as u8);
             let acknowledged = overwrite(&cluster, &others, round);
@@ -190,7 +194,9 @@ fn a_leader_that_is_cut_off_and_runs_on_never_answers_with_what_was_overwritten(
         });
         for (sent, value) in seen.into_inner().expect("no reader panics") {
             match value {
-                Some(value) if sent > acknowledged => assert_eq!(value, round, "the cut-off leader answered with what was overwritten"),
+                Some(value) if sent > acknowledged => {
+                    assert_eq!(value, round, "the cut-off leader answered with what was overwritten")
+                }
                 Some(value) => assert!(value == round || value == round - 1, "{value} in round {round}"),
                 None => refusals += 1,
             }
@@ -198,6 +204,8 @@ fn a_leader_that_is_cut_off_and_runs_on_never_answers_with_what_was_overwritten(
         }
         cluster.wait_serving();
     }
-    println!("{rounds} leaders cut off: {during} reads sent to them, {refusals} refused, none answered with an old value");
+    println!(
+        "{rounds} leaders cut off: {during} reads sent to them, {refusals} refused, none answered with an old value"
+    );
     assert!(refusals > 0, "a leader without a quorum refuses");
 }

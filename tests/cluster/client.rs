@@ -23,7 +23,12 @@ impl Client {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(SILENCE))?;
         stream.set_write_timeout(Some(SILENCE))?;
-        Ok(Client { stream, received: BytesMut::new(), part: vec![0; 64 << 10], decoder: ReplyDecoder::new(Limits::default()) })
+        Ok(Client {
+            stream,
+            received: BytesMut::new(),
+            part: vec![0; 64 << 10],
+            decoder: ReplyDecoder::new(Limits::default()),
+        })
     }
 
     /// Sends a command and waits for its reply.

@@ -328,7 +328,11 @@ impl Node {
     fn wait(&mut self, limit: Duration) -> ExitStatus {
         let what = format!("node {} has ended", self.number);
         let status = wait_until(&what, limit, || {
-            self.child.as_mut().expect("only a node that runs is waited for").try_wait().expect("a child can be waited for")
+            self.child
+                .as_mut()
+                .expect("only a node that runs is waited for")
+                .try_wait()
+                .expect("a child can be waited for")
         });
         self.child = None;
         status
