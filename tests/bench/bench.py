@@ -24,7 +24,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "harness"))
 
-from cluster import CHECKOUT, HOST, SLOTS, Cluster, Trouble, cpu_seconds, free_port, resident_mb, tag_in  # noqa: E402
+from cluster import CHECKOUT, HOST, Cluster, Trouble, cpu_seconds, end_on_sigterm, free_port, resident_mb, tag_in  # noqa: E402
 
 DOCUMENT = CHECKOUT / "docs" / "benchmarks.md"
 VALUE_BYTES = 64
@@ -77,8 +77,8 @@ class Target:
 
     def __init__(self, name, port, pids, cluster=False, keys=0):
         self.name, self.port, self.pids, self.cluster = name, port, pids, cluster
-        # In cluster mode redis-benchmark puts a tag of every slot into the keys: so many keys a slot.
-        self.range = max(1, keys // SLOTS) if cluster else keys
+        # In cluster mode redis-benchmark gives the keys of each node the tag of one slot: so many keys a node.
+        self.range = keys // len(pids) if cluster else keys
 
     def command(self, test, shape, requests):
         connections, pipeline = shape
@@ -299,11 +299,13 @@ def document(bench, idled, fwd, busy, program):
 Written by `scripts/bench`{' --quick' if scale is QUICK else ''}; do not edit. What it does is told in `tests/bench/bench.py`.
 
 - {datetime.date.today()}, {os.cpu_count()} cores ({processor()}), Linux {platform.release().split('-')[0]}; servers and load share them.
-- Load average when it began: {busy:.1f}. Above about 0.5 other work was using the machine too; only the ratios then say much.
+- Load average when it began: {busy:.1f}. Above about 0.5 other work was using
+  cores and disk too: then figures are low, and ratios are only as good as the spread is small.
 - HyperCache {hypercache}, three nodes, 8 groups, `storage.sync: always`. Redis {redis} alone, `{' '.join(repr(o) if not o else o for o in Redis.OPTIONS)}`.
 - {scale.rounds} round(s) of about {scale.seconds} s a load, Redis and HyperCache taking turns; medians. Spread is (max - min) / median of the throughput.
 - CPU is user and system time of all server processes, an operation.
-- *Leaders*: a cluster client, each command sent to the leader. *Any node*: a plain client, all of it sent to one node.
+- *Leaders*: a cluster client, each command sent to the leader; redis-benchmark then uses one slot of each node, so three of
+  the eight groups. *Any node*: a plain client, all of it sent to one node, the keys in all groups; two of three are forwarded.
 
 ## The bars
 
@@ -342,7 +344,7 @@ redis-server {' '.join(repr(o) if not o else o for o in Redis.OPTIONS)}
 hypercache server --config NODE.yaml            three of them, as `hypercache demo` configures them
 hypercache server --config NODE.yaml --set cluster.consistency_level=lease
 redis-benchmark --csv -p REDIS -c C -P P -n N -d {VALUE_BYTES} -r {scale.keys} -t set|get
-redis-benchmark --csv -p 6479 --cluster -c C -P P -n N -d {VALUE_BYTES} -r {max(1, scale.keys // SLOTS)} -t set|get     as many keys: it adds a tag of each of {SLOTS} slots
+redis-benchmark --csv -p 6479 --cluster -c C -P P -n N -d {VALUE_BYTES} -r {scale.keys // 3} -t set|get     as many keys: so many in a slot of each node
 redis-benchmark --csv -p 6379 -c C -P P -n N -d {VALUE_BYTES} -r {scale.keys} -t set|get
 redis-benchmark --csv -p 6379 -c {FORWARDED_CONNECTIONS} -n N -r 1000 GET 'fwd:{{TAG}}:__rand_int__'
 ```
@@ -382,6 +384,7 @@ def main():
 
 
 if __name__ == "__main__":
+    end_on_sigterm()
     try:
         sys.exit(main())
     except Trouble as trouble:

@@ -16,6 +16,10 @@ def cli(*arguments, port=None, given=None, options=()):
 
 
 last = proxy_ports()[-1]
+# Before anything else: groups that no client has written to answer reads, from every node and for all groups at once.
+for port in proxy_ports():
+    check("DBSIZE", cli("DBSIZE", port=port).isdigit(), True)
+    check("MGET of nothing", cli("MGET", *[f"none:{n}" for n in range(50)], port=port), b"\n" * 49)
 check("SET", cli("SET", "cli:a", "1"), b"OK")
 check("GET", cli("GET", "cli:a", port=last), b"1")
 check("MSET in one slot", cli("MSET", "{cli}x", "1", "{cli}y", "2"), b"OK")

@@ -14,7 +14,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "harness"))
 
-from cluster import Cluster, Trouble, cache_dir  # noqa: E402
+from cluster import Cluster, Trouble, cache_dir, end_on_sigterm  # noqa: E402
 from packages import venv  # noqa: E402
 
 CLIENT_WITHIN_S = 180
@@ -120,4 +120,5 @@ def main(names):
 
 
 if __name__ == "__main__":
+    end_on_sigterm()
     sys.exit(main(sys.argv[1:]))

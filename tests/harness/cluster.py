@@ -15,6 +15,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -28,6 +29,11 @@ PORTS = {"resp": 6379, "cluster": 6479, "http": 8080, "grpc": 7070, "peer": 7000
 OFFSETS = range(3000, 3900)
 READY_WITHIN_S = 30
 STOP_WITHIN_S = 15
+
+
+def end_on_sigterm():
+    """Makes SIGTERM an exit like any other, so that `with` stops what was started."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 class Trouble(Exception):

@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "harness"))
 
-from cluster import CHECKOUT, HOST, Cluster, Trouble, tag_in  # noqa: E402
+from cluster import CHECKOUT, HOST, Cluster, Trouble, end_on_sigterm, tag_in  # noqa: E402
 from packages import run_in  # noqa: E402
 
 if __name__ == "__main__":
@@ -197,7 +197,7 @@ class Replay:
         self.progress = {}
         self.workers = [Worker(self, keys_of) for keys_of in shared_out(keys)]
         self.requests = len(keys)
-        self.failover_s = []
+        self.failover_s, self.wrong = [], []
 
     def run(self):
         for worker in self.workers:
@@ -250,7 +250,7 @@ class Replay:
                 return self.failover_s.append(time.monotonic() - killed)
             except (OSError, redis.RedisError):
                 time.sleep(PAUSE_BEFORE_RETRY_S)
-        self.workers[0].wrong.append(f"a group took no write for {OPERATION_WITHIN_S} s after its leader was killed")
+        self.wrong.append(f"a group took no write for {OPERATION_WITHIN_S} s after its leader was killed")
 
     def restart_another(self, victim):
         node = next(node for node in self.cluster.nodes if node is not victim)
@@ -258,7 +258,7 @@ class Replay:
         began = time.monotonic()
         code = node.terminate()
         if code != 0:
-            self.workers[0].wrong.append(f"{node.name} ended with {code} on SIGTERM")
+            self.wrong.append(f"{node.name} ended with {code} on SIGTERM")
         print(f"stopped {node.name} after {before} requests: {time.monotonic() - began:.2f} s, exit code {code}", flush=True)
         time.sleep(DEAD_FOR_S)
         self.served_since("a node was stopped", before)
@@ -291,7 +291,7 @@ class Replay:
 
 
 def shared_out(keys):
-    """A list a thread. A key is always the same thread's."""
+    """A list a thread. A key is always the same thread's, whatever its TTL, which goes by the number's lowest bits."""
     lists = [array("i") for _ in range(THREADS)]
     for key in keys:
         lists[spread(key) // 4 % THREADS].append(key)
@@ -326,7 +326,9 @@ def report(replay, seconds):
     print(f"hit ratio {100 * hits / requests:.2f} % ({hits} hits, {counts.pop('sets')} acknowledged SETs)")
     print(f"GET {percentiles([s for w in replay.workers for s in w.reads_s])}")
     print(f"SET {percentiles([s for w in replay.workers for s in w.writes_s])}")
-    print(f"failover: writes resumed {min(replay.failover_s):.2f} to {max(replay.failover_s):.2f} s after the kill ({len(replay.failover_s)} ranges of slots)")
+    if replay.failover_s:
+        first, last = min(replay.failover_s), max(replay.failover_s)
+        print(f"failover: writes resumed {first:.2f} to {last:.2f} s after the kill ({len(replay.failover_s)} ranges of slots)")
     for what, count in sorted(counts.items()):
         print(f"  {what}: {count}")
     if not counts:
@@ -352,7 +354,7 @@ def main():
             replay.plant()
         replay.read_all()
         agree, told = replicas_agree(cluster)
-        wrong = [text for worker in replay.workers for text in worker.wrong]
+        wrong = replay.wrong + [text for worker in replay.workers for text in worker.wrong]
         if not agree:
             wrong.append(f"replicas differ:\n{told}")
     for text in wrong[:20]:
@@ -362,6 +364,7 @@ def main():
 
 
 if __name__ == "__main__":
+    end_on_sigterm()
     try:
         sys.exit(main())
     except Trouble as trouble:
