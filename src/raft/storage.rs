@@ -129,6 +129,8 @@ pub struct Storage {
     tx: mpsc::Sender<Write>,
     dir: PathBuf,
     pub(super) syncs: Arc<AtomicU64>,
+    /// Declared last: the writer ends when its last sender is gone, and then it is waited for.
+    _writer: Arc<WriterThread>,
 }
 
 impl Storage {
@@ -164,8 +166,9 @@ impl Storage {
         let (tx, rx) = mpsc::channel();
         let syncs = Arc::new(AtomicU64::new(0));
         let writer = Writer { db: db.clone(), rx, options: options.clone(), syncs: syncs.clone() };
-        env::spawn_thread("log-writer", move || writer.run());
-        Ok(Storage { db, tx, dir: dir.to_owned(), syncs })
+        let thread = env::spawn_thread("log-writer", move || writer.run());
+        let _writer = Arc::new(WriterThread(Some(thread)));
+        Ok(Storage { db, tx, dir: dir.to_owned(), syncs, _writer })
     }
 
     /// Binds the store to the data directory's incarnation, for good. `established`: the node has met its cluster, so a
@@ -294,6 +297,19 @@ impl Storage {
 
     fn handle(&self, family: Family) -> &rocksdb::ColumnFamily {
         self.db.cf_handle(family.name()).expect("the family was opened")
+    }
+}
+
+/// Waits for the writer when the last user of the store goes, so that the store is closed when nobody has it.
+struct WriterThread(Option<std::thread::JoinHandle<()>>);
+
+impl Drop for WriterThread {
+    fn drop(&mut self) {
+        let thread = self.0.take().expect("it is taken here only");
+        // A callback may hold the last handle; the writer cannot wait for itself.
+        if thread.thread().id() != std::thread::current().id() {
+            let _ = thread.join();
+        }
     }
 }
 

@@ -27,7 +27,16 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct Ground {
     dir: PathBuf,
     worker: Handle,
-    _end: oneshot::Sender<()>,
+    end: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Drop for Ground {
+    /// Waits until nothing runs any more: a store that is still being closed when the process ends takes it down.
+    fn drop(&mut self) {
+        drop(self.end.take());
+        let _ = self.thread.take().expect("it is taken here only").join();
+    }
 }
 
 impl Ground {
@@ -36,14 +45,14 @@ impl Ground {
         let path = dir.path().to_owned();
         let (end, ended) = oneshot::channel::<()>();
         let (tx, rx) = std::sync::mpsc::channel();
-        env::spawn_thread("test-worker", move || {
+        let thread = env::spawn_thread("test-worker", move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             tx.send(runtime.handle().clone()).unwrap();
             let _ = runtime.block_on(ended);
             drop(runtime);
             remove(dir.keep());
         });
-        Ground { dir: path, worker: rx.recv().unwrap(), _end: end }
+        Ground { dir: path, worker: rx.recv().unwrap(), end: Some(end), thread: Some(thread) }
     }
 
     fn host(&self, me: NodeId, peers: BTreeMap<NodeId, String>) -> (Arc<Members>, Arc<Host>) {
