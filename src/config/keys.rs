@@ -204,7 +204,7 @@ sections! {
         election_timeout_min_ms: u64 = "300" in 50..=60_000;
         /// Also the length of the lease.
         election_timeout_max_ms: u64 = "600" in 100..=120_000;
-        /// How far two clocks may drift apart, in millionths. Lease reads rest on it, nothing else does.
+        /// How far two clocks may drift apart, in millionths. A restarted node keeps silent for a lease and this much longer.
         lease_drift_ppm: u64 = "1000" in 0..=100_000;
     }
 

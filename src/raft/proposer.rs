@@ -41,6 +41,9 @@ const WINDOW: usize = 2;
 const MAX_QUEUED_CALLS: usize = 200_000;
 /// Bytes of commands that may wait in a group's queue; one submission more is always taken.
 const MAX_QUEUED_BYTES: usize = 64 << 20;
+/// Bytes of a single submission: an entry must fit a frame between nodes, several times over.
+const MAX_SUBMISSION_BYTES: usize = 256 << 20;
+const _: () = assert!(MAX_SUBMISSION_BYTES * 2 < wire::MAX_FRAME, "an entry fits a frame");
 /// Slots that one entry sweeps at most.
 const MAX_SWEEP: usize = 256;
 /// How long to wait before looking again for a leader that can be reached.
@@ -80,6 +83,8 @@ pub enum Refusal {
     Busy,
     /// A leader of another term was meant; between nodes only.
     WrongTerm,
+    /// One command that no entry can hold.
+    TooLarge,
 }
 
 impl Refusal {
@@ -100,6 +105,9 @@ impl Refusal {
                 "OOM the disk of the leader is nearly full; the command was not applied, reads go on".to_owned()
             }
             Refusal::Recovering => "LOADING this replica has not caught up since it started".to_owned(),
+            Refusal::TooLarge => {
+                "ERR the command is larger than an entry of the log may be (256 MiB); it was not applied".to_owned()
+            }
             Refusal::Busy => "THROTTLED too many commands are waiting; this one was not applied".to_owned(),
         })
     }
@@ -198,6 +206,9 @@ impl Proposer {
             let mut inner = self.inner.lock();
             if inner.closed {
                 Some((submission, Refusal::ShuttingDown))
+            } else if submission.bytes > MAX_SUBMISSION_BYTES {
+                let single = submission.calls.len() == 1;
+                Some((submission, if single { Refusal::TooLarge } else { Refusal::Busy }))
             } else if inner.queued_calls >= MAX_QUEUED_CALLS || inner.queued_bytes >= MAX_QUEUED_BYTES {
                 Some((submission, Refusal::Busy))
             } else {
