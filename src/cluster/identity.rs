@@ -184,6 +184,11 @@ impl Identity for Members {
         self.check(to, &welcome.cluster, welcome.incarnation)
     }
 
+    fn incarnation(&self) -> (u64, bool) {
+        let card = self.card.lock();
+        (card.incarnation, !card.cluster.is_empty() || !card.peers.is_empty())
+    }
+
     fn address(&self, node: NodeId) -> Option<String> {
         self.addresses.lock().get(&node).cloned()
     }

@@ -242,11 +242,11 @@ fn read_documents(view: &View<'_>) -> Result<RoutingTable, String> {
         table.groups = document.groups;
         assert_eq!(table.slots.len(), SLOTS, "every slot has its place");
     }
-    for id in 1..=view.len() {
-        if let Some(json) = text(&format!("node/{id}")) {
-            let info: NodeInfo = serde_json::from_slice(&json).map_err(|e| format!("node/{id}: {e}"))?;
-            table.nodes.insert(info.id, info);
-        }
+    for entry in view.entries().filter(|e| e.key().starts_with(b"node/")) {
+        let Some(json) = entry.value().as_text() else { continue };
+        let name = String::from_utf8_lossy(entry.key());
+        let info: NodeInfo = serde_json::from_slice(&json.bytes).map_err(|e| format!("{name}: {e}"))?;
+        table.nodes.insert(info.id, info);
     }
     Ok(table)
 }

@@ -199,8 +199,11 @@ fn doors_do_not_collide(config: &Config) -> Option<Finding> {
 
 fn wide_doors_have_a_lock(config: &Config) -> Option<Finding> {
     let security = &config.security;
-    if !security.protected_mode || security.requirepass.reveal().is_some() {
+    if !security.protected_mode {
         return None;
+    }
+    if security.requirepass.reveal().is_some() {
+        return doors_without_passwords_are_not_wide(config);
     }
     let doors = config.client_listeners();
     let (setting, wide) = doors.into_iter().find(|(_, endpoint)| !endpoint.is_loopback())?;
@@ -208,6 +211,18 @@ fn wide_doors_have_a_lock(config: &Config) -> Option<Finding> {
         setting,
         format!("{wide} can be reached from other machines, and no password is set"),
         "set security.requirepass, listen on 127.0.0.1, or set security.protected_mode: false on a trusted network",
+    )
+}
+
+/// HTTP and gRPC do not ask for the password yet, so it is no lock for them.
+fn doors_without_passwords_are_not_wide(config: &Config) -> Option<Finding> {
+    let doors = [("server.http_addr", &config.server.http_addr), ("server.grpc_addr", &config.server.grpc_addr)];
+    let mut open = doors.into_iter().filter_map(|(setting, listen)| Some((setting, listen.endpoint()?)));
+    let (setting, wide) = open.find(|(_, endpoint)| !endpoint.is_loopback())?;
+    contradiction(
+        setting,
+        format!("{wide} can be reached from other machines, and this door does not ask for security.requirepass yet"),
+        "listen on 127.0.0.1 there, turn the door off, or set security.protected_mode: false on a trusted network",
     )
 }
 

@@ -228,7 +228,7 @@ sections! {
         max_inline: Size = "64KB" in 64..=1 << 20;
         /// The most that one connection may have sent and not been served yet.
         query_buffer: Size = "1GB" in 1 << 10..=1 << 40;
-        /// The most that may wait for a client that does not read. Beyond it the connection is closed.
+        /// The most that may wait for a client that does not read. Beyond it nothing more is read from it.
         output_buffer: Size = "256MB" in 1 << 10..=1 << 40;
         /// After this every request has an answer.
         request_timeout: Duration = "5s" in 10..=600_000;

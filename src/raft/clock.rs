@@ -22,16 +22,21 @@ pub const ALARM_MS: u64 = 10_000;
 #[derive(Debug, Default)]
 pub struct GroupClock(Mutex<Option<Base>>);
 
+/// A point on the estimate, and how it runs on from there.
 #[derive(Debug, Clone, Copy)]
 struct Base {
     /// In microseconds, so that slewing does not round away.
     us: u64,
     at: Instant,
+    /// How far the wall clock was ahead (or behind) when it was last looked at: what may be made up for, slowly.
+    wall_ahead_us: i64,
 }
 
 impl Base {
     fn estimate_us(self, now: Instant) -> u64 {
-        self.us + now.saturating_since(self.at).as_micros() as u64
+        let passed = now.saturating_since(self.at).as_micros() as u64;
+        let step = (passed * SLEW_PPM / 1_000_000).min(self.wall_ahead_us.unsigned_abs()) as i64;
+        (self.us + passed).saturating_add_signed(step * self.wall_ahead_us.signum())
     }
 }
 
@@ -41,36 +46,23 @@ impl GroupClock {
         let mut base = self.0.lock();
         let us = stamp * 1000;
         if base.is_none_or(|b| us > b.estimate_us(now)) {
-            *base = Some(Base { us, at: now });
+            *base = Some(Base { us, at: now, wall_ahead_us: 0 });
         }
     }
 
-    /// The estimate, if any stamp was heard since the process started.
+    /// The estimate, if any stamp was heard since the process started. Never below one that was given before.
     pub fn estimate(&self, now: Instant) -> Option<Millis> {
         self.0.lock().map(|b| b.estimate_us(now) / 1000)
     }
 
-    /// What a leader stamps at `now`: the estimate, moved a little towards `wall`. `stored` is the clock in the state.
+    /// What a leader stamps at `now`: the estimate, which from here on runs a little towards `wall`. `stored` is the
+    /// clock in the state.
     ///
     /// Without any stamp heard yet it begins with `median`, the median of the voters' wall clocks.
     pub fn stamp(&self, now: Instant, wall: Millis, median: impl FnOnce() -> Millis, stored: Millis) -> Millis {
-        let mut guard = self.0.lock();
-        let us = match *guard {
-            None => median() * 1000,
-            Some(base) => {
-                let passed = now.saturating_since(base.at).as_micros() as u64;
-                let estimate = base.us + passed;
-                let step = passed * SLEW_PPM / 1_000_000;
-                let wall_us = wall * 1000;
-                if wall_us > estimate {
-                    estimate + step.min(wall_us - estimate)
-                } else {
-                    estimate - step.min(estimate - wall_us)
-                }
-            }
-        };
-        let us = us.max(stored * 1000);
-        *guard = Some(Base { us, at: now });
+        let mut base = self.0.lock();
+        let us = base.map_or_else(|| median() * 1000, |b| b.estimate_us(now)).max(stored * 1000);
+        *base = Some(Base { us, at: now, wall_ahead_us: (wall * 1000) as i64 - us as i64 });
         us / 1000
     }
 }
@@ -103,6 +95,21 @@ mod tests {
             let stamp = clock.stamp(t0 + Duration::from_secs(10), wall, || unreachable!(), 0);
             assert!(stamp.abs_diff(5_010_000) <= 5, "{stamp}");
         }
+    }
+
+    #[test]
+    fn a_stamp_is_never_below_an_estimate_that_was_given_before() {
+        let clock = GroupClock::default();
+        let t0 = env::now();
+        clock.stamp(t0, 0, || 5_000_000, 0);
+        let later = t0 + Duration::from_secs(3600);
+        let given = clock.estimate(later).unwrap();
+        assert!(clock.stamp(later, 0, || unreachable!(), 0) >= given);
+        // An hour at 500 ppm is 1.8 s, and never more than the wall is behind.
+        assert_eq!(given, 5_000_000 + 3_600_000 - 1_800);
+        let near = GroupClock::default();
+        near.stamp(t0, 10_000_050, || 10_000_000, 0);
+        assert_eq!(near.estimate(later), Some(10_000_050 + 3_600_000));
     }
 
     #[test]

@@ -23,6 +23,8 @@ use super::{Raft, Types};
 use crate::env::{self, Instant};
 use crate::resp::Args;
 use crate::state::View;
+#[cfg(test)]
+use crate::types::Level;
 use crate::types::{GroupId, Millis, NodeId, Slot};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use openraft::async_runtime::WatchReceiver;
@@ -119,6 +121,8 @@ pub(super) struct Core {
     log: LogStore,
     snapshots: SnapshotStore,
     quarantine_until: Instant,
+    /// Raised when openraft's task is gone. After a panic its last metrics still look well.
+    dead: AtomicBool,
 }
 
 /// A group's replica on this node.
@@ -136,7 +140,7 @@ pub struct Group {
     ready: AtomicBool,
     fresh: Mutex<Option<Freshness>>,
     /// The term in which leadership was offered away: no lease reads in it any more.
-    lease_off_term: AtomicU64,
+    lease_off_term: Arc<AtomicU64>,
     transferring: tokio::sync::Mutex<()>,
     sweeping: AtomicBool,
     closed: AtomicBool,
@@ -144,6 +148,8 @@ pub struct Group {
     /// When the last snapshot was begun, and the bytes that the log had seen by then.
     snapshot_at: Mutex<Option<(Instant, u64)>>,
     wall_alarm: AtomicBool,
+    #[cfg(test)]
+    hooks: Hooks,
 }
 
 /// Why an operator's wish was not done.
@@ -201,13 +207,15 @@ impl Group {
             leadership: watch::Sender::new(None),
             ready: AtomicBool::new(false),
             fresh: Mutex::new(None),
-            lease_off_term: AtomicU64::new(0),
+            lease_off_term: Arc::default(),
             transferring: tokio::sync::Mutex::new(()),
             sweeping: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             rounds: AtomicU64::new(0),
             snapshot_at: Mutex::new(None),
             wall_alarm: AtomicBool::new(false),
+            #[cfg(test)]
+            hooks: Hooks::default(),
         })
     }
 
@@ -221,18 +229,32 @@ impl Group {
 
     /// Loads log and snapshot and starts an openraft core on them, in quarantine if there is a vote.
     fn start_core(self: &Arc<Self>) -> Result<(), StorageError> {
-        let log = LogStore::open(&self.around.storage, self.id)?;
-        let snapshots = SnapshotStore::open(&self.around.storage, self.id)?;
-        self.replica.reset(hash_seed(self.id));
+        // One for the group's life: its numbers must not be given out twice.
+        let known = self.core.load().as_ref().map(|core| core.snapshots.clone());
+        let snapshots = match known {
+            Some(known) => known,
+            None => SnapshotStore::open(&self.around.storage, self.id)?,
+        };
+        // What an older core gave to the writer is on disk before the log is read.
+        self.around.storage.settle()?;
+        self.ready.store(false, Ordering::Release);
+        *self.fresh.lock() = None;
         *self.snapshot_at.lock() = None;
+        let log = LogStore::open(&self.around.storage, self.id)?;
         self.ready.store(self.around.eventual_without_leader, Ordering::Release);
         let machine = Machine::open(self.replica.clone(), snapshots.clone())?;
         let timers = self.around.timers;
         let quarantined = log.vote().is_some();
         let quarantine_until = if quarantined { env::now() + timers.quarantine() } else { env::now() };
         let config = Arc::new(self.config(!quarantined));
-        let network =
-            NetworkFactory::new(self.id, self.worker, self.around.peers.clone(), self.clock.clone(), snapshots.clone());
+        let network = NetworkFactory::new(
+            self.id,
+            self.worker,
+            self.around.peers.clone(),
+            self.clock.clone(),
+            snapshots.clone(),
+            self.lease_off_term.clone(),
+        );
         let (me, log_for_raft) = (self.around.me, log.clone());
         let (tx, rx) = std::sync::mpsc::channel();
         self.handle.spawn(async move {
@@ -241,7 +263,14 @@ impl Group {
         });
         let raft = rx.recv().map_err(|_| StorageError::Stopped)?;
         let raft = raft.map_err(|e| StorageError::Io("raft".into(), std::io::Error::other(e)))?;
-        let core = Arc::new(Core { metrics: raft.metrics(), raft, log, snapshots, quarantine_until });
+        let core = Arc::new(Core {
+            metrics: raft.metrics(),
+            raft,
+            log,
+            snapshots,
+            quarantine_until,
+            dead: AtomicBool::new(false),
+        });
         self.core.store(Some(core.clone()));
         self.spawn(self.clone().watch_leadership(core.clone()));
         if quarantined {
@@ -344,6 +373,10 @@ impl Group {
 
     /// The leader as far as this node knows.
     pub fn leader(&self) -> Option<NodeId> {
+        #[cfg(test)]
+        if let Some(shown) = *self.hooks.leader.lock() {
+            return Some(shown);
+        }
         self.leadership().map(|l| l.leader)
     }
 
@@ -368,6 +401,7 @@ impl Group {
                 }
             }
             if metrics.changed().await.is_err() {
+                core.dead.store(true, Ordering::Release);
                 return;
             }
         }
@@ -404,13 +438,18 @@ impl Group {
         self.clock.estimate(env::now())
     }
 
+    /// The same where this node leads: a leader that has not stamped anything yet does so in thought.
+    pub(super) fn leader_estimate(&self) -> Millis {
+        self.estimate().unwrap_or_else(|| self.stamp())
+    }
+
     fn median_wall(&self, wall: Millis) -> Millis {
         let voters = self.core().voters();
         let others = voters.iter().filter(|v| **v != self.me());
         let mut offsets: Vec<i64> = others.filter_map(|v| self.around.peers.wall_offset_ms(*v)).collect();
         offsets.push(0);
         offsets.sort_unstable();
-        wall.saturating_add_signed(offsets[offsets.len() / 2])
+        wall.saturating_add_signed(offsets[(offsets.len() - 1) / 2])
     }
 
     // --- reads ---
@@ -452,7 +491,7 @@ impl Group {
     pub(super) fn lease_permit(&self) -> Option<Permit> {
         let now = env::now();
         let core = self.core.load();
-        let core = core.as_ref()?;
+        let core = core.as_ref().filter(|core| !core.dead.load(Ordering::Acquire))?;
         let metrics = core.metrics.borrow_watched();
         let term = metrics.current_term;
         let leads = metrics.state == ServerState::Leader
@@ -464,23 +503,27 @@ impl Group {
         let held = core.voters_in(&metrics) == 1
             || metrics.last_quorum_acked.is_some_and(|at| now < at.into_inner() + self.around.timers.lease());
         drop(metrics);
-        held.then(|| Permit { estimate: self.clock.estimate(now), index: self.replica.applied_index() })
+        held.then(|| Permit { estimate: Some(self.leader_estimate()), index: self.replica.applied_index() })
     }
 
     /// Leave for a linearizable read where this node is the only voter: it is its own quorum.
     pub(super) fn sole_voter_permit(&self) -> Option<Permit> {
         let core = self.core.load();
-        let core = core.as_ref()?;
+        let core = core.as_ref().filter(|core| !core.dead.load(Ordering::Acquire))?;
         let metrics = core.metrics.borrow_watched();
         let sole = core.voters_in(&metrics) == 1 && metrics.state == ServerState::Leader;
         let current = sole && self.replica.applied_term() == metrics.current_term;
         drop(metrics);
-        current.then(|| Permit { estimate: self.estimate(), index: self.replica.applied_index() })
+        current.then(|| Permit { estimate: Some(self.leader_estimate()), index: self.replica.applied_index() })
     }
 
     /// Runs a read on the local state under its lock. Must be short.
     pub fn read<R>(&self, permit: &Permit, f: impl FnOnce(&View<'_>) -> R) -> Result<R, NeedsTick> {
         self.replica.with(|state| {
+            // The state may have been loaded anew since leave was given; then it has to catch up first.
+            if state.applied.map_or(0, |id| id.index()) < permit.index {
+                return Err(NeedsTick);
+            }
             let view = View::new(&state.keyspace, permit.estimate);
             let result = f(&view);
             if view.needs_tick() { Err(NeedsTick) } else { Ok(result) }
@@ -502,6 +545,8 @@ impl Group {
     /// Queues calls in order. `done` runs exactly once, on any thread, and must be quick. Commands find the leader
     /// wherever it is and are tried again inside as long as they are certainly not applied, until the deadline.
     pub fn propose(&self, calls: Vec<Args>, deadline: Instant, done: OnOutcome) {
+        #[cfg(test)]
+        self.hooks.proposals.lock().push(calls.len());
         self.proposer.submit(Submission::new(calls, deadline, None, done));
     }
 
@@ -562,7 +607,7 @@ impl Group {
             let (running, leads) = {
                 let m = core.metrics.borrow_watched();
                 (
-                    m.running_state.is_ok(),
+                    m.running_state.is_ok() && !core.dead.load(Ordering::Acquire),
                     m.state == ServerState::Leader && self.replica.applied_term() == m.current_term,
                 )
             };
@@ -580,7 +625,7 @@ impl Group {
 
     /// Proposes a tick that names the slots in which keys are due, one at a time.
     fn sweep_due(self: &Arc<Self>) {
-        let Some(estimate) = self.estimate() else { return };
+        let estimate = self.leader_estimate();
         let due = self.replica.with(|state| match state.keyspace.next_deadline() {
             Some(deadline) if deadline <= estimate => state.keyspace.due_slots(estimate, SWEEP_SLOTS),
             _ => Vec::new(),
@@ -618,6 +663,9 @@ impl Group {
         self.leadership.send_replace(None);
         let _ = self.core().raft.shutdown().await;
         env::sleep(RESTART_PAUSE).await;
+        if self.closed() {
+            return;
+        }
         let group = self.clone();
         let (tx, rx) = tokio::sync::oneshot::channel();
         // Loading blocks, and so does waiting for the core, which starts on this very worker.
@@ -639,7 +687,9 @@ impl Group {
         if estimate > 0 {
             self.clock.observe(estimate, env::now());
         }
-        let commit = request.leader_commit.map(|id| id.index());
+        // Only what the leader committed in its own term covers everything that was ever committed before.
+        let term = request.vote.leader_id.term;
+        let commit = request.leader_commit.filter(|id| id.committed_leader_id().term == term).map(|id| id.index());
         let response = self.raft().append_entries(request).await.map_err(|e| e.to_string())?;
         if !self.ready()
             && let (AppendEntriesResponse::Success, Some(commit)) = (&response, commit)
@@ -650,29 +700,28 @@ impl Group {
         Ok(response)
     }
 
-    fn quarantined(&self) -> Result<(), String> {
-        match env::now() < self.core().quarantine_until {
+    /// The core, if it may vote: looked up once, so that what was checked is what is asked.
+    fn voting_core(&self) -> Result<Arc<Core>, String> {
+        let core = self.core();
+        match env::now() < core.quarantine_until {
             true => Err("in quarantine after a restart".to_owned()),
-            false => Ok(()),
+            false => Ok(core),
         }
     }
 
     pub(super) async fn on_vote(&self, request: VoteRequest<Types>) -> Result<VoteResponse<Types>, String> {
-        self.quarantined()?;
-        self.raft().vote(request).await.map_err(|e| e.to_string())
+        self.voting_core()?.raft.vote(request).await.map_err(|e| e.to_string())
     }
 
     pub(super) async fn on_pre_vote(&self, request: VoteRequest<Types>) -> Result<VoteResponse<Types>, String> {
-        self.quarantined()?;
-        self.raft().pre_vote(request).await.map_err(|e| e.to_string())
+        self.voting_core()?.raft.pre_vote(request).await.map_err(|e| e.to_string())
     }
 
     pub(super) async fn on_transfer(
         &self,
         request: TransferLeaderRequest<Types>,
     ) -> Result<TransferLeaderResponse<Types>, String> {
-        self.quarantined()?;
-        self.raft().handle_transfer_leader(request).await.map_err(|e| e.to_string())
+        self.voting_core()?.raft.handle_transfer_leader(request).await.map_err(|e| e.to_string())
     }
 
     pub(super) async fn on_read_index(self: &Arc<Self>, quorum: bool) -> Result<ReadIndex, String> {
@@ -718,10 +767,8 @@ impl Group {
         if !core.voters().contains(&to) {
             return Err(AdminError::NotAVoter { group: self.id, node: to });
         }
-        self.proposer.pause(true);
-        let result = self.hand_over(&core, to, term).await;
-        self.proposer.pause(false);
-        result
+        let _held = Held::new(&self.proposer);
+        self.hand_over(&core, to, term).await
     }
 
     async fn hand_over(&self, core: &Core, to: NodeId, term: u64) -> Result<(), AdminError> {
@@ -743,11 +790,8 @@ impl Group {
         match env::timeout(TRANSFER, moved).await {
             Ok(l) if l.is_some_and(|l| l.leader == to) => Ok(()),
             Ok(_) => Err(AdminError::Failed("another node was elected".to_owned())),
-            Err(_) => {
-                // openraft never takes a failed transfer back by itself: a fresh election does.
-                let _ = core.raft.trigger().elect(false).await;
-                Err(AdminError::Timeout("the target did not take over; an election was called"))
-            }
+            // A leader that offered itself away sends no heartbeats any more: its followers elect when the lease is over.
+            Err(_) => Err(AdminError::Timeout("the target did not take over; the group elects a leader by itself")),
         }
     }
 
@@ -829,10 +873,80 @@ impl Group {
     }
 
     /// Stops the group. What waits is refused.
-    pub(super) async fn stop(&self) {
+    pub(crate) async fn stop(&self) {
         self.closed.store(true, Ordering::Release);
         self.proposer.close();
         let _ = self.core().raft.shutdown().await;
+    }
+}
+
+/// Holds a proposer back for as long as it lives.
+struct Held<'a>(&'a Proposer);
+
+impl<'a> Held<'a> {
+    fn new(proposer: &'a Proposer) -> Held<'a> {
+        proposer.pause(true);
+        Held(proposer)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.pause(false);
+    }
+}
+
+/// What tests of the doors do to a group, and what they count.
+#[cfg(test)]
+#[derive(Default)]
+struct Hooks {
+    withhold_leave: AtomicBool,
+    barriers: AtomicU64,
+    leader: Mutex<Option<NodeId>>,
+    proposals: Mutex<Vec<usize>>,
+}
+
+#[cfg(test)]
+impl Group {
+    /// Writes wait in the queue, as they do while leadership is handed over, or go on.
+    pub(crate) fn hold_writes(&self, held: bool) {
+        self.proposer.pause(held);
+    }
+
+    /// From now on linearizable and lease reads have to wait for a round, as where no lease is in hand.
+    pub(crate) fn withhold_leave(&self) {
+        self.hooks.barriers.store(0, Ordering::SeqCst);
+        self.hooks.withhold_leave.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn withholds_leave(&self, level: Level) -> bool {
+        matches!(level, Level::Linearizable | Level::Lease) && self.hooks.withhold_leave.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn count_barrier(&self) {
+        self.hooks.barriers.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// How often somebody waited for leave since it is withheld.
+    pub(crate) fn barriers(&self) -> u64 {
+        self.hooks.barriers.load(Ordering::SeqCst)
+    }
+
+    /// The doors believe that `leader` leads; the group itself knows better.
+    pub(crate) fn show_leader(&self, leader: NodeId) {
+        *self.hooks.leader.lock() = Some(leader);
+    }
+
+    /// The leader's estimate of the time jumps ahead, and dead keys are left to those who read them.
+    pub(crate) fn pass_time(&self, passed: Duration) {
+        self.sweeping.store(true, Ordering::Release);
+        let estimate = self.estimate().expect("a group that was written to has a clock");
+        self.clock.observe(estimate + passed.as_millis() as u64, env::now());
+    }
+
+    /// How many calls each submission had, in order.
+    pub(crate) fn proposals(&self) -> Vec<usize> {
+        self.hooks.proposals.lock().clone()
     }
 }
 

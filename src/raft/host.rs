@@ -54,6 +54,8 @@ impl Host {
     ) -> Result<Arc<Host>, StorageError> {
         assert!(!workers.is_empty(), "a node has at least one worker");
         let storage = Storage::open(&options.data_dir.join("store"), &options.storage)?;
+        let (incarnation, established) = identity.incarnation();
+        storage.bind(incarnation, established)?;
         let around = Arc::new(Surroundings {
             me: options.me,
             storage,

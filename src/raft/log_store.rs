@@ -228,14 +228,21 @@ impl RaftLogReader<Types> for LogStore {
             let log = log.clone();
             async move {
                 if read.is_empty() && next < to {
+                    // A long replay must not keep the worker's other groups from their heartbeats.
+                    tokio::task::yield_now().await;
                     match log.read(next, to.min(next + PIECE)) {
                         Ok(entries) => read = entries.into(),
                         Err(e) => return Some((Err(e.into()), (to, VecDeque::new()))),
                     }
                 }
                 let entry = read.pop_front()?;
-                let next = entry.log_id.index() + 1;
-                Some((Ok(entry), (next, read)))
+                let index = entry.log_id.index();
+                // Entries may be missing before the first (purged), never between two.
+                if index != next && next != from {
+                    let hole = io::Error::other(format!("log entry {next} is missing, {index} is there"));
+                    return Some((Err(hole), (to, VecDeque::new())));
+                }
+                Some((Ok(entry), (index + 1, read)))
             }
         })
         .boxed()
@@ -359,10 +366,12 @@ impl RaftLogStorage<Types> for LogStore {
         let write = Write {
             puts: vec![(Family::Meta, meta_key(PURGED, self.group), sealed(&log_id))],
             delete_ranges: vec![(Family::Log, from.clone(), to.clone())],
-            must_sync: false,
+            // Whole files are dropped below, and that is durable at once: the mark must not come later.
+            must_sync: true,
             done: Box::new(|| ()),
         };
         self.storage.write_and_wait(write).await?;
-        Ok(self.storage.drop_files(Family::Log, &from, &to)?)
+        // The end is one that belongs to the range: the first entry that is kept must not go with its file.
+        Ok(self.storage.drop_files(Family::Log, &from, &log_key(self.group, upto))?)
     }
 }

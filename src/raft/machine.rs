@@ -7,7 +7,7 @@
 //! snapshot is cut between two entries; an install swaps the whole state at once, after it is durable.
 
 use super::entry::Batch;
-use super::snapshot::{CHUNK_BYTES, SnapshotRef, SnapshotStore, put_image};
+use super::snapshot::{CHUNK_BYTES, Record, SnapshotRef, SnapshotStore, put_image};
 use super::storage::StorageError;
 use super::{Applied, Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, Types};
 use crate::commands;
@@ -26,11 +26,16 @@ use tokio::sync::{oneshot, watch};
 /// Slots serialized at a time while a snapshot is made: the lock is held for one such step.
 const SLOTS_AT_A_TIME: usize = 8;
 
+/// A state with more keys than this is freed on a thread of its own.
+const FREE_AT_ONCE: u64 = 10_000;
+
 /// A group's replicated state on this node, shared by apply, reads and snapshots.
 pub struct Replica {
     state: Mutex<State>,
     /// Index of the last applied entry, for whoever waits.
     applied: watch::Sender<u64>,
+    /// Part of every state that this replica begins with.
+    hash_seed: u64,
     /// Term of the last applied entry: a leader that has applied one of its own term has applied all before it.
     applied_term: AtomicU64,
 }
@@ -42,6 +47,8 @@ pub struct State {
     pub membership: StoredMembership,
     /// Rises when the whole state is replaced; a snapshot under way of the old one is then given up.
     generation: u64,
+    /// The machine that may change the state.
+    incarnation: u64,
 }
 
 impl Replica {
@@ -52,8 +59,9 @@ impl Replica {
             applied: None,
             membership: StoredMembership::default(),
             generation: 0,
+            incarnation: 0,
         };
-        Replica { state: Mutex::new(state), applied: watch::Sender::new(0), applied_term: AtomicU64::new(0) }
+        Replica { state: Mutex::new(state), applied: watch::Sender::new(0), hash_seed, applied_term: AtomicU64::new(0) }
     }
 
     /// Runs `f` on the state under its lock. Must be short.
@@ -89,13 +97,21 @@ impl Replica {
         self.applied.subscribe().wait_for(|applied| *applied >= index).await.is_ok()
     }
 
-    /// Throws the state away, as a supervised restart of the group does before it loads the snapshot again.
-    pub fn reset(&self, hash_seed: u64) {
-        self.replace(Keyspace::new(hash_seed), SnapshotMeta::default());
+    /// Throws the state away and gives it to the next machine: what an older one still does is refused from now on.
+    fn take_over(&self) -> u64 {
+        let incarnation = {
+            let mut state = self.state.lock();
+            state.incarnation += 1;
+            state.incarnation
+        };
+        let empty = self.replace(incarnation, Keyspace::new(self.hash_seed), SnapshotMeta::default());
+        empty.expect("it was taken over a moment ago, by this very thread");
+        incarnation
     }
 
-    fn replace(&self, keyspace: Keyspace, meta: SnapshotMeta) {
+    fn replace(&self, incarnation: u64, keyspace: Keyspace, meta: SnapshotMeta) -> io::Result<()> {
         let mut state = self.state.lock();
+        check_incarnation(&state, incarnation)?;
         let old = std::mem::replace(&mut state.keyspace, keyspace);
         state.applied = meta.last_log_id;
         state.membership = meta.last_membership;
@@ -103,11 +119,15 @@ impl Replica {
         self.note_applied(state.applied);
         drop(state);
         // Freeing a large state takes a while; nobody should wait for it.
-        env::spawn_thread("drop-state", move || drop(old));
+        if old.len() > FREE_AT_ONCE {
+            env::spawn_thread("drop-state", move || drop(old));
+        }
+        Ok(())
     }
 
-    fn apply(&self, entry: &Entry) -> io::Result<Applied> {
+    fn apply(&self, incarnation: u64, entry: &Entry) -> io::Result<Applied> {
         let mut state = self.state.lock();
+        check_incarnation(&state, incarnation)?;
         let id = entry.log_id;
         assert!(state.applied < Some(id), "entries are applied in order: {:?} before {id}", state.applied);
         let applied = match entry.payload {
@@ -125,6 +145,13 @@ impl Replica {
     }
 }
 
+fn check_incarnation(state: &State, incarnation: u64) -> io::Result<()> {
+    match state.incarnation == incarnation {
+        true => Ok(()),
+        false => Err(io::Error::other("the group has been started anew meanwhile")),
+    }
+}
+
 /// Runs a batch on a keyspace: the whole meaning of a log entry.
 fn run(keyspace: &mut Keyspace, batch: &Batch) -> io::Result<Applied> {
     let (stamp, sweep, mut calls) = batch.decode().map_err(io::Error::other)?;
@@ -139,21 +166,31 @@ fn run(keyspace: &mut Keyspace, batch: &Batch) -> io::Result<Applied> {
     Ok(Applied { replies })
 }
 
-/// openraft's handle on a replica.
+impl From<Record> for Snapshot {
+    fn from(record: Record) -> Snapshot {
+        let snapshot = SnapshotRef { number: record.number, chunks: record.chunks, bytes: record.bytes };
+        Snapshot { meta: record.meta, snapshot }
+    }
+}
+
+/// openraft's handle on a replica, for as long as its core lives.
 pub struct Machine {
     replica: Arc<Replica>,
     snapshots: SnapshotStore,
+    /// The core that this machine belongs to. One that was replaced must not touch its successor's state.
+    incarnation: u64,
 }
 
 impl Machine {
     /// Loads the published snapshot, if there is one, into the replica. Blocks while it reads.
     pub fn open(replica: Arc<Replica>, snapshots: SnapshotStore) -> Result<Machine, StorageError> {
+        let incarnation = replica.take_over();
         if let Some(record) = snapshots.current()? {
             let snapshot = SnapshotRef { number: record.number, chunks: record.chunks, bytes: record.bytes };
             let keyspace = load(&snapshots, snapshot)?;
-            replica.replace(keyspace, record.meta);
+            replica.replace(incarnation, keyspace, record.meta).map_err(|e| StorageError::Io("snapshot".into(), e))?;
         }
-        Ok(Machine { replica, snapshots })
+        Ok(Machine { replica, snapshots, incarnation })
     }
 }
 
@@ -184,7 +221,7 @@ impl RaftStateMachine<Types> for Machine {
     {
         while let Some(next) = entries.next().await {
             let (entry, responder) = next?;
-            let applied = self.replica.apply(&entry)?;
+            let applied = self.replica.apply(self.incarnation, &entry)?;
             if let Some(responder) = responder {
                 responder.send(applied);
             }
@@ -217,15 +254,11 @@ impl RaftStateMachine<Types> for Machine {
         });
         let keyspace = rx.await.map_err(io::Error::other)??;
         self.snapshots.publish(snapshot, meta.clone()).await?;
-        self.replica.replace(keyspace, meta.clone());
-        Ok(())
+        self.replica.replace(self.incarnation, keyspace, meta.clone())
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
-        Ok(self.snapshots.current()?.map(|record| Snapshot {
-            meta: record.meta,
-            snapshot: SnapshotRef { number: record.number, chunks: record.chunks, bytes: record.bytes },
-        }))
+        Ok(self.snapshots.current()?.map(Snapshot::from))
     }
 }
 
@@ -252,9 +285,12 @@ impl RaftSnapshotBuilder<Types> for Builder {
         env::spawn_thread("snapshot", move || {
             let _ = tx.send(job.run());
         });
-        let snapshot = rx.await.map_err(io::Error::other)??;
-        self.snapshots.publish(snapshot, self.meta.clone()).await?;
-        Ok(Snapshot { meta: self.meta.clone(), snapshot })
+        if let Some(snapshot) = rx.await.map_err(io::Error::other)?? {
+            self.snapshots.publish(snapshot, self.meta.clone()).await?;
+        }
+        // Where an install overtook this build, the snapshot that was installed is the one there is.
+        let current = self.snapshots.current()?.map(Snapshot::from);
+        current.ok_or_else(|| io::Error::other("the state was replaced while its snapshot was made"))
     }
 }
 
@@ -276,7 +312,8 @@ struct Job {
 }
 
 impl Job {
-    fn run(self) -> Result<SnapshotRef, StorageError> {
+    /// None if the state was replaced meanwhile by a snapshot from elsewhere.
+    fn run(self) -> Result<Option<SnapshotRef>, StorageError> {
         let mut writer = self.snapshots.begin()?;
         writer.push(&self.head)?;
         let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
@@ -284,8 +321,7 @@ impl Job {
             let images = {
                 let mut state = self.replica.state.lock();
                 if state.generation != self.generation {
-                    let e = io::Error::other("the state was replaced while its snapshot was made");
-                    return Err(StorageError::Io("snapshot".into(), e));
+                    return Ok(None);
                 }
                 state.keyspace.cut_next(SLOTS_AT_A_TIME)
             };
@@ -294,15 +330,14 @@ impl Job {
             }
             for image in images {
                 put_image(&mut chunk, &image.bytes);
-                if chunk.len() >= CHUNK_BYTES {
-                    writer.push(&chunk)?;
-                    chunk.clear();
+                while chunk.len() >= CHUNK_BYTES {
+                    writer.push(&chunk.split_to(CHUNK_BYTES))?;
                 }
             }
         }
         if !chunk.is_empty() {
             writer.push(&chunk)?;
         }
-        writer.finish()
+        writer.finish().map(Some)
     }
 }

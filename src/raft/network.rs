@@ -4,6 +4,7 @@
 //! into many small messages, fewer would wait for each round trip.
 
 use super::clock::GroupClock;
+use super::entry;
 use super::peers::{self, Answer, Broken, CallError, Peers};
 use super::snapshot::{SnapshotRef, SnapshotStore};
 use super::wire::{self, Lane, Method, Opcode};
@@ -20,9 +21,12 @@ use openraft::raft::{
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 
@@ -30,6 +34,8 @@ use tokio::io::AsyncWriteExt;
 const APPEND_WINDOW: usize = 3;
 /// How long an append may take: a follower's disk may be slow under load, and asking twice makes it slower.
 const APPEND: Duration = Duration::from_millis(2000);
+/// A large append may take longer: what a slow network carries in a millisecond.
+const APPEND_BYTES_PER_MS: usize = 10_000;
 /// How long a vote may take.
 const VOTE: Duration = Duration::from_millis(500);
 /// How long a follower may take to install a snapshot after its last chunk.
@@ -50,6 +56,7 @@ pub(super) struct NetworkFactory {
     peers: Arc<Peers>,
     clock: Arc<GroupClock>,
     snapshots: SnapshotStore,
+    lease_off_term: Arc<AtomicU64>,
 }
 
 impl NetworkFactory {
@@ -59,8 +66,9 @@ impl NetworkFactory {
         peers: Arc<Peers>,
         clock: Arc<GroupClock>,
         snapshots: SnapshotStore,
+        lease_off_term: Arc<AtomicU64>,
     ) -> Self {
-        NetworkFactory { group, worker, peers, clock, snapshots }
+        NetworkFactory { group, worker, peers, clock, snapshots, lease_off_term }
     }
 }
 
@@ -75,6 +83,7 @@ impl RaftNetworkFactory<Types> for NetworkFactory {
             peers: self.peers.clone(),
             clock: self.clock.clone(),
             snapshots: self.snapshots.clone(),
+            lease_off_term: self.lease_off_term.clone(),
         }
     }
 }
@@ -88,6 +97,7 @@ pub(super) struct Network {
     peers: Arc<Peers>,
     clock: Arc<GroupClock>,
     snapshots: SnapshotStore,
+    lease_off_term: Arc<AtomicU64>,
 }
 
 type RpcResult<T> = Result<T, RPCError<Types>>;
@@ -105,7 +115,8 @@ impl Network {
     ) -> BoxFuture<'static, RpcResult<AppendEntriesResponse<Types>>> {
         let estimate = self.clock.estimate(env::now()).unwrap_or(0);
         let answer = self.call(Method::Append, |out| wire::put_append(out, &request, estimate));
-        answered(answer, APPEND).boxed()
+        let bytes: usize = request.entries.iter().map(entry::record_len).sum();
+        answered(answer, APPEND + Duration::from_millis((bytes / APPEND_BYTES_PER_MS) as u64)).boxed()
     }
 }
 
@@ -143,13 +154,27 @@ impl RaftNetworkV2<Types> for Network {
         S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
     {
         let network = self.clone();
+        // openraft matches an answer to its requests by log id alone and credits it with the send time of the newest
+        // that it covers. An append of entries and the empty one that carries their commit end at the same id, so the
+        // answer to the first would vouch for a moment after it was given: a deposed leader could confirm itself with
+        // it. While a later request with the same end is under way, only that one's own answer counts.
+        let under_way: Arc<Mutex<VecDeque<Option<LogId>>>> = Arc::default();
+        let taken = under_way.clone();
         let answers = input
             .map(move |request| {
                 let previous = request.prev_log_id;
                 let last: Option<LogId> = request.entries.last().map(|e| e.log_id).or(previous);
-                network.append(request).map(move |answer| answer.map(|a| a.into_stream_result(previous, last)))
+                taken.lock().push_back(last);
+                let answer = network.append(request);
+                answer.map(move |answer| (last, answer.map(|a| a.into_stream_result(previous, last))))
             })
-            .buffered(APPEND_WINDOW);
+            .buffered(APPEND_WINDOW)
+            .filter_map(move |(last, answer)| {
+                let mut under_way = under_way.lock();
+                under_way.pop_front();
+                let spoken_for = matches!(answer, Ok(Ok(_))) && under_way.front() == Some(&last);
+                std::future::ready((!spoken_for).then_some(answer))
+            });
         async move { Ok(answers.boxed()) }.boxed()
     }
 
@@ -166,6 +191,8 @@ impl RaftNetworkV2<Types> for Network {
         rpc: TransferLeaderRequest<Types>,
         _option: RPCOption,
     ) -> RpcResult<TransferLeaderResponse<Types>> {
+        // From here on the voters' promise of this term is void: no lease read may rest on it any more.
+        self.lease_off_term.fetch_max(rpc.from_leader().leader_id.term, Ordering::AcqRel);
         answered(self.call(Method::Transfer, |out| wire::put(out, &rpc)), VOTE).await
     }
 

@@ -44,6 +44,8 @@ pub trait Identity: Send + Sync + 'static {
     fn admit(&self, hello: &Hello) -> Result<Welcome, String>;
     /// Whether whoever answered is the one that was meant.
     fn recognize(&self, to: NodeId, welcome: &Welcome) -> Result<(), String>;
+    /// What the data directory was marked with when it was made, and whether it has met its cluster since.
+    fn incarnation(&self) -> (u64, bool);
     /// Where a node listens for peers, `host:port`.
     fn address(&self, node: NodeId) -> Option<String>;
 }
@@ -191,10 +193,12 @@ impl Link {
         };
         let pinging = async {
             loop {
-                env::sleep(PING).await;
                 let sent = env::now();
                 let answer = self.call(Method::Ping, GroupId::META, |_| ());
-                let Ok(answer) = answer else { continue };
+                let Ok(answer) = answer else {
+                    env::sleep(PING).await;
+                    continue;
+                };
                 match env::timeout(USER_TIMEOUT, answer.wait()).await {
                     Ok(Ok(mut bytes)) if bytes.len() >= 8 => {
                         let wall = bytes.get_u64_le() as i64;
@@ -206,6 +210,7 @@ impl Link {
                 if peers.closed() {
                     return Err(io::Error::other("closing"));
                 }
+                env::sleep(PING).await;
             }
         };
         tokio::select! {

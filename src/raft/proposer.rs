@@ -45,6 +45,8 @@ const MAX_QUEUED_BYTES: usize = 64 << 20;
 const MAX_SWEEP: usize = 256;
 /// How long to wait before looking again for a leader that can be reached.
 const RETRY: Duration = Duration::from_millis(10);
+/// How often deadlines are looked at while something waits or is under way.
+const LOOK: Duration = Duration::from_millis(50);
 /// A forwarded flight is given up as unknown this long after its deadline: the leader answers at the deadline.
 const FORWARD_GRACE: Duration = Duration::from_millis(500);
 
@@ -173,11 +175,15 @@ struct Inner {
     queued_calls: usize,
     queued_bytes: usize,
     landed: Vec<(u64, Landing)>,
-    in_flight: usize,
+    /// Flights under way, with what they carry: whoever waits is told in time even if a flight never lands.
+    under_way: Vec<(u64, Cargo)>,
     /// While leadership is handed over nothing is sent; what comes waits.
     paused: bool,
     closed: bool,
 }
+
+/// What a flight carries.
+type Cargo = Arc<Mutex<Vec<Submission>>>;
 
 enum Landing {
     /// Took effect, or may have.
@@ -215,13 +221,13 @@ impl Proposer {
 
     /// Whether flights are under way.
     pub(super) fn in_flight(&self) -> bool {
-        self.inner.lock().in_flight > 0
+        !self.inner.lock().under_way.is_empty()
     }
 
     /// Whether commands wait or are under way.
     pub(super) fn idle(&self) -> bool {
         let inner = self.inner.lock();
-        inner.in_flight == 0 && inner.queue.is_empty()
+        inner.under_way.is_empty() && inner.queue.is_empty()
     }
 
     /// Refuses what waits and whatever comes.
@@ -241,7 +247,7 @@ impl Proposer {
 
     fn land(&self, sequence: u64, landing: Landing) {
         let mut inner = self.inner.lock();
-        inner.in_flight -= 1;
+        inner.under_way.retain(|(s, _)| *s != sequence);
         inner.landed.push((sequence, landing));
         drop(inner);
         self.wake.notify_one();
@@ -282,10 +288,21 @@ impl Proposer {
             sweep += submission.sweep.len();
             taken.push(submission);
         }
-        if !taken.is_empty() {
-            inner.in_flight += 1;
-        }
         (taken, refused)
+    }
+
+    /// Tells those whose deadline has passed while their flight is under way: nobody knows what becomes of them.
+    fn give_up(&self, now: Instant) {
+        let cargos: Vec<Cargo> = self.inner.lock().under_way.iter().map(|(_, cargo)| cargo.clone()).collect();
+        for cargo in cargos {
+            let late: Vec<OnOutcome> = {
+                let mut submissions = cargo.lock();
+                submissions.iter_mut().filter(|s| s.deadline <= now).filter_map(|s| s.done.take()).collect()
+            };
+            for done in late {
+                done(Outcome::Unknown { index: None });
+            }
+        }
     }
 
     fn take_expired(&self, now: Instant) -> Vec<Submission> {
@@ -305,12 +322,24 @@ impl Proposer {
 struct Flight {
     group: Arc<Group>,
     sequence: u64,
-    submissions: Vec<Submission>,
+    cargo: Cargo,
+    landed: bool,
 }
 
 impl Flight {
+    fn begin(group: &Arc<Group>, sequence: u64, submissions: Vec<Submission>) -> Flight {
+        let cargo: Cargo = Arc::new(Mutex::new(submissions));
+        group.proposer.inner.lock().under_way.push((sequence, cargo.clone()));
+        Flight { group: group.clone(), sequence, cargo, landed: false }
+    }
+
+    fn unload(&mut self) -> Vec<Submission> {
+        self.landed = true;
+        std::mem::take(&mut *self.cargo.lock())
+    }
+
     fn applied(mut self, index: u64, replies: Vec<Reply>) {
-        let submissions = std::mem::take(&mut self.submissions);
+        let submissions = self.unload();
         self.group.proposer.land(self.sequence, Landing::Effect);
         let mut replies = replies.into_iter();
         for submission in submissions {
@@ -321,13 +350,39 @@ impl Flight {
     }
 
     fn refused(mut self) {
-        let submissions = std::mem::take(&mut self.submissions);
+        let submissions = self.unload();
         self.group.proposer.land(self.sequence, Landing::Refused(submissions));
+    }
+
+    /// What it carries, as an entry of now.
+    fn encode(&self) -> Batch {
+        let stamp = Stamp { now_ms: self.group.stamp(), seed: env::seed() };
+        let submissions = self.cargo.lock();
+        let mut sweep: Vec<Slot> = submissions.iter().flat_map(|s| s.sweep.iter().copied()).collect();
+        sweep.sort_unstable();
+        sweep.dedup();
+        let calls: Vec<&Args> = submissions.iter().flat_map(|s| s.calls.iter()).collect();
+        self.group.proposer.entries.fetch_add(1, Ordering::Relaxed);
+        self.group.proposer.calls.fetch_add(calls.len() as u64, Ordering::Relaxed);
+        Batch::encode(stamp, &sweep, calls.into_iter())
+    }
+
+    /// Answers the commands among what it carries, and leaves the ticks: reads go on where writes do not.
+    fn refuse_calls(&self, refusal: Refusal) {
+        let commands = {
+            let mut submissions = self.cargo.lock();
+            let (commands, ticks): (Vec<_>, Vec<_>) = submissions.drain(..).partition(|s| !s.calls.is_empty());
+            *submissions = ticks;
+            commands
+        };
+        for submission in commands {
+            submission.finish(Outcome::NotApplied(refusal));
+        }
     }
 
     /// Finally refused by a leader, with its reason; nobody tries again.
     fn not_applied(mut self, refusal: Refusal) {
-        let submissions = std::mem::take(&mut self.submissions);
+        let submissions = self.unload();
         // Nothing took effect, and nothing comes back either.
         self.group.proposer.land(self.sequence, Landing::Refused(Vec::new()));
         for submission in submissions {
@@ -336,7 +391,7 @@ impl Flight {
     }
 
     fn unknown(mut self, index: Option<u64>) {
-        let submissions = std::mem::take(&mut self.submissions);
+        let submissions = self.unload();
         self.group.proposer.land(self.sequence, Landing::Effect);
         for submission in submissions {
             submission.finish(Outcome::Unknown { index });
@@ -359,8 +414,8 @@ impl Flight {
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        if !self.submissions.is_empty() {
-            let submissions = std::mem::take(&mut self.submissions);
+        if !self.landed {
+            let submissions = self.unload();
             self.group.proposer.land(self.sequence, Landing::Effect);
             drop(submissions);
         }
@@ -394,7 +449,8 @@ impl Settlement {
                 if submission.term.is_some() {
                     // The node that forwarded it looks for the leader itself.
                     submission.finish(Outcome::NotApplied(Refusal::WrongTerm));
-                } else {
+                } else if submission.done.is_some() {
+                    // Otherwise its deadline passed while it was under way, and it was told so.
                     again.push(submission);
                 }
             }
@@ -409,9 +465,17 @@ pub(super) async fn run(group: Arc<Group>) {
     let mut sequence = 0u64;
     loop {
         settlement.take_landed(&group.proposer);
+        let now = env::now();
+        group.proposer.give_up(now);
+        for submission in group.proposer.take_expired(now) {
+            submission.finish(Outcome::NotApplied(match group.leadership() {
+                None => Refusal::NoLeader,
+                Some(_) => Refusal::Deadline,
+            }));
+        }
         let (waiting, in_flight, paused, closed) = {
             let inner = group.proposer.inner.lock();
-            (!inner.queue.is_empty(), inner.in_flight, inner.paused, inner.closed)
+            (!inner.queue.is_empty(), inner.under_way.len(), inner.paused, inner.closed)
         };
         if closed && in_flight == 0 && !waiting {
             return;
@@ -422,20 +486,15 @@ pub(super) async fn run(group: Arc<Group>) {
                 // Whatever made the leader refuse needs a moment.
                 let _ = env::timeout(RETRY, group.leadership_changed()).await;
             } else {
-                group.proposer.wake.notified().await;
+                let _ = env::timeout(LOOK, group.proposer.wake.notified()).await;
             }
             continue;
         }
-        let now = env::now();
-        for submission in group.proposer.take_expired(now) {
-            submission.finish(Outcome::NotApplied(match group.leadership() {
-                None => Refusal::NoLeader,
-                Some(_) => Refusal::Deadline,
-            }));
-        }
         if !waiting || paused || in_flight >= WINDOW {
-            let idle = Duration::from_millis(if waiting { 100 } else { 3_600_000 });
-            let _ = env::timeout(idle, group.proposer.wake.notified()).await;
+            match waiting || in_flight > 0 {
+                true => drop(env::timeout(LOOK, group.proposer.wake.notified()).await),
+                false => group.proposer.wake.notified().await,
+            }
             continue;
         }
         if !send(&group, &mut sequence).await {
@@ -460,7 +519,7 @@ async fn send(group: &Arc<Group>, sequence: &mut u64) -> bool {
         return true;
     }
     *sequence += 1;
-    let flight = Flight { group: group.clone(), sequence: *sequence, submissions };
+    let flight = Flight::begin(group, *sequence, submissions);
     match own_term {
         Some(term) => {
             propose(flight, term).await;
@@ -492,16 +551,9 @@ fn refuse_forwarded(group: &Group) {
 async fn propose(flight: Flight, term: u64) {
     let group = flight.group.clone();
     if let Some(refusal) = group.refuses_writes() {
-        return flight.not_applied(refusal);
+        flight.refuse_calls(refusal);
     }
-    let stamp = Stamp { now_ms: group.stamp(), seed: env::seed() };
-    let mut sweep: Vec<Slot> = flight.submissions.iter().flat_map(|s| s.sweep.iter().copied()).collect();
-    sweep.sort_unstable();
-    sweep.dedup();
-    let calls: Vec<&Args> = flight.submissions.iter().flat_map(|s| s.calls.iter()).collect();
-    group.proposer.entries.fetch_add(1, Ordering::Relaxed);
-    group.proposer.calls.fetch_add(calls.len() as u64, Ordering::Relaxed);
-    let batch = Batch::encode(stamp, &sweep, calls.into_iter());
+    let batch = flight.encode();
     let raft = group.raft();
     let write = raft
         .write(batch)
@@ -515,18 +567,19 @@ async fn propose(flight: Flight, term: u64) {
 /// Sends a flight to the leader. False if it is not connected; the flight is then back in the queue.
 fn forward(mut flight: Flight, leader: NodeId, term: u64) -> bool {
     let group = flight.group.clone();
-    let deadline = flight.submissions.iter().map(|s| s.deadline).max().expect("a flight has submissions");
-    let calls = flight.submissions.iter().flat_map(|s| s.calls.iter());
+    let cargo = flight.cargo.clone();
+    let submissions = cargo.lock();
+    let deadline = submissions.iter().map(|s| s.deadline).max().expect("a flight has submissions");
+    let calls = submissions.iter().flat_map(|s| s.calls.iter());
     let wait_ms = deadline.remaining().as_millis() as u64;
     let link = group.peers().link(leader, Lane::Forward(group.worker()));
     // Names the flight in the logs of both nodes: whose, and which.
     let request = group.me().0 << 48 | flight.sequence;
     match link.call(Method::Propose, group.id(), |out| wire::put_propose(out, request, term, wait_ms, calls)) {
         Err(CallError::NotConnected | CallError::Full) => {
-            let submissions = std::mem::take(&mut flight.submissions);
-            let mut inner = group.proposer.inner.lock();
-            inner.in_flight -= 1;
-            drop(inner);
+            drop(submissions);
+            let submissions = flight.unload();
+            group.proposer.inner.lock().under_way.retain(|(s, _)| *s != flight.sequence);
             group.proposer.put_back(submissions);
             false
         }

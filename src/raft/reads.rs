@@ -92,9 +92,9 @@ impl Gate {
         }
         match env::timeout_at(deadline, rx).await {
             Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) => Err(Refusal::ShuttingDown),
-            Err(_) if group.leadership().is_none() => Err(Refusal::NoLeader),
-            Err(_) => Err(Refusal::Deadline),
+            Ok(Err(_)) if group.closed() => Err(Refusal::ShuttingDown),
+            _ if group.leadership().is_none() => Err(Refusal::NoLeader),
+            _ => Err(Refusal::Deadline),
         }
     }
 
@@ -130,6 +130,10 @@ impl Gate {
 impl Group {
     /// Leave to read at this level if it can be had without waiting: the hot path.
     pub fn try_read(&self, level: Level) -> Option<Permit> {
+        #[cfg(test)]
+        if self.withholds_leave(level) {
+            return None;
+        }
         match level {
             Level::Eventual => self.ready().then(|| Permit { estimate: None, index: self.replica().applied_index() }),
             Level::Lease => self.lease_permit(),
@@ -147,6 +151,8 @@ impl Group {
         if let Some(permit) = self.try_read(level) {
             return Ok(permit);
         }
+        #[cfg(test)]
+        self.count_barrier();
         match level {
             Level::Linearizable => Gate::pass(self, Round::Quorum, deadline).await,
             Level::Lease => Gate::pass(self, Round::Lease, deadline).await,
@@ -190,7 +196,8 @@ impl Group {
     async fn attempt_with(self: &Arc<Self>, leadership: Leadership, round: Round) -> Option<Permit> {
         if leadership.leader == self.me() {
             let permit = env::timeout(ATTEMPT, self.lead_round(round)).await.ok()??;
-            self.replica().wait_applied(permit.index).await.then_some(permit)
+            let applied = env::timeout(ATTEMPT, self.replica().wait_applied(permit.index)).await.ok()?;
+            applied.then_some(permit)
         } else {
             let sent = env::now();
             let link = self.peers().link(leadership.leader, Lane::Raft(self.worker()));
@@ -215,13 +222,13 @@ impl Group {
                     let _ = tx.send(index);
                 });
                 let index = rx.await.ok()??;
-                Some(Permit { estimate: self.estimate(), index })
+                Some(Permit { estimate: Some(self.leader_estimate()), index })
             }
             Round::Lease if self.lease_permit().is_some() => self.lease_permit(),
             Round::Lease | Round::Quorum => {
                 let linearizer = self.raft().get_read_linearizer(ReadPolicy::ReadIndex).await.ok()?;
                 self.count_round();
-                Some(Permit { estimate: self.estimate(), index: linearizer.read_log_id().index() })
+                Some(Permit { estimate: Some(self.leader_estimate()), index: linearizer.read_log_id().index() })
             }
         }
     }
@@ -238,7 +245,7 @@ impl Group {
         };
         // Only a leader's own permit will do: leadership may have moved while it waited.
         self.leadership().filter(|l| l.leader == self.me())?;
-        let estimate = permit.estimate.or_else(|| self.estimate())?;
+        let estimate = permit.estimate.unwrap_or_else(|| self.leader_estimate());
         Some(ReadIndex { index: permit.index, estimate, age_ms: self.age_ms() })
     }
 
@@ -248,7 +255,7 @@ impl Group {
             return None;
         }
         let permit = Gate::pass(self, Round::Tick, env::now() + ATTEMPT).await.ok()?;
-        Some(ReadIndex { index: permit.index, estimate: self.estimate()?, age_ms: self.age_ms() })
+        Some(ReadIndex { index: permit.index, estimate: self.leader_estimate(), age_ms: self.age_ms() })
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! chunk 0        everything outside the slots, as it was at the cut
-//! chunk 1...     slot images, each with its length (u32), about CHUNK_BYTES together
+//! chunk 1...     one stream of slot images, each behind its length (u64), cut every CHUNK_BYTES
 //! stored chunk   length u32 | lz4 of the chunk | xxh3-64 of all before, seeded with the chunk's place
 //! ```
 //!
@@ -11,9 +11,9 @@
 //! chunks that nobody names; they are dropped at the next start. The snapshot before the current one is kept, so that a
 //! transfer under way can end.
 
+use super::SnapshotMeta;
 use super::entry::Malformed;
 use super::storage::{Family, Storage, StorageError, Write, meta_key, sealed, unsealed};
-use super::{SnapshotMeta, entry::take};
 use crate::types::GroupId;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
@@ -21,11 +21,11 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
-/// Uncompressed bytes after which a chunk is full. A slot image larger than this makes a chunk of its own.
+/// Uncompressed bytes of a chunk; the last one is shorter. A slot image may span many.
 pub const CHUNK_BYTES: usize = 256 << 10;
 
 /// The most that a chunk may claim to hold: a guard against lengths that are garbage.
-const MAX_CHUNK_BYTES: usize = 1 << 30;
+const MAX_CHUNK_BYTES: usize = 16 << 20;
 
 /// Version of the snapshot format. A larger one is refused.
 pub const SNAPSHOT_VERSION: u8 = 1;
@@ -60,12 +60,18 @@ pub struct SnapshotStore {
     group: GroupId,
     storage: Storage,
     next: Arc<AtomicU64>,
+    publishing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl SnapshotStore {
     /// Opens the group's snapshots and drops chunks that no published snapshot names.
     pub fn open(storage: &Storage, group: GroupId) -> Result<SnapshotStore, StorageError> {
-        let store = SnapshotStore { group, storage: storage.clone(), next: Arc::new(AtomicU64::new(1)) };
+        let store = SnapshotStore {
+            group,
+            storage: storage.clone(),
+            next: Arc::new(AtomicU64::new(1)),
+            publishing: Arc::default(),
+        };
         let current = store.current()?.map_or(0, |r| r.number);
         let end = chunk_key(GroupId(group.0 + 1), 0, 0);
         let highest = storage.last(Family::Snap, &chunk_key(group, 0, 0), &end)?;
@@ -104,10 +110,16 @@ impl SnapshotStore {
         Ok(ChunkWriter { store: self.clone(), sst, file, number, chunks: 0, bytes: 0 })
     }
 
-    /// Makes a finished snapshot the current one: durable when this returns.
+    /// Makes a finished snapshot the current one: durable when this returns. One that covers less than the current
+    /// one (a build that was overtaken by an install) is not: the log behind the current one may be gone.
     pub async fn publish(&self, snapshot: SnapshotRef, meta: SnapshotMeta) -> Result<(), StorageError> {
-        let before = self.current()?.map_or(0, |r| r.number);
+        let _one_at_a_time = self.publishing.lock().await;
+        let current = self.current()?;
+        if current.as_ref().is_some_and(|c| c.meta.last_log_id >= meta.last_log_id) {
+            return Ok(());
+        }
         let SnapshotRef { number, chunks, bytes } = snapshot;
+        let before = current.map_or(0, |r| r.number).min(number);
         let record = Record { version: SNAPSHOT_VERSION, number, chunks, bytes, meta };
         let from = chunk_key(self.group, 0, 0);
         let to = chunk_key(self.group, before, 0);
@@ -118,7 +130,10 @@ impl SnapshotStore {
             done: Box::new(|| ()),
         };
         self.storage.write_and_wait(write).await?;
-        self.storage.drop_files(Family::Snap, &from, &to)
+        match before {
+            0 => Ok(()),
+            _ => self.storage.drop_files(Family::Snap, &from, &chunk_key(self.group, before - 1, u32::MAX)),
+        }
     }
 
     /// A chunk as it is stored, for sending it on.
@@ -136,21 +151,31 @@ impl SnapshotStore {
     /// The slot images of a snapshot in order, each verified.
     pub fn images(&self, snapshot: SnapshotRef) -> impl Iterator<Item = Result<Bytes, StorageError>> + '_ {
         let mut next_chunk = 1;
-        let mut rest = Bytes::new();
+        let mut rest = BytesMut::new();
+        let mut failed = false;
         std::iter::from_fn(move || {
-            if rest.is_empty() {
+            while !failed {
+                if let Some(len) = rest.first_chunk::<8>().map(|len| u64::from_le_bytes(*len) as usize)
+                    && rest.len() - 8 >= len
+                {
+                    rest.advance(8);
+                    return Some(Ok(rest.split_to(len).freeze()));
+                }
                 if next_chunk >= snapshot.chunks {
-                    return None;
+                    failed = true;
+                    let short = self.damaged("end", Malformed::Short("the last slot image"));
+                    return (!rest.is_empty()).then_some(Err(short));
                 }
                 match self.chunk(snapshot.number, next_chunk) {
-                    Ok(chunk) => rest = chunk,
-                    Err(e) => return Some(Err(e)),
+                    Ok(chunk) => rest.extend_from_slice(&chunk),
+                    Err(e) => {
+                        failed = true;
+                        return Some(Err(e));
+                    }
                 }
                 next_chunk += 1;
             }
-            let image = take(&mut rest, 4, "slot image")
-                .and_then(|mut len| take(&mut rest, len.get_u32_le() as usize, "slot image"));
-            Some(image.map_err(|e| self.damaged(&format!("chunk {}", next_chunk - 1), e)))
+            None
         })
     }
 
@@ -206,9 +231,9 @@ impl Drop for ChunkWriter {
     }
 }
 
-/// Adds a slot image to a chunk under construction.
+/// Adds a slot image to the stream.
 pub fn put_image(chunk: &mut BytesMut, image: &[u8]) {
-    chunk.put_u32_le(image.len() as u32);
+    chunk.put_u64_le(image.len() as u64);
     chunk.put_slice(image);
 }
 

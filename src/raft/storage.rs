@@ -13,6 +13,7 @@
 //! meta            "v" group u32                         vote     (postcard, xxh3)
 //!                 "p" group u32                         purged   (postcard, xxh3)
 //!                 "s" group u32                         current snapshot (postcard, xxh3)
+//!                 "i" 0 u32                             incarnation of the data directory (postcard, xxh3)
 //! snap            group u32 | number u64 | chunk u32    chunk (raft::snapshot)
 //! ```
 //!
@@ -61,6 +62,7 @@ impl Default for Options_ {
     }
 }
 
+const BOUND: u8 = b'i';
 /// What a memtable takes from the allocator at a time.
 const ARENA_BLOCK: usize = 512 << 10;
 /// Groups of writes that the writer may take at once.
@@ -79,6 +81,8 @@ pub enum StorageError {
     Damaged { group: GroupId, place: String, source: Malformed },
     #[error("{0}: {1}")]
     Io(PathBuf, std::io::Error),
+    #[error("node.data_dir: the store does not belong to this node's identity: {0}")]
+    Foreign(&'static str),
     #[error("the log writer has stopped")]
     Stopped,
 }
@@ -125,6 +129,8 @@ pub struct Storage {
     tx: mpsc::Sender<Write>,
     dir: PathBuf,
     pub(super) syncs: Arc<AtomicU64>,
+    /// Declared last: the writer ends when its last sender is gone, and then it is waited for.
+    _writer: Arc<WriterThread>,
 }
 
 impl Storage {
@@ -160,8 +166,46 @@ impl Storage {
         let (tx, rx) = mpsc::channel();
         let syncs = Arc::new(AtomicU64::new(0));
         let writer = Writer { db: db.clone(), rx, options: options.clone(), syncs: syncs.clone() };
-        env::spawn_thread("log-writer", move || writer.run());
-        Ok(Storage { db, tx, dir: dir.to_owned(), syncs })
+        let thread = env::spawn_thread("log-writer", move || writer.run());
+        let _writer = Arc::new(WriterThread(Some(thread)));
+        Ok(Storage { db, tx, dir: dir.to_owned(), syncs, _writer })
+    }
+
+    /// Binds the store to the data directory's incarnation, for good. `established`: the node has met its cluster, so a
+    /// store without the mark was emptied, and a node that forgot its votes must not vote again.
+    pub fn bind(&self, incarnation: u64, established: bool) -> Result<(), StorageError> {
+        let key = meta_key(BOUND, GroupId::META);
+        let known = self.get(Family::Meta, &key)?;
+        let known: Option<u64> = known
+            .map(|v| unsealed(&v, "the store's mark"))
+            .transpose()
+            .map_err(|source| StorageError::Damaged { group: GroupId::META, place: "mark".to_owned(), source })?;
+        match known {
+            Some(known) if known == incarnation => Ok(()),
+            Some(_) => Err(StorageError::Foreign("it was made by another node")),
+            None if established => Err(StorageError::Foreign(
+                "it is empty although this node belongs to a cluster; a node that lost its disk must be replaced, it cannot vote again",
+            )),
+            None => {
+                let (tx, rx) = mpsc::channel();
+                let done = Box::new(move || {
+                    let _ = tx.send(());
+                });
+                let puts = vec![(Family::Meta, key, sealed(&incarnation))];
+                self.write(Write { puts, delete_ranges: Vec::new(), must_sync: true, done })?;
+                rx.recv().map_err(|_| StorageError::Stopped)
+            }
+        }
+    }
+
+    /// Waits until everything that was given to the writer so far is written. Blocks.
+    pub(super) fn settle(&self) -> Result<(), StorageError> {
+        let (tx, rx) = mpsc::channel();
+        let done = Box::new(move || {
+            let _ = tx.send(());
+        });
+        self.write(Write { puts: Vec::new(), delete_ranges: Vec::new(), must_sync: false, done })?;
+        rx.recv().map_err(|_| StorageError::Stopped)
     }
 
     /// A directory beside the data, on the same file system, for files on their way into the store.
@@ -230,7 +274,7 @@ impl Storage {
         Ok(self.db.ingest_external_file_cf_opts(self.handle(family), &options, vec![file])?)
     }
 
-    /// Frees files that lie wholly in a deleted range.
+    /// Frees files that lie wholly in a deleted range, `to` included.
     pub(super) fn drop_files(&self, family: Family, from: &[u8], to: &[u8]) -> Result<(), StorageError> {
         Ok(self.db.delete_file_in_range_cf(self.handle(family), from, to)?)
     }
@@ -256,6 +300,19 @@ impl Storage {
     }
 }
 
+/// Waits for the writer when the last user of the store goes, so that the store is closed when nobody has it.
+struct WriterThread(Option<std::thread::JoinHandle<()>>);
+
+impl Drop for WriterThread {
+    fn drop(&mut self) {
+        let thread = self.0.take().expect("it is taken here only");
+        // A callback may hold the last handle; the writer cannot wait for itself.
+        if thread.thread().id() != std::thread::current().id() {
+            let _ = thread.join();
+        }
+    }
+}
+
 struct Writer {
     db: Arc<DB>,
     rx: mpsc::Receiver<Write>,
@@ -267,6 +324,11 @@ impl Writer {
     fn run(self) {
         let mut unsynced_since: Option<env::Instant> = None;
         loop {
+            // Looked at first: under load there is always a next write.
+            if unsynced_since.is_some_and(|since| since.elapsed() >= Duration::from_secs(1)) {
+                self.sync_all();
+                unsynced_since = None;
+            }
             let next = match unsynced_since {
                 Some(since) => self.rx.recv_timeout((since + Duration::from_secs(1)).remaining()),
                 None => self.rx.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected),
@@ -278,21 +340,20 @@ impl Writer {
                         unsynced_since.get_or_insert_with(env::now);
                     }
                 }
-                Err(mpsc::RecvTimeoutError::Timeout) => {
-                    if let Err(e) = self.db.flush_wal(true) {
-                        fatal(&e);
-                    }
-                    self.syncs.fetch_add(1, Ordering::Relaxed);
-                    unsynced_since = None;
-                }
+                Err(mpsc::RecvTimeoutError::Timeout) => (),
                 Err(mpsc::RecvTimeoutError::Disconnected) => {
-                    if let Err(e) = self.db.flush_wal(true) {
-                        fatal(&e);
-                    }
+                    self.sync_all();
                     return;
                 }
             }
         }
+    }
+
+    fn sync_all(&self) {
+        if let Err(e) = self.db.flush_wal(true) {
+            fatal(&e);
+        }
+        self.syncs.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Writes `first` and all that waits behind it with one sync, then tells everybody. Returns whether it synced.

@@ -404,6 +404,11 @@ impl Door {
         let cluster = self.overview.cluster();
         let table = cluster.table();
         let id = table.group_of(slot_of(&subject.key));
+        if id == GroupId::META {
+            // What the cluster agrees on lives there; no key of a user's ever does.
+            let message = "this node does not know its cluster's slots yet".to_owned();
+            return Err(subject.failure(StatusCode::SERVICE_UNAVAILABLE, "CLUSTERDOWN", message));
+        }
         cluster.host().group(id).ok_or_else(|| {
             let voters = table.groups.get(&id).map(|info| info.voters.as_slice()).unwrap_or_default();
             let holder = voters.iter().find_map(|voter| table.nodes.get(voter));

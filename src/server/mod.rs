@@ -30,6 +30,8 @@ mod session;
 mod slow;
 #[cfg(test)]
 pub mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use clients::Clients;
 pub use counters::{Counters, Totals};

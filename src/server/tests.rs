@@ -1,6 +1,9 @@
-//! Sessions over real loopback sockets against groups in memory. [`rig`] is the only place that knows how these are made.
+//! Sessions over real loopback sockets against the real groups of one node (`testing`).
+//!
+//! Nothing here may depend on how long something takes: writes are held at the proposer, leave to read is withheld, time
+//! passes and leaders move by the hooks of `Group`, and what happened is seen in replies and counters.
 
-use super::{Server, Settings, Start, Totals, start};
+use super::{Server, Settings, Start, Totals, start, testing};
 use crate::cluster::Cluster;
 use crate::commands::session::Face;
 use crate::env;
@@ -10,7 +13,6 @@ use crate::types::{GroupId, Level, NodeId};
 use bytes::{Bytes, BytesMut};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -26,19 +28,27 @@ struct Rig {
     stop: watch::Sender<bool>,
 }
 
-async fn rig_with(groups: u32, change: impl FnOnce(&mut Settings)) -> Rig {
+async fn rig_on(cluster: Arc<Cluster>, change: impl FnOnce(&mut Settings)) -> Rig {
     let any = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
     let mut settings = Settings { proxy: any, cluster: any, ..Settings::default() };
     change(&mut settings);
-    let cluster = Cluster::stand_in(groups);
     let (stop, stopped) = watch::channel(false);
     let workers = vec![Handle::current()];
     let server = start(Start { cluster: cluster.clone(), settings, workers, stop: stopped }).await.expect("free ports");
     Rig { cluster, server, stop }
 }
 
+async fn rig_with(groups: u32, change: impl FnOnce(&mut Settings)) -> Rig {
+    rig_on(testing::one_node_with(groups).await, change).await
+}
+
 async fn rig(groups: u32) -> Rig {
     rig_with(groups, |_| {}).await
+}
+
+/// Node 1 of a cluster of three, leading all groups.
+async fn rig_of_three(groups: u32) -> Rig {
+    rig_on(testing::one_of_three_with(groups).await, |_| {}).await
 }
 
 impl Rig {
@@ -53,6 +63,13 @@ impl Rig {
 
     fn group(&self, id: u32) -> Arc<Group> {
         self.cluster.host().group(GroupId(id)).expect("the rig made it")
+    }
+
+    /// A key of a group.
+    fn key_in(&self, id: u32) -> String {
+        let table = self.cluster.table();
+        let at = |key: &String| table.group_of(crate::slot::slot_of(key.as_bytes()));
+        (0..).map(|n| format!("key:{n}")).find(|key| at(key) == GroupId(id)).expect("every group has keys")
     }
 
     fn totals(&self) -> Totals {
@@ -138,12 +155,6 @@ fn show(reply: &Reply) -> String {
     }
 }
 
-/// A key of the rig's group `id` out of `groups`.
-fn key_in(id: u32, groups: u32) -> String {
-    let at = |key: &String| u32::from(crate::slot::slot_of(key.as_bytes()).0) % groups + 1;
-    (0..).map(|n| format!("key:{n}")).find(|key| at(key) == id).expect("every group has keys")
-}
-
 // --- order ------------------------------------------------------------------------------------------------------
 
 #[tokio::test]
@@ -167,113 +178,117 @@ async fn writes_of_one_pipeline_to_one_group_are_one_proposal_in_order() {
     let mut c = rig.proxy().await;
     let replies = c.ask_all("SET n 1\nINCR n\nINCR n\nAPPEND n x\nINCR n").await;
     assert_eq!(replies, ["OK", "2", "3", "2", "-ERR value is not an integer or out of range"]);
-    assert_eq!(*rig.group(1).proposals.lock(), [5]);
+    assert_eq!(rig.group(1).proposals(), [5]);
 }
 
 #[tokio::test]
 async fn a_read_waits_for_the_connections_earlier_write_to_its_group() {
     let rig = rig(2).await;
-    let (a, b) = (key_in(1, 2), key_in(2, 2));
-    rig.group(1).held.store(true, SeqCst);
+    let (a, b) = (rig.key_in(1), rig.key_in(2));
+    rig.group(1).hold_writes(true);
     let mut c = rig.proxy().await;
     c.pipeline(&format!("GET {a}\nSET {a} new\nGET {a}\nSET {a} newer\nGET {a}\nGET {b}")).await;
     // The first read is answered although the write behind it cannot be.
     assert_eq!(c.read().await, "nil");
     // Another connection is not held up, and sees that nothing is written yet.
     assert_eq!(rig.proxy().await.ask(&format!("GET {a}")).await, "nil");
-    rig.group(1).release();
+    rig.group(1).hold_writes(false);
     assert_eq!([c.read().await, c.read().await], ["OK", "new"]);
     assert_eq!([c.read().await, c.read().await, c.read().await], ["OK", "newer", "nil"]);
-    assert_eq!(*rig.group(1).proposals.lock(), [1, 1], "the second write waited for the read before it");
+    assert_eq!(rig.group(1).proposals(), [1, 1], "the second write waited for the read before it");
 }
 
 #[tokio::test]
 async fn a_read_that_comes_while_a_write_is_under_way_waits_for_it() {
     let rig = rig(1).await;
-    rig.group(1).held.store(true, SeqCst);
+    rig.group(1).hold_writes(true);
     let (mut c, mut other) = (rig.proxy().await, rig.proxy().await);
     c.pipeline("SET a new").await;
-    while rig.group(1).proposals.lock().is_empty() {
+    while rig.group(1).proposals().is_empty() {
         other.ask("PING").await;
     }
     c.pipeline("GET a").await;
     while !other.ask("CLIENT LIST").await.contains("cmd=get ") {}
-    rig.group(1).release();
+    rig.group(1).hold_writes(false);
     assert_eq!([c.read().await, c.read().await], ["OK", "new"]);
 }
 
 #[tokio::test]
 async fn what_waited_past_its_deadline_is_refused_and_never_proposed() {
-    let rig = rig_with(1, |s| s.request_timeout = Duration::from_millis(20)).await;
-    rig.group(1).held.store(true, SeqCst);
+    let rig = rig(1).await;
+    rig.group(1).hold_writes(true);
     let (mut c, mut other) = (rig.proxy().await, rig.proxy().await);
     c.pipeline("SET a 1").await;
-    while rig.group(1).proposals.lock().is_empty() {
+    while rig.group(1).proposals().is_empty() {
         other.ask("PING").await;
     }
+    // The write under way has time; those behind it do not.
+    assert_eq!(other.ask("CONFIG SET request-timeout-ms 20").await, "OK");
     c.pipeline("SET a 2\nGET a").await;
     while !other.ask("CLIENT LIST").await.contains("cmd=get ") {}
     let late = env::now() + Duration::from_millis(20);
     while env::now() < late {
         other.ask("PING").await;
     }
-    rig.group(1).release();
+    rig.group(1).hold_writes(false);
     let [first, second, third] = [c.read().await, c.read().await, c.read().await];
     assert_eq!(first, "OK");
     assert!(second.starts_with("-TRYAGAIN") && third.starts_with("-TRYAGAIN"), "{second} {third}");
+    assert_eq!(rig.group(1).proposals(), [1]);
     assert_eq!(other.ask("GET a").await, "1");
 }
 
 #[tokio::test]
 async fn a_group_that_stands_still_does_not_hold_up_writes_to_another() {
     let rig = rig(2).await;
-    let (a, b) = (key_in(1, 2), key_in(2, 2));
-    rig.group(1).held.store(true, SeqCst);
+    let (a, b) = (rig.key_in(1), rig.key_in(2));
+    rig.group(1).hold_writes(true);
     let mut c = rig.proxy().await;
     c.pipeline(&format!("SET {a} 1\nSET {b} 2")).await;
     let mut other = rig.proxy().await;
     while other.ask(&format!("GET {b}")).await != "2" {}
-    rig.group(1).release();
+    rig.group(1).hold_writes(false);
     assert_eq!([c.read().await, c.read().await], ["OK", "OK"]);
 }
 
 #[tokio::test]
 async fn reads_of_one_pipeline_share_one_barrier() {
     let rig = rig(1).await;
-    rig.group(1).no_lease.store(true, SeqCst);
+    rig.group(1).withhold_leave();
     let mut c = rig.proxy().await;
     assert_eq!(c.ask_all("GET a\nGET b\nGET c\nTTL a\nSTRLEN b").await, ["nil", "nil", "nil", "-2", "0"]);
-    assert_eq!(rig.group(1).barriers.load(SeqCst), 1);
+    assert_eq!(rig.group(1).barriers(), 1);
     // Those that come later need their own.
     c.ask("GET a").await;
-    assert_eq!(rig.group(1).barriers.load(SeqCst), 2);
+    assert_eq!(rig.group(1).barriers(), 2);
 }
 
 #[tokio::test]
 async fn leave_to_read_from_before_a_write_is_not_used_after_it() {
     let rig = rig(1).await;
-    rig.group(1).no_lease.store(true, SeqCst);
+    rig.group(1).withhold_leave();
     let mut c = rig.proxy().await;
     assert_eq!(c.ask_all("GET a\nSET a 1\nGET a").await, ["nil", "OK", "1"]);
-    assert_eq!(rig.group(1).barriers.load(SeqCst), 2);
+    assert_eq!(rig.group(1).barriers(), 2);
 }
 
 #[tokio::test]
 async fn a_key_the_leader_calls_dead_is_answered_after_a_tick() {
     let rig = rig(1).await;
     let mut c = rig.proxy().await;
-    assert_eq!(c.ask("SET a 1 PX 100").await, "OK");
-    rig.group(1).clock.fetch_add(150, SeqCst);
+    assert_eq!(c.ask("SET a 1 PX 100000").await, "OK");
+    let entries = rig.group(1).status().proposed_entries;
+    rig.group(1).pass_time(Duration::from_secs(150));
     assert_eq!(c.ask_all("GET a\nGET a\nEXISTS a").await, ["nil", "nil", "0"]);
-    assert_eq!(rig.group(1).ticks.load(SeqCst), 1);
+    assert_eq!(rig.group(1).status().proposed_entries - entries, 1, "one tick serves them all");
 }
 
 #[tokio::test]
 async fn a_refused_group_says_not_applied_and_the_connection_goes_on() {
     let rig = rig(2).await;
-    let (a, b) = (key_in(1, 2), key_in(2, 2));
-    rig.group(1).refuse.store(true, SeqCst);
-    rig.group(1).no_lease.store(true, SeqCst);
+    let (a, b) = (rig.key_in(1), rig.key_in(2));
+    rig.group(1).withhold_leave();
+    rig.group(1).stop().await;
     let mut c = rig.proxy().await;
     let replies = c.ask_all(&format!("SET {a} 1\nGET {a}\nSET {b} 1\nDEL {a} {b}\nGET {b}")).await;
     assert!(replies[0].starts_with("-CLUSTERDOWN"), "{replies:?}");
@@ -356,25 +371,25 @@ async fn multi_key_writes_need_one_slot_unless_everything_is_one_group() {
 
 #[tokio::test]
 async fn the_cluster_face_names_the_leader_and_the_proxy_face_never_does() {
-    let rig = rig(2).await;
-    let key = key_in(2, 2);
+    let rig = rig_of_three(2).await;
+    let key = rig.key_in(2);
     let slot = crate::slot::slot_of(key.as_bytes()).0;
-    rig.group(2).leader.store(2, SeqCst);
+    rig.group(2).show_leader(NodeId(2));
     let mut c = rig.client(Face::Cluster).await;
-    let moved = format!("-MOVED {slot} 127.0.0.1:6481");
+    let moved = format!("-MOVED {slot} 127.0.0.1:6480");
     assert_eq!(c.ask(&format!("GET {key}")).await, moved);
     assert_eq!(c.ask(&format!("SET {key} 1")).await, moved);
-    assert_eq!(c.ask(&format!("GET {}", key_in(1, 2))).await, "nil");
+    assert_eq!(c.ask(&format!("GET {}", rig.key_in(1))).await, "nil");
     assert_eq!(rig.proxy().await.ask(&format!("SET {key} 1")).await, "OK");
     assert_eq!(rig.totals().moved, 2);
 }
 
 #[tokio::test]
 async fn readonly_connections_and_weak_levels_are_served_by_followers() {
-    let rig = rig(2).await;
-    let key = key_in(2, 2);
+    let rig = rig_of_three(2).await;
+    let key = rig.key_in(2);
     rig.proxy().await.ask(&format!("SET {key} 1")).await;
-    rig.group(2).leader.store(2, SeqCst);
+    rig.group(2).show_leader(NodeId(2));
     let mut c = rig.client(Face::Cluster).await;
     assert_eq!(c.ask("READONLY").await, "OK");
     assert_eq!(c.ask(&format!("GET {key}")).await, "1");
@@ -394,19 +409,19 @@ async fn readonly_connections_and_weak_levels_are_served_by_followers() {
 async fn commands_about_all_keys_mean_the_groups_led_here_on_the_cluster_face() {
     let rig = rig(2).await;
     let mut p = rig.proxy().await;
-    p.ask_all(&format!("SET {} 1\nSET {} 1", key_in(1, 2), key_in(2, 2))).await;
-    rig.group(2).leader.store(2, SeqCst);
+    p.ask_all(&format!("SET {} 1\nSET {} 1", rig.key_in(1), rig.key_in(2))).await;
+    rig.group(2).show_leader(NodeId(2));
     let mut c = rig.client(Face::Cluster).await;
     assert_eq!(c.ask("DBSIZE").await, "1");
-    assert_eq!(c.ask("KEYS *").await, format!("[{}]", key_in(1, 2)));
+    assert_eq!(c.ask("KEYS *").await, format!("[{}]", rig.key_in(1)));
     assert_eq!(p.ask("DBSIZE").await, "2");
-    rig.group(1).leader.store(2, SeqCst);
+    rig.group(1).show_leader(NodeId(2));
     assert_eq!([c.ask("DBSIZE").await, c.ask("SCAN 0").await], ["0", "[0 []]"]);
 }
 
 #[tokio::test]
 async fn cluster_replies_show_slots_nodes_and_shards_only_on_the_cluster_face() {
-    let rig = rig(1).await;
+    let rig = rig_of_three(1).await;
     let mut p = rig.proxy().await;
     assert_eq!(p.ask("CLUSTER SLOTS").await, "-ERR This instance has cluster support disabled");
     assert_eq!(p.ask("CLUSTER KEYSLOT foo").await, "12182");
@@ -414,9 +429,9 @@ async fn cluster_replies_show_slots_nodes_and_shards_only_on_the_cluster_face() 
     let id = c.ask("CLUSTER MYID").await;
     assert_eq!(id.len(), 40);
     let slots = c.ask("CLUSTER SLOTS").await;
-    assert!(slots.starts_with(&format!("[[0 16383 [127.0.0.1 6480 {id} []] [127.0.0.1 6481 ")), "{slots}");
+    assert!(slots.starts_with(&format!("[[0 16383 [127.0.0.1 6479 {id} []] [127.0.0.1 6480 ")), "{slots}");
     let nodes = c.ask("CLUSTER NODES").await;
-    let line = format!("{id} 127.0.0.1:6480@7001,node-1 myself,master - 0 0 1 connected 0-16383");
+    let line = format!("{id} 127.0.0.1:6479@7000,node-1 myself,master - 0 0 1 connected 0-16383");
     assert!(nodes.contains(&line), "{nodes}");
     assert_eq!(nodes.matches(&format!("slave {id}")).count(), 2, "{nodes}");
     let info = c.ask("CLUSTER INFO").await;
@@ -485,7 +500,7 @@ async fn inline_commands_are_understood_between_others() {
 #[tokio::test]
 async fn hello_changes_the_protocol_of_later_replies_only() {
     let rig = rig(1).await;
-    rig.group(1).no_lease.store(true, SeqCst);
+    rig.group(1).withhold_leave();
     let mut c = rig.proxy().await;
     c.pipeline("GET none\nHELLO 3\nGET none\nCONFIG GET port\nHELLO 2\nGET none\nQUIT").await;
     let mut raw = Vec::new();
@@ -601,11 +616,11 @@ async fn pipelines_longer_than_every_bound_are_answered_whole() {
 #[tokio::test]
 async fn a_scan_in_front_of_large_replies_does_not_wait_behind_them() {
     let rig = rig_with(2, |s| s.output_max = 5000).await;
-    let (key, value) = (key_in(2, 2), "x".repeat(1000));
+    let (key, value) = (rig.key_in(2), "x".repeat(1000));
     let mut c = rig.proxy().await;
     c.ask(&format!("SET {key} {value}")).await;
-    rig.group(1).no_lease.store(true, SeqCst);
-    rig.group(2).no_lease.store(true, SeqCst);
+    rig.group(1).withhold_leave();
+    rig.group(2).withhold_leave();
     let replies = c.ask_all(&format!("SCAN 0\n{}", format!("GET {key}\n").repeat(50))).await;
     assert_eq!(replies[0], format!("[0 [{key}]]"));
     assert!(replies[1..].iter().all(|r| *r == value));
@@ -631,15 +646,15 @@ async fn one_client_too_many_is_told_so() {
 #[tokio::test]
 async fn a_connection_that_goes_while_its_write_is_under_way_leaves_nothing_behind() {
     let rig = rig(1).await;
-    rig.group(1).held.store(true, SeqCst);
+    rig.group(1).hold_writes(true);
     let mut c = rig.proxy().await;
     c.pipeline("SET a 1").await;
     let mut other = rig.proxy().await;
-    while rig.group(1).proposals.lock().is_empty() {
+    while rig.group(1).proposals().is_empty() {
         other.ask("PING").await;
     }
     drop(c);
-    rig.group(1).release();
+    rig.group(1).hold_writes(false);
     while other.ask("GET a").await != "1" {}
     assert!(other.ask("CLIENT LIST").await.lines().count() <= 2);
 }
@@ -700,7 +715,7 @@ async fn levels_are_chosen_by_request_then_connection_then_configuration() {
 
 #[tokio::test]
 async fn info_has_what_clients_read() {
-    let rig = rig(2).await;
+    let rig = rig_of_three(2).await;
     let mut c = rig.proxy().await;
     c.ask_all("SET a 1\nSET b 1 EX 100\nGET none\nNOSUCH").await;
     let info = c.ask("INFO").await;
@@ -757,7 +772,7 @@ async fn clients_are_listed_named_and_killed() {
 
 #[tokio::test]
 async fn what_clients_send_on_connect_never_closes_the_connection() {
-    let rig = rig(1).await;
+    let rig = rig_of_three(1).await;
     let mut c = rig.proxy().await;
     for line in [
         "CLIENT TRACKING ON",
@@ -791,10 +806,18 @@ async fn what_clients_send_on_connect_never_closes_the_connection() {
     ] {
         assert_ne!(c.ask(line).await, "(closed)", "{line}");
     }
-    assert_eq!(c.ask("WAIT 1 0").await, "1");
-    assert_eq!(c.ask("WAITAOF 1 1 0").await, "[1 1]");
     assert_eq!(c.ask("COMMAND GETKEYS MSET a 1 b 2").await, "[a b]");
     assert_eq!(c.ask("SELECT 1").await, "-ERR SELECT is not allowed in cluster mode");
+}
+
+#[tokio::test]
+async fn wait_tells_on_how_many_replicas_every_acknowledged_write_is() {
+    let alone = rig(2).await;
+    let mut c = alone.proxy().await;
+    assert_eq!(c.ask_all("WAIT 1 0\nWAITAOF 1 1 0").await, ["0", "[1 0]"]);
+    let three = rig_on(testing::three_nodes_with(2).await, |_| {}).await;
+    let mut c = three.proxy().await;
+    assert_eq!(c.ask_all("WAIT 1 0\nWAITAOF 1 1 0").await, ["1", "[1 1]"]);
 }
 
 #[tokio::test]
@@ -812,17 +835,17 @@ async fn the_slow_log_keeps_command_and_key() {
 #[tokio::test]
 async fn a_stop_answers_what_was_received_and_closes_behind_the_reply() {
     let rig = rig(1).await;
-    rig.group(1).held.store(true, SeqCst);
+    rig.group(1).hold_writes(true);
     let (mut busy, mut idle) = (rig.proxy().await, rig.proxy().await);
     assert_eq!(idle.ask("PING").await, "PONG");
     busy.pipeline("SET a 1\nGET a").await;
-    while rig.group(1).proposals.lock().is_empty() {
+    while rig.group(1).proposals().is_empty() {
         idle.ask("PING").await;
     }
     rig.stop.send(true).unwrap();
     // A connection that is idle when the stop comes still gets one more request answered.
     assert_eq!([idle.ask("GET x").await, idle.read().await], ["nil", "(closed)"]);
-    rig.group(1).release();
+    rig.group(1).hold_writes(false);
     assert_eq!([busy.read().await, busy.read().await, busy.read().await], ["OK", "1", "(closed)"]);
     let addr = rig.server.addr(Face::Proxy).unwrap();
     drop((busy, idle));
@@ -833,7 +856,11 @@ async fn a_stop_answers_what_was_received_and_closes_behind_the_reply() {
 #[tokio::test]
 async fn without_workers_nothing_starts() {
     let (_stop, stopped) = watch::channel(false);
-    let given = Start { cluster: Cluster::stand_in(1), settings: Settings::default(), workers: vec![], stop: stopped };
+    let given = Start {
+        cluster: testing::one_node_with(1).await,
+        settings: Settings::default(),
+        workers: vec![],
+        stop: stopped,
+    };
     assert!(start(given).await.is_err());
-    assert_eq!(NodeId(1), Cluster::stand_in(1).me().id);
 }

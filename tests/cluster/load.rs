@@ -195,7 +195,7 @@ impl Written {
                 }
             }
         };
-        ask(&self.acked, &mut lost, |key| bulk(key));
+        ask(&self.acked, &mut lost, bulk);
         ask(&self.refused, &mut undead, |_| Reply::Nil);
         println!("{} writes acknowledged, {} of them lost", self.acked.len(), lost.len());
         println!("{} refused, {} of them applied; {} unknown", self.refused.len(), undead.len(), self.unknown.len());

@@ -1,0 +1,249 @@
+"""A real HyperCache cluster on loopback, for whoever drives it from outside: one process a node, configured as
+`hypercache demo` does, but owned here, so that a test may kill, stop and start each node and read its CPU time.
+
+Knows nothing of the server's code. Nothing outlives `Cluster.stop`, which `with` calls.
+"""
+
+import binascii
+import functools
+import itertools
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+SLOTS = 16384
+HOST = "127.0.0.1"
+
+# The usual ports, each counted up per node and shifted by the offset.
+PORTS = {"resp": 6379, "cluster": 6479, "http": 8080, "grpc": 7070, "peer": 7000, "gossip": 7946}
+OFFSETS = range(3000, 3900)
+READY_WITHIN_S = 30
+STOP_WITHIN_S = 15
+
+
+def end_on_sigterm():
+    """Makes SIGTERM an exit like any other, so that `with` stops what was started."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
+class Trouble(Exception):
+    """The cluster did not do what a driver needs before it can check anything."""
+
+
+def cache_dir(*parts):
+    """A folder outside the checkout that survives a fresh clone."""
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = root.joinpath("hypercache", *parts)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def binary():
+    """The program under test: $HYPERCACHE_BIN, or what cargo builds in release."""
+    given = os.environ.get("HYPERCACHE_BIN")
+    if given:
+        if not os.access(given, os.X_OK):
+            raise Trouble(f"HYPERCACHE_BIN: {given} is no program")
+        return Path(given)
+    target = os.environ.get("CARGO_TARGET_DIR") or str(cache_dir("target"))
+    subprocess.run(
+        ["cargo", "build", "--release", "--quiet", "--bins"],
+        cwd=CHECKOUT,
+        env={**os.environ, "CARGO_TARGET_DIR": target},
+        check=True,
+    )
+    return Path(target) / "release" / "hypercache"
+
+
+def free_port():
+    with socket.socket() as taken:
+        taken.bind((HOST, 0))
+        return taken.getsockname()[1]
+
+
+def free_offset(nodes):
+    """An offset at which every port of every node can be listened on."""
+    for offset in random.sample(OFFSETS, len(OFFSETS)):
+        try:
+            for base in PORTS.values():
+                for number in range(nodes):
+                    with socket.socket() as probe:
+                        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                        probe.bind((HOST, base + offset + number))
+        except OSError:
+            continue
+        return offset
+    raise Trouble("no port offset is free")
+
+
+@functools.cache
+def tags():
+    """Slot -> a hash tag in it, for every slot. The slot of a key is its CRC16 (XMODEM) modulo their number."""
+    found = {}
+    for number in itertools.count():
+        found.setdefault(binascii.crc_hqx(b"%d" % number, 0) % SLOTS, str(number))
+        if len(found) == SLOTS:
+            return found
+
+
+def tag_in(slot):
+    return tags()[slot]
+
+
+def cpu_seconds(pid):
+    """User and system time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident_mb(pid):
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+) kB", status).group(1)) / 1024
+
+
+class Node:
+    """One node's files, ports and, while it runs, its process."""
+
+    def __init__(self, cluster, number):
+        self.cluster = cluster
+        self.number = number
+        self.name = f"node-{number}"
+        self.file = cluster.folder / f"{self.name}.yaml"
+        self.folder = cluster.folder / self.name
+        self.process = None
+
+    def port(self, door):
+        return PORTS[door] + self.cluster.offset + self.number - 1
+
+    def address(self, door):
+        return f"{HOST}:{self.port(door)}"
+
+    def write_config(self):
+        seeds = ", ".join(node.address("peer") for node in self.cluster.nodes)
+        self.folder.mkdir(parents=True)
+        self.file.write_text(
+            f"node:\n  id: {self.name}\n  bind_addr: {self.address('peer')}\n"
+            f"  gossip_addr: {self.address('gossip')}\n  data_dir: {json.dumps(str(self.folder / 'data'))}\n"
+            f"server:\n  resp_addr: {self.address('resp')}\n  cluster_addr: {self.address('cluster')}\n"
+            f"  http_addr: {self.address('http')}\n  grpc_addr: {self.address('grpc')}\n"
+            f"cluster:\n  seeds: [{seeds}]\n"
+        )
+
+    def start(self):
+        command = [str(self.cluster.program), "server", "--config", str(self.file)]
+        for setting in self.cluster.settings:
+            command += ["--set", setting]
+        with open(self.folder / "log", "ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+
+    def send(self, number):
+        self.process.send_signal(number)
+
+    def kill(self):
+        self.send(signal.SIGKILL)
+        self.process.wait()
+
+    def terminate(self):
+        """An orderly stop; returns the exit code."""
+        self.send(signal.SIGTERM)
+        return self.process.wait(STOP_WITHIN_S)
+
+    @property
+    def running(self):
+        return self.process is not None and self.process.poll() is None
+
+    def last_words(self):
+        text = (self.folder / "log").read_text(errors="replace")
+        return "\n".join(text.splitlines()[-15:])
+
+
+class Cluster:
+    """`with Cluster(3) as cluster:` serves, and is gone afterwards, its files with it unless `keep`."""
+
+    def __init__(self, count=3, settings=(), keep=False, parent=None):
+        self.program = binary()
+        self.settings = list(settings)
+        self.keep = keep
+        self.folder = Path(tempfile.mkdtemp(prefix="hypercache-", dir=parent))
+        self.offset = free_offset(count)
+        self.nodes = [Node(self, number) for number in range(1, count + 1)]
+
+    def __enter__(self):
+        try:
+            for node in self.nodes:
+                node.write_config()
+                node.start()
+            self.wait_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def stop(self):
+        for node in self.nodes:
+            if node.running:
+                node.send(signal.SIGTERM)
+        for node in self.nodes:
+            if node.process is None:
+                continue
+            try:
+                node.process.wait(STOP_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                node.kill()
+        if not self.keep:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def wait_ready(self):
+        """Until every running node says that all groups serve."""
+        until = time.monotonic() + READY_WITHIN_S
+        for node in self.nodes:
+            while node.running and not self.ready(node):
+                if time.monotonic() > until:
+                    raise Trouble(f"{node.name} is not ready after {READY_WITHIN_S} s:\n{node.last_words()}")
+                time.sleep(0.02)
+            if node.process is not None and not node.running:
+                raise Trouble(f"{node.name} ended by itself:\n{node.last_words()}")
+
+    @staticmethod
+    def ready(node):
+        try:
+            with socket.create_connection((HOST, node.port("http")), 1) as door:
+                door.sendall(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                return door.recv(64).split(b" ")[1:2] == [b"200"]
+        except OSError:
+            return False
+
+    def status(self):
+        """What `hypercachectl status -o json` says, asked of a node that runs."""
+        program = self.program.with_name("hypercachectl")
+        for node in (node for node in self.nodes if node.running):
+            asked = subprocess.run(
+                [str(program), "--endpoint", node.address("grpc"), "-o", "json", "--timeout", "3", "status"],
+                capture_output=True,
+                text=True,
+            )
+            if asked.returncode == 0:
+                return json.loads(asked.stdout)
+        raise Trouble("no node tells its status")
+
+    def leaders(self):
+        """Group number -> the node that leads it, groups without a leader left out."""
+        return {
+            group["id"]: self.nodes[group["leader"] - 1] for group in self.status()["groups"] if group["leader"]
+        }
+
+    def cpu_seconds(self):
+        return sum(cpu_seconds(node.process.pid) for node in self.nodes if node.running)

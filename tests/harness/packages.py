@@ -1,0 +1,29 @@
+"""Python packages for the drivers, kept outside the checkout. Installed once; a second call costs nothing."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+from cluster import cache_dir
+
+
+def venv(name, *requirements):
+    """The interpreter of an environment that holds these packages."""
+    folder = cache_dir("clients", name)
+    python = folder / "bin" / "python"
+    stamp = folder / "installed"
+    wanted = "\n".join([sys.version, *requirements])
+    if not (stamp.exists() and stamp.read_text() == wanted):
+        shutil.rmtree(folder)
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *requirements], check=True)
+        stamp.write_text(wanted)
+    return str(python)
+
+
+def run_in(name, *requirements):
+    """Goes on in that environment: returns when this is its interpreter, else replaces the process."""
+    python = venv(name, *requirements)
+    if os.path.realpath(sys.prefix) != os.path.realpath(os.path.dirname(os.path.dirname(python))):
+        os.execv(python, [python, *sys.argv])
