@@ -3,12 +3,19 @@
 //! `HYPERCACHE_TEST_ROUNDS` (2), `HYPERCACHE_TEST_CONNECTIONS` (16). All data directories are on one ext4 file system in a
 //! file (loop device), which is shut down in the middle of everything (EXT4_IOC_SHUTDOWN without flushing its log): what
 //! was synced stays, everything else is gone. Needs root; skipped aloud otherwise.
+//!
+//! With real power the nodes' processors stop in the same instant. Here they run on for some milliseconds on a file system
+//! that is shut down, and ext4 may tell a sync that is under way in that moment that it succeeded although it did not:
+//! the blocks' conversion from unwritten fails without an error. (A loop of writes and syncs without HyperCache, 250 cuts:
+//! of the syncs that returned before the cut none was lost, of 126 that returned after it 14 were.) So what must be there is what was acknowledged before
+//! the cut began; what came in those milliseconds counts as unknown, and how much of it is gone is printed.
 
 mod cluster;
 
 use cluster::load::{Load, Roaming};
 use cluster::{Plan, figures, installed, is_root, must, size, skipped, wait_until};
 use hypercache::env;
+use hypercache::resp::Reply;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
@@ -50,6 +57,11 @@ impl Disk {
             Command::new("umount").arg(&self.mounted_at).status().is_ok_and(|s| s.success()).then_some(())
         });
         self.mounted = false;
+        // Whoever copied the mounts meanwhile (a new mount namespace) keeps the dead file system alive, and mounting the
+        // image again would bring it back.
+        wait_until("the loop device is gone", cluster::PATIENCE, || {
+            must(Command::new("losetup").arg("-j").arg(&self.image)).trim().is_empty().then_some(())
+        });
     }
 
     fn cut_power(&self) {
@@ -92,15 +104,21 @@ fn nothing_acknowledged_is_lost_when_the_power_of_all_nodes_is_cut() {
         wait_until("every group takes writes", cluster::PATIENCE, || {
             (load.acked(&[1, 2, 3, 4]) >= ENOUGH).then_some(())
         });
+        let cut = env::now();
         disk.cut_power();
         cluster.kill_all(&[1, 2, 3]);
-        before.push(load.stop());
+        let mut written = load.stop();
+        let after = written.distrust_after(cut);
         disk.unmount();
         disk.mount();
         let began = env::now();
         (1..=3).for_each(|n| cluster.start(n));
         cluster.wait_serving();
         times.push(began.elapsed());
+        let mut client = cluster.client(1);
+        let gone = after.iter().filter(|key| client.must(&["GET", key]) == Reply::Nil).count();
+        println!("{} acknowledgements came after the cut, {gone} of these writes are gone", after.len());
+        before.push(written);
         before.iter().for_each(|written| written.check(&cluster));
     }
     cluster.verify_replicas();

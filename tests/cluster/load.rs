@@ -49,6 +49,8 @@ struct Shared {
 #[derive(Debug, Default)]
 pub struct Written {
     pub acked: Vec<String>,
+    /// When the acknowledgement of each of `acked` was here.
+    acked_at: Vec<Instant>,
     pub refused: Vec<String>,
     /// Told to be unknown, or never answered.
     pub unknown: Vec<String>,
@@ -103,6 +105,7 @@ impl Load {
         self.writers.into_iter().for_each(|writer| writer.join().expect("a writer does not panic"));
         for one in self.shared.told.lock().expect("no writer panics").drain(..) {
             all.acked.extend(one.acked);
+            all.acked_at.extend(one.acked_at);
             all.refused.extend(one.refused);
             all.unknown.extend(one.unknown);
             all.broken += one.broken;
@@ -141,6 +144,7 @@ fn write(name: &str, id: usize, shared: &Shared, slots: &[u32], addresses: &[Soc
                 let group = slots[usize::from(hypercache::slot::slot_of(key.as_bytes()).0)];
                 shared.acks[group as usize].lock().expect("no writer panics").push(now);
                 told.acked.push(key);
+                told.acked_at.push(now);
             }
             Ok(reply) => {
                 let code = code_of(&reply);
@@ -166,6 +170,16 @@ fn write(name: &str, id: usize, shared: &Shared, slots: &[u32], addresses: &[Soc
 }
 
 impl Written {
+    /// Takes what was acknowledged after `at` for unknown; gives those keys.
+    pub fn distrust_after(&mut self, at: Instant) -> Vec<String> {
+        let told = std::mem::take(&mut self.acked).into_iter().zip(std::mem::take(&mut self.acked_at));
+        let (before, after): (Vec<_>, Vec<_>) = told.partition(|(_, acked)| *acked < at);
+        (self.acked, self.acked_at) = before.into_iter().unzip();
+        let after: Vec<String> = after.into_iter().map(|(key, _)| key).collect();
+        self.unknown.extend(after.iter().cloned());
+        after
+    }
+
     /// Reads everything back through all running nodes: nothing acknowledged is missing, nothing refused is there.
     pub fn check(&self, cluster: &Cluster) {
         let nodes = cluster.running();
