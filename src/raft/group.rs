@@ -9,6 +9,7 @@
 //! - while leadership is handed over nothing is proposed, and the old leader serves no lease read in that term again;
 //! - a core that dies is started again from disk, which is a start like any other, quarantine included.
 
+use super::appends::WantedCommit;
 use super::clock::{ALARM_MS, GroupClock};
 use super::log_store::LogStore;
 use super::machine::{Machine, Replica};
@@ -141,6 +142,8 @@ pub struct Group {
     fresh: Mutex<Option<Freshness>>,
     /// The term in which leadership was offered away: no lease reads in it any more.
     lease_off_term: Arc<AtomicU64>,
+    /// The commit that reads at followers wait for.
+    wanted: Arc<WantedCommit>,
     transferring: tokio::sync::Mutex<()>,
     sweeping: AtomicBool,
     closed: AtomicBool,
@@ -208,6 +211,7 @@ impl Group {
             ready: AtomicBool::new(false),
             fresh: Mutex::new(None),
             lease_off_term: Arc::default(),
+            wanted: Arc::default(),
             transferring: tokio::sync::Mutex::new(()),
             sweeping: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -254,6 +258,7 @@ impl Group {
             self.clock.clone(),
             snapshots.clone(),
             self.lease_off_term.clone(),
+            self.wanted.clone(),
         );
         let (me, log_for_raft) = (self.around.me, log.clone());
         let (tx, rx) = std::sync::mpsc::channel();
@@ -725,11 +730,17 @@ impl Group {
     }
 
     pub(super) async fn on_read_index(self: &Arc<Self>, quorum: bool) -> Result<ReadIndex, String> {
-        self.answer_read_index(quorum).await.ok_or_else(|| "not the leader, or not confirmed".to_owned())
+        self.answer_follower(self.answer_read_index(quorum).await)
     }
 
     pub(super) async fn on_tick(self: &Arc<Self>) -> Result<ReadIndex, String> {
-        self.answer_tick().await.ok_or_else(|| "not the leader, or not confirmed".to_owned())
+        self.answer_follower(self.answer_tick().await)
+    }
+
+    fn answer_follower(&self, answer: Option<ReadIndex>) -> Result<ReadIndex, String> {
+        let answer = answer.ok_or_else(|| "not the leader, or not confirmed".to_owned())?;
+        self.wanted.want(answer.index);
+        Ok(answer)
     }
 
     // --- what operators ask ---
