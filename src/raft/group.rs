@@ -19,7 +19,7 @@ use super::proposer::{self, OnOutcome, Outcome, Proposer, Refusal, Submission};
 use super::reads::{Freshness, Gate, LEASE_SHARE, NeedsTick, Permit, Round};
 use super::snapshot::SnapshotStore;
 use super::storage::{Storage, StorageError};
-use super::wire::{Lane, Proposal, ReadIndex};
+use super::wire::{self, Lane, Method, Proposal, ReadIndex};
 use super::{Raft, Types};
 use crate::env::{self, Instant};
 use crate::resp::Args;
@@ -162,6 +162,8 @@ pub enum AdminError {
     NotLeader { group: GroupId, leader: Option<NodeId> },
     #[error("node {node} is not a voter of group {group}")]
     NotAVoter { group: GroupId, node: NodeId },
+    #[error("node {node} keeps silent for a moment after its restart and cannot lead group {group} yet")]
+    Quarantined { group: GroupId, node: NodeId },
     #[error("node {node} has not caught up with group {group} or is not in reach")]
     NotCaughtUp { group: GroupId, node: NodeId },
     #[error("it did not happen in time: {0}")]
@@ -714,6 +716,10 @@ impl Group {
         }
     }
 
+    pub(super) fn may_lead(&self) -> bool {
+        self.voting_core().is_ok()
+    }
+
     pub(super) async fn on_vote(&self, request: VoteRequest<Types>) -> Result<VoteResponse<Types>, String> {
         self.voting_core()?.raft.vote(request).await.map_err(|e| e.to_string())
     }
@@ -778,8 +784,22 @@ impl Group {
         if !core.voters().contains(&to) {
             return Err(AdminError::NotAVoter { group: self.id, node: to });
         }
+        // Asked before anything is held back: a target that cannot campaign would cost an election.
+        match self.would_lead(to).await {
+            Some(true) => (),
+            Some(false) => return Err(AdminError::Quarantined { group: self.id, node: to }),
+            None => return Err(AdminError::NotCaughtUp { group: self.id, node: to }),
+        }
         let _held = Held::new(&self.proposer);
         self.hand_over(&core, to, term).await
+    }
+
+    /// Whether `to` says that it may lead; none if it does not answer.
+    async fn would_lead(&self, to: NodeId) -> Option<bool> {
+        let link = self.around.peers.link(to, Lane::Raft(self.worker));
+        let answer = link.call(Method::MayLead, self.id, |_| ()).ok()?;
+        let bytes = env::timeout(TRANSFER, answer.wait()).await.ok()?.ok()?;
+        wire::get(&bytes, "whether a voter may lead").ok()
     }
 
     async fn hand_over(&self, core: &Core, to: NodeId, term: u64) -> Result<(), AdminError> {
