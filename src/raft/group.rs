@@ -23,10 +23,10 @@ use super::wire::{self, Lane, Method, Proposal, ReadIndex};
 use super::{Raft, Types};
 use crate::env::{self, Instant};
 use crate::resp::Args;
-use crate::state::View;
+use crate::state::{HashRange, View};
 #[cfg(test)]
 use crate::types::Level;
-use crate::types::{GroupId, Millis, NodeId, Slot};
+use crate::types::{GroupId, Millis, NodeId};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::InitializeError;
@@ -46,8 +46,8 @@ use tokio::sync::watch;
 
 /// How often a group looks after itself: due keys, snapshots, a core that died.
 const CARE: Duration = Duration::from_millis(50);
-/// Slots that one tick sweeps, at most.
-const SWEEP_SLOTS: usize = 64;
+/// Ranges of slots that one tick sweeps, at most.
+const SWEEP_RANGES: usize = 64;
 /// How long leadership may take to move before it is settled by an election.
 const TRANSFER: Duration = Duration::from_millis(1500);
 /// Between campaigns of the nodes of a group that all end their quarantine at once.
@@ -586,7 +586,7 @@ impl Group {
 
     pub(super) fn submit_sweep(
         &self,
-        slots: Vec<Slot>,
+        ranges: Vec<HashRange>,
         deadline: Instant,
         done: impl FnOnce(Option<u64>) + Send + 'static,
     ) {
@@ -596,7 +596,7 @@ impl Group {
                 _ => None,
             })
         };
-        self.proposer.submit(Submission::sweep(slots, deadline, Box::new(on_outcome)));
+        self.proposer.submit(Submission::sweep(ranges, deadline, Box::new(on_outcome)));
     }
 
     /// Why this node takes no writes at present, if it does not. The meta group must stay writable.
@@ -630,11 +630,11 @@ impl Group {
         }
     }
 
-    /// Proposes a tick that names the slots in which keys are due, one at a time.
+    /// Proposes a tick that names the ranges in which keys are due, one at a time.
     fn sweep_due(self: &Arc<Self>) {
         let estimate = self.leader_estimate();
-        let due = self.replica.with(|state| match state.keyspace.next_deadline() {
-            Some(deadline) if deadline <= estimate => state.keyspace.due_slots(estimate, SWEEP_SLOTS),
+        let due = self.replica.with_mut(|state| match state.keyspace.next_deadline() {
+            Some(deadline) if deadline <= estimate => state.keyspace.due_ranges(estimate, SWEEP_RANGES),
             _ => Vec::new(),
         });
         if due.is_empty() || self.sweeping.swap(true, Ordering::AcqRel) {

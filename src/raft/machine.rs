@@ -19,15 +19,26 @@ use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use parking_lot::Mutex;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock, mpsc};
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{oneshot, watch};
 
-/// Slots serialized at a time while a snapshot is made: the lock is held for one such step.
-const SLOTS_AT_A_TIME: usize = 8;
+/// Bytes serialized at a time while a snapshot is made, or a unit more: the lock is held for one such step.
+const CUT_BYTES: usize = 128 << 10;
 
-/// A state with more keys than this is freed on a thread of its own.
-const FREE_AT_ONCE: u64 = 10_000;
+/// What waits to be freed at most; more is freed by whoever brings it.
+const UNFREED: usize = 256;
+
+/// Frees what takes a while, where nobody waits for it: one thread for all groups.
+fn free_aside(garbage: Box<dyn Send>) {
+    static BIN: LazyLock<mpsc::SyncSender<Box<dyn Send>>> = LazyLock::new(|| {
+        let (bin, garbage) = mpsc::sync_channel::<Box<dyn Send>>(UNFREED);
+        env::spawn_thread("drop-state", move || garbage.iter().for_each(drop));
+        bin
+    });
+    // What does not fit comes back in the error, and is dropped with it.
+    drop(BIN.try_send(garbage));
+}
 
 /// A group's replicated state on this node, shared by apply, reads and snapshots.
 pub struct Replica {
@@ -67,6 +78,11 @@ impl Replica {
     /// Runs `f` on the state under its lock. Must be short.
     pub fn with<R>(&self, f: impl FnOnce(&State) -> R) -> R {
         f(&self.state.lock())
+    }
+
+    /// The same for what may tidy up what is not replicated.
+    pub(super) fn with_mut<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
+        f(&mut self.state.lock())
     }
 
     /// Index of the last applied entry, to look at or to wait on.
@@ -119,9 +135,7 @@ impl Replica {
         self.note_applied(state.applied);
         drop(state);
         // Freeing a large state takes a while; nobody should wait for it.
-        if old.len() > FREE_AT_ONCE {
-            env::spawn_thread("drop-state", move || drop(old));
-        }
+        free_aside(Box::new(old));
         Ok(())
     }
 
@@ -139,7 +153,11 @@ impl Replica {
             EntryPayload::Normal(ref batch) => run(&mut state.keyspace, batch)?,
         };
         state.applied = Some(id);
+        let garbage = state.keyspace.take_garbage();
         drop(state);
+        if let Some(garbage) = garbage {
+            free_aside(Box::new(garbage));
+        }
         self.note_applied(Some(id));
         Ok(applied)
     }
@@ -323,13 +341,11 @@ impl Job {
                 if state.generation != self.generation {
                     return Ok(None);
                 }
-                state.keyspace.cut_next(SLOTS_AT_A_TIME)
+                state.keyspace.cut_next(CUT_BYTES)
             };
-            if images.is_empty() {
-                break;
-            }
+            let Some(images) = images else { break };
             for image in images {
-                put_image(&mut chunk, &image.bytes);
+                put_image(&mut chunk, &image.into_bytes());
                 while chunk.len() >= CHUNK_BYTES {
                     writer.push(&chunk.split_to(CHUNK_BYTES))?;
                 }
