@@ -35,19 +35,12 @@ const SHAPES: &[Shape] = &[
     Shape { name: "400", value: 400, ttl: None, other: (200, 600), tagged: false },
 ];
 
-/// Allocated and resident, in bytes, after the allocator gave back what it does not need.
+/// Allocated and resident, in bytes. Resident is right for the first shape of a process only: name one.
 fn memory() -> (usize, usize) {
-    // SAFETY-free: the control interface is safe; dirty pages are given back at once.
-    let _ = tikv_jemalloc_ctl::background_thread::write(false);
-    purge();
     tikv_jemalloc_ctl::epoch::advance().expect("statistics are built in");
     let allocated = tikv_jemalloc_ctl::stats::allocated::read().expect("statistics are built in");
     let resident = tikv_jemalloc_ctl::stats::resident::read().expect("statistics are built in");
     (allocated, resident)
-}
-
-fn purge() {
-    std::thread::sleep(Duration::from_millis(100));
 }
 
 fn random(state: &mut u64) -> u64 {
@@ -132,7 +125,19 @@ fn main() {
     let only = args.next();
     println!(
         "{:>8} {:>9} {:>8} {:>8} {:>8} {:>8} {:>7} {:>6} {:>6} {:>6} {:>6} {:>8} {:>7}",
-        "value", "keys", "fresh", "resident", "after", "resident", "load", "get", "miss", "same", "other", "max us", "account"
+        "value",
+        "keys",
+        "fresh",
+        "resident",
+        "after",
+        "resident",
+        "load",
+        "get",
+        "miss",
+        "same",
+        "other",
+        "max us",
+        "account"
     );
     for shape in SHAPES.iter().filter(|shape| only.as_ref().is_none_or(|only| only == shape.name)) {
         measure(shape, keys);

@@ -58,7 +58,11 @@ pub enum Malformed {
 
 impl Batch {
     /// Encodes the calls of a batch after their stamp and the ranges to sweep.
-    pub fn encode<'a>(stamp: Stamp, sweep: &[HashRange], calls: impl ExactSizeIterator<Item = &'a Args> + Clone) -> Batch {
+    pub fn encode<'a>(
+        stamp: Stamp,
+        sweep: &[HashRange],
+        calls: impl ExactSizeIterator<Item = &'a Args> + Clone,
+    ) -> Batch {
         let size: usize = calls.clone().map(|args| 4 + args.iter().map(|a| 4 + a.len()).sum::<usize>()).sum();
         let mut out = BytesMut::with_capacity(1 + 16 + 2 + SWEEP_BYTES * sweep.len() + 4 + size);
         out.put_u8(BATCH_VERSION);
@@ -88,11 +92,8 @@ impl Batch {
         let stamp = Stamp { now_ms: head.get_u64_le(), seed: head.get_u64_le() };
         let sweeps = head.get_u16_le() as usize;
         let mut ranges = take(&mut b, sweeps * SWEEP_BYTES, "batch")?;
-        let mut range = |_| HashRange {
-            slot: Slot(ranges.get_u16_le()),
-            first: ranges.get_u32_le(),
-            last: ranges.get_u32_le(),
-        };
+        let mut range =
+            |_| HashRange { slot: Slot(ranges.get_u16_le()), first: ranges.get_u32_le(), last: ranges.get_u32_le() };
         let sweep = (0..sweeps).map(&mut range).collect();
         let calls = take(&mut b, 4, "batch")?.get_u32_le();
         Ok((stamp, sweep, Calls { left: calls, bytes: b }))
@@ -255,7 +256,11 @@ mod tests {
 
     #[test]
     fn golden_bytes_of_a_stored_entry() {
-        let batch = Batch::encode(Stamp { now_ms: 1, seed: 2 }, &[HashRange { slot: Slot(3), first: 4, last: 5 }], [args(&["SET", "k", "v"])].iter());
+        let batch = Batch::encode(
+            Stamp { now_ms: 1, seed: 2 },
+            &[HashRange { slot: Slot(3), first: 4, last: 5 }],
+            [args(&["SET", "k", "v"])].iter(),
+        );
         let entry = Entry { log_id: log_id(4, 5), payload: EntryPayload::Normal(batch) };
         let bytes = stored(GroupId(6), &entry);
         let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();

@@ -19,8 +19,8 @@ use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use parking_lot::Mutex;
 use std::io;
-use std::sync::{Arc, LazyLock, mpsc};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, mpsc};
 use tokio::sync::{oneshot, watch};
 
 /// Bytes serialized at a time while a snapshot is made, or a unit more: the lock is held for one such step.

@@ -348,8 +348,8 @@ mod tests {
         assert_eq!(hex(&image(slot_of(b"t"), &entries, 7)), GOLDEN_IMAGE);
     }
 
-    const GOLDEN_HEAD: &str = "";
-    const GOLDEN_IMAGE: &str = "";
+    const GOLDEN_HEAD: &str = "48434802070000000000000080d095ffbc312a0101ac0201c2db08474c0bc1a7";
+    const GOLDEN_IMAGE: &str = "48435302133e29000000000000000301047b747d61f4d395ffbc31ac0202013102047b747d6200010203302e3503047b747d63000102001d8dd1a39ce7d32c";
 
     #[test]
     fn a_damaged_image_is_refused_whatever_is_damaged() {

@@ -62,7 +62,7 @@ impl Index {
     }
 
     fn home(&self, hash: u64, depth: u8) -> usize {
-        (((hash << depth) >> 32) * self.words.len() as u64 >> 32) as usize
+        ((((hash << depth) >> 32) * self.words.len() as u64) >> 32) as usize
     }
 
     fn after(&self, at: usize) -> usize {
@@ -230,7 +230,7 @@ impl Index {
         }
         let length = self.words.len() as u64;
         for _ in 0..64 {
-            let at = ((random >> 32) * length >> 32) as usize;
+            let at = (((random >> 32) * length) >> 32) as usize;
             if self.words[at] != 0 {
                 return Some(at);
             }
@@ -282,7 +282,9 @@ mod tests {
 
     #[test]
     fn sizes_are_those_of_the_allocator() {
-        for (bytes, class) in [(1, 16), (17, 32), (128, 128), (129, 160), (256, 256), (257, 320), (3585, 4096), (4096, 4096)] {
+        for (bytes, class) in
+            [(1, 16), (17, 32), (128, 128), (129, 160), (256, 256), (257, 320), (3585, 4096), (4096, 4096)]
+        {
             assert_eq!(size_class(bytes), class, "{bytes}");
         }
     }

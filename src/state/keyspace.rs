@@ -51,7 +51,7 @@ pub struct Keyspace {
 #[derive(Debug, Default)]
 pub struct Garbage {
     tables: Vec<Table>,
-    entries: Vec<Box<Entry>>,
+    entries: Vec<Entry>,
     marks: Vec<Box<[AtomicU32]>>,
 }
 
@@ -61,7 +61,7 @@ impl Garbage {
     }
 
     fn put(&mut self, leftover: Leftover) {
-        self.entries.extend(leftover.filter(|entry| entry.value.weight() > FREED_AT_ONCE));
+        self.entries.extend(leftover.filter(|entry| entry.value.weight() > FREED_AT_ONCE).map(|entry| *entry));
     }
 }
 
@@ -375,13 +375,7 @@ impl Keyspace {
     }
 
     fn head(&self, images: u64) -> CutHead {
-        CutHead {
-            seed: self.seed,
-            clock: self.clock,
-            version: self.version,
-            account: self.account,
-            images,
-        }
+        CutHead { seed: self.seed, clock: self.clock, version: self.version, account: self.account, images }
     }
 
     /// Units as they were at the cut, about `max_bytes` of them, in no particular order; there may be none. `None`:

@@ -64,6 +64,8 @@ struct Many {
     keys: u64,
     /// The first of each unit's range.
     firsts: Vec<u32>,
+    /// In boxes: a split moves thousands of pointers at worst, not thousands of units.
+    #[allow(clippy::vec_box)]
     units: Vec<Box<Unit>>,
 }
 
@@ -397,10 +399,11 @@ impl Table {
         let unit = &many.units[number];
         let Some(sibling) = unit.sibling() else { return false };
         let lower = number - usize::from(sibling < unit.first());
-        let small = unit.len() < MERGE_BELOW && many.units.get(lower + 1).is_some_and(|upper| {
-            let other = if lower == number { upper } else { &many.units[lower] };
-            other.depth() == unit.depth() && other.len() + unit.len() < MERGE_BELOW
-        });
+        let small = unit.len() < MERGE_BELOW
+            && many.units.get(lower + 1).is_some_and(|upper| {
+                let other = if lower == number { upper } else { &many.units[lower] };
+                other.depth() == unit.depth() && other.len() + unit.len() < MERGE_BELOW
+            });
         if !small {
             return false;
         }
@@ -456,9 +459,12 @@ impl Table {
     #[cfg(test)]
     pub fn check(&self) {
         let mut units = 0;
-        for (page, place) in self.pages.iter().enumerate().flat_map(|(page, slots)| {
-            slots.iter().flat_map(|page| &page.slots).map(move |place| (page, place))
-        }) {
+        for (page, place) in self
+            .pages
+            .iter()
+            .enumerate()
+            .flat_map(|(page, slots)| slots.iter().flat_map(|page| &page.slots).map(move |place| (page, place)))
+        {
             let (mut next, mut keys) = (Some(0), 0);
             for (number, unit) in place.units().iter().enumerate() {
                 unit.check();
@@ -479,7 +485,9 @@ impl Table {
         let hints: std::collections::BTreeSet<_> = self.hints.until(Millis::MAX).collect();
         let mut kept = std::collections::BTreeSet::new();
         for slot in self.slots() {
-            kept.extend(self.units_of(slot).iter().filter(|unit| unit.hint != 0).map(|unit| (unit.hint, slot, unit.first())));
+            kept.extend(
+                self.units_of(slot).iter().filter(|unit| unit.hint != 0).map(|unit| (unit.hint, slot, unit.first())),
+            );
         }
         assert_eq!(hints, kept);
     }

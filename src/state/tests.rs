@@ -128,7 +128,8 @@ fn model(map: &mut Seen, clock: &mut Millis, call: &Call) -> bool {
 }
 
 fn restored(head: &[u8], images: Vec<SlotImage>) -> Keyspace {
-    let copy = Keyspace::restore(head, images.into_iter().map(|image| Ok::<_, Infallible>(image.into_bytes()))).unwrap();
+    let copy =
+        Keyspace::restore(head, images.into_iter().map(|image| Ok::<_, Infallible>(image.into_bytes()))).unwrap();
     copy.table().check();
     copy
 }
@@ -408,7 +409,8 @@ fn run_bulk(keyspace: &mut Keyspace, bulk: &Bulk, ranges: Option<&[HashRange]>) 
             for (key, odd) in members(*from, *length) {
                 let deadline = after.filter(|_| odd % 3 == 0).map(|after| keyspace.clock() + Millis::from(after));
                 // Every fourth is a number.
-                let value = if odd % 4 == 0 { (odd * length).to_string().into_bytes() } else { vec![b'x'; length + odd] };
+                let value =
+                    if odd % 4 == 0 { (odd * length).to_string().into_bytes() } else { vec![b'x'; length + odd] };
                 keyspace.set(&key, Value::text(&value), deadline);
             }
         }
@@ -446,7 +448,8 @@ fn model_bulk(map: &mut Seen, clock: &mut Millis, bulk: &Bulk) {
         Bulk::Set(from, length, after) => {
             for (key, odd) in members(*from, *length) {
                 let deadline = after.filter(|_| odd % 3 == 0).map(|after| *clock + Millis::from(after));
-                let value = if odd % 4 == 0 { (odd * length).to_string().into_bytes() } else { vec![b'x'; length + odd] };
+                let value =
+                    if odd % 4 == 0 { (odd * length).to_string().into_bytes() } else { vec![b'x'; length + odd] };
                 map.insert(key, (value, deadline));
             }
         }
@@ -580,7 +583,8 @@ fn a_slot_is_split_where_it_is_full_and_made_one_again_where_it_empties() {
     let mut keyspace = fresh();
     let slot = slot_of(&one_of_many(0));
     let units = |keyspace: &Keyspace| keyspace.table().units_of(slot).len();
-    let set = |keyspace: &mut Keyspace, number: usize| keyspace.set(&one_of_many(number as u16), Value::text(b"v"), None);
+    let set =
+        |keyspace: &mut Keyspace, number: usize| keyspace.set(&one_of_many(number as u16), Value::text(b"v"), None);
     (0..SPLIT_ABOVE).for_each(|number| set(&mut keyspace, number));
     assert_eq!(units(&keyspace), 1);
     set(&mut keyspace, SPLIT_ABOVE);

@@ -253,8 +253,10 @@ impl Unit {
         self.index.any(random)
     }
 
-    /// Entries whose hash is `from` or more, by (hash, key).
+    /// Entries whose hash is `from` or more, by (hash, key). `from` must not lie behind the unit's range.
     pub fn ordered(&self, from: u64) -> Ordered<'_> {
+        // Only hashes of the range have their home here.
+        let from = from.max(u64::from(self.first) << 32);
         let mut walk = self.index.walk_from(from, self.depth);
         let ahead = walk.next();
         Ordered { unit: self, from, walk, ahead, here: Neighbours::new() }
@@ -602,7 +604,7 @@ impl Unit {
             last = Some((hash, entry.key));
         }
         assert_eq!(self.ordered(0).count(), self.len());
-        assert!(self.hint == 0 && self.expires == 0 || self.hint <= self.earliest_deadline() || self.expires == 0);
+        assert!(self.expires == 0 || (1..=self.earliest_deadline()).contains(&self.hint));
     }
 }
 

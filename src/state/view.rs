@@ -5,8 +5,8 @@
 //! yet. The view notes it ([`View::needs_tick`]); the caller throws the reply away, has a tick committed, and runs
 //! the read again **with the same estimate**, which the clock has then reached.
 
-use super::keyspace::Keyspace;
 use super::entry::EntryRef;
+use super::keyspace::Keyspace;
 use crate::types::{Millis, Slot};
 use std::cell::Cell;
 
