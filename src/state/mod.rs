@@ -10,12 +10,14 @@
 //! | `table.rs` | the keys of one slot; the only file that knows how entries are laid out in memory |
 //! | `value.rs` | what a key holds |
 //! | `expiry.rs` | where to look for due keys: a replica's own hint, decides nothing |
+//! | `cuckoo.rs` | of each slot: is this key surely absent? Derived from the table |
 //! | `account.rs` | how much memory the state is said to take, by formula |
 //! | `cut.rs` | a snapshot taken slot by slot while writers go on |
 //! | `codec.rs` | bytes of entries, slots and the head; golden, versioned |
 
 mod account;
 mod codec;
+mod cuckoo;
 mod cut;
 mod expiry;
 mod keyspace;
@@ -28,6 +30,7 @@ mod tests;
 
 pub use account::{ENTRY_COST, cost};
 pub use codec::{CutHead, RestoreError, SlotImage};
+pub use cuckoo::{Parameters, Precision, RATE_MAX, RATE_MIN, SlotFilter};
 pub use keyspace::Keyspace;
 pub use table::Entry;
 pub use value::{Form, Text, Value};
