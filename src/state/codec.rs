@@ -12,10 +12,12 @@
 //! An image is self-delimiting and its entries stand by (hash, key), so equal slots have equal images.
 
 use super::account::Account;
+use super::filters::{BloomValue, CuckooValue};
 use super::table::{Entry, Table};
 use super::value::{Form, Text, Value};
 use crate::types::{Millis, SLOTS, Slot};
 use bytes::{BufMut, Bytes};
+use std::borrow::Cow;
 use xxhash_rust::xxh3::xxh3_64;
 
 const HEAD_MAGIC: &[u8] = b"HCH";
@@ -26,6 +28,9 @@ const FORMAT: u8 = 1;
 const TEXT_SET: u8 = 1;
 const TEXT_FLOAT: u8 = 2;
 const TEXT_EDITED: u8 = 3;
+/// The value is in the filter's own format (`filters/`).
+const CUCKOO: u8 = 32;
+const BLOOM: u8 = 33;
 
 /// Everything of a keyspace that is outside its slots, at the moment of a cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,30 +144,45 @@ pub(super) fn decode_slot(bytes: &[u8]) -> Result<(Slot, Vec<Entry>), RestoreErr
 }
 
 pub(super) fn encode_entry(out: &mut Vec<u8>, entry: &Entry) {
-    let Value::Text(text) = &entry.value;
-    out.put_u8(match text.form {
-        Form::Set => TEXT_SET,
-        Form::Float => TEXT_FLOAT,
-        Form::Edited => TEXT_EDITED,
-    });
+    let (tag, value) = encode_value(&entry.value);
+    out.put_u8(tag);
     put_blob(out, &entry.key);
     put_number(out, entry.deadline);
     put_number(out, entry.version);
     put_number(out, entry.written_ms);
-    put_blob(out, &text.bytes);
+    put_blob(out, &value);
+}
+
+/// The type tag of a value, and its bytes.
+fn encode_value(value: &Value) -> (u8, Cow<'_, [u8]>) {
+    match value {
+        Value::Text(Text { bytes, form: Form::Set }) => (TEXT_SET, bytes[..].into()),
+        Value::Text(Text { bytes, form: Form::Float }) => (TEXT_FLOAT, bytes[..].into()),
+        Value::Text(Text { bytes, form: Form::Edited }) => (TEXT_EDITED, bytes[..].into()),
+        Value::Cuckoo(filter) => (CUCKOO, filter.to_bytes().into()),
+        Value::Bloom(filter) => (BLOOM, filter.to_bytes().into()),
+    }
+}
+
+/// `None` for a tag that is not known, or bytes that are no such value.
+fn decode_value(tag: u8, bytes: &[u8]) -> Option<Value> {
+    let text = |form| Some(Value::formed(Bytes::copy_from_slice(bytes), form));
+    match tag {
+        TEXT_SET => text(Form::Set),
+        TEXT_FLOAT => text(Form::Float),
+        TEXT_EDITED => text(Form::Edited),
+        CUCKOO => Some(Value::Cuckoo(CuckooValue::from_bytes(bytes)?.into())),
+        BLOOM => Some(Value::Bloom(BloomValue::from_bytes(bytes)?.into())),
+        _ => None,
+    }
 }
 
 fn decode_entry(reader: &mut Reader<'_>) -> Result<Entry, RestoreError> {
-    let form = match u8::from_le_bytes(reader.array()?) {
-        TEXT_SET => Form::Set,
-        TEXT_FLOAT => Form::Float,
-        TEXT_EDITED => Form::Edited,
-        _ => return Err(reader.damaged("value type")),
-    };
+    let [tag] = reader.array()?;
     let key = reader.blob()?.into();
     let (deadline, version, written_ms) = (reader.number()?, reader.number()?, reader.number()?);
-    let bytes = Bytes::copy_from_slice(reader.blob()?);
-    Ok(Entry { key, value: Value::Text(Text { bytes, form }), deadline, version, written_ms })
+    let value = decode_value(tag, reader.blob()?).ok_or(reader.damaged("value type"))?;
+    Ok(Entry { key, value, deadline, version, written_ms })
 }
 
 fn put_number(out: &mut Vec<u8>, mut number: u64) {

@@ -9,6 +9,7 @@
 //! | `view.rs` | what reads may do |
 //! | `table.rs` | the keys of one slot; the only file that knows how entries are laid out in memory |
 //! | `value.rs` | what a key holds |
+//! | `filters/` | what a key holds if it is a cuckoo or a bloom filter |
 //! | `expiry.rs` | where to look for due keys: a replica's own hint, decides nothing |
 //! | `cuckoo.rs` | of each slot: is this key surely absent? Derived from the table |
 //! | `account.rs` | how much memory the state is said to take, by formula |
@@ -20,6 +21,7 @@ mod codec;
 mod cuckoo;
 mod cut;
 mod expiry;
+mod filters;
 mod keyspace;
 mod table;
 mod value;
@@ -31,6 +33,10 @@ mod tests;
 pub use account::{ENTRY_COST, cost};
 pub use codec::{CutHead, RestoreError, SlotImage};
 pub use cuckoo::{Parameters, Precision, RATE_MAX, RATE_MIN, SlotFilter};
+pub use filters::{
+    BloomFull, BloomShape, BloomValue, CuckooFull, CuckooShape, CuckooValue, FILTER_BYTES_MAX, Insertion, LoadError,
+    PIECE_MAX, Piece, RATE_CAP,
+};
 pub use keyspace::Keyspace;
 pub use table::Entry;
 pub use value::{Form, Text, Value};

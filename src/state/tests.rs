@@ -48,7 +48,7 @@ fn run(keyspace: &mut Keyspace, call: &Call) {
         }
         Call::Edit(k, v) => {
             keyspace.edit(&key(*k), |value| {
-                let Value::Text(text) = value;
+                let Value::Text(text) = value else { panic!("only strings are written here") };
                 let mut bytes = BytesMut::from(&text.bytes[..]);
                 bytes.extend_from_slice(&[*v]);
                 text.bytes = bytes.freeze();

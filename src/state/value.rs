@@ -2,12 +2,15 @@
 //!
 //! A new type is a new variant and a new tag in `codec.rs`; tags are never reused.
 
+use super::filters::{BloomValue, CuckooValue};
 use bytes::Bytes;
 
 /// The value of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
     Text(Text),
+    Cuckoo(Box<CuckooValue>),
+    Bloom(Box<BloomValue>),
 }
 
 /// A string, with what Redis remembers of how it came about (OBJECT ENCODING shows it).
@@ -46,6 +49,23 @@ impl Value {
     pub fn as_text(&self) -> Option<&Text> {
         match self {
             Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The cuckoo filter, or `None` for another type.
+    pub fn as_cuckoo(&self) -> Option<&CuckooValue> {
+        match self {
+            Value::Cuckoo(filter) => Some(filter),
+            _ => None,
+        }
+    }
+
+    /// The bloom filter, or `None` for another type.
+    pub fn as_bloom(&self) -> Option<&BloomValue> {
+        match self {
+            Value::Bloom(filter) => Some(filter),
+            _ => None,
         }
     }
 
@@ -53,6 +73,9 @@ impl Value {
     pub fn type_name(&self) -> &'static str {
         match self {
             Value::Text(_) => "string",
+            // The names of RedisBloom's types, by which clients know them.
+            Value::Cuckoo(_) => "MBbloomCF",
+            Value::Bloom(_) => "MBbloom--",
         }
     }
 
@@ -65,6 +88,7 @@ impl Value {
                 0..=EMBEDDED_MAX => "embstr",
                 _ => "raw",
             },
+            Value::Cuckoo(_) | Value::Bloom(_) => "raw",
         }
     }
 
@@ -72,6 +96,8 @@ impl Value {
     pub fn weight(&self) -> usize {
         match self {
             Value::Text(text) => text.bytes.len(),
+            Value::Cuckoo(filter) => filter.weight(),
+            Value::Bloom(filter) => filter.weight(),
         }
     }
 }
