@@ -135,6 +135,11 @@ impl Redis {
         }
     }
 
+    fn has_module(&mut self, name: &str) -> bool {
+        let listed = transcript::show(&self.answer(&words("MODULE LIST")));
+        listed.iter().any(|line| line.ends_with(&format!("\"{name}\"")))
+    }
+
     fn version(&mut self) -> (u32, u32) {
         let Reply::Bulk(info) = self.answer(&words("INFO server")) else { panic!("INFO answers a bulk") };
         let info = String::from_utf8_lossy(&info).into_owned();
@@ -159,6 +164,12 @@ fn a_real_redis_answers_as_written() {
     for transcript in transcript::all() {
         if transcript.redis.is_none_or(|needed| needed > version) {
             eprintln!("SKIPPED: {} is not for Redis {version:?}", transcript.path.display());
+            continue;
+        }
+        if let Some(module) = &transcript.module
+            && !redis.has_module(module)
+        {
+            eprintln!("SKIPPED: {} needs the module {module}, which Redis has not loaded", transcript.path.display());
             continue;
         }
         redis.answer(&words("FLUSHALL"));

@@ -4,6 +4,8 @@
 //! its kind gives. What the function is *given* tells the kind, so that the path through the log or the read index
 //! cannot disagree with what the command does. Nothing here knows a socket, Raft or a clock.
 
+mod bloom;
+mod cuckoo;
 mod extended;
 mod glob;
 mod info;
@@ -12,6 +14,7 @@ mod syntax;
 
 pub mod cluster;
 pub mod connection;
+pub mod filter;
 pub mod generic;
 pub mod node;
 pub mod server;
@@ -121,8 +124,15 @@ pub enum Run {
 }
 
 /// Every family's table, one a line.
-static FAMILIES: &[&[Command]] =
-    &[cluster::CLUSTER, connection::CONNECTION, generic::GENERIC, server::SERVER, string::STRING];
+static FAMILIES: &[&[Command]] = &[
+    bloom::BLOOM,
+    cluster::CLUSTER,
+    connection::CONNECTION,
+    cuckoo::CUCKOO,
+    generic::GENERIC,
+    server::SERVER,
+    string::STRING,
+];
 
 /// Reads the state of a group.
 pub trait ReadCommand: Sized {

@@ -238,9 +238,9 @@ fn check_length(length: usize) -> Result<(), Reply> {
     Ok(())
 }
 
-/// Lets `change` work on the bytes of a string, in place if nobody else holds them.
+/// Lets `change` work on the bytes of a string, in place if nobody else holds them. Its caller has seen that it is one.
 fn edit_bytes(value: &mut Value, change: impl FnOnce(&mut BytesMut)) {
-    let Value::Text(text) = value;
+    let Value::Text(text) = value else { return };
     let mut bytes = std::mem::take(&mut text.bytes).try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
     change(&mut bytes);
     text.bytes = bytes.freeze();

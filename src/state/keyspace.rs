@@ -231,8 +231,19 @@ impl Keyspace {
         if deadline.is_some_and(|deadline| deadline <= self.clock) {
             return self.remove(key);
         }
-        // Of a long value this is another reference, not a copy.
-        let value = entry.value().to_value();
+        // A row is short, and of a long string this is another reference. Anything else is moved, never copied.
+        let apart = entry.value().owned().is_some_and(|value| value.plain_body().is_none());
+        let before = Account::of(&entry);
+        let value = match apart {
+            false => entry.value().to_value(),
+            true => {
+                self.before_change(position.0, position.1);
+                let entry = self.table.take(position, saver(&mut self.cut)).expect("the key was found a moment ago");
+                self.account.subtract(before);
+                key_removed(position.0, position.1);
+                entry.value
+            }
+        };
         self.version += 1;
         let (version, written_ms) = (self.version, self.clock);
         self.put(position.0, position.1, Draft { key, value, deadline: deadline.unwrap_or(0), version, written_ms });

@@ -13,16 +13,20 @@
 //! | `row.rs` | bytes of a short entry in memory |
 //! | `entry.rs` | a key with what is known of it, owned and as it is shown |
 //! | `value.rs` | what a key holds |
+//! | `filters/` | what a key holds if it is a cuckoo or a bloom filter |
 //! | `expiry.rs` | where to look for due keys: a replica's own hint, decides nothing |
+//! | `cuckoo.rs` | of each slot: is this key surely absent? Derived from the table |
 //! | `account.rs` | how much memory the state is said to take, by formula |
 //! | `cut.rs` | a snapshot taken unit by unit while writers go on |
 //! | `codec.rs` | bytes of entries, units and the head; golden, versioned |
 
 mod account;
 mod codec;
+mod cuckoo;
 mod cut;
 mod entry;
 mod expiry;
+mod filters;
 mod index;
 mod keyspace;
 mod row;
@@ -36,8 +40,13 @@ mod tests;
 
 pub use account::{ENTRY_COST, cost};
 pub use codec::{CutHead, RestoreError, SlotImage};
+pub use cuckoo::{Parameters, Precision, RATE_MAX, RATE_MIN, SlotFilter};
 pub use entry::{Entry, EntryRef};
 pub use expiry::HashRange;
+pub use filters::{
+    BloomFull, BloomShape, BloomValue, CuckooFull, CuckooShape, CuckooValue, FILTER_BYTES_MAX, Insertion, LoadError,
+    PIECE_MAX, Piece, RATE_CAP,
+};
 pub use keyspace::{Garbage, Keyspace, Located};
 pub use value::{Form, Text, TextRef, Value, ValueRef};
 pub use view::View;

@@ -50,7 +50,7 @@ fn run(keyspace: &mut Keyspace, call: &Call) {
         }
         Call::Edit(k, v) => {
             keyspace.edit(&key(*k), |value| {
-                let Value::Text(text) = value;
+                let Value::Text(text) = value else { panic!("only strings are written here") };
                 let mut bytes = BytesMut::from(&text.bytes[..]);
                 bytes.extend_from_slice(&[*v]);
                 text.bytes = bytes.freeze();
@@ -417,7 +417,7 @@ fn run_bulk(keyspace: &mut Keyspace, bulk: &Bulk, ranges: Option<&[HashRange]>) 
         Bulk::Edit(from) => {
             for (key, odd) in members(*from, 0).filter(|(_, odd)| odd % 2 == 0) {
                 keyspace.edit(&key, |value| {
-                    let Value::Text(text) = value;
+                    let Value::Text(text) = value else { unreachable!("these calls write strings") };
                     text.bytes = [&text.bytes[..], &[b'e'; 40][..odd]].concat().into();
                 });
             }

@@ -4,6 +4,7 @@
 //! shown, wherever it lies. A new type is a new variant of [`Value`] with its arm in each method of the one `impl`
 //! below: tag, bytes and back, weight, names. Tags are on disk and never reused.
 
+use super::filters::{BloomValue, CuckooValue};
 use bytes::Bytes;
 use std::ops::Deref;
 
@@ -11,7 +12,13 @@ use std::ops::Deref;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
     Text(Text),
+    Cuckoo(Box<CuckooValue>),
+    Bloom(Box<BloomValue>),
 }
+
+/// Tags of the types that are no strings; the strings' are [`Form::tag`].
+const CUCKOO: u8 = 14;
+const BLOOM: u8 = 15;
 
 /// A string, with what Redis remembers of how it came about (OBJECT ENCODING shows it).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +72,23 @@ impl Value {
     pub fn as_text(&self) -> Option<&Text> {
         match self {
             Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The cuckoo filter, or `None` for another type.
+    pub fn as_cuckoo(&self) -> Option<&CuckooValue> {
+        match self {
+            Value::Cuckoo(filter) => Some(filter),
+            _ => None,
+        }
+    }
+
+    /// The bloom filter, or `None` for another type.
+    pub fn as_bloom(&self) -> Option<&BloomValue> {
+        match self {
+            Value::Bloom(filter) => Some(filter),
+            _ => None,
         }
     }
 
@@ -72,6 +96,8 @@ impl Value {
     pub(super) fn tag(&self) -> u8 {
         match self {
             Value::Text(text) => text.form.tag(),
+            Value::Cuckoo(_) => CUCKOO,
+            Value::Bloom(_) => BLOOM,
         }
     }
 
@@ -80,6 +106,7 @@ impl Value {
     pub(super) fn plain_body(&self) -> Option<&Bytes> {
         match self {
             Value::Text(text) => Some(&text.bytes),
+            Value::Cuckoo(_) | Value::Bloom(_) => None,
         }
     }
 
@@ -87,18 +114,27 @@ impl Value {
     pub(super) fn put_body(&self, out: &mut Vec<u8>) {
         match self {
             Value::Text(text) => out.extend_from_slice(&text.bytes),
+            Value::Cuckoo(filter) => out.extend_from_slice(&filter.to_bytes()),
+            Value::Bloom(filter) => out.extend_from_slice(&filter.to_bytes()),
         }
     }
 
     /// The value that has this tag and these bytes; `None` if there is none. Copies.
     pub(super) fn from_body(tag: u8, body: &[u8]) -> Option<Value> {
-        Form::of_tag(tag).map(|form| Value::formed(Bytes::copy_from_slice(body), form))
+        match tag {
+            CUCKOO => CuckooValue::from_bytes(body).map(|filter| Value::Cuckoo(filter.into())),
+            BLOOM => BloomValue::from_bytes(body).map(|filter| Value::Bloom(filter.into())),
+            _ => Form::of_tag(tag).map(|form| Value::formed(Bytes::copy_from_slice(body), form)),
+        }
     }
 
     /// As TYPE says it.
     pub fn type_name(&self) -> &'static str {
         match self {
             Value::Text(_) => "string",
+            // The names of RedisBloom's types, by which clients know them.
+            Value::Cuckoo(_) => "MBbloomCF",
+            Value::Bloom(_) => "MBbloom--",
         }
     }
 
@@ -106,6 +142,7 @@ impl Value {
     pub fn encoding(&self) -> &'static str {
         match self {
             Value::Text(text) => text_encoding(text.form, &text.bytes),
+            Value::Cuckoo(_) | Value::Bloom(_) => "raw",
         }
     }
 
@@ -113,6 +150,8 @@ impl Value {
     pub fn weight(&self) -> usize {
         match self {
             Value::Text(text) => text.bytes.len(),
+            Value::Cuckoo(filter) => filter.weight(),
+            Value::Bloom(filter) => filter.weight(),
         }
     }
 }
@@ -146,6 +185,14 @@ pub enum ValueRef<'a> {
 }
 
 impl<'a> ValueRef<'a> {
+    /// The value where it is kept as it was written; `None` where it lies in a row.
+    pub fn owned(self) -> Option<&'a Value> {
+        match self {
+            ValueRef::Owned(value) => Some(value),
+            ValueRef::Plain(..) | ValueRef::Integer(_) => None,
+        }
+    }
+
     /// The string, or `None` for another type.
     pub fn as_text(self) -> Option<TextRef<'a>> {
         Some(match self {

@@ -28,6 +28,8 @@ pub struct Transcript {
     pub path: PathBuf,
     /// The oldest Redis that answers like this; `None`: none does.
     pub redis: Option<(u32, u32)>,
+    /// A module that this Redis must have loaded.
+    pub module: Option<String>,
     pub steps: Vec<Step>,
 }
 
@@ -45,7 +47,7 @@ pub fn all() -> Vec<Transcript> {
 
 fn parse(path: &Path) -> Transcript {
     let text = std::fs::read_to_string(path).expect("a transcript is readable");
-    let mut transcript = Transcript { path: path.into(), redis: Some((6, 0)), steps: Vec::new() };
+    let mut transcript = Transcript { path: path.into(), redis: Some((6, 0)), module: None, steps: Vec::new() };
     for (at, line) in text.lines().enumerate() {
         take_line(&mut transcript, at + 1, line)
             .unwrap_or_else(|| panic!("{}:{}: cannot read {line:?}", path.display(), at + 1));
@@ -60,14 +62,15 @@ fn take_line(transcript: &mut Transcript, line: usize, text: &str) -> Option<()>
     };
     if let Some(head) = text.strip_prefix("#!") {
         let words: Vec<&str> = head.split_whitespace().collect();
-        transcript.redis = match words[..] {
-            ["no", "redis"] => None,
+        match words[..] {
+            ["no", "redis"] => transcript.redis = None,
             ["redis", version] => {
                 let (major, minor) = version.split_once('.')?;
-                Some((major.parse().ok()?, minor.parse().ok()?))
+                transcript.redis = Some((major.parse().ok()?, minor.parse().ok()?));
             }
+            ["module", name] => transcript.module = Some(name.into()),
             _ => return None,
-        };
+        }
     } else if text.trim().is_empty() || text.starts_with('#') {
         // For the reader.
     } else if let Some(words) = text.strip_prefix(">~ ") {
@@ -119,7 +122,8 @@ pub fn show(reply: &Reply) -> Vec<String> {
         Reply::Int(value) => one(format!("(integer) {value}")),
         Reply::Bulk(bytes) | Reply::Verbatim { text: bytes, .. } => one(quoted(bytes)),
         Reply::Nil | Reply::NilArray => one("(nil)".into()),
-        Reply::Bool(value) => one(format!("({value})")),
+        // As RESP2 says it, which is what transcripts are told in.
+        Reply::Bool(value) => one(format!("(integer) {}", u8::from(*value))),
         Reply::Double(value) => one(format!("(double) {value}")),
         Reply::BigNumber(digits) => one(String::from_utf8_lossy(digits).into_owned()),
         Reply::Array(items) | Reply::Set(items) | Reply::Push(items) => listed(items.iter().map(show).collect()),
