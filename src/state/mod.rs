@@ -10,6 +10,7 @@
 //! | `table.rs` | the keys of one slot; the only file that knows how entries are laid out in memory |
 //! | `value.rs` | what a key holds |
 //! | `expiry.rs` | where to look for due keys: a replica's own hint, decides nothing |
+//! | `eviction/` | who leaves when memory is short: the leader's own, decides nothing until the log says so |
 //! | `account.rs` | how much memory the state is said to take, by formula |
 //! | `cut.rs` | a snapshot taken slot by slot while writers go on |
 //! | `codec.rs` | bytes of entries, slots and the head; golden, versioned |
@@ -17,6 +18,7 @@
 mod account;
 mod codec;
 mod cut;
+pub mod eviction;
 mod expiry;
 mod keyspace;
 mod table;
