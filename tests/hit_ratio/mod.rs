@@ -75,6 +75,8 @@ struct Keys {
     rows: Vec<Row>,
     numbers: BTreeMap<Row, u32>,
     marks: Vec<AtomicU32>,
+    version: u64,
+    versions: Vec<u64>,
     /// Keys that are in, and where each stands there.
     present: Vec<u32>,
     place: Vec<u32>,
@@ -100,6 +102,8 @@ impl Cache {
             rows,
             numbers,
             marks: (0..distinct).map(|_| AtomicU32::new(0)).collect(),
+            version: 0,
+            versions: vec![0; distinct],
             present: Vec::new(),
             place: vec![ABSENT; distinct],
             order: BTreeSet::new(),
@@ -138,6 +142,8 @@ impl Cache {
 impl Keys {
     fn insert(&mut self, key: u32) {
         *self.marks[key as usize].get_mut() = self.recency.fresh(self.now);
+        self.version += 1;
+        self.versions[key as usize] = self.version;
         self.place[key as usize] = self.present.len() as u32;
         self.present.push(key);
         self.order.insert(self.rows[key as usize]);
@@ -182,6 +188,10 @@ impl Candidates for Keys {
     /// Every key has one, in no order that means anything.
     fn deadline(&self, row: Row) -> Option<Millis> {
         self.find(row).map(|number| number as u64)
+    }
+
+    fn age(&self, row: Row) -> u64 {
+        self.find(row).map_or(u64::MAX, |number| self.version - self.versions[number])
     }
 
     fn may_leave(&self, row: Row) -> bool {

@@ -165,6 +165,8 @@ pub trait Candidates {
     fn mark(&self, row: Row) -> Option<&AtomicU32>;
     /// The key's deadline; none if it has none or there is no such key.
     fn deadline(&self, row: Row) -> Option<Millis>;
+    /// Changes of any key since this one was written last; the larger, the longer ago.
+    fn age(&self, row: Row) -> u64;
     /// Whether the key is there and may be chosen: not of a protected class, and not chosen already.
     fn may_leave(&self, row: Row) -> bool;
     /// Some key, as good as random for a random `draw`; of those with a deadline if `volatile`. None if none was found with

@@ -10,9 +10,8 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    /// Shows the keys of the next unit; after the last comes the first again. True at the end of a round.
-    pub fn step(&mut self, keys: &dyn Candidates, visit: &mut dyn FnMut(Row, &AtomicU32)) -> bool {
+    /// Shows the keys of the next unit; after the last comes the first again.
+    pub fn step(&mut self, keys: &dyn Candidates, visit: &mut dyn FnMut(Row, &AtomicU32)) {
         self.cursor = keys.unit(self.cursor, visit);
-        self.cursor == 0
     }
 }
