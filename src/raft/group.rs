@@ -15,6 +15,7 @@ use super::machine::{Machine, Replica};
 use super::network::NetworkFactory;
 use super::peers::Peers;
 use super::proposer::{self, OnOutcome, Outcome, Proposer, Refusal, Submission};
+use super::room::{Admission, Room};
 use super::reads::{Freshness, Gate, LEASE_SHARE, NeedsTick, Permit, Round};
 use super::snapshot::SnapshotStore;
 use super::storage::{Storage, StorageError};
@@ -23,6 +24,7 @@ use super::{Raft, Types};
 use crate::env::{self, Instant};
 use crate::resp::Args;
 use crate::state::View;
+use crate::state::eviction::Limit;
 #[cfg(test)]
 use crate::types::Level;
 use crate::types::{GroupId, Millis, NodeId, Slot};
@@ -135,6 +137,10 @@ pub struct Group {
     clock: Arc<GroupClock>,
     core: ArcSwapOption<Core>,
     pub(super) proposer: Proposer,
+    room: Mutex<Room>,
+    /// What the cluster wants this group to hold, if it is known.
+    wanted_limit: Mutex<Option<Limit>>,
+    making_room: AtomicBool,
     gates: [Gate; 3],
     leadership: watch::Sender<Option<Leadership>>,
     ready: AtomicBool,
@@ -203,6 +209,9 @@ impl Group {
             clock: Arc::default(),
             core: ArcSwapOption::empty(),
             proposer: Proposer::default(),
+            room: Mutex::default(),
+            wanted_limit: Mutex::new(None),
+            making_room: AtomicBool::new(false),
             gates: Default::default(),
             leadership: watch::Sender::new(None),
             ready: AtomicBool::new(false),
@@ -618,6 +627,10 @@ impl Group {
             if leads {
                 self.ready.store(true, Ordering::Release);
                 self.sweep_due();
+                self.keep_limit();
+            } else {
+                let mut room = self.room.lock();
+                self.replica.with_mut(|state| room.forget(&mut state.keyspace));
             }
             self.snapshot_when_due(&core).await;
         }
@@ -637,6 +650,42 @@ impl Group {
         self.submit_sweep(due, env::now() + Duration::from_secs(1), move |_| {
             group.sweeping.store(false, Ordering::Release);
         });
+    }
+
+    // --- memory ---
+
+    pub(super) fn room(&self) -> &Mutex<Room> {
+        &self.room
+    }
+
+    pub(super) fn reserve_room<'a>(
+        &self,
+        flight: (u64, u64, u64),
+        calls: impl Iterator<Item = &'a Args>,
+    ) -> Admission {
+        let mut room = self.room.lock();
+        self.replica.with_mut(|state| room.reserve(&mut state.keyspace, flight, calls))
+    }
+
+    /// What the cluster wants this group to hold. Whoever leads the group puts it into its log, now or later.
+    pub fn want_limit(&self, limit: Limit) {
+        *self.wanted_limit.lock() = Some(limit);
+    }
+
+    /// Proposes the limit that is wanted, and evictions while more is used than it allows; one entry at a time.
+    fn keep_limit(self: &Arc<Self>) {
+        let wanted = *self.wanted_limit.lock();
+        let (known, short) = {
+            let room = self.room.lock();
+            self.replica.with(|state| (state.keyspace.limit(), room.short(&state.keyspace)))
+        };
+        let news = wanted.filter(|wanted| *wanted != known);
+        if (news.is_none() && !short) || self.making_room.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let group = self.clone();
+        let done = move |_| group.making_room.store(false, Ordering::Release);
+        self.proposer.submit(Submission::limit(news, env::now() + Duration::from_secs(1), Box::new(done)));
     }
 
     async fn snapshot_when_due(&self, core: &Core) {

@@ -4,7 +4,8 @@
 //! the tests. Numbers are LEB128 (`v`) or little-endian (`u64`); a checksum is XXH3-64 of everything before it.
 //!
 //! ```text
-//! head   "HCH" version(1)  seed u64  clock v  version v  keys v  expires v  bytes v  slots v  checksum u64
+//! head   "HCH" version(1)  seed u64  clock v  version v  keys v  expires v  bytes v  slots v
+//!        limit bytes v  policy(1)  samples(1)  checksum u64
 //! image  "HCS" version(1)  slot u16  body length u64  count v  entry*  checksum u64
 //! entry  type(1)  key length v  key  deadline v  version v  written v  value length v  value
 //! ```
@@ -12,7 +13,8 @@
 //! An image is self-delimiting and its entries stand by (hash, key), so equal slots have equal images.
 
 use super::account::Account;
-use super::table::{Entry, Table};
+use super::eviction::{Kind, Limit};
+use super::table::{Entry, Mark, Table};
 use super::value::{Form, Text, Value};
 use crate::types::{Millis, SLOTS, Slot};
 use bytes::{BufMut, Bytes};
@@ -36,6 +38,7 @@ pub struct CutHead {
     pub(super) account: Account,
     /// Slot images that belong to this head.
     pub(super) slots: u32,
+    pub(super) limit: Limit,
 }
 
 /// The bytes of one slot at the moment of a cut.
@@ -70,6 +73,9 @@ impl CutHead {
         for number in [self.clock, self.version, account.keys, account.expires, account.bytes, u64::from(self.slots)] {
             put_number(&mut out, number);
         }
+        put_number(&mut out, self.limit.bytes);
+        out.put_u8(self.limit.policy.number());
+        out.put_u8(self.limit.samples);
         seal(out)
     }
 
@@ -81,6 +87,7 @@ impl CutHead {
             version: reader.number()?,
             account: Account { keys: reader.number()?, expires: reader.number()?, bytes: reader.number()? },
             slots: u32::try_from(reader.number()?).map_err(|_| reader.damaged("slot count"))?,
+            limit: reader.limit()?,
         };
         reader.end()?;
         Ok(head)
@@ -162,7 +169,7 @@ fn decode_entry(reader: &mut Reader<'_>) -> Result<Entry, RestoreError> {
     let key = reader.blob()?.into();
     let (deadline, version, written_ms) = (reader.number()?, reader.number()?, reader.number()?);
     let bytes = Bytes::copy_from_slice(reader.blob()?);
-    Ok(Entry { key, value: Value::Text(Text { bytes, form }), deadline, version, written_ms })
+    Ok(Entry { key, value: Value::Text(Text { bytes, form }), deadline, version, written_ms, mark: Mark::default() })
 }
 
 fn put_number(out: &mut Vec<u8>, mut number: u64) {
@@ -236,6 +243,13 @@ impl<'a> Reader<'a> {
         Err(self.damaged("a number is too long"))
     }
 
+    fn limit(&mut self) -> Result<Limit, RestoreError> {
+        let bytes = self.number()?;
+        let [policy, samples] = self.array()?;
+        let policy = Kind::from_number(policy).ok_or(self.damaged("eviction policy"))?;
+        Ok(Limit { bytes, policy, samples })
+    }
+
     fn blob(&mut self) -> Result<&'a [u8], RestoreError> {
         let length = self.number()?;
         if length > self.rest.len() as u64 {
@@ -263,7 +277,7 @@ mod tests {
     }
 
     fn entry(key: &[u8], value: Value) -> Entry {
-        Entry { key: key.into(), value, deadline: 0, version: 1, written_ms: 2 }
+        Entry { key: key.into(), value, deadline: 0, version: 1, written_ms: 2, mark: Mark::default() }
     }
 
     fn table_of(entries: &[Entry], seed: u64) -> Table {
@@ -278,7 +292,8 @@ mod tests {
     #[test]
     fn the_bytes_on_disk_are_golden() {
         let account = Account { keys: 1, expires: 1, bytes: 300 };
-        let head = CutHead { seed: 7, clock: 1_700_000_000_000, version: 42, account, slots: 1 };
+        let limit = Limit { bytes: 4096, policy: Kind::S3Fifo, samples: 5 };
+        let head = CutHead { seed: 7, clock: 1_700_000_000_000, version: 42, account, slots: 1, limit };
         assert_eq!(hex(&head.to_bytes()), GOLDEN_HEAD);
         assert_eq!(CutHead::from_bytes(&head.to_bytes()).unwrap(), head);
 
@@ -321,6 +336,7 @@ mod tests {
                 deadline: numbers[0],
                 version: numbers[1],
                 written_ms: numbers[2],
+                mark: Mark::default(),
             }).collect();
             let table = table_of(&entries, seed);
             let image = encode_slot(Slot(9), &table, seed);

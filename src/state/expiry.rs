@@ -46,6 +46,11 @@ impl Hints {
         }
     }
 
+    /// Whether a key of this slot may have a deadline.
+    pub fn has(&self, slot: Slot) -> bool {
+        self.of_slot.get(usize::from(slot.0)).is_some_and(|deadline| *deadline != 0)
+    }
+
     pub fn clear(&mut self) {
         *self = Hints::default();
     }

@@ -13,8 +13,9 @@
 use super::account::Account;
 use super::codec::{self, CutHead, RestoreError, SlotImage};
 use super::cut::Cut;
+use super::eviction::{Limit, Recency, Row};
 use super::expiry::Hints;
-use super::table::{Entry, Table, hash_of};
+use super::table::{Entry, Mark, Table, hash_of};
 use super::value::Value;
 use crate::slot::slot_of;
 use crate::types::{Millis, SLOTS, Slot, Stamp};
@@ -35,6 +36,13 @@ pub struct Keyspace {
     cut: Option<Cut>,
     /// Draws for RANDOMKEY, a read: not replicated.
     draws: AtomicU64,
+    limit: Limit,
+    /// Where accesses are noted; a leader's own, and only if its policy asks for it.
+    recency: Option<Recency>,
+    /// Keys that were added since they were last asked for. Kept only beside `recency`.
+    arrivals: Vec<Row>,
+    /// Keys evicted since this replica was made. Not replicated.
+    evicted: u64,
 }
 
 impl Keyspace {
@@ -49,6 +57,10 @@ impl Keyspace {
             hints: Mutex::default(),
             cut: None,
             draws: AtomicU64::new(hash_seed),
+            limit: Limit::default(),
+            recency: None,
+            arrivals: Vec::new(),
+            evicted: 0,
         }
     }
 
@@ -116,8 +128,20 @@ impl Keyspace {
             self.account.subtract(key, &entry.value, entry.deadline);
             (entry.value, entry.deadline) = (value, deadline);
             (entry.version, entry.written_ms) = (self.version, self.clock);
+            touch(&self.recency, entry, self.clock);
         } else {
-            let entry = Entry { key: key.into(), value, deadline, version: self.version, written_ms: self.clock };
+            let entry = Entry {
+                key: key.into(),
+                value,
+                deadline,
+                version: self.version,
+                written_ms: self.clock,
+                mark: Mark::default(),
+            };
+            if let Some(recency) = &self.recency {
+                entry.mark.0.store(recency.fresh(self.clock), Ordering::Relaxed);
+                self.arrivals.push(Row::new(slot, hash));
+            }
             table.insert(self.seed, hash, entry);
         }
         self.hints.get_mut().note(slot, deadline);
@@ -136,6 +160,7 @@ impl Keyspace {
         self.account.add(key, &entry.value, entry.deadline);
         entry.version = self.version;
         entry.written_ms = self.clock;
+        touch(&self.recency, entry, self.clock);
         Some(result)
     }
 
@@ -237,6 +262,11 @@ impl Keyspace {
         self.hints.lock().earliest()
     }
 
+    /// Whether a key of this slot may have a deadline. A hint.
+    pub(super) fn may_expire(&self, slot: Slot) -> bool {
+        self.hints.lock().has(slot)
+    }
+
     /// Slots that hold a key dead at `now`, at most `max`: what a tick should name. Not replicated.
     pub fn due_slots(&self, now: Millis, max: usize) -> Vec<Slot> {
         self.hints.lock().due(now, max, |slot| self.table(slot))
@@ -263,6 +293,63 @@ impl Keyspace {
         swept
     }
 
+    // -- Memory
+
+    /// What the group may hold, as its log says.
+    pub fn limit(&self) -> Limit {
+        self.limit
+    }
+
+    /// Sets what the group may hold, in apply. Nothing is removed: that is the business of entries that evict.
+    pub fn set_limit(&mut self, limit: Limit) {
+        self.limit = limit;
+    }
+
+    /// Removes a key, dead or alive, if it was not changed since it had this version; whether it was removed. In apply.
+    pub fn evict(&mut self, key: &[u8], version: u64) -> bool {
+        let (slot, hash) = (slot_of(key), hash_of(self.seed, key));
+        if self.table(slot).and_then(|table| table.get(hash, key)).is_none_or(|entry| entry.version != version) {
+            return false;
+        }
+        self.before_change(slot);
+        self.version += 1;
+        let table = self.slots[usize::from(slot.0)].as_mut().expect("the slot holds the key just seen");
+        let entry = table.remove(self.seed, hash, key).expect("the key was just seen");
+        self.account.subtract(&entry.key, &entry.value, entry.deadline);
+        self.drop_if_empty(slot);
+        self.evicted += 1;
+        true
+    }
+
+    /// Keys evicted here since this replica began. Not replicated.
+    pub fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
+    /// From now on accesses are noted in this way, beginning with nothing known; or not at all. Not replicated.
+    pub fn watch(&mut self, recency: Option<Recency>) {
+        for table in self.slots.iter().flatten() {
+            table.iter().for_each(|entry| entry.mark.0.store(0, Ordering::Relaxed));
+        }
+        self.recency = recency;
+        self.arrivals = Vec::new();
+    }
+
+    /// How accesses are noted, if they are.
+    pub fn recency(&self) -> Option<&Recency> {
+        self.recency.as_ref()
+    }
+
+    /// Keys added since the last call, while accesses are noted.
+    pub fn take_arrivals(&mut self) -> Vec<Row> {
+        std::mem::take(&mut self.arrivals)
+    }
+
+    /// A read of the key's entry, for recency.
+    pub(super) fn note_read(&self, entry: &Entry) {
+        touch(&self.recency, entry, self.clock);
+    }
+
     // -- Snapshots
 
     /// Begins a snapshot: everything outside the slots is captured now, the slots follow with
@@ -283,6 +370,7 @@ impl Keyspace {
             version: self.version,
             account: self.account,
             slots: self.tables().count() as u32,
+            limit: self.limit,
         }
     }
 
@@ -315,6 +403,7 @@ impl Keyspace {
         let head = CutHead::from_bytes(head)?;
         let mut keyspace = Keyspace::new(head.seed);
         (keyspace.clock, keyspace.version) = (head.clock, head.version);
+        keyspace.limit = head.limit;
         let mut slots = 0;
         for image in images {
             let image = image.map_err(|error| RestoreError::Source(error.to_string()))?;
@@ -389,5 +478,11 @@ impl Keyspace {
     #[cfg(test)]
     pub(super) fn account(&self) -> Account {
         self.account
+    }
+}
+
+fn touch(recency: &Option<Recency>, entry: &Entry, now: Millis) {
+    if let Some(recency) = recency {
+        recency.touch(&entry.mark.0, now);
     }
 }

@@ -11,11 +11,13 @@
 //! | `value.rs` | what a key holds |
 //! | `expiry.rs` | where to look for due keys: a replica's own hint, decides nothing |
 //! | `eviction/` | who leaves when memory is short: the leader's own, decides nothing until the log says so |
+//! | `candidates.rs` | the keyspace as an eviction policy sees it |
 //! | `account.rs` | how much memory the state is said to take, by formula |
 //! | `cut.rs` | a snapshot taken slot by slot while writers go on |
 //! | `codec.rs` | bytes of entries, slots and the head; golden, versioned |
 
 mod account;
+mod candidates;
 mod codec;
 mod cut;
 pub mod eviction;
@@ -29,6 +31,7 @@ mod view;
 mod tests;
 
 pub use account::{ENTRY_COST, cost};
+pub use candidates::{Chooser, Leaving};
 pub use codec::{CutHead, RestoreError, SlotImage};
 pub use keyspace::Keyspace;
 pub use table::Entry;

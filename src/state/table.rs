@@ -6,9 +6,11 @@
 
 use super::account::Account;
 use super::value::Value;
+use super::eviction::Row;
 use crate::types::Millis;
 use hashbrown::HashTable;
 use hashbrown::hash_table;
+use std::sync::atomic::AtomicU32;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// One key and what is known of it.
@@ -20,7 +22,26 @@ pub struct Entry {
     pub(super) deadline: Millis,
     pub(super) version: u64,
     pub(super) written_ms: Millis,
+    pub(super) mark: Mark,
 }
+
+/// What the leader remembers of accesses (`eviction`): no part of the state, so it makes no difference to equality.
+#[derive(Debug, Default)]
+pub(super) struct Mark(pub AtomicU32);
+
+impl Clone for Mark {
+    fn clone(&self) -> Mark {
+        Mark::default()
+    }
+}
+
+impl PartialEq for Mark {
+    fn eq(&self, _: &Mark) -> bool {
+        true
+    }
+}
+
+impl Eq for Mark {}
 
 impl Entry {
     pub fn key(&self) -> &[u8] {
@@ -57,6 +78,13 @@ pub(super) fn hash_of(seed: u64, key: &[u8]) -> u64 {
     xxh3_64_with_seed(key, seed)
 }
 
+/// The hash by which a row is found in the table: made of those bits alone that a [`Row`] keeps, spread so that both ends
+/// of the word, which is what the table looks at, are filled.
+fn probe(hash: u64) -> u64 {
+    let kept = hash >> 22;
+    kept | kept << 22
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Table {
     rows: HashTable<Entry>,
@@ -72,16 +100,21 @@ impl Table {
     }
 
     pub fn get(&self, hash: u64, key: &[u8]) -> Option<&Entry> {
-        self.rows.find(hash, |entry| *entry.key == *key)
+        self.rows.find(probe(hash), |entry| *entry.key == *key)
+    }
+
+    /// The entry that a row means; one of them, should several share it.
+    pub fn find_row(&self, seed: u64, row: Row) -> Option<&Entry> {
+        self.rows.find(probe(row.hash()), |entry| row.is_of(hash_of(seed, &entry.key)))
     }
 
     pub fn get_mut(&mut self, hash: u64, key: &[u8]) -> Option<&mut Entry> {
-        self.rows.find_mut(hash, |entry| *entry.key == *key)
+        self.rows.find_mut(probe(hash), |entry| *entry.key == *key)
     }
 
     /// Puts an entry, and gives back the one it replaced.
     pub fn insert(&mut self, seed: u64, hash: u64, entry: Entry) -> Option<Entry> {
-        match self.rows.entry(hash, |old| *old.key == *entry.key, |old| hash_of(seed, &old.key)) {
+        match self.rows.entry(probe(hash), |old| *old.key == *entry.key, |old| probe(hash_of(seed, &old.key))) {
             hash_table::Entry::Occupied(mut row) => Some(std::mem::replace(row.get_mut(), entry)),
             hash_table::Entry::Vacant(row) => {
                 row.insert(entry);
@@ -91,12 +124,12 @@ impl Table {
     }
 
     pub fn remove(&mut self, seed: u64, hash: u64, key: &[u8]) -> Option<Entry> {
-        let row = self.rows.find_entry(hash, |entry| *entry.key == *key).ok()?;
+        let row = self.rows.find_entry(probe(hash), |entry| *entry.key == *key).ok()?;
         let (entry, _) = row.remove();
         if self.rows.capacity() > SHRINK_ABOVE && self.rows.len() < self.rows.capacity() / 8 {
             // Deleting most of a slot gives its memory back.
             let keep = self.rows.len() * 2;
-            self.rows.shrink_to(keep, |entry| hash_of(seed, &entry.key));
+            self.rows.shrink_to(keep, |entry| probe(hash_of(seed, &entry.key)));
         }
         Some(entry)
     }

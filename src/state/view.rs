@@ -45,7 +45,10 @@ impl<'a> View<'a> {
 
     /// The key's entry, if it is alive.
     pub fn get(&self, key: &[u8]) -> Option<&'a Entry> {
-        self.keyspace.get(key).inspect(|entry| self.judge(entry))
+        self.keyspace.get(key).inspect(|entry| {
+            self.judge(entry);
+            self.keyspace.note_read(entry);
+        })
     }
 
     pub fn contains(&self, key: &[u8]) -> bool {

@@ -104,6 +104,22 @@ impl Kind {
     }
 }
 
+/// What a group may hold and who leaves when it is more: part of the group's replicated state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// By the account; 0: no limit.
+    pub bytes: u64,
+    pub policy: Kind,
+    /// Keys that the sampled policies look at for a victim.
+    pub samples: u8,
+}
+
+impl Default for Limit {
+    fn default() -> Limit {
+        Limit { bytes: 0, policy: Kind::NoEviction, samples: 5 }
+    }
+}
+
 /// How a policy and its queues name a key: slot and the upper bits of the key's hash. Two keys may share a row, so rarely
 /// that it does not matter: the wrong one of the two may then be taken.
 ///
