@@ -189,6 +189,10 @@ pub struct GroupStatus {
     pub keys: u64,
     pub expires: u64,
     pub used_bytes: u64,
+    /// 0: none.
+    pub limit_bytes: u64,
+    /// Keys evicted here since this replica began.
+    pub evicted: u64,
     pub clock_ms: Millis,
     pub ready: bool,
     pub proposed_entries: u64,
@@ -911,6 +915,8 @@ impl Group {
             status.keys = state.keyspace.len();
             status.expires = state.keyspace.expires();
             status.used_bytes = state.keyspace.used_bytes();
+            status.limit_bytes = state.keyspace.limit().bytes;
+            status.evicted = state.keyspace.evicted();
             status.clock_ms = state.keyspace.clock();
         });
         status
