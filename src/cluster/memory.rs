@@ -129,7 +129,8 @@ impl Memory {
     pub(super) fn read(view: &View<'_>) -> Option<Memory> {
         let mut found = None;
         for parameter in PARAMETERS {
-            let Some(text) = view.get(format!("{PREFIX}{}", parameter.name).as_bytes()).and_then(|e| e.value().as_text())
+            let Some(text) =
+                view.get(format!("{PREFIX}{}", parameter.name).as_bytes()).and_then(|e| e.value().as_text())
             else {
                 continue;
             };
@@ -269,7 +270,10 @@ mod tests {
 
     #[test]
     fn sizes_are_read_as_redis_reads_them() {
-        assert_eq!([size("100"), size("100mb"), size("1G"), size("2kb")], [100, 100 << 20, 1_000_000_000, 2048].map(Some));
+        assert_eq!(
+            [size("100"), size("100mb"), size("1G"), size("2kb")],
+            [100, 100 << 20, 1_000_000_000, 2048].map(Some)
+        );
         assert_eq!([size(""), size("-1"), size("1x"), size("mb"), size("99999999999gb")], [None; 5]);
     }
 }

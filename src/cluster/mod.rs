@@ -25,10 +25,10 @@ use crate::resp::Args;
 use crate::routing::{self, GroupInfo, NodeInfo, RoutingTable};
 use crate::state::View;
 use crate::state::eviction::Limit;
-use memory::Shares;
 use crate::types::{GroupId, NodeId, SLOTS, Slot};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use memory::Shares;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -289,7 +289,8 @@ impl Cluster {
                 continue;
             }
             let json = serde_json::to_string(&wanted).expect("shares are plain data");
-            let call: Args = ["SET", memory::SHARES, &json].map(|w| Bytes::copy_from_slice(w.as_bytes())).into_iter().collect();
+            let call: Args =
+                ["SET", memory::SHARES, &json].map(|w| Bytes::copy_from_slice(w.as_bytes())).into_iter().collect();
             let outcome = meta.propose_and_wait(vec![call], env::now() + WRITE).await;
             tracing::debug!(?outcome, shares = json, "memory-dealt");
             settled = env::now();

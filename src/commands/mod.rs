@@ -192,7 +192,13 @@ pub const fn read<T: ReadCommand>() -> Command {
             Err(reply) => reply,
         }
     }
-    Command { spec: T::SPEC, run: Run::Read(run::<T>), check: |args| T::parse(args).map(drop), growth: |_| 0, subcommands: &[] }
+    Command {
+        spec: T::SPEC,
+        run: Run::Read(run::<T>),
+        check: |args| T::parse(args).map(drop),
+        growth: |_| 0,
+        subcommands: &[],
+    }
 }
 
 /// A write, for a family's table.
@@ -203,7 +209,13 @@ pub const fn write<T: WriteCommand>() -> Command {
             Err(reply) => reply,
         }
     }
-    Command { spec: T::SPEC, run: Run::Write(run::<T>), check: |args| T::parse(args).map(drop), growth: T::growth, subcommands: &[] }
+    Command {
+        spec: T::SPEC,
+        run: Run::Write(run::<T>),
+        check: |args| T::parse(args).map(drop),
+        growth: T::growth,
+        subcommands: &[],
+    }
 }
 
 /// A session command, for a family's table.
@@ -214,7 +226,13 @@ pub const fn session<T: SessionCommand>() -> Command {
             Err(reply) => reply,
         }
     }
-    Command { spec: T::SPEC, run: Run::Session(run::<T>), check: |args| T::parse(args).map(drop), growth: |_| 0, subcommands: &[] }
+    Command {
+        spec: T::SPEC,
+        run: Run::Session(run::<T>),
+        check: |args| T::parse(args).map(drop),
+        growth: |_| 0,
+        subcommands: &[],
+    }
 }
 
 /// A node command, for a family's table.
@@ -225,7 +243,13 @@ pub const fn node<T: NodeCommand>() -> Command {
             Err(reply) => reply,
         }
     }
-    Command { spec: T::SPEC, run: Run::Node(run::<T>), check: |args| T::parse(args).map(drop), growth: |_| 0, subcommands: &[] }
+    Command {
+        spec: T::SPEC,
+        run: Run::Node(run::<T>),
+        check: |args| T::parse(args).map(drop),
+        growth: |_| 0,
+        subcommands: &[],
+    }
 }
 
 /// A name that only has subcommands, for a family's table. One that also does something alone, as COMMAND does, is

@@ -63,7 +63,8 @@ impl Front {
             1 => {
                 let mut limit = take(b, 10, "batch")?;
                 let (bytes, policy, samples) = (limit.get_u64_le(), limit.get_u8(), limit.get_u8());
-                let policy = Kind::from_number(policy).ok_or(Malformed::Wrong("an eviction policy that is not known"))?;
+                let policy =
+                    Kind::from_number(policy).ok_or(Malformed::Wrong("an eviction policy that is not known"))?;
                 Some(Limit { bytes, policy, samples })
             }
             _ => return Err(Malformed::Wrong("a batch has one limit at most")),

@@ -15,8 +15,8 @@ use super::machine::{Machine, Replica};
 use super::network::NetworkFactory;
 use super::peers::Peers;
 use super::proposer::{self, OnOutcome, Outcome, Proposer, Refusal, Submission};
-use super::room::{Admission, Room};
 use super::reads::{Freshness, Gate, LEASE_SHARE, NeedsTick, Permit, Round};
+use super::room::{Admission, Room};
 use super::snapshot::SnapshotStore;
 use super::storage::{Storage, StorageError};
 use super::wire::{Lane, Proposal, ReadIndex};
@@ -662,11 +662,7 @@ impl Group {
         &self.room
     }
 
-    pub(super) fn reserve_room<'a>(
-        &self,
-        flight: (u64, u64, u64),
-        calls: impl Iterator<Item = &'a Args>,
-    ) -> Admission {
+    pub(super) fn reserve_room<'a>(&self, flight: (u64, u64, u64), calls: impl Iterator<Item = &'a Args>) -> Admission {
         let mut room = self.room.lock();
         self.replica.with_mut(|state| room.reserve(&mut state.keyspace, flight, calls))
     }

@@ -141,6 +141,8 @@ pub(super) struct Submission {
     refused: Vec<usize>,
     sweep: Vec<Slot>,
     limit: Option<Limit>,
+    /// It wants nothing but evictions, if there are any to be made.
+    only_room: bool,
     bytes: usize,
     deadline: Instant,
     /// Set by the node that forwarded it: only the leader of this term may take it.
@@ -166,12 +168,23 @@ impl Submission {
     pub(super) fn limit(limit: Option<Limit>, deadline: Instant, done: OnOutcome) -> Submission {
         let mut submission = Submission::empty(deadline, done);
         submission.limit = limit;
+        submission.only_room = limit.is_none();
         submission
     }
 
     fn empty(deadline: Instant, done: OnOutcome) -> Submission {
         let (calls, refused, sweep) = (Vec::new(), Vec::new(), Vec::new());
-        Submission { calls, refused, sweep, limit: None, bytes: 0, deadline, term: None, done: Some(done) }
+        Submission {
+            calls,
+            refused,
+            sweep,
+            limit: None,
+            only_room: false,
+            bytes: 0,
+            deadline,
+            term: None,
+            done: Some(done),
+        }
     }
 
     /// Those of its calls that are proposed.
@@ -381,7 +394,9 @@ struct Flight {
 }
 
 impl Flight {
-    fn begin(group: &Arc<Group>, sequence: u64, submissions: Vec<Submission>) -> Flight {
+    fn begin(group: &Arc<Group>, sequence: u64, mut submissions: Vec<Submission>) -> Flight {
+        // What there was no room for in an earlier flight, perhaps in an earlier term, is tried anew.
+        submissions.iter_mut().for_each(|submission| submission.refused.clear());
         let cargo: Cargo = Arc::new(Mutex::new(submissions));
         group.proposer.inner.lock().under_way.push((sequence, cargo.clone()));
         Flight { group: group.clone(), sequence, cargo, landed: false }
@@ -438,8 +453,7 @@ impl Flight {
         }
         let nothing_left = |s: &mut Submission| !s.calls.is_empty() && s.refused.len() == s.calls.len();
         let finished: Vec<Submission> = submissions.extract_if(.., nothing_left).collect();
-        let upkeep = |s: &Submission| !s.calls.is_empty() || !s.sweep.is_empty() || s.limit.is_some();
-        let worth_it = !admission.evictions.is_empty() || submissions.iter().any(upkeep);
+        let worth_it = !admission.evictions.is_empty() || submissions.iter().any(|s| !s.only_room);
         drop(submissions);
         finished.into_iter().for_each(|submission| submission.finish(Outcome::NotApplied(Refusal::OutOfMemory)));
         worth_it.then_some(admission.evictions)

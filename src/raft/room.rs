@@ -140,9 +140,10 @@ impl Room {
         let limit = keyspace.limit();
         let kind = if limit.bytes == 0 { Kind::NoEviction } else { limit.policy };
         let noted = !kind.marks() || keyspace.recency().is_some_and(|recency| recency.kind() == kind);
-        let current = self.policy.as_ref().is_some_and(|chosen| {
-            (chosen.kind, chosen.samples, chosen.term) == (kind, limit.samples, term) && noted
-        });
+        let current = self
+            .policy
+            .as_ref()
+            .is_some_and(|chosen| (chosen.kind, chosen.samples, chosen.term) == (kind, limit.samples, term) && noted);
         if !current {
             let policy = policy(kind, usize::from(limit.samples), seed);
             self.policy = Some(Chosen { kind, samples: limit.samples, term, policy });
@@ -181,9 +182,10 @@ impl Room {
         freed
     }
 
-    /// Whether every key is on its way out.
+    /// Whether the policy takes any key, and every key is on its way out.
     fn nobody_stays(&self, keyspace: &Keyspace) -> bool {
-        keyspace.len() <= self.leaving.len() as u64
+        let kind = keyspace.limit().policy;
+        kind != Kind::NoEviction && !kind.volatile() && keyspace.len() <= self.leaving.len() as u64
     }
 }
 
@@ -354,7 +356,8 @@ mod tests {
 
     #[test]
     fn where_nobody_may_leave_what_adds_is_refused_and_the_rest_goes_on() {
-        for policy in [Kind::NoEviction, Kind::VolatileLru, Kind::VolatileTtl, Kind::VolatileRandom, Kind::VolatileLfu] {
+        for policy in [Kind::NoEviction, Kind::VolatileLru, Kind::VolatileTtl, Kind::VolatileRandom, Kind::VolatileLfu]
+        {
             let mut group = Group::new(limit(1_000, policy));
             let calls: Vec<Args> = (0..10).map(|n| call(&["SET", &format!("k{n}"), "v"])).collect();
             let refused = group.propose(&calls);

@@ -34,8 +34,8 @@ pub mod testing;
 mod tests;
 
 pub use clients::Clients;
-pub use node_view::resident_bytes;
 pub use counters::{Counters, Totals};
+pub use node_view::resident_bytes;
 
 use crate::cluster::Cluster;
 use crate::commands::session::Face;

@@ -173,7 +173,8 @@ pub async fn three_nodes_with(groups: u32) -> Arc<Cluster> {
         let (members, host) = ground.host(id, peers.clone());
         let info = info(id, port(&door));
         tokio::spawn(host.clone().listen(door, members.clone()));
-        let layout = Layout { nodes: nodes.clone(), groups, replication_factor: nodes.len(), memory: Default::default() };
+        let layout =
+            Layout { nodes: nodes.clone(), groups, replication_factor: nodes.len(), memory: Default::default() };
         let cluster = Cluster::new(members, host, info, layout);
         tokio::spawn(cluster.clone().run());
         clusters.push(cluster);

@@ -5,8 +5,8 @@
 //! same on every replica because the hash seed is replicated.
 
 use super::account::Account;
-use super::value::Value;
 use super::eviction::Row;
+use super::value::Value;
 use crate::types::Millis;
 use hashbrown::HashTable;
 use hashbrown::hash_table;

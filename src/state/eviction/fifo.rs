@@ -75,7 +75,6 @@ pub(super) struct S3Fifo {
 }
 
 impl S3Fifo {
-
     fn tag(&mut self) -> u8 {
         self.tag = self.tag.wrapping_add(1);
         self.tag

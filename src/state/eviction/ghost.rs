@@ -57,9 +57,7 @@ impl Ghost {
         let (at, fingerprint) = self.place(row);
         let max_age = self.max_age(capacity.max(CAPACITY_MIN));
         let matches = |&entry: &u32| {
-            entry != 0
-                && (entry >> 16) as u16 == fingerprint
-                && self.time.wrapping_sub(entry as u16) <= max_age
+            entry != 0 && (entry >> 16) as u16 == fingerprint && self.time.wrapping_sub(entry as u16) <= max_age
         };
         self.buckets[at].iter().any(matches)
     }
