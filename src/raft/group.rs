@@ -633,8 +633,7 @@ impl Group {
                 self.sweep_due();
                 self.keep_limit();
             } else {
-                let mut room = self.room.lock();
-                self.replica.with_mut(|state| room.forget(&mut state.keyspace));
+                self.forget_accesses();
             }
             self.snapshot_when_due(&core).await;
         }
@@ -665,6 +664,14 @@ impl Group {
     pub(super) fn reserve_room<'a>(&self, flight: (u64, u64, u64), calls: impl Iterator<Item = &'a Args>) -> Admission {
         let mut room = self.room.lock();
         self.replica.with_mut(|state| room.reserve(&mut state.keyspace, flight, calls))
+    }
+
+    /// Where this node does not lead, or no longer, it keeps nothing for choosing victims.
+    fn forget_accesses(&self) {
+        let mut room = self.room.lock();
+        if room.chooses() {
+            self.replica.with_mut(|state| room.forget(&mut state.keyspace));
+        }
     }
 
     /// What the cluster wants this group to hold. Whoever leads the group puts it into its log, now or later.

@@ -128,6 +128,11 @@ impl Room {
         limit.bytes > 0 && keyspace.used_bytes() > limit.bytes && anybody
     }
 
+    /// Whether a policy is at work here.
+    pub fn chooses(&self) -> bool {
+        self.policy.is_some()
+    }
+
     /// This node leads no longer: what it knew of accesses is forgotten, and nothing more is noted.
     pub fn forget(&mut self, keyspace: &mut Keyspace) {
         if self.policy.take().is_some() {
