@@ -4,14 +4,15 @@
 //! rare (accepting, HTTP, gRPC, the cluster's table); the log writer; and short-lived ones for what takes long
 //! (loading, snapshots).
 
-use crate::cluster::{Cluster, Layout, Members};
-use crate::config::{Config, Endpoint, Sync};
+use crate::cluster::{Cluster, Layout, Members, Memory};
+use crate::config::{self, Config, Endpoint, Sync};
 use crate::disk::{Disk, Verdict};
 use crate::env;
 use crate::raft::{self, Host, HostOptions, Timers, peers::Identity};
 use crate::resp::Limits;
 use crate::routing::NodeInfo;
 use crate::server::{self, Server, Settings, Start, grpc, http, metrics, overview::Overview};
+use crate::state::eviction::{Kind, Limit};
 use crate::telemetry;
 use crate::types::NodeId;
 use anyhow::{Context, anyhow};
@@ -27,6 +28,8 @@ use tokio::sync::{oneshot, watch};
 
 /// How often disk and memory are looked at.
 const WATCH: Duration = Duration::from_millis(200);
+/// Writes that add are refused while the process takes more of the memory it may have.
+const RESIDENT_PERCENT_MAX: u64 = 95;
 
 /// How long handing over leaderships may take when the node stops.
 const STEP_ASIDE: Duration = Duration::from_secs(2);
@@ -94,8 +97,16 @@ fn layout(config: &Config) -> anyhow::Result<(NodeId, Layout, BTreeMap<NodeId, S
         nodes: nodes.clone(),
         groups: config.groups() as u32,
         replication_factor: config.replication_factor() as usize,
+        memory: memory(config),
     };
     Ok((nodes[me], layout, addresses))
+}
+
+/// What the file says about memory.
+fn memory(config: &Config) -> Memory {
+    let policy = Kind::parse(&config.cache.eviction_policy.to_string());
+    let policy = policy.expect("configuration and state know the same policies");
+    Memory { limit: Limit { bytes: config.max_memory_bytes(), policy, ..Limit::default() } }
 }
 
 fn info(config: &Config, me: NodeId) -> NodeInfo {
@@ -160,7 +171,6 @@ fn settings(config: &Config) -> anyhow::Result<Settings> {
         output_max: limits.output_buffer.bytes() as usize,
         password: config.security.requirepass.reveal().map(str::to_owned),
         sync: format!("{:?}", config.storage.sync).to_lowercase(),
-        max_memory: config.max_memory_bytes(),
         ..Settings::default()
     })
 }
@@ -279,7 +289,7 @@ async fn watch_resources(config: &Config, dir: &Path, host: &Host, server: &Serv
         storage.disk_resume_watermark.bytes(),
         storage.ballast_size.bytes(),
     );
-    let max_memory = config.max_memory_bytes();
+    let machine = config::available_memory();
     loop {
         match disk.check() {
             Ok(Verdict::Keep) => (),
@@ -292,8 +302,8 @@ async fn watch_resources(config: &Config, dir: &Path, host: &Host, server: &Serv
             }
             Err(e) => tracing::warn!(error = %e, "disk-not-checked"),
         }
-        let used: u64 = host.groups().iter().map(|g| g.peek(|keyspace| keyspace.used_bytes())).sum();
-        server.set_memory_full(max_memory > 0 && used >= max_memory);
+        // The groups keep to their limits by themselves; this is for when the process is larger than they know.
+        server.set_memory_full(server::resident_bytes() >= machine / 100 * RESIDENT_PERCENT_MAX);
         env::sleep(WATCH).await;
     }
 }

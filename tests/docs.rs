@@ -39,7 +39,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("command|docs", "`syntax` instead of Redis' tree of arguments"),
     ("config|get", "Redis' names for what there is, besides `consistency-level` and `request-timeout-ms`"),
     ("config|rewrite", "refused: the server never writes its file"),
-    ("config|set", "this node only, until it restarts; what must be equal on all nodes is refused"),
+    ("config|set", "memory's parameters for all nodes and for good; the others on this node only, until it restarts"),
     ("dbsize", "counts dead keys that wait for their sweep; over several groups not one moment"),
     ("del", "across slots (proxy face) a part a group, each atomic, not the whole; UNCERTAIN if only some took effect"),
     ("unlink", "the same as DEL"),

@@ -3,6 +3,7 @@
 //! The meta group is a group like any other; its keyspace holds documents under names of our own:
 //!
 //! ```text
+//! config/... what CONFIG SET says to all nodes, and `shares`: see `memory.rs`
 //! table      cluster id, epoch, which group owns which slots, which nodes hold which group   (JSON, written once)
 //! node/<id>  where a node's doors are                                                         (JSON, by that node)
 //! ```
@@ -13,17 +14,21 @@
 //! Every other node takes the cluster's id from whom it meets, and starts its groups when the table reaches it.
 
 mod identity;
+mod memory;
 
 pub use identity::{IdentityError, Members};
+pub use memory::Memory;
 
 use crate::env;
 use crate::raft::{Group, Host, Outcome, StorageError};
 use crate::resp::Args;
 use crate::routing::{self, GroupInfo, NodeInfo, RoutingTable};
 use crate::state::View;
+use crate::state::eviction::Limit;
 use crate::types::{GroupId, NodeId, SLOTS, Slot};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use memory::Shares;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -37,6 +42,11 @@ const WRITE: Duration = Duration::from_secs(2);
 /// Between attempts.
 const RETRY: Duration = Duration::from_millis(100);
 
+/// How often the meta group's leader looks at what the groups use.
+const LOOK_AT_MEMORY: Duration = Duration::from_millis(200);
+/// Shares follow what is used no more often than this; a new maxmemory is dealt at once.
+const DEAL_PAUSE: Duration = Duration::from_secs(5);
+
 const TABLE: &str = "table";
 
 /// How a new cluster is laid out.
@@ -46,6 +56,8 @@ pub struct Layout {
     pub nodes: Vec<NodeId>,
     pub groups: u32,
     pub replication_factor: usize,
+    /// What this node's file says about memory: what a new cluster begins with.
+    pub memory: Memory,
 }
 
 /// The document under `table`.
@@ -66,6 +78,7 @@ pub struct Cluster {
     info: NodeInfo,
     layout: Layout,
     table: ArcSwap<RoutingTable>,
+    memory: ArcSwap<Memory>,
     changed: watch::Sender<u64>,
 }
 
@@ -73,12 +86,18 @@ impl Cluster {
     /// Nothing runs before [`Cluster::run`].
     pub fn new(members: Arc<Members>, host: Arc<Host>, info: NodeInfo, layout: Layout) -> Arc<Cluster> {
         let table = ArcSwap::from_pointee(RoutingTable::unformed());
-        Arc::new(Cluster { members, host, info, layout, table, changed: watch::Sender::new(0) })
+        let memory = ArcSwap::from_pointee(layout.memory);
+        Arc::new(Cluster { members, host, info, layout, table, memory, changed: watch::Sender::new(0) })
     }
 
     /// The table by which this node routes now.
     pub fn table(&self) -> Arc<RoutingTable> {
         self.table.load_full()
+    }
+
+    /// What the cluster agrees on about memory, as far as this node knows.
+    pub fn memory(&self) -> Memory {
+        **self.memory.load()
     }
 
     /// This node.
@@ -135,6 +154,7 @@ impl Cluster {
         }
         let documents = self.clone();
         tokio::spawn(async move { documents.write_documents(first).await });
+        tokio::spawn(self.clone().deal_memory(meta.clone()));
         let mut applied = meta.watch_applied();
         let mut version = u64::MAX;
         loop {
@@ -171,6 +191,9 @@ impl Cluster {
             let table = self.new_table();
             let json = serde_json::to_string(&table).expect("the table is plain data");
             self.write_until_done(&["SET", TABLE, &json, "NX"], |c| c.table().epoch > 0).await;
+            let call = self.layout.memory.write_all("MSETNX");
+            let known = |c: &Cluster| c.host.group(GroupId::META).is_some_and(|meta| agreed_memory(&meta).is_some());
+            self.propose_until_done(call, known).await;
         }
         let json = serde_json::to_string(&self.info).expect("a node's address is plain data");
         let key = format!("node/{}", self.info.id);
@@ -179,10 +202,13 @@ impl Cluster {
 
     /// Both documents may be written twice without harm, so an attempt whose end is not known is made again.
     async fn write_until_done(&self, words: &[&str], done: impl Fn(&Cluster) -> bool) {
+        self.propose_until_done(words.iter().map(|w| Bytes::copy_from_slice(w.as_bytes())).collect(), done).await;
+    }
+
+    async fn propose_until_done(&self, call: Args, done: impl Fn(&Cluster) -> bool) {
         let Some(meta) = self.host.group(GroupId::META) else { return };
         while !done(self) {
-            let call: Args = words.iter().map(|w| Bytes::copy_from_slice(w.as_bytes())).collect();
-            let outcome = meta.propose_and_wait(vec![call], env::now() + WRITE).await;
+            let outcome = meta.propose_and_wait(vec![call.clone()], env::now() + WRITE).await;
             if !matches!(outcome, Outcome::Applied { .. }) {
                 tracing::debug!(?outcome, "meta-document-not-written");
             }
@@ -191,7 +217,7 @@ impl Cluster {
     }
 
     fn new_table(&self) -> TableDocument {
-        let Layout { nodes, groups, replication_factor } = &self.layout;
+        let Layout { nodes, groups, replication_factor, .. } = &self.layout;
         let placed = routing::place(*groups, nodes, *replication_factor);
         let ids: Vec<GroupId> = placed.keys().copied().collect();
         let table = RoutingTable { slots: routing::deal(&ids), ..RoutingTable::unformed() };
@@ -220,9 +246,60 @@ impl Cluster {
                 }
             }
         }
+        self.follow_memory(meta);
         self.changed.send_modify(|n| *n += 1);
         Ok(())
     }
+
+    /// Takes over what is agreed on about memory; whoever leads a group carries it into the group's log.
+    fn follow_memory(&self, meta: &Group) {
+        let Some(memory) = agreed_memory(meta) else { return };
+        let file = self.layout.memory.limit;
+        if self.memory.swap(Arc::new(memory)).limit == file && memory.limit != file {
+            tracing::warn!(
+                maxmemory = memory.limit.bytes,
+                policy = memory.limit.policy.name(),
+                file_maxmemory = file.bytes,
+                file_policy = file.policy.name(),
+                "memory-settings-differ: the cluster's count, this node's file does not"
+            );
+        }
+        let shares = meta.peek(|keyspace| Shares::read(&View::new(keyspace, None)));
+        for (id, share) in shares.map(|shares| shares.groups).unwrap_or_default() {
+            if let Some(group) = self.host.group(id) {
+                // A share that was rounded to nothing is still a limit.
+                let bytes = if memory.limit.bytes == 0 { 0 } else { share.max(1) };
+                group.want_limit(Limit { bytes, ..memory.limit });
+            }
+        }
+    }
+
+    /// While this node leads the meta group: deals the memory to the groups, anew when what they use has changed a good deal.
+    async fn deal_memory(self: Arc<Self>, meta: Arc<Group>) {
+        let mut settled = env::now();
+        loop {
+            env::sleep(LOOK_AT_MEMORY).await;
+            let table = self.table();
+            let Some(memory) = agreed_memory(&meta).filter(|_| meta.is_leader() && table.epoch > 0) else { continue };
+            let used = |id: GroupId| Some((id, self.host.group(id)?.peek(|keyspace| keyspace.used_bytes())));
+            let wanted = Shares::deal(memory.limit.bytes, &table, &table.data_groups().filter_map(used).collect());
+            let known = meta.peek(|keyspace| Shares::read(&View::new(keyspace, None))).unwrap_or_default();
+            let news = known.maxmemory != wanted.maxmemory || known.groups.len() != wanted.groups.len();
+            if !wanted.far_from(&known) || (!news && settled.elapsed() < DEAL_PAUSE) {
+                continue;
+            }
+            let json = serde_json::to_string(&wanted).expect("shares are plain data");
+            let call: Args =
+                ["SET", memory::SHARES, &json].map(|w| Bytes::copy_from_slice(w.as_bytes())).into_iter().collect();
+            let outcome = meta.propose_and_wait(vec![call], env::now() + WRITE).await;
+            tracing::debug!(?outcome, shares = json, "memory-dealt");
+            settled = env::now();
+        }
+    }
+}
+
+fn agreed_memory(meta: &Group) -> Option<Memory> {
+    meta.peek(|keyspace| Memory::read(&View::new(keyspace, None)))
 }
 
 fn read_documents(view: &View<'_>) -> Result<RoutingTable, String> {

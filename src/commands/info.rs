@@ -91,12 +91,15 @@ fn info_memory(f: &Facts, _: &dyn Node, _: Face, out: &mut String) {
         "used_memory_rss_human" => human(m.rss),
         "used_memory_peak" => m.peak.max(m.used),
         "used_memory_peak_human" => human(m.peak.max(m.used)),
-        "used_memory_dataset" => m.used,
+        "used_memory_overhead" => m.overhead,
+        "used_memory_dataset" => m.used.saturating_sub(m.overhead),
+        "mem_clients_normal" => m.clients,
         "total_system_memory" => m.machine,
         "total_system_memory_human" => human(m.machine),
         "maxmemory" => m.max,
         "maxmemory_human" => human(m.max),
         "maxmemory_policy" => m.policy,
+        "memory_pressure" => m.pressure,
         "mem_fragmentation_ratio" => format!("{fragmentation:.2}"),
         "mem_allocator" => "jemalloc",
         "active_defrag_running" => 0,
@@ -128,7 +131,7 @@ fn info_stats(f: &Facts, _: &dyn Node, _: Face, out: &mut String) {
         "total_net_output_bytes" => t.bytes_out,
         "rejected_connections" => f.clients.rejected,
         "expired_keys" => 0,
-        "evicted_keys" => 0,
+        "evicted_keys" => f.memory.evicted,
         "keyspace_hits" => t.hits,
         "keyspace_misses" => t.misses,
         "pubsub_channels" => 0,
@@ -212,7 +215,7 @@ fn info_hypercache(f: &Facts, _: &dyn Node, _: Face, out: &mut String) {
         let leader = g.leader.map_or("none".to_owned(), |l| l.to_string());
         let _ = write!(
             out,
-            "group{}:leader={leader},term={},voters={},learners={},last={},committed={},applied={},snapshot={},purged={},keys={},bytes={}\r\n",
+            "group{}:leader={leader},term={},voters={},learners={},last={},committed={},applied={},snapshot={},purged={},keys={},bytes={},limit={}\r\n",
             g.id,
             g.term,
             g.voters.len(),
@@ -223,7 +226,8 @@ fn info_hypercache(f: &Facts, _: &dyn Node, _: Face, out: &mut String) {
             g.snapshot,
             g.purged,
             g.keys,
-            g.used_bytes
+            g.used_bytes,
+            g.limit_bytes
         );
     }
 }

@@ -22,7 +22,7 @@ pub mod session;
 pub mod string;
 
 use crate::resp::{Args, Reply, integer};
-use crate::state::{Keyspace, View};
+use crate::state::{ENTRY_COST, Keyspace, View};
 use crate::types::Stamp;
 use bytes::Bytes;
 use hashbrown::HashTable;
@@ -109,6 +109,8 @@ pub struct Command {
     pub run: Run,
     /// Checks number and form of the arguments without running anything: syntax errors never reach the log.
     pub check: fn(&Args) -> Result<(), Reply>,
+    /// [`WriteCommand::growth`]; of no meaning for other kinds.
+    pub growth: fn(&Args) -> u64,
     /// A container such as CLIENT or OBJECT has its subcommands here and is never run itself.
     pub subcommands: &'static [Command],
 }
@@ -149,6 +151,31 @@ pub trait WriteCommand: Sized {
     /// Checks and takes the arguments apart. Their number is right already.
     fn parse(args: &Args) -> Result<Self, Reply>;
     fn apply(self, keyspace: &mut Keyspace, stamp: &Stamp) -> Reply;
+    /// Bytes that the command can add to the account, at most. Asked of commands with `denyoom` alone. A command whose
+    /// result may be longer than its arguments says so here.
+    fn growth(args: &Args) -> u64 {
+        usual_growth(args)
+    }
+}
+
+/// What a result may be longer than the arguments it was made of, where it is a number.
+const NUMBER_MAX: u64 = 32;
+
+/// An entry for every other argument, all of whose bytes are kept: no command that stores what it is given adds more.
+pub fn usual_growth(args: &Args) -> u64 {
+    let entries = (args.len() as u64 / 2).max(1);
+    entries * (ENTRY_COST + NUMBER_MAX) + args.iter().map(|arg| arg.len() as u64).sum::<u64>()
+}
+
+/// Bytes that a call can add to the account, at most; none if it is one that is let through however full memory is.
+pub fn growth(args: &Args) -> Option<u64> {
+    // By far the most frequent one is not looked up.
+    if args.first().is_some_and(|name| name.eq_ignore_ascii_case(b"set")) {
+        let kept = args.iter().skip(1).take(2).map(|arg| arg.len() as u64).sum::<u64>();
+        return Some(ENTRY_COST + kept);
+    }
+    let command = lookup(args).ok()?;
+    command.spec.denyoom.then(|| (command.growth)(args))
 }
 
 /// Concerns the connection alone.
@@ -175,7 +202,13 @@ pub const fn read<T: ReadCommand>() -> Command {
             Err(reply) => reply,
         }
     }
-    Command { spec: T::SPEC, run: Run::Read(run::<T>), check: |args| T::parse(args).map(drop), subcommands: &[] }
+    Command {
+        spec: T::SPEC,
+        run: Run::Read(run::<T>),
+        check: |args| T::parse(args).map(drop),
+        growth: |_| 0,
+        subcommands: &[],
+    }
 }
 
 /// A write, for a family's table.
@@ -186,7 +219,13 @@ pub const fn write<T: WriteCommand>() -> Command {
             Err(reply) => reply,
         }
     }
-    Command { spec: T::SPEC, run: Run::Write(run::<T>), check: |args| T::parse(args).map(drop), subcommands: &[] }
+    Command {
+        spec: T::SPEC,
+        run: Run::Write(run::<T>),
+        check: |args| T::parse(args).map(drop),
+        growth: T::growth,
+        subcommands: &[],
+    }
 }
 
 /// A session command, for a family's table.
@@ -197,7 +236,13 @@ pub const fn session<T: SessionCommand>() -> Command {
             Err(reply) => reply,
         }
     }
-    Command { spec: T::SPEC, run: Run::Session(run::<T>), check: |args| T::parse(args).map(drop), subcommands: &[] }
+    Command {
+        spec: T::SPEC,
+        run: Run::Session(run::<T>),
+        check: |args| T::parse(args).map(drop),
+        growth: |_| 0,
+        subcommands: &[],
+    }
 }
 
 /// A node command, for a family's table.
@@ -208,19 +253,25 @@ pub const fn node<T: NodeCommand>() -> Command {
             Err(reply) => reply,
         }
     }
-    Command { spec: T::SPEC, run: Run::Node(run::<T>), check: |args| T::parse(args).map(drop), subcommands: &[] }
+    Command {
+        spec: T::SPEC,
+        run: Run::Node(run::<T>),
+        check: |args| T::parse(args).map(drop),
+        growth: |_| 0,
+        subcommands: &[],
+    }
 }
 
 /// A name that only has subcommands, for a family's table. One that also does something alone, as COMMAND does, is
 /// made with [`Command::with`].
 pub const fn container(spec: Spec, subcommands: &'static [Command]) -> Command {
-    Command { spec, run: Run::Container, check: |_| Ok(()), subcommands }
+    Command { spec, run: Run::Container, check: |_| Ok(()), growth: |_| 0, subcommands }
 }
 
 impl Command {
     /// The same command with subcommands beside.
     pub const fn with(self, subcommands: &'static [Command]) -> Command {
-        Command { spec: self.spec, run: self.run, check: self.check, subcommands }
+        Command { subcommands, ..self }
     }
 
     pub fn is_write(&self) -> bool {

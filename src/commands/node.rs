@@ -106,6 +106,14 @@ pub struct MemoryFacts {
     pub machine: u64,
     pub max: u64,
     pub policy: String,
+    /// Of `used`: what entries take beside keys and values.
+    pub overhead: u64,
+    /// Buffers of connections.
+    pub clients: u64,
+    /// The fullest group, in per cent of its limit: 0, 80, 90 or 95.
+    pub pressure: u64,
+    /// Keys evicted here since the start.
+    pub evicted: u64,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -142,6 +150,9 @@ pub struct GroupFacts {
     pub expires: u64,
     pub used_bytes: u64,
     pub clock_ms: u64,
+    /// 0: none.
+    pub limit_bytes: u64,
+    pub evicted: u64,
 }
 
 /// The routing table with liveness and leaders, ready for CLUSTER's replies.

@@ -73,7 +73,7 @@ impl NodeCommand for ConfigSet {
         -4,
         "2.0.0",
         "CONFIG SET parameter value [parameter value ...]",
-        "Sets parameters of this node: all or none.",
+        "Sets parameters: all or none. Those of memory are set for the whole cluster.",
     );
 
     fn parse(args: &Args) -> Result<Self, Reply> {
@@ -97,6 +97,12 @@ impl NodeCommand for ConfigSet {
             Err(ConfigError::Invalid(name, why)) => failed(&name, &why),
         }
     }
+}
+
+/// What CONFIG SET sets, if this is one: parameters that all nodes share are not this node's to set.
+pub fn config_set_pairs(command: &Command, args: &Args) -> Option<Vec<(String, String)>> {
+    let is_it = command.spec.name == ConfigSet::SPEC.name && args[0].eq_ignore_ascii_case(b"config");
+    if is_it { ConfigSet::parse(args).ok().map(|set| set.0) } else { None }
 }
 
 struct ResetStat;

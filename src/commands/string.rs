@@ -835,6 +835,11 @@ impl WriteCommand for Setrange {
         Ok(Setrange { key: args[1].clone(), offset, part: args[3].clone() })
     }
 
+    fn growth(args: &Args) -> u64 {
+        let offset = Setrange::parse(args).map_or(0, |call| call.offset as u64);
+        super::usual_growth(args).saturating_add(offset)
+    }
+
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
         either(self.run(keyspace))
     }
@@ -970,6 +975,9 @@ impl Incrbyfloat {
     }
 }
 
+/// A floating-point number's text is no longer than this: 4,932 digits before the point, a few behind it.
+const FLOAT_MAX: u64 = 5_120;
+
 impl WriteCommand for Incrbyfloat {
     const SPEC: Spec = Spec {
         name: "incrbyfloat",
@@ -982,6 +990,10 @@ impl WriteCommand for Incrbyfloat {
 
     fn parse(args: &Args) -> Result<Incrbyfloat, Reply> {
         Ok(Incrbyfloat { key: args[1].clone(), by: Incrbyfloat::number(&args[2])? })
+    }
+
+    fn growth(args: &Args) -> u64 {
+        super::usual_growth(args) + FLOAT_MAX
     }
 
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {

@@ -5,7 +5,7 @@
 
 use super::Config;
 use super::problem::Code;
-use super::values::{Auto, Engine, EvictionPolicy, Memory, Sync};
+use super::values::{Auto, Engine, Memory, Sync};
 
 /// A rule that is broken.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,7 +33,6 @@ fn against(other: &'static str, finding: Option<Finding>) -> Option<Finding> {
 /// Rules that must hold for a server to start.
 const RULES: &[fn(&Config) -> Option<Finding>] = &[
     engine_is_built,
-    eviction_is_built,
     durability_is_deliberate,
     gathering_is_shorter_than_an_election,
     heartbeats_fit_into_an_election,
@@ -59,18 +58,6 @@ fn engine_is_built(config: &Config) -> Option<Finding> {
         return None;
     }
     not_built("storage.engine", format!("the engine {engine} is not built yet"), "use engine: memory")
-}
-
-fn eviction_is_built(config: &Config) -> Option<Finding> {
-    let policy = config.cache.eviction_policy;
-    if matches!(policy, EvictionPolicy::NoEviction | EvictionPolicy::AllKeysLru) {
-        return None;
-    }
-    not_built(
-        "cache.eviction_policy",
-        format!("the policy {policy} is not built yet"),
-        "use eviction_policy: noeviction",
-    )
 }
 
 fn durability_is_deliberate(config: &Config) -> Option<Finding> {
@@ -245,9 +232,6 @@ fn arguments_fit_the_query_buffer(config: &Config) -> Option<Finding> {
 pub fn warnings(config: &Config, machine: u64) -> Vec<String> {
     let mut found = Vec::new();
     let mut warn = |setting: &str, text: String| found.push(format!("{setting}: {text}"));
-    if config.cache.eviction_policy == EvictionPolicy::AllKeysLru {
-        warn("cache.eviction_policy", "eviction is not built yet; noeviction is in force".to_owned());
-    }
     if let Memory::Bytes(size) = config.cache.max_memory
         && size.bytes() > machine
     {
@@ -294,7 +278,6 @@ mod tests {
     #[test]
     fn each_rule_has_something_that_breaks_it() {
         assert_eq!(broken(|c| c.storage.engine = Engine::Hybrid), ["storage.engine"]);
-        assert_eq!(broken(|c| c.cache.eviction_policy = EvictionPolicy::S3Fifo), ["cache.eviction_policy"]);
         assert_eq!(broken(|c| c.storage.sync = Sync::No), ["storage.sync"]);
         assert_eq!(broken(|c| c.storage.wal_sync_interval = Duration::from_millis(200)), ["storage.wal_sync_interval"]);
         assert_eq!(broken(|c| c.raft.heartbeat_interval_ms = 200), ["raft.election_timeout_min_ms"]);
@@ -327,11 +310,10 @@ mod tests {
     #[test]
     fn what_is_odd_is_said() {
         let mut config = Config::default();
-        config.cache.eviction_policy = EvictionPolicy::AllKeysLru;
         config.cache.max_memory = Memory::Bytes(Size(8 << 30));
         config.node.bind_addr = at("0.0.0.0", 7000);
         let settings: Vec<String> =
             warnings(&config, 1 << 30).iter().map(|w| w.split(':').next().unwrap_or_default().to_owned()).collect();
-        assert_eq!(settings, ["cache.eviction_policy", "cache.max_memory", "node.bind_addr"]);
+        assert_eq!(settings, ["cache.max_memory", "node.bind_addr"]);
     }
 }

@@ -160,11 +160,11 @@ sections! {
 
     /// What is kept, and how much of it.
     cache: Cache {
-        /// Memory for data: a size, or a share of the machine's or control group's memory. The value at the cluster's
-        /// first start counts.
+        /// Memory for the data of a node: a size, or a share of the machine's or control group's memory. The value at the
+        /// cluster's first start counts; later it is changed for all nodes by CONFIG SET maxmemory.
         max_memory: Memory = "75%";
-        /// What goes when memory is full. lru means allkeys-lru. Only noeviction is built: lru is accepted and writes
-        /// are refused instead; the others are an error.
+        /// What goes when memory is full. lru means allkeys-lru, lfu allkeys-lfu. The value at the cluster's first start
+        /// counts; later it is changed for all nodes by CONFIG SET maxmemory-policy.
         eviction_policy: EvictionPolicy = "noeviction";
         /// False positives of a cuckoo filter, 0.001 to 0.05.
         cuckoo_filter_fpp: f64 = "0.01";

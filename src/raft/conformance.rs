@@ -58,7 +58,7 @@ fn the_stores_pass_openrafts_suite() {
 
 fn set(term: u64, index: u64, key: &str, value: &str) -> Entry {
     let call: Args = ["SET", key, value].iter().map(|w| Bytes::copy_from_slice(w.as_bytes())).collect();
-    let batch = Batch::encode(Stamp { now_ms: index, seed: index }, &[], [call].iter());
+    let batch = Batch::encode(Stamp { now_ms: index, seed: index }, &[], &Default::default(), [call].iter());
     Entry { log_id: log_id(term, index), payload: EntryPayload::Normal(batch) }
 }
 

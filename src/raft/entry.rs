@@ -4,8 +4,9 @@
 //! what a write command *means* is part of it, so a batch carries a version and golden bytes guard it.
 //!
 //! ```text
-//! batch    version u8 = 1 | now_ms u64 | seed u64 | sweeps u16 { slot u16, first u32, last u32 }*
+//! batch    version u8 = 1 | now_ms u64 | seed u64 | sweeps u16 { slot u16, first u32, last u32 }* | front
 //!          | calls u32 { args u32 { len u32, bytes }* }*
+//! front    limits u8 = 0 or 1 { bytes u64, policy u8, samples u8 }* | evictions u16 { version u64, len u32, key }*
 //! record   kind u8 (0 blank, 1 batch, 2 membership) | term u64 | payload
 //! stored   record | xxh3-64 of (group u32, index u64, record)
 //! ```
@@ -15,6 +16,7 @@
 use super::{Entry, LogId, Membership, log_id};
 use crate::resp::Args;
 use crate::state::HashRange;
+use crate::state::eviction::{Kind, Limit};
 use crate::types::{GroupId, Slot, Stamp};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use openraft::EntryPayload;
@@ -26,6 +28,61 @@ pub const BATCH_VERSION: u8 = 1;
 
 /// Bytes of a range to sweep.
 const SWEEP_BYTES: usize = 10;
+
+/// What an entry does about memory, before its commands.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Front {
+    /// What the group may hold from now on.
+    pub limit: Option<Limit>,
+    /// Keys that go, each if its version is still this.
+    pub evictions: Vec<(Bytes, u64)>,
+}
+
+/// Keys that one entry evicts, at most.
+pub const MAX_EVICTIONS: usize = 4096;
+
+impl Front {
+    fn len(&self) -> usize {
+        13 + self.evictions.iter().map(|(key, _)| 12 + key.len()).sum::<usize>()
+    }
+
+    fn put(&self, out: &mut BytesMut) {
+        out.put_u8(u8::from(self.limit.is_some()));
+        if let Some(limit) = self.limit {
+            out.put_u64_le(limit.bytes);
+            out.put_u8(limit.policy.number());
+            out.put_u8(limit.samples);
+        }
+        out.put_u16_le(u16::try_from(self.evictions.len()).expect("an entry evicts MAX_EVICTIONS at most"));
+        for (key, version) in &self.evictions {
+            out.put_u64_le(*version);
+            out.put_u32_le(key.len() as u32);
+            out.put_slice(key);
+        }
+    }
+
+    fn take(b: &mut Bytes) -> Result<Front, Malformed> {
+        let limit = match take(b, 1, "batch")?.get_u8() {
+            0 => None,
+            1 => {
+                let mut limit = take(b, 10, "batch")?;
+                let (bytes, policy, samples) = (limit.get_u64_le(), limit.get_u8(), limit.get_u8());
+                let policy =
+                    Kind::from_number(policy).ok_or(Malformed::Wrong("an eviction policy that is not known"))?;
+                Some(Limit { bytes, policy, samples })
+            }
+            _ => return Err(Malformed::Wrong("a batch has one limit at most")),
+        };
+        let count = take(b, 2, "batch")?.get_u16_le() as usize;
+        let mut evictions = Vec::with_capacity(count);
+        for _ in 0..count {
+            let mut head = take(b, 12, "batch")?;
+            let (version, len) = (head.get_u64_le(), head.get_u32_le() as usize);
+            evictions.push((take(b, len, "batch")?, version));
+        }
+        Ok(Front { limit, evictions })
+    }
+}
 
 /// The commands of one log entry, encoded.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,14 +114,15 @@ pub enum Malformed {
 }
 
 impl Batch {
-    /// Encodes the calls of a batch after their stamp and the ranges to sweep.
+    /// Encodes the calls of a batch after their stamp, the ranges to sweep and what is done about memory.
     pub fn encode<'a>(
         stamp: Stamp,
         sweep: &[HashRange],
+        front: &Front,
         calls: impl ExactSizeIterator<Item = &'a Args> + Clone,
     ) -> Batch {
         let size: usize = calls.clone().map(|args| 4 + args.iter().map(|a| 4 + a.len()).sum::<usize>()).sum();
-        let mut out = BytesMut::with_capacity(1 + 16 + 2 + SWEEP_BYTES * sweep.len() + 4 + size);
+        let mut out = BytesMut::with_capacity(1 + 16 + 2 + SWEEP_BYTES * sweep.len() + front.len() + 4 + size);
         out.put_u8(BATCH_VERSION);
         out.put_u64_le(stamp.now_ms);
         out.put_u64_le(stamp.seed);
@@ -74,6 +132,7 @@ impl Batch {
             out.put_u32_le(range.first);
             out.put_u32_le(range.last);
         }
+        front.put(&mut out);
         out.put_u32_le(calls.len() as u32);
         for args in calls {
             put_args(&mut out, args);
@@ -82,7 +141,7 @@ impl Batch {
     }
 
     /// Reads the head; the calls follow through [`Calls::take_next`].
-    pub fn decode(&self) -> Result<(Stamp, Vec<HashRange>, Calls), Malformed> {
+    pub fn decode(&self) -> Result<(Stamp, Vec<HashRange>, Front, Calls), Malformed> {
         let mut b = self.0.clone();
         let version = take(&mut b, 1, "batch")?.get_u8();
         if version != BATCH_VERSION {
@@ -95,8 +154,9 @@ impl Batch {
         let mut range =
             |_| HashRange { slot: Slot(ranges.get_u16_le()), first: ranges.get_u32_le(), last: ranges.get_u32_le() };
         let sweep = (0..sweeps).map(&mut range).collect();
+        let front = Front::take(&mut b)?;
         let calls = take(&mut b, 4, "batch")?.get_u32_le();
-        Ok((stamp, sweep, Calls { left: calls, bytes: b }))
+        Ok((stamp, sweep, front, Calls { left: calls, bytes: b }))
     }
 }
 
@@ -246,9 +306,11 @@ mod tests {
         let calls = [args(&["SET", "a", "1"]), args(&["DEL", ""])];
         let stamp = Stamp { now_ms: 7, seed: 9 };
         let ranges = [HashRange::whole(Slot(5)), HashRange { slot: Slot(16_383), first: 1 << 31, last: u32::MAX }];
-        let batch = Batch::encode(stamp, &ranges, calls.iter());
-        let (got, sweep, mut rest) = batch.decode().unwrap();
-        assert_eq!((got, sweep), (stamp, ranges.to_vec()));
+        let limit = Some(Limit { bytes: 1 << 40, policy: Kind::S3Fifo, samples: 5 });
+        let front = Front { limit, evictions: vec![(Bytes::from_static(b"gone"), 77), (Bytes::new(), 1)] };
+        let batch = Batch::encode(stamp, &ranges, &front, calls.iter());
+        let (got, sweep, got_front, mut rest) = batch.decode().unwrap();
+        assert_eq!((got, sweep, got_front), (stamp, ranges.to_vec(), front));
         assert_eq!(rest.take_next().unwrap().unwrap(), calls[0]);
         assert_eq!(rest.take_next().unwrap().unwrap(), calls[1]);
         assert!(rest.take_next().unwrap().is_none());
@@ -256,16 +318,17 @@ mod tests {
 
     #[test]
     fn golden_bytes_of_a_stored_entry() {
-        let batch = Batch::encode(
-            Stamp { now_ms: 1, seed: 2 },
-            &[HashRange { slot: Slot(3), first: 4, last: 5 }],
-            [args(&["SET", "k", "v"])].iter(),
-        );
+        let limit = Some(Limit { bytes: 9, policy: Kind::VolatileTtl, samples: 7 });
+        let front = Front { limit, evictions: vec![(Bytes::from_static(b"e"), 6)] };
+        let range = HashRange { slot: Slot(3), first: 4, last: 5 };
+        let batch = Batch::encode(Stamp { now_ms: 1, seed: 2 }, &[range], &front, [args(&["SET", "k", "v"])].iter());
         let entry = Entry { log_id: log_id(4, 5), payload: EntryPayload::Normal(batch) };
         let bytes = stored(GroupId(6), &entry);
         let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
         let record = "010400000000000000\
                       0101000000000000000200000000000000010003000400000005000000\
+                      010900000000000000080701000600000000000000\
+                      0100000065\
                       01000000\
                       0300000003000000534554010000006b0100000076";
         assert_eq!(&hex[..record.len()], record, "the format of what is on disk may not change");
@@ -274,7 +337,7 @@ mod tests {
 
     #[test]
     fn any_flipped_bit_or_wrong_place_is_noticed() {
-        let batch = Batch::encode(Stamp::default(), &[], [args(&["SET", "k", "v"])].iter());
+        let batch = Batch::encode(Stamp::default(), &[], &Front::default(), [args(&["SET", "k", "v"])].iter());
         let bytes = stored(GroupId(1), &Entry { log_id: log_id(1, 1), payload: EntryPayload::Normal(batch) });
         for bit in 0..bytes.len() * 8 {
             let mut bad = bytes.to_vec();
@@ -287,10 +350,11 @@ mod tests {
 
     #[test]
     fn truncated_batches_are_refused_at_every_length() {
-        let batch = Batch::encode(Stamp::default(), &[HashRange::whole(Slot(1))], [args(&["SET", "k", "v"])].iter());
+        let front = Front { limit: Some(Limit::default()), evictions: vec![(Bytes::from_static(b"e"), 6)] };
+        let batch = Batch::encode(Stamp::default(), &[HashRange::whole(Slot(1))], &front, [args(&["SET", "k", "v"])].iter());
         for len in 0..batch.0.len() {
             let cut = Batch(batch.0.slice(..len));
-            let read = cut.decode().and_then(|(_, _, mut calls)| calls.take_next());
+            let read = cut.decode().and_then(|(_, _, _, mut calls)| calls.take_next());
             assert!(read.is_err(), "{len}");
         }
     }

@@ -17,12 +17,14 @@ use super::network::NetworkFactory;
 use super::peers::Peers;
 use super::proposer::{self, OnOutcome, Outcome, Proposer, Refusal, Submission};
 use super::reads::{Freshness, Gate, LEASE_SHARE, NeedsTick, Permit, Round};
+use super::room::{Admission, Room};
 use super::snapshot::SnapshotStore;
 use super::storage::{Storage, StorageError};
 use super::wire::{self, Lane, Method, Proposal, ReadIndex};
 use super::{Raft, Types};
 use crate::env::{self, Instant};
 use crate::resp::Args;
+use crate::state::eviction::Limit;
 use crate::state::{HashRange, View};
 #[cfg(test)]
 use crate::types::Level;
@@ -136,6 +138,10 @@ pub struct Group {
     clock: Arc<GroupClock>,
     core: ArcSwapOption<Core>,
     pub(super) proposer: Proposer,
+    room: Mutex<Room>,
+    /// What the cluster wants this group to hold, if it is known.
+    wanted_limit: Mutex<Option<Limit>>,
+    making_room: AtomicBool,
     gates: [Gate; 3],
     leadership: watch::Sender<Option<Leadership>>,
     ready: AtomicBool,
@@ -188,6 +194,10 @@ pub struct GroupStatus {
     pub keys: u64,
     pub expires: u64,
     pub used_bytes: u64,
+    /// 0: none.
+    pub limit_bytes: u64,
+    /// Keys evicted here since this replica began.
+    pub evicted: u64,
     pub clock_ms: Millis,
     pub ready: bool,
     pub proposed_entries: u64,
@@ -208,6 +218,9 @@ impl Group {
             clock: Arc::default(),
             core: ArcSwapOption::empty(),
             proposer: Proposer::default(),
+            room: Mutex::default(),
+            wanted_limit: Mutex::new(None),
+            making_room: AtomicBool::new(false),
             gates: Default::default(),
             leadership: watch::Sender::new(None),
             ready: AtomicBool::new(false),
@@ -625,6 +638,9 @@ impl Group {
             if leads {
                 self.ready.store(true, Ordering::Release);
                 self.sweep_due();
+                self.keep_limit();
+            } else {
+                self.forget_accesses();
             }
             self.snapshot_when_due(&core).await;
         }
@@ -644,6 +660,46 @@ impl Group {
         self.submit_sweep(due, env::now() + Duration::from_secs(1), move |_| {
             group.sweeping.store(false, Ordering::Release);
         });
+    }
+
+    // --- memory ---
+
+    pub(super) fn room(&self) -> &Mutex<Room> {
+        &self.room
+    }
+
+    pub(super) fn reserve_room<'a>(&self, flight: (u64, u64, u64), calls: impl Iterator<Item = &'a Args>) -> Admission {
+        let mut room = self.room.lock();
+        self.replica.with_mut(|state| room.reserve(&mut state.keyspace, flight, calls))
+    }
+
+    /// Where this node does not lead, or no longer, it keeps nothing for choosing victims.
+    fn forget_accesses(&self) {
+        let mut room = self.room.lock();
+        if room.chooses() {
+            self.replica.with_mut(|state| room.forget(&mut state.keyspace));
+        }
+    }
+
+    /// What the cluster wants this group to hold. Whoever leads the group puts it into its log, now or later.
+    pub fn want_limit(&self, limit: Limit) {
+        *self.wanted_limit.lock() = Some(limit);
+    }
+
+    /// Proposes the limit that is wanted, and evictions while more is used than it allows; one entry at a time.
+    fn keep_limit(self: &Arc<Self>) {
+        let wanted = *self.wanted_limit.lock();
+        let (known, short) = {
+            let room = self.room.lock();
+            self.replica.with(|state| (state.keyspace.limit(), room.short(&state.keyspace)))
+        };
+        let news = wanted.filter(|wanted| *wanted != known);
+        if (news.is_none() && !short) || self.making_room.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let group = self.clone();
+        let done = move |_| group.making_room.store(false, Ordering::Release);
+        self.proposer.submit(Submission::limit(news, env::now() + Duration::from_secs(1), Box::new(done)));
     }
 
     async fn snapshot_when_due(&self, core: &Core) {
@@ -893,6 +949,8 @@ impl Group {
             status.keys = state.keyspace.len();
             status.expires = state.keyspace.expires();
             status.used_bytes = state.keyspace.used_bytes();
+            status.limit_bytes = state.keyspace.limit().bytes;
+            status.evicted = state.keyspace.evicted();
             status.clock_ms = state.keyspace.clock();
         });
         status

@@ -80,7 +80,7 @@ impl Replica {
         f(&self.state.lock())
     }
 
-    /// The same for what may tidy up what is not replicated.
+    /// The same for what may change what is not replicated, and nothing else.
     pub(super) fn with_mut<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
         f(&mut self.state.lock())
     }
@@ -171,11 +171,17 @@ fn check_incarnation(state: &State, incarnation: u64) -> io::Result<()> {
 }
 
 /// Runs a batch on a keyspace: the whole meaning of a log entry.
-fn run(keyspace: &mut Keyspace, batch: &Batch) -> io::Result<Applied> {
-    let (stamp, sweep, mut calls) = batch.decode().map_err(io::Error::other)?;
+pub(super) fn run(keyspace: &mut Keyspace, batch: &Batch) -> io::Result<Applied> {
+    let (stamp, sweep, front, mut calls) = batch.decode().map_err(io::Error::other)?;
     keyspace.advance(&stamp);
     if !sweep.is_empty() {
         keyspace.sweep(&sweep);
+    }
+    if let Some(limit) = front.limit {
+        keyspace.set_limit(limit);
+    }
+    for (key, version) in &front.evictions {
+        keyspace.evict(key, *version);
     }
     let mut replies = Vec::with_capacity(calls.len());
     while let Some(args) = calls.take_next().map_err(io::Error::other)? {

@@ -18,6 +18,7 @@ mod network;
 pub mod peers;
 mod proposer;
 mod reads;
+mod room;
 mod runtime;
 mod snapshot;
 pub mod storage;

@@ -14,7 +14,7 @@
 //! - a flight whose fate is not known is answered *unknown* and never repeated;
 //! - `done` of a submission runs exactly once.
 
-use super::entry::Batch;
+use super::entry::{Batch, Front};
 use super::group::Group;
 use super::peers::CallError;
 use super::wire::{self, Lane, Method};
@@ -22,7 +22,9 @@ use super::{Applied, Done, Types};
 use crate::env::{self, Instant};
 use crate::resp::{Args, Reply};
 use crate::state::HashRange;
+use crate::state::eviction::Limit;
 use crate::types::{NodeId, Stamp};
+use bytes::Bytes;
 use openraft::errors::ClientWriteError;
 use openraft::raft::ClientWriteResult;
 use parking_lot::Mutex;
@@ -93,6 +95,8 @@ pub enum Refusal {
     WrongTerm,
     /// One command that no entry can hold.
     TooLarge,
+    /// It would add to a group that is full, and nothing may leave.
+    OutOfMemory,
 }
 
 impl Refusal {
@@ -116,6 +120,7 @@ impl Refusal {
             Refusal::TooLarge => {
                 "ERR the command is larger than an entry of the log may be (256 MiB); it was not applied".to_owned()
             }
+            Refusal::OutOfMemory => "OOM command not allowed when used memory > 'maxmemory'.".to_owned(),
             Refusal::Busy => "THROTTLED too many commands are waiting; this one was not applied".to_owned(),
         })
     }
@@ -140,7 +145,12 @@ pub type OnOutcome = Box<dyn FnOnce(Outcome) + Send>;
 /// Commands that were handed in together.
 pub(super) struct Submission {
     calls: Vec<Args>,
+    /// Positions of calls that are not proposed, because there is no room for them; in order.
+    refused: Vec<usize>,
     sweep: Vec<HashRange>,
+    limit: Option<Limit>,
+    /// It wants nothing but evictions, if there are any to be made.
+    only_room: bool,
     bytes: usize,
     deadline: Instant,
     /// Set by the node that forwarded it: only the leader of this term may take it.
@@ -151,11 +161,57 @@ pub(super) struct Submission {
 impl Submission {
     pub(super) fn new(calls: Vec<Args>, deadline: Instant, term: Option<u64>, done: OnOutcome) -> Submission {
         let bytes = calls.iter().flatten().map(|arg| arg.len()).sum();
-        Submission { calls, sweep: Vec::new(), bytes, deadline, term, done: Some(done) }
+        let mut submission = Submission::empty(deadline, done);
+        (submission.calls, submission.bytes, submission.term) = (calls, bytes, term);
+        submission
     }
 
     pub(super) fn sweep(sweep: Vec<HashRange>, deadline: Instant, done: OnOutcome) -> Submission {
-        Submission { calls: Vec::new(), sweep, bytes: 0, deadline, term: None, done: Some(done) }
+        let mut submission = Submission::empty(deadline, done);
+        submission.sweep = sweep;
+        submission
+    }
+
+    /// What the group may hold from now on; without one, an entry that does no more than make room.
+    pub(super) fn limit(limit: Option<Limit>, deadline: Instant, done: OnOutcome) -> Submission {
+        let mut submission = Submission::empty(deadline, done);
+        submission.limit = limit;
+        submission.only_room = limit.is_none();
+        submission
+    }
+
+    fn empty(deadline: Instant, done: OnOutcome) -> Submission {
+        let (calls, refused, sweep) = (Vec::new(), Vec::new(), Vec::new());
+        Submission {
+            calls,
+            refused,
+            sweep,
+            limit: None,
+            only_room: false,
+            bytes: 0,
+            deadline,
+            term: None,
+            done: Some(done),
+        }
+    }
+
+    /// Those of its calls that are proposed.
+    fn admitted(&self) -> impl Iterator<Item = &Args> {
+        let mut refused = self.refused.iter().peekable();
+        let calls = self.calls.iter().enumerate();
+        calls.filter(move |(at, _)| refused.next_if_eq(&at).is_none()).map(|(_, call)| call)
+    }
+
+    /// A reply for each of its calls, of those that were proposed from `replies`.
+    fn replies(&self, replies: &mut impl Iterator<Item = Reply>) -> Vec<Reply> {
+        if self.refused.is_empty() {
+            return replies.take(self.calls.len()).collect();
+        }
+        let reply = |at| match self.refused.binary_search(&at) {
+            Ok(_) => Some(Refusal::OutOfMemory.reply()),
+            Err(_) => replies.next(),
+        };
+        (0..self.calls.len()).map_while(reply).collect()
     }
 
     fn finish(mut self, outcome: Outcome) {
@@ -363,7 +419,9 @@ struct Flight {
 }
 
 impl Flight {
-    fn begin(group: &Arc<Group>, sequence: u64, submissions: Vec<Submission>) -> Flight {
+    fn begin(group: &Arc<Group>, sequence: u64, mut submissions: Vec<Submission>) -> Flight {
+        // What there was no room for in an earlier flight, perhaps in an earlier term, is tried anew.
+        submissions.iter_mut().for_each(|submission| submission.refused.clear());
         let cargo: Cargo = Arc::new(Mutex::new(submissions));
         group.proposer.inner.lock().under_way.push((sequence, cargo.clone()));
         Flight { group: group.clone(), sequence, cargo, landed: false }
@@ -371,6 +429,7 @@ impl Flight {
 
     fn unload(&mut self) -> Vec<Submission> {
         self.landed = true;
+        self.group.room().lock().release(self.sequence);
         std::mem::take(&mut *self.cargo.lock())
     }
 
@@ -379,7 +438,7 @@ impl Flight {
         self.group.proposer.land(self.sequence, Landing::Effect);
         let mut replies = replies.into_iter();
         for submission in submissions {
-            let own: Vec<Reply> = replies.by_ref().take(submission.calls.len()).collect();
+            let own = submission.replies(&mut replies);
             assert_eq!(own.len(), submission.calls.len(), "an entry gives a reply for each of its calls");
             submission.finish(Outcome::Applied { index, replies: own });
         }
@@ -391,16 +450,38 @@ impl Flight {
     }
 
     /// What it carries, as an entry of now.
-    fn encode(&self) -> Batch {
+    fn encode(&self, evictions: Vec<(Bytes, u64)>) -> Batch {
         let stamp = Stamp { now_ms: self.group.stamp(), seed: env::seed() };
         let submissions = self.cargo.lock();
         let mut sweep: Vec<HashRange> = submissions.iter().flat_map(|s| s.sweep.iter().copied()).collect();
         sweep.sort_unstable();
         sweep.dedup();
-        let calls: Vec<&Args> = submissions.iter().flat_map(|s| s.calls.iter()).collect();
+        let front = Front { limit: submissions.iter().rev().find_map(|s| s.limit), evictions };
+        let calls: Vec<&Args> = submissions.iter().flat_map(Submission::admitted).collect();
         self.group.proposer.entries.fetch_add(1, Ordering::Relaxed);
         self.group.proposer.calls.fetch_add(calls.len() as u64, Ordering::Relaxed);
-        Batch::encode(stamp, &sweep, calls.into_iter())
+        Batch::encode(stamp, &sweep, &front, calls.into_iter())
+    }
+
+    /// Reserves room for what it carries (`room.rs`); gives what has to leave before. Commands for which there is no room are
+    /// answered, or will be beside the others of their submission. None if nothing is left to propose.
+    fn make_room(&self, term: u64) -> Option<Vec<(Bytes, u64)>> {
+        let mut submissions = self.cargo.lock();
+        let calls = submissions.iter().flat_map(|s| s.calls.iter());
+        let admission = self.group.reserve_room((term, self.sequence, env::seed()), calls);
+        let mut refused = admission.refused.into_iter().peekable();
+        let mut first = 0;
+        for submission in submissions.iter_mut() {
+            let end = first + submission.calls.len();
+            submission.refused = std::iter::from_fn(|| refused.next_if(|at| *at < end)).map(|at| at - first).collect();
+            first = end;
+        }
+        let nothing_left = |s: &mut Submission| !s.calls.is_empty() && s.refused.len() == s.calls.len();
+        let finished: Vec<Submission> = submissions.extract_if(.., nothing_left).collect();
+        let worth_it = !admission.evictions.is_empty() || submissions.iter().any(|s| !s.only_room);
+        drop(submissions);
+        finished.into_iter().for_each(|submission| submission.finish(Outcome::NotApplied(Refusal::OutOfMemory)));
+        worth_it.then_some(admission.evictions)
     }
 
     /// Answers the commands among what it carries, and leaves the ticks: reads go on where writes do not.
@@ -613,7 +694,11 @@ async fn propose(flight: Flight, term: u64) {
     if let Some(refusal) = group.refuses_writes() {
         flight.refuse_calls(refusal);
     }
-    let batch = flight.encode();
+    let Some(evictions) = flight.make_room(term) else {
+        flight.not_applied(Refusal::OutOfMemory);
+        return;
+    };
+    let batch = flight.encode(evictions);
     let raft = group.raft();
     let write = raft
         .write(batch)

@@ -27,6 +27,8 @@ pub(super) enum Route {
     /// On this node, at once: session and node commands.
     Here,
     One(GroupId),
+    /// What sets a parameter of the whole cluster, as a command on the meta group.
+    Cluster(Args),
     /// One part a group; `places` as `Gather` wants them.
     Split {
         merge: Merge,
@@ -132,7 +134,7 @@ pub(super) fn route(request: &Request, session: &Session, shared: &Shared, route
         return Err(no_groups());
     }
     match scope {
-        Scope::Local => Ok(Route::Here),
+        Scope::Local => local(request, shared),
         Scope::OneSlot => one_slot(request, session, shared, routes).map(Route::One),
         Scope::Split(merge) => match one_slot(request, session, shared, routes) {
             Ok(group) => Ok(Route::One(group)),
@@ -151,6 +153,13 @@ pub(super) fn route(request: &Request, session: &Session, shared: &Shared, route
         }
         Scope::Cursor => Ok(scan(request, &visible(session, shared, routes), routes)),
     }
+}
+
+/// Most of these run at once. CONFIG SET of what all nodes agree on is an entry of the meta group.
+fn local(request: &Request, shared: &Shared) -> Result<Route, Reply> {
+    let pairs = commands::server::config_set_pairs(request.command, &request.args);
+    let call = pairs.map(|pairs| super::parameters::through_cluster(shared.cluster.memory(), &pairs)).transpose()?;
+    Ok(call.flatten().map_or(Route::Here, Route::Cluster))
 }
 
 /// The group of a request whose keys must lie in one slot.

@@ -212,6 +212,16 @@ fn of_groups(rows: &[GroupRow]) -> Vec<Metric> {
         ("hypercache_group_used_bytes", "Deterministic account of the state's memory.", Kind::Gauge, |g| {
             g.used_bytes as f64
         }),
+        ("hypercache_group_limit_bytes", "What the account may come to; 0 for no limit.", Kind::Gauge, |g| {
+            g.limit_bytes as f64
+        }),
+        (
+            "hypercache_group_memory_pressure",
+            "Per cent of the limit that are passed: 0, 80, 90 or 95.",
+            Kind::Gauge,
+            |g| super::node_view::pressure(g.used_bytes, g.limit_bytes) as f64,
+        ),
+        ("hypercache_group_evicted_keys_total", "Keys that this replica evicted.", Kind::Counter, |g| g.evicted as f64),
         ("hypercache_group_clock_ms", "The group's clock.", Kind::Gauge, |g| g.clock_ms as f64),
     ];
     COLUMNS

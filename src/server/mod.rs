@@ -35,6 +35,7 @@ mod tests;
 
 pub use clients::Clients;
 pub use counters::{Counters, Totals};
+pub use node_view::resident_bytes;
 
 use crate::cluster::Cluster;
 use crate::commands::session::Face;
@@ -75,8 +76,6 @@ pub struct Settings {
     /// For INFO and CONFIG GET.
     pub workers: usize,
     pub sync: String,
-    pub max_memory: u64,
-    pub policy: String,
     pub config_file: String,
 }
 
@@ -96,8 +95,6 @@ impl Default for Settings {
             password: None,
             workers: 1,
             sync: "always".to_owned(),
-            max_memory: 0,
-            policy: "noeviction".to_owned(),
             config_file: String::new(),
         }
     }

@@ -11,6 +11,7 @@ use crate::commands::node::{
 };
 use crate::commands::session::Face;
 use crate::env;
+use crate::state::ENTRY_COST;
 use crate::types::{GroupId, Level, NodeId, SLOTS, Slot};
 use bytes::Bytes;
 use std::sync::atomic::Ordering::Relaxed;
@@ -55,7 +56,8 @@ fn proc_field(file: &str, find: impl Fn(&str) -> Option<u64>) -> u64 {
     std::fs::read_to_string(file).ok().and_then(|text| find(&text)).unwrap_or(0)
 }
 
-fn resident_bytes() -> u64 {
+/// Memory of this process that is in RAM.
+pub fn resident_bytes() -> u64 {
     proc_field("/proc/self/statm", |t| t.split(' ').nth(1)?.parse().ok()) * PAGE
 }
 
@@ -70,6 +72,12 @@ fn cpu_us() -> (u64, u64) {
     let field =
         |n: usize| proc_field("/proc/self/stat", |t| t.rsplit(')').next()?.split_whitespace().nth(n)?.parse().ok());
     (field(11) * TICK_US, field(12) * TICK_US)
+}
+
+/// How full a group is, by the levels at which somebody should look: 0, 80, 90 or 95 per cent of its limit.
+pub(super) fn pressure(used: u64, limit: u64) -> u64 {
+    let full = |percent: &u64| limit > 0 && u128::from(used) * 100 >= u128::from(limit) * u128::from(*percent);
+    [95, 90, 80].into_iter().find(full).unwrap_or(0)
 }
 
 impl Shared {
@@ -91,6 +99,8 @@ impl Shared {
                 expires: s.expires,
                 used_bytes: s.used_bytes,
                 clock_ms: s.clock_ms,
+                limit_bytes: s.limit_bytes,
+                evicted: s.evicted,
             }
         };
         let groups = self.cluster.host().groups();
@@ -101,6 +111,7 @@ impl Shared {
 
     fn memory(&self, groups: &[GroupFacts]) -> MemoryFacts {
         let (used, rss) = (groups.iter().map(|g| g.used_bytes).sum(), resident_bytes());
+        let limit = self.cluster.memory().limit;
         let mut peak = self.peak_bytes.lock();
         *peak = (*peak).max(used);
         MemoryFacts {
@@ -108,8 +119,12 @@ impl Shared {
             rss,
             peak: *peak,
             machine: machine_bytes(),
-            max: self.settings.max_memory,
-            policy: self.settings.policy.clone(),
+            max: limit.bytes,
+            policy: limit.policy.name().to_owned(),
+            overhead: groups.iter().map(|g| g.keys).sum::<u64>() * ENTRY_COST,
+            clients: self.clients.rows().iter().map(|row| row.input_bytes + row.output_bytes).sum(),
+            pressure: groups.iter().map(|g| pressure(g.used_bytes, g.limit_bytes)).max().unwrap_or(0),
+            evicted: groups.iter().map(|g| g.evicted).sum(),
         }
     }
 
@@ -246,7 +261,7 @@ impl Node for Shared {
     }
 
     fn config(&self) -> Vec<(String, String)> {
-        parameters::all(&self.settings, &self.live)
+        parameters::all(&self.settings, &self.live, &self.cluster.memory())
     }
 
     fn config_set(&self, pairs: &[(String, String)]) -> Result<(), ConfigError> {

@@ -65,6 +65,9 @@ pub struct GroupRow {
     pub keys: u64,
     pub expires: u64,
     pub used_bytes: u64,
+    /// 0: none.
+    pub limit_bytes: u64,
+    pub evicted: u64,
     pub clock_ms: u64,
     pub hosted: bool,
     pub recovered: bool,
@@ -212,6 +215,8 @@ fn group_row(group: &Group) -> GroupRow {
         keys: status.keys,
         expires: status.expires,
         used_bytes: status.used_bytes,
+        limit_bytes: status.limit_bytes,
+        evicted: status.evicted,
         clock_ms: status.clock_ms,
         hosted: true,
         recovered: recovered(group),

@@ -1,10 +1,12 @@
 //! The parameters that CONFIG GET knows under Redis' names, and the few that CONFIG SET changes on this node.
 //!
 //! One table; GET, SET and their errors are loops over it. What must be the same on all nodes (memory, policy) is
-//! shown here and changed nowhere: it goes through the cluster.
+//! known to [`Memory`]; it is shown here too, and [`through_cluster`] makes a command on the meta group of its change.
 
 use super::{Settings, slow};
+use crate::cluster::Memory;
 use crate::commands::node::ConfigError;
+use crate::resp::{Args, Reply};
 use crate::types::Level;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -120,8 +122,6 @@ static PARAMETERS: &[Parameter] = &[
             Ok(())
         },
     ),
-    fixed("maxmemory", |s, _| s.max_memory.to_string()),
-    fixed("maxmemory-policy", |s, _| s.policy.clone()),
     live(
         "notify-keyspace-events",
         |_, l| l.notify_events.lock().clone(),
@@ -173,8 +173,30 @@ static PARAMETERS: &[Parameter] = &[
 ];
 
 /// Names and values, in order of names.
-pub fn all(settings: &Settings, live: &Live) -> Vec<(String, String)> {
-    PARAMETERS.iter().map(|p| (p.name.to_owned(), (p.get)(settings, live))).collect()
+pub fn all(settings: &Settings, live: &Live, memory: &Memory) -> Vec<(String, String)> {
+    let own = PARAMETERS.iter().map(|p| (p.name.to_owned(), (p.get)(settings, live)));
+    let mut all: Vec<_> = own.chain(memory.parameters().map(|(name, value)| (name.to_owned(), value))).collect();
+    all.sort_unstable();
+    all
+}
+
+/// The command on the meta group that sets `pairs`, if they are of parameters that are the same on all nodes; none if they
+/// are this node's own. The two kinds cannot be set together: nothing could make that all or none.
+pub fn through_cluster(mut memory: Memory, pairs: &[(String, String)]) -> Result<Option<Args>, Reply> {
+    let names: Vec<&str> = pairs.iter().map(|(name, _)| name.as_str()).filter(|n| Memory::has_parameter(n)).collect();
+    if names.is_empty() {
+        return Ok(None);
+    }
+    let failed = |name: &str, why: &str| {
+        Reply::error(format!("ERR CONFIG SET failed (possibly related to argument '{name}') - {why}"))
+    };
+    for (name, value) in pairs {
+        if !names.contains(&name.as_str()) {
+            return Err(failed(name, "it is this node's own and cannot be set together with one of the whole cluster"));
+        }
+        memory.set(name, value).map_err(|why| failed(name, why))?;
+    }
+    Ok(Some(memory.write("MSET", &names)))
 }
 
 /// Sets all of `pairs`, or none of them if any cannot be set.
@@ -210,11 +232,11 @@ mod tests {
     fn a_mistake_in_one_pair_changes_nothing() {
         let settings = Settings::default();
         let live = Live::new(&settings);
-        let before = all(&settings, &live);
+        let before = all(&settings, &live, &Memory::default());
         for bad in [pair("timeout", "x"), pair("port", "1"), pair("nonsense", "1"), pair("maxclients", "0")] {
             assert!(set(&settings, &live, &[pair("slowlog-max-len", "7"), bad]).is_err());
         }
-        assert_eq!(all(&settings, &live), before);
+        assert_eq!(all(&settings, &live, &Memory::default()), before);
     }
 
     #[test]

@@ -466,6 +466,7 @@ impl Connection {
         match route {
             Ok(Route::Here) => self.run_here(&request, was, mute),
             Ok(Route::One(group)) => self.run_in(group, request, mute),
+            Ok(Route::Cluster(args)) => self.run_in(GroupId::META, Request { args, ..request }, mute),
             Ok(Route::Split { merge, parts, places }) => self.run_split(&request, mute, merge, parts, places),
             Ok(Route::Scan { order, begin }) => self.run_scan(request, mute, &order, begin),
             Err(reply) => {

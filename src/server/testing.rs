@@ -103,7 +103,7 @@ fn info(id: NodeId, peer_port: u16) -> NodeInfo {
 async fn one_node_on(ground: &Ground, groups: u32) -> Arc<Cluster> {
     let me = NodeId(1);
     let (members, host) = ground.host(me, BTreeMap::new());
-    let layout = Layout { nodes: vec![me], groups, replication_factor: 1 };
+    let layout = Layout { nodes: vec![me], groups, replication_factor: 1, memory: Default::default() };
     let cluster = Cluster::new(members, host, info(me, 7000), layout);
     tokio::spawn(cluster.clone().run());
     cluster.ready().await;
@@ -173,7 +173,8 @@ pub async fn three_nodes_with(groups: u32) -> Arc<Cluster> {
         let (members, host) = ground.host(id, peers.clone());
         let info = info(id, port(&door));
         tokio::spawn(host.clone().listen(door, members.clone()));
-        let layout = Layout { nodes: nodes.clone(), groups, replication_factor: nodes.len() };
+        let layout =
+            Layout { nodes: nodes.clone(), groups, replication_factor: nodes.len(), memory: Default::default() };
         let cluster = Cluster::new(members, host, info, layout);
         tokio::spawn(cluster.clone().run());
         clusters.push(cluster);

@@ -19,6 +19,8 @@ use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+mod memory;
+
 /// Nothing on loopback takes this long; reached only when a test fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -4,7 +4,8 @@
 //! the tests. Numbers are LEB128 (`v`) or little-endian (`u64`); a checksum is XXH3-64 of everything before it.
 //!
 //! ```text
-//! head   "HCH" version(1)  seed u64  clock v  version v  keys v  expires v  bytes v  images v  checksum u64
+//! head   "HCH" version(1)  seed u64  clock v  version v  keys v  expires v  bytes v  images v
+//!        limit bytes v  policy(1)  samples(1)  checksum u64
 //! image  "HCS" version(1)  slot u16  body length u64  count v  entry*  checksum u64
 //! entry  type(1)  key length v  key  deadline v  version v  written v  value length v  value
 //! ```
@@ -15,6 +16,7 @@
 
 use super::account::Account;
 use super::entry::{Entry, EntryRef};
+use super::eviction::{Kind, Limit};
 use super::unit::Unit;
 use super::value::{Value, ValueRef};
 use crate::types::{Millis, SLOTS, Slot};
@@ -39,6 +41,7 @@ pub struct CutHead {
     pub(super) account: Account,
     /// Images that belong to this head. 0 where the hash of a state is taken, which does not depend on units.
     pub(super) images: u64,
+    pub(super) limit: Limit,
 }
 
 /// A unit at the moment of a cut: some or all entries of a slot.
@@ -110,6 +113,9 @@ impl CutHead {
         for number in [self.clock, self.version, account.keys, account.expires, account.bytes, self.images] {
             put_number(&mut out, number);
         }
+        put_number(&mut out, self.limit.bytes);
+        out.put_u8(self.limit.policy.number());
+        out.put_u8(self.limit.samples);
         seal(out)
     }
 
@@ -121,6 +127,7 @@ impl CutHead {
             version: reader.number()?,
             account: Account { keys: reader.number()?, expires: reader.number()?, bytes: reader.number()? },
             images: reader.number()?,
+            limit: reader.limit()?,
         };
         reader.end()?;
         Ok(head)
@@ -288,6 +295,13 @@ impl<'a> Reader<'a> {
         Err(self.damaged("a number is too long"))
     }
 
+    fn limit(&mut self) -> Result<Limit, RestoreError> {
+        let bytes = self.number()?;
+        let [policy, samples] = self.array()?;
+        let policy = Kind::from_number(policy).ok_or(self.damaged("eviction policy"))?;
+        Ok(Limit { bytes, policy, samples })
+    }
+
     fn blob(&mut self) -> Result<&'a [u8], RestoreError> {
         let length = self.number()?;
         if length > self.rest.len() as u64 {
@@ -336,7 +350,8 @@ mod tests {
     #[test]
     fn the_bytes_on_disk_are_golden() {
         let account = Account { keys: 1, expires: 1, bytes: 300 };
-        let head = CutHead { seed: 7, clock: 1_700_000_000_000, version: 42, account, images: 1 };
+        let limit = Limit { bytes: 4096, policy: Kind::S3Fifo, samples: 5 };
+        let head = CutHead { seed: 7, clock: 1_700_000_000_000, version: 42, account, images: 1, limit };
         assert_eq!(hex(&head.to_bytes()), GOLDEN_HEAD);
         assert_eq!(CutHead::from_bytes(&head.to_bytes()).unwrap(), head);
 

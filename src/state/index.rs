@@ -88,6 +88,28 @@ impl Index {
         None
     }
 
+    /// The position of a word for which `is` holds, among those whose hash begins with the upper bits of `hash`: for who
+    /// does not know the lower ones, and so neither the tag nor, in a deep unit, the home to the word.
+    pub fn find_beginning(&self, hash: u64, depth: u8, is: impl Fn(u32) -> bool) -> Option<usize> {
+        if self.words.is_empty() {
+            return None;
+        }
+        let first = self.home(hash, depth);
+        [first, self.after(first)].into_iter().find_map(|mut at| {
+            for far in 1..=FAR_MAX {
+                let word = self.words[at];
+                if word >> FAR_SHIFT < far {
+                    return None;
+                }
+                if word >> FAR_SHIFT == far && is(word & SPOT_MASK) {
+                    return Some(at);
+                }
+                at = self.after(at);
+            }
+            None
+        })
+    }
+
     pub fn spot(&self, at: usize) -> u32 {
         self.words[at] & SPOT_MASK
     }

@@ -18,6 +18,7 @@ use super::account::Account;
 use super::codec::{self, CutHead, RestoreError, SlotImage};
 use super::cut::Cut;
 use super::entry::{Draft, Entry, EntryRef};
+use super::eviction::{Limit, Recency, Row};
 use super::expiry::HashRange;
 use super::table::Table;
 use super::unit::{Leftover, Unit, hash_of};
@@ -45,6 +46,13 @@ pub struct Keyspace {
     garbage: Garbage,
     /// Draws for RANDOMKEY, a read: not replicated.
     draws: AtomicU64,
+    limit: Limit,
+    /// Where accesses are noted; a leader's own, and only if its policy asks for it.
+    recency: Option<Recency>,
+    /// Keys that were added since they were last asked for. Kept only beside `recency`.
+    arrivals: Vec<Row>,
+    /// Keys evicted since this replica was made. Not replicated.
+    evicted: u64,
 }
 
 /// What is to be freed, by dropping it where nobody waits.
@@ -92,6 +100,10 @@ impl Keyspace {
             marks: false,
             garbage: Garbage::default(),
             draws: AtomicU64::new(hash_seed),
+            limit: Limit::default(),
+            recency: None,
+            arrivals: Vec::new(),
+            evicted: 0,
         }
     }
 
@@ -135,6 +147,11 @@ impl Keyspace {
 
     // -- Single keys
 
+    /// The replicated hash of a key.
+    pub(super) fn hash(&self, key: &[u8]) -> u64 {
+        hash_of(self.seed, key)
+    }
+
     fn place_of(&self, key: &[u8]) -> (Slot, u64) {
         (slot_of(key), hash_of(self.seed, key))
     }
@@ -145,6 +162,21 @@ impl Keyspace {
         let unit = self.table.unit(slot, hash)?;
         let at = unit.find(hash, key)?;
         Some(((slot, hash, at), unit.entry(at))).filter(|(_, entry)| !entry.is_dead(self.clock))
+    }
+
+    /// The same as [`Keyspace::get`] for who was asked by a client: noted for eviction.
+    pub(super) fn read(&self, key: &[u8]) -> Option<EntryRef<'_>> {
+        let (position, entry) = self.find(key)?;
+        if let Some(recency) = &self.recency {
+            self.touch(recency, position);
+        }
+        Some(entry)
+    }
+
+    fn touch(&self, recency: &Recency, (slot, hash, at): Position) {
+        if let Some(unit) = self.table.unit(slot, hash) {
+            recency.touch(unit.mark(at), self.clock);
+        }
     }
 
     /// The key's entry, if it is alive by the group clock.
@@ -180,7 +212,21 @@ impl Keyspace {
             Some(before) => self.account.subtract(before),
             None => key_added(slot, hash),
         }
+        self.note_write(slot, hash, before.is_none());
         before.is_some()
+    }
+
+    /// Notes for eviction that the key with this hash was written.
+    fn note_write(&mut self, slot: Slot, hash: u64, new: bool) {
+        let Some(recency) = &self.recency else { return };
+        let Some(Located { mark: Some(mark), .. }) = self.locate_row(Row::new(slot, hash)) else { return };
+        match new {
+            true => mark.store(recency.fresh(self.clock), Ordering::Relaxed),
+            false => recency.touch(mark, self.clock),
+        }
+        if new {
+            self.arrivals.push(Row::new(slot, hash));
+        }
     }
 
     /// Changes a living key's value in place, its deadline kept; `None` if there is no such key. Counts as a change
@@ -193,6 +239,7 @@ impl Keyspace {
         let (result, after) = self.table.edit(position, self.version, self.clock, change)?;
         self.account.add(after);
         self.account.subtract(before);
+        self.note_write(position.0, position.1, false);
         Some(result)
     }
 
@@ -211,6 +258,12 @@ impl Keyspace {
     /// Removes a key; whether it was alive.
     pub fn remove(&mut self, key: &[u8]) -> bool {
         let Some((position, _)) = self.find(key) else { return false };
+        self.drop_at(position);
+        true
+    }
+
+    /// Removes the entry that was just found here.
+    fn drop_at(&mut self, position: Position) {
         self.before_change(position.0, position.1);
         self.version += 1;
         let (before, leftover) =
@@ -218,7 +271,6 @@ impl Keyspace {
         self.garbage.put(leftover);
         self.account.subtract(before);
         key_removed(position.0, position.1);
-        true
     }
 
     /// Gives a living key another deadline, or none; whether there is such a key. One that is not after the clock
@@ -320,6 +372,54 @@ impl Keyspace {
         swept
     }
 
+    // -- Memory
+
+    /// What the group may hold, as its log says.
+    pub fn limit(&self) -> Limit {
+        self.limit
+    }
+
+    /// Sets what the group may hold, in apply. Nothing is removed: that is the business of entries that evict.
+    pub fn set_limit(&mut self, limit: Limit) {
+        self.limit = limit;
+    }
+
+    /// Removes a key, dead or alive, if it was not changed since it had this version; whether it was removed. In apply.
+    pub fn evict(&mut self, key: &[u8], version: u64) -> bool {
+        let (slot, hash) = self.place_of(key);
+        let found = self.table.unit(slot, hash).and_then(|unit| {
+            let at = unit.find(hash, key)?;
+            Some((at, unit.entry(at)))
+        });
+        let Some((at, _)) = found.filter(|(_, entry)| entry.version == version) else { return false };
+        self.drop_at((slot, hash, at));
+        self.evicted += 1;
+        true
+    }
+
+    /// Keys evicted here since this replica began. Not replicated.
+    pub fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
+    /// From now on accesses are noted in this way, beginning with nothing known; or not at all. Not replicated.
+    pub fn watch(&mut self, recency: Option<Recency>) {
+        self.keep_marks(false);
+        self.keep_marks(recency.is_some());
+        self.recency = recency;
+        self.arrivals = Vec::new();
+    }
+
+    /// How accesses are noted, if they are.
+    pub fn recency(&self) -> Option<&Recency> {
+        self.recency.as_ref()
+    }
+
+    /// Keys added since the last call, while accesses are noted.
+    pub fn take_arrivals(&mut self) -> Vec<Row> {
+        std::mem::take(&mut self.arrivals)
+    }
+
     // -- Marks: what a replica remembers of reads, for eviction
 
     /// Whether each key has a mark from now on: a number of this replica's own, four bytes of memory.
@@ -342,10 +442,11 @@ impl Keyspace {
         unit.find(hash, key).map(|at| self.located(slot, hash, unit, at))
     }
 
-    /// The entry with this hash in this slot, alive or dead. Should several keys have it: one of them.
-    pub fn locate_hash(&self, slot: Slot, hash: u64) -> Option<Located<'_>> {
-        let unit = self.table.unit(slot, hash)?;
-        unit.find_hash(hash).map(|at| self.located(slot, hash, unit, at))
+    /// The entry that a row means, alive or dead. Should several keys share it: one of them.
+    pub fn locate_row(&self, row: Row) -> Option<Located<'_>> {
+        let unit = self.table.unit(row.slot(), row.hash())?;
+        let at = unit.find_hash(row.hash(), |hash| row.is_of(hash))?;
+        Some(self.located(row.slot(), row.hash(), unit, at))
     }
 
     /// An entry drawn at random, alive or dead, in constant time; `random` are two random numbers. Every key is as
@@ -386,7 +487,14 @@ impl Keyspace {
     }
 
     fn head(&self, images: u64) -> CutHead {
-        CutHead { seed: self.seed, clock: self.clock, version: self.version, account: self.account, images }
+        CutHead {
+            seed: self.seed,
+            clock: self.clock,
+            version: self.version,
+            account: self.account,
+            images,
+            limit: self.limit,
+        }
     }
 
     /// Units as they were at the cut, about `max_bytes` of them, in no particular order; there may be none. `None`:
@@ -417,6 +525,7 @@ impl Keyspace {
         let head = CutHead::from_bytes(head)?;
         let mut keyspace = Keyspace::new(head.seed);
         (keyspace.clock, keyspace.version) = (head.clock, head.version);
+        keyspace.limit = head.limit;
         // Most keys were written near the end.
         keyspace.table = Table::new(head.seed, head.clock);
         let mut count = 0;

@@ -15,16 +15,20 @@
 //! | `value.rs` | what a key holds |
 //! | `filters/` | what a key holds if it is a cuckoo or a bloom filter |
 //! | `expiry.rs` | where to look for due keys: a replica's own hint, decides nothing |
+//! | `eviction/` | who leaves when memory is short: the leader's own, decides nothing until the log says so |
+//! | `candidates.rs` | the keyspace as an eviction policy sees it |
 //! | `cuckoo.rs` | of each slot: is this key surely absent? Derived from the table |
 //! | `account.rs` | how much memory the state is said to take, by formula |
 //! | `cut.rs` | a snapshot taken unit by unit while writers go on |
 //! | `codec.rs` | bytes of entries, units and the head; golden, versioned |
 
 mod account;
+mod candidates;
 mod codec;
 mod cuckoo;
 mod cut;
 mod entry;
+pub mod eviction;
 mod expiry;
 mod filters;
 mod index;
@@ -39,6 +43,7 @@ mod view;
 mod tests;
 
 pub use account::{ENTRY_COST, cost};
+pub use candidates::{Chooser, Leaving};
 pub use codec::{CutHead, RestoreError, SlotImage};
 pub use cuckoo::{Parameters, Precision, RATE_MAX, RATE_MIN, SlotFilter};
 pub use entry::{Entry, EntryRef};

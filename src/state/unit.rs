@@ -224,9 +224,9 @@ impl Unit {
         self.index.find(hash, self.depth, |spot| self.key(spot) == key)
     }
 
-    /// Position of the key with this hash; of one of them if there are several.
-    pub fn find_hash(&self, hash: u64) -> Option<usize> {
-        self.index.find(hash, self.depth, |spot| self.hash(spot) == hash)
+    /// Position of a key for whose hash `is` holds, which must mean that it begins with the upper 42 bits of `hash`.
+    pub fn find_hash(&self, hash: u64, is: impl Fn(u64) -> bool) -> Option<usize> {
+        self.index.find_beginning(hash, self.depth, |spot| is(self.hash(spot)))
     }
 
     /// The entry at a position of the index.

@@ -45,7 +45,7 @@ impl<'a> View<'a> {
 
     /// The key's entry, if it is alive.
     pub fn get(&self, key: &[u8]) -> Option<EntryRef<'a>> {
-        self.keyspace.get(key).inspect(|entry| self.judge(entry))
+        self.keyspace.read(key).inspect(|entry| self.judge(entry))
     }
 
     pub fn contains(&self, key: &[u8]) -> bool {

@@ -1,0 +1,279 @@
+//! What the cluster agrees on about memory: how much, which policy, and how much of it each group has.
+//!
+//! ```text
+//!   config/maxmemory  config/maxmemory-policy  config/maxmemory-samples     text, written by CONFIG SET on any node
+//!   shares                                                                  JSON, written by the meta group's leader
+//!      '--> every node follows both --> whoever leads a group puts its limit into that group's log (`raft::room`)
+//! ```
+//!
+//! maxmemory is what the groups on one node may hold together, on every node alike. One place decides the shares, the meta
+//! group's leader, so that they add up; each is carried by its group's own log, so that apply reads its own state alone.
+//! Why so: `docs/decisions/0009`.
+
+use crate::resp::Args;
+use crate::routing::RoutingTable;
+use crate::state::View;
+use crate::state::eviction::{Kind, Limit};
+use crate::types::{GroupId, NodeId, SLOTS};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The document of the shares.
+pub(super) const SHARES: &str = "shares";
+/// Before the names of parameters.
+const PREFIX: &str = "config/";
+/// An eighth of the memory is dealt by slots, whoever uses it: a group that was empty so far can begin.
+const BY_SLOTS: u64 = 8;
+/// Shares that differ by less than this part stay as they are, so that an idle cluster writes nothing.
+const SLACK: u64 = 10;
+
+/// The cluster's settings about memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Memory {
+    /// `bytes` is what the groups of a node may hold together.
+    pub limit: Limit,
+}
+
+/// A parameter that is the same on all nodes.
+struct Parameter {
+    name: &'static str,
+    get: fn(&Memory) -> String,
+    set: fn(&mut Memory, &str) -> Result<(), &'static str>,
+}
+
+/// In order of names.
+static PARAMETERS: &[Parameter] = &[
+    Parameter {
+        name: "maxmemory",
+        get: |m| m.limit.bytes.to_string(),
+        set: |m, text| {
+            m.limit.bytes = size(text).ok_or("argument must be a memory value")?;
+            Ok(())
+        },
+    },
+    Parameter {
+        name: "maxmemory-policy",
+        get: |m| m.limit.policy.name().to_owned(),
+        set: |m, text| {
+            m.limit.policy = Kind::parse(text).ok_or(
+                "argument must be one of the following: noeviction, s3-fifo, allkeys-lru, allkeys-lfu, allkeys-random, \
+                 volatile-lru, volatile-lfu, volatile-random, volatile-ttl, fifo, session",
+            )?;
+            Ok(())
+        },
+    },
+    Parameter {
+        name: "maxmemory-samples",
+        get: |m| m.limit.samples.to_string(),
+        set: |m, text| {
+            let samples = text.parse().ok().filter(|samples| (1..=64).contains(samples));
+            m.limit.samples = samples.ok_or("argument must be between 1 and 64 inclusive")?;
+            Ok(())
+        },
+    },
+];
+
+/// Bytes as Redis' configuration writes them: `100mb` is 2^20 a unit, `100m` is 10^6.
+fn size(text: &str) -> Option<u64> {
+    let lower = text.to_ascii_lowercase();
+    let digits = lower.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit = match &lower[digits.len()..] {
+        "" | "b" => 1,
+        "k" => 1000,
+        "kb" => 1 << 10,
+        "m" => 1_000_000,
+        "mb" => 1 << 20,
+        "g" => 1_000_000_000,
+        "gb" => 1 << 30,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(unit)
+}
+
+impl Memory {
+    /// Names and values, in order of names.
+    pub fn parameters(&self) -> impl Iterator<Item = (&'static str, String)> + '_ {
+        PARAMETERS.iter().map(|parameter| (parameter.name, (parameter.get)(self)))
+    }
+
+    /// Whether this name is one of a parameter that is the same on all nodes.
+    pub fn has_parameter(name: &str) -> bool {
+        PARAMETERS.iter().any(|parameter| parameter.name == name)
+    }
+
+    /// Sets a parameter here; the error says what a value must be.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), &'static str> {
+        let parameter = PARAMETERS.iter().find(|parameter| parameter.name == name).ok_or("no such parameter")?;
+        (parameter.set)(self, value)
+    }
+
+    /// The command on the meta group that makes these parameters what they are here, for all nodes at once. `verb`: MSET, or
+    /// MSETNX for the very first time.
+    pub fn write(&self, verb: &'static str, names: &[&str]) -> Args {
+        let mut call: Args = std::iter::once(Bytes::from_static(verb.as_bytes())).collect();
+        for (name, value) in self.parameters().filter(|(name, _)| names.contains(name)) {
+            call.push(Bytes::from(format!("{PREFIX}{name}")));
+            call.push(Bytes::from(value));
+        }
+        call
+    }
+
+    /// The same for all of them.
+    pub(super) fn write_all(&self, verb: &'static str) -> Args {
+        let names: Vec<&str> = PARAMETERS.iter().map(|parameter| parameter.name).collect();
+        self.write(verb, &names)
+    }
+
+    /// What the meta group says; none before it says anything. A value that cannot be read leaves what it was by default.
+    pub(super) fn read(view: &View<'_>) -> Option<Memory> {
+        let mut found = None;
+        for parameter in PARAMETERS {
+            let Some(text) =
+                view.get(format!("{PREFIX}{}", parameter.name).as_bytes()).and_then(|e| e.value().as_text())
+            else {
+                continue;
+            };
+            let memory = found.get_or_insert_with(Memory::default);
+            if let Err(why) = (parameter.set)(memory, &String::from_utf8_lossy(&text)) {
+                tracing::error!(parameter = parameter.name, why, "meta-document-unreadable");
+            }
+        }
+        found
+    }
+}
+
+/// The document under `shares`: bytes of each group.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Shares {
+    pub version: u32,
+    /// What they were dealt of.
+    pub maxmemory: u64,
+    pub groups: BTreeMap<GroupId, u64>,
+}
+
+impl Shares {
+    pub fn read(view: &View<'_>) -> Option<Shares> {
+        let text = view.get(SHARES.as_bytes()).and_then(|entry| entry.value().as_text())?;
+        serde_json::from_slice::<Shares>(&text).ok().filter(|shares| shares.version <= 1)
+    }
+
+    /// Deals the memory of each node to the groups on it, by what they use and a little by their slots. A group gets the
+    /// least of what its nodes have for it. `used`: bytes by group, as far as they are known.
+    pub fn deal(maxmemory: u64, table: &RoutingTable, used: &BTreeMap<GroupId, u64>) -> Shares {
+        let mut groups: BTreeMap<GroupId, u64> = BTreeMap::new();
+        for node in table.nodes.keys() {
+            let here: Vec<GroupId> = table.data_groups().filter(|group| hosts(table, *group, *node)).collect();
+            for (group, share) in deal_one(maxmemory, &here, table, used) {
+                groups.entry(group).and_modify(|least| *least = (*least).min(share)).or_insert(share);
+            }
+        }
+        Shares { version: 1, maxmemory, groups }
+    }
+
+    /// Whether these are so far from `other` that it is worth an entry in every group's log.
+    pub fn far_from(&self, other: &Shares) -> bool {
+        let far = |group: &GroupId, share: u64| {
+            other.groups.get(group).is_none_or(|known| known.abs_diff(share) > share.max(*known) / SLACK)
+        };
+        self.maxmemory != other.maxmemory
+            || self.groups.len() != other.groups.len()
+            || self.groups.iter().any(|(group, share)| far(group, *share))
+    }
+}
+
+fn hosts(table: &RoutingTable, group: GroupId, node: NodeId) -> bool {
+    table.groups.get(&group).is_some_and(|info| info.voters.contains(&node))
+}
+
+fn deal_one(
+    maxmemory: u64,
+    groups: &[GroupId],
+    table: &RoutingTable,
+    used: &BTreeMap<GroupId, u64>,
+) -> Vec<(GroupId, u64)> {
+    let slots = |group: &GroupId| table.slot_count(*group) as u128;
+    let used = |group: &GroupId| u128::from(used.get(group).copied().unwrap_or(0));
+    let (all_slots, all_used) = (groups.iter().map(slots).sum::<u128>(), groups.iter().map(used).sum::<u128>());
+    let max = u128::from(maxmemory);
+    let by_slots = if all_used == 0 { max } else { max / u128::from(BY_SLOTS) };
+    let share = |group: &GroupId| {
+        let slots = by_slots * slots(group) / all_slots.clamp(1, SLOTS as u128);
+        let used = (max - by_slots) * used(group) / all_used.max(1);
+        (slots + used) as u64
+    };
+    groups.iter().map(|group| (*group, share(group))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routing::{self, NodeInfo};
+
+    fn table(nodes: u64, groups: u32, copies: usize) -> RoutingTable {
+        let ids: Vec<NodeId> = (1..=nodes).map(NodeId).collect();
+        let placed = routing::place(groups, &ids, copies);
+        let data: Vec<GroupId> = placed.keys().copied().filter(|group| *group != GroupId::META).collect();
+        let info = |id: NodeId| NodeInfo {
+            id,
+            name: String::new(),
+            host: String::new(),
+            peer_port: 0,
+            resp_port: 0,
+            cluster_port: 0,
+            http_port: 0,
+            grpc_port: 0,
+        };
+        let mut table = RoutingTable { slots: routing::deal(&data), groups: placed, ..RoutingTable::unformed() };
+        table.nodes = ids.into_iter().map(|id| (id, info(id))).collect();
+        table
+    }
+
+    /// Whatever is used where: no node is promised more than it has, and nearly all of it is dealt where all nodes are alike.
+    #[test]
+    fn shares_fit_every_node() {
+        for (nodes, groups, copies) in [(1, 1, 1), (3, 8, 3), (5, 16, 3), (6, 8, 2)] {
+            let table = table(nodes, groups, copies);
+            for skew in [0, 1, 1_000_000] {
+                let used = table.data_groups().map(|g| (g, u64::from(g.0) * skew)).collect();
+                let shares = Shares::deal(1 << 30, &table, &used);
+                assert_eq!(shares.groups.len(), groups as usize);
+                for node in table.nodes.keys() {
+                    let here = |group: &&GroupId| hosts(&table, **group, *node);
+                    let sum: u64 = shares.groups.keys().filter(here).map(|group| shares.groups[group]).sum();
+                    assert!(sum <= 1 << 30, "node {node}: {sum}");
+                    assert!(copies as u64 != nodes || sum > (1 << 30) - 100, "node {node}: only {sum}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn who_uses_more_gets_more_and_nobody_gets_nothing() {
+        let table = table(3, 4, 3);
+        let used = [(GroupId(1), 900), (GroupId(2), 100)].into();
+        let shares = Shares::deal(1_000_000, &table, &used).groups;
+        assert!(shares[&GroupId(1)] > 750_000 && shares[&GroupId(3)] > 10_000, "{shares:?}");
+    }
+
+    #[test]
+    fn small_changes_are_not_worth_an_entry() {
+        let table = table(3, 4, 3);
+        let at = |used: [u64; 4]| {
+            let used = used.iter().enumerate().map(|(n, used)| (GroupId(n as u32 + 1), *used)).collect();
+            Shares::deal(1_000_000, &table, &used)
+        };
+        assert!(!at([100, 100, 100, 104]).far_from(&at([100, 100, 100, 100])));
+        assert!(at([100, 100, 100, 200]).far_from(&at([100, 100, 100, 100])));
+        assert!(Shares::deal(9, &table, &BTreeMap::new()).far_from(&Shares::deal(10, &table, &BTreeMap::new())));
+    }
+
+    #[test]
+    fn sizes_are_read_as_redis_reads_them() {
+        assert_eq!(
+            [size("100"), size("100mb"), size("1G"), size("2kb")],
+            [100, 100 << 20, 1_000_000_000, 2048].map(Some)
+        );
+        assert_eq!([size(""), size("-1"), size("1x"), size("mb"), size("99999999999gb")], [None; 5]);
+    }
+}

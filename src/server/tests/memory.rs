@@ -1,0 +1,82 @@
+//! maxmemory and its policy through the doors of one node.
+
+use super::*;
+use crate::state::eviction::{Kind, Limit};
+
+fn limit(rig: &Rig) -> Limit {
+    rig.group(1).peek(|keyspace| keyspace.limit())
+}
+
+fn used(rig: &Rig) -> u64 {
+    rig.group(1).peek(|keyspace| keyspace.used_bytes())
+}
+
+/// Waits for what the node does by itself, a few looks later.
+async fn until(what: &str, mut is: impl FnMut() -> bool) {
+    let limit = env::now() + PATIENCE;
+    while !is() {
+        assert!(env::now() < limit, "waited in vain until {what}");
+        env::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn sets(keys: std::ops::Range<u32>) -> String {
+    keys.map(|n| format!("SET k{n} {}\n", "x".repeat(100))).collect()
+}
+
+#[tokio::test]
+async fn a_full_group_refuses_or_evicts_as_the_cluster_says() {
+    let rig = rig(1).await;
+    let mut c = rig.proxy().await;
+    assert_eq!(c.ask("CONFIG SET maxmemory 100kb maxmemory-policy noeviction").await, "OK");
+    until("the limit is in the group's log", || limit(&rig).bytes > 0).await;
+    assert_eq!(limit(&rig), Limit { bytes: 102_400, policy: Kind::NoEviction, samples: 5 });
+
+    let replies = c.ask_all(&sets(0..1000)).await;
+    let refused = replies.iter().filter(|reply| reply.starts_with("-OOM command not allowed")).count();
+    assert_eq!(replies.iter().filter(|reply| *reply == "OK").count() + refused, 1000);
+    assert!(refused > 400 && used(&rig) <= 102_400, "{refused} refused, {} used", used(&rig));
+
+    // Refused before it is proposed; what stands beside it goes on.
+    let last = || rig.group(1).status().last_log;
+    let before = last();
+    assert!(c.ask("SET another 1").await.starts_with("-OOM"));
+    assert_eq!(last(), before);
+    assert_eq!(c.ask_all("SET another 1\nDEL k0\nGET k1\nEXPIRE k1 100").await[1..2], ["1"]);
+    assert!(c.ask("INFO memory").await.contains("memory_pressure:95"));
+
+    assert_eq!(c.ask("CONFIG SET maxmemory-policy s3-fifo").await, "OK");
+    until("the policy is in the group's log", || limit(&rig).policy == Kind::S3Fifo).await;
+    let replies = c.ask_all(&sets(1000..3000)).await;
+    assert!(replies.iter().all(|reply| reply == "OK"), "{:?}", replies.iter().find(|reply| *reply != "OK"));
+    assert!(used(&rig) <= 102_400 * 21 / 20, "{}", used(&rig));
+    assert!(rig.group(1).status().evicted > 1500);
+
+    assert_eq!(c.ask("CONFIG SET maxmemory 10kb").await, "OK");
+    until("the state has shrunk", || used(&rig) <= 10_240).await;
+    assert_eq!(c.ask("CONFIG SET maxmemory 0").await, "OK");
+    until("there is no limit", || limit(&rig).bytes == 0).await;
+    assert!(c.ask_all(&sets(0..1000)).await.iter().all(|reply| reply == "OK"));
+}
+
+#[tokio::test]
+async fn what_cannot_be_set_is_refused_and_changes_nothing() {
+    let rig = rig(1).await;
+    let mut c = rig.proxy().await;
+    for (wrong, why) in [
+        ("CONFIG SET maxmemory lots", "argument must be a memory value"),
+        ("CONFIG SET maxmemory-policy mru", "argument must be one of the following"),
+        ("CONFIG SET maxmemory-samples 0", "argument must be between 1 and 64"),
+        ("CONFIG SET maxmemory 1gb maxmemory-policy mru", "argument must be one of the following"),
+        ("CONFIG SET timeout 5 maxmemory 1gb", "cannot be set together"),
+    ] {
+        let reply = c.ask(wrong).await;
+        assert!(reply.starts_with("-ERR CONFIG SET failed") && reply.contains(why), "{wrong}: {reply}");
+    }
+    let shown = c.ask("CONFIG GET maxmemory*").await;
+    assert!(
+        shown.contains("maxmemory=0") || shown.contains("maxmemory 0") || shown.contains("maxmemory, 0"),
+        "{shown}"
+    );
+    assert!(c.ask("CONFIG GET timeout").await.contains('0'));
+}
