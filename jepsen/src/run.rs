@@ -1,0 +1,383 @@
+//! One run: a cluster, clients, a nemesis, final reads, a verdict.
+//!
+//! ```text
+//! |-- before --|-- fault, healing, quiet, fault, healing, quiet ... --|-- after --| final reads | replicas compared |
+//! ```
+//!
+//! A run fails if an anomaly was found, if an object could not be judged in time, if a fault was not in place, if too few
+//! operations succeeded before, during (on the majority's side) or after, if the cluster did not serve again after a fault,
+//! if the final reads did not succeed, or if replicas differ at the end. What the harness itself could not do is told
+//! apart from all that ([`Failure::Harness`]).
+
+use crate::cluster::{Cluster, Plan};
+use crate::history::{Fault, History, Op, Probed};
+use crate::nemeses::Nemesis;
+use crate::outcome::{self, Outcome};
+use crate::resp::Connection;
+use crate::stats::Stats;
+use crate::workloads::{Crowd, Generator, Next, Verdict, Workload};
+use anyhow::{Context, Result};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Data groups of the cluster: enough that a node leads some and follows in others.
+const GROUPS: usize = 3;
+/// The server's own deadline; it never answers later than this and what forwarding adds.
+const REQUEST_TIMEOUT: &str = "limits.request_timeout=2s";
+/// After this a client gives an answer up.
+const CLIENT_PATIENCE: Duration = Duration::from_secs(4);
+/// Before a client knocks again at a door that was closed.
+const KNOCKING: Duration = Duration::from_millis(100);
+/// Each node is asked so often to write to each group.
+const PROBE_INTERVAL: Duration = Duration::from_millis(50);
+/// Time without faults between two, besides what recovering takes.
+const QUIET_MS: std::ops::Range<u64> = 1000..2500;
+/// How often a final read that fails is tried again, at most for [`FINAL_PATIENCE`].
+const FINAL_PAUSE: Duration = Duration::from_millis(100);
+const FINAL_PATIENCE: Duration = Duration::from_secs(30);
+/// What the checker may take.
+const CHECK_BUDGET: Duration = Duration::from_secs(120);
+
+/// What a run is made of, besides workload and nemesis.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub program: PathBuf,
+    /// From the first operation to the last, final reads not included.
+    pub time: Duration,
+    pub seed: u64,
+    /// Operations a second of all clients together, if all are served at once.
+    pub rate: u64,
+    pub workers_a_node: usize,
+    pub namespaces: bool,
+    pub folder: PathBuf,
+}
+
+/// Why a run did not pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// The system broke a promise.
+    System(String),
+    /// The run proves nothing: the fault was not in place, too little happened, or the judge ran out of time.
+    NoProof(String),
+    /// The harness could not do its own work.
+    Harness(String),
+}
+
+pub struct Finished {
+    pub history: History,
+    pub verdict: Verdict,
+    pub stats: Stats,
+    pub failures: Vec<Failure>,
+}
+
+/// Where a run is in time.
+struct Stage {
+    began: Instant,
+    stop: AtomicBool,
+}
+
+impl Stage {
+    fn now(&self) -> u64 {
+        self.began.elapsed().as_micros() as u64
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// Raises the flag when it goes out of scope, so that clients end when anything fails.
+struct StopAtEnd<'a>(&'a Stage);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Runs it. An error is the harness's; everything else is in what is returned.
+pub fn run(workload: &dyn Workload, nemesis: &mut dyn Nemesis, settings: &Settings) -> Result<Finished> {
+    let nodes = nemesis.needs().nodes.unwrap_or(3);
+    let mut plan = Plan {
+        nodes,
+        groups: GROUPS,
+        settings: vec![REQUEST_TIMEOUT.to_owned()],
+        disk: None,
+        environment: Vec::new(),
+        namespaces: settings.namespaces,
+    };
+    std::fs::create_dir_all(&settings.folder)?;
+    nemesis.prepare(&mut plan, &settings.folder)?;
+    let mut cluster = Cluster::start(&settings.program, plan, &settings.folder)?;
+    let crowd = Crowd { nodes, workers: settings.workers_a_node * nodes, seed: settings.seed };
+    let stage = Stage { began: Instant::now(), stop: AtomicBool::new(false) };
+    let mut history = History::default();
+    let mut failures = Vec::new();
+    thread::scope(|scope| {
+        let _also_after_a_failure = StopAtEnd(&stage);
+        let clients: Vec<_> = workload
+            .generators(&crowd)
+            .into_iter()
+            .enumerate()
+            .map(|(worker, mind)| {
+                let client = Client::new(&cluster, crowd, worker, settings, &stage);
+                scope.spawn(move || client.work(mind))
+            })
+            .collect();
+        let probes = Probe::all(&cluster);
+        let probes: Vec<_> = probes.into_iter().map(|probe| scope.spawn(|| probe.work(&stage))).collect();
+        let mut times = Schedule::new(settings);
+        if let Err(failure) = times.drive(&stage, &mut cluster, nemesis, &mut history.faults) {
+            failures.push(failure);
+        }
+        stage.stop.store(true, Ordering::Relaxed);
+        for client in clients {
+            history.ops.extend(client.join().unwrap_or_default());
+        }
+        for probe in probes {
+            history.probes.extend(probe.join().unwrap_or_default());
+        }
+    });
+    history.ops.sort_by_key(|op| op.from);
+    if failures.is_empty() {
+        failures.extend(finish(workload, &cluster, &stage, &mut history));
+    }
+    history.write(&settings.folder.join("history.jsonl"))?;
+    let verdict = judge(workload, &history, &mut failures);
+    let stats = Stats::of(&history, cluster.groups.len(), settings.rate);
+    failures.extend(stats.too_little(nemesis.name() == "none").map(Failure::NoProof));
+    if let Err(e) = cluster.none_ended() {
+        failures.push(Failure::System(e.to_string()));
+    }
+    Ok(Finished { history, verdict, stats, failures })
+}
+
+/// Judges a history and says what is wrong with it.
+pub fn judge(workload: &dyn Workload, history: &History, failures: &mut Vec<Failure>) -> Verdict {
+    let verdict = workload.check(history, CHECK_BUDGET);
+    for anomaly in &verdict.anomalies {
+        failures.push(Failure::System(format!("{}: {}", anomaly.kind, anomaly.what)));
+    }
+    if !verdict.undecided.is_empty() {
+        failures.push(Failure::NoProof(format!("not judged within {CHECK_BUDGET:?}: {}", verdict.undecided.join(", "))));
+    }
+    for op in history.ops.iter().filter(|op| matches!(op.outcome, Outcome::Broken(_))) {
+        failures.push(Failure::System(format!("the server answered what it must not: {}", op.story())));
+    }
+    verdict
+}
+
+/// Final reads by every node, and the comparison of replicas. Nothing writes any more.
+fn finish(workload: &dyn Workload, cluster: &Cluster, stage: &Stage, history: &mut History) -> Vec<Failure> {
+    let mut failures = Vec::new();
+    let commands = workload.final_reads(history);
+    for node in cluster.numbers() {
+        let process = FINAL_PROCESS + node;
+        let mut connection = None;
+        for words in &commands {
+            let deadline = Instant::now() + FINAL_PATIENCE;
+            loop {
+                let op = call(&mut connection, cluster.proxy(node), stage, process, node, words.clone());
+                let done = op.is_ok();
+                let story = op.story();
+                history.ops.push(op);
+                if done {
+                    break;
+                }
+                if Instant::now() > deadline {
+                    failures.push(Failure::System(format!("a final read did not succeed: {story}")));
+                    return failures;
+                }
+                thread::sleep(FINAL_PAUSE);
+            }
+        }
+    }
+    if let Err(e) = cluster.verify_replicas() {
+        failures.push(Failure::System(format!("hypercachectl verify: {e:#}")));
+    }
+    failures
+}
+
+/// Processes of the final reads, out of the way of all others.
+const FINAL_PROCESS: usize = 1_000_000_000;
+
+/// One operation on a connection, which is opened if need be and dropped where nobody knows what will come on it.
+fn call(
+    connection: &mut Option<Connection>,
+    at: std::net::SocketAddr,
+    stage: &Stage,
+    process: usize,
+    node: usize,
+    words: Vec<String>,
+) -> Op {
+    let from = stage.now();
+    let outcome = match connection.take().map_or_else(|| Connection::open(at, CLIENT_PATIENCE), Ok) {
+        // Never sent.
+        Err(e) => Outcome::Failed(format!("connecting: {e}")),
+        Ok(mut open) => {
+            let answer = open.call(&words);
+            if answer.is_ok() {
+                *connection = Some(open);
+            }
+            outcome::judge(&words, answer)
+        }
+    };
+    Op { process, node, words, from, to: stage.now(), outcome }
+}
+
+/// A client thread.
+struct Client<'a> {
+    at: std::net::SocketAddr,
+    node: usize,
+    worker: usize,
+    workers: usize,
+    /// Mean time from one operation to the next.
+    pace: Duration,
+    rng: fastrand::Rng,
+    stage: &'a Stage,
+}
+
+impl<'a> Client<'a> {
+    fn new(cluster: &Cluster, crowd: Crowd, worker: usize, settings: &Settings, stage: &'a Stage) -> Client<'a> {
+        let node = crowd.node_of(worker);
+        let pace = Duration::from_secs_f64(crowd.workers as f64 / settings.rate.max(1) as f64);
+        let rng = fastrand::Rng::with_seed(!settings.seed ^ worker as u64);
+        Client { at: cluster.proxy(node), node, worker, workers: crowd.workers, pace, rng, stage }
+    }
+
+    fn work(mut self, mut mind: Box<dyn Generator>) -> Vec<Op> {
+        let mut ops: Vec<Op> = Vec::new();
+        let mut process = self.worker;
+        let mut connection = None;
+        while !self.stage.stopped() {
+            let words = match mind.next(ops.last()) {
+                Next::Call(words) => words,
+                Next::Pause(time) => {
+                    thread::sleep(time);
+                    continue;
+                }
+            };
+            let began = Instant::now();
+            let op = call(&mut connection, self.at, self.stage, process, self.node, words);
+            if matches!(op.outcome, Outcome::Open(_) | Outcome::Broken(_)) {
+                // It may still be at work: whoever goes on is somebody else, also to the server.
+                process += self.workers;
+                connection = None;
+            }
+            let knocked_in_vain = connection.is_none() && matches!(op.outcome, Outcome::Failed(_));
+            ops.push(op);
+            let pause = self.pace.mul_f64(self.rng.f64() * 2.0);
+            thread::sleep(pause.saturating_sub(began.elapsed()).max(if knocked_in_vain { KNOCKING } else { Duration::ZERO }));
+        }
+        ops
+    }
+}
+
+/// Asks one node to write to one group, all the time: by this it is seen from when to when a group was served.
+struct Probe {
+    at: std::net::SocketAddr,
+    node: usize,
+    group: usize,
+    key: String,
+}
+
+impl Probe {
+    fn all(cluster: &Cluster) -> Vec<Probe> {
+        let of_node = |node: usize| {
+            cluster.groups.iter().enumerate().map(move |(group, g)| {
+                let key = cluster.key_of(g, "probe");
+                Probe { at: cluster.proxy(node), node, group, key }
+            })
+        };
+        cluster.numbers().into_iter().flat_map(of_node).collect()
+    }
+
+    fn work(self, stage: &Stage) -> Vec<Probed> {
+        let mut seen = Vec::new();
+        let mut connection = None;
+        while !stage.stopped() {
+            let words = vec!["SET".to_owned(), self.key.clone(), seen.len().to_string()];
+            let op = call(&mut connection, self.at, stage, 0, self.node, words);
+            let took = Duration::from_micros(op.to - op.from);
+            seen.push(Probed { node: self.node, group: self.group, from: op.from, to: op.to, ok: op.is_ok() });
+            thread::sleep(PROBE_INTERVAL.saturating_sub(took).max(if op.is_ok() { Duration::ZERO } else { PROBE_INTERVAL }));
+        }
+        seen
+    }
+}
+
+/// The nemesis's part of a run.
+struct Schedule {
+    before: Duration,
+    faults_until: Duration,
+    end: Duration,
+    rng: fastrand::Rng,
+}
+
+impl Schedule {
+    fn new(settings: &Settings) -> Schedule {
+        let edge = (settings.time / 6).clamp(Duration::from_secs(2), Duration::from_secs(8));
+        let faults_until = settings.time.saturating_sub(edge);
+        Schedule { before: edge, faults_until, end: settings.time, rng: fastrand::Rng::with_seed(settings.seed) }
+    }
+
+    fn wait(&self, stage: &Stage, until: Duration) {
+        thread::sleep(until.saturating_sub(stage.began.elapsed()));
+    }
+
+    fn drive(
+        &mut self,
+        stage: &Stage,
+        cluster: &mut Cluster,
+        nemesis: &mut dyn Nemesis,
+        faults: &mut Vec<Fault>,
+    ) -> std::result::Result<(), Failure> {
+        self.wait(stage, self.before);
+        while stage.began.elapsed() < self.faults_until {
+            let begin = stage.now();
+            let injected = nemesis.inject(cluster, &mut self.rng).map_err(harness("making the fault"))?;
+            let Some(injected) = injected else {
+                self.wait(stage, self.faults_until);
+                break;
+            };
+            let placed = stage.now();
+            let proof = nemesis.hold(cluster, injected.hold).and_then(|()| nemesis.prove(cluster));
+            let healed = nemesis.heal(cluster);
+            let mut fault = Fault {
+                what: injected.what,
+                proof: proof.as_ref().map_or_else(|e| format!("none: {e:#}"), String::clone),
+                affected: injected.affected,
+                begin,
+                placed,
+                healed: stage.now(),
+                recovered: u64::MAX,
+            };
+            let serves = cluster.wait_serving();
+            fault.recovered = stage.now();
+            let what = fault.what.clone();
+            faults.push(fault);
+            proof.map_err(|e| Failure::NoProof(format!("{what}: not in place: {e:#}")))?;
+            healed.map_err(harness("taking the fault back"))?;
+            serves.map_err(|e| Failure::System(format!("after {what}: {e:#}")))?;
+            thread::sleep(Duration::from_millis(self.rng.u64(QUIET_MS)));
+        }
+        // However long the last fault took, what comes after it is seen.
+        let after = self.end - self.faults_until;
+        thread::sleep(after.max(self.end.saturating_sub(stage.began.elapsed())));
+        Ok(())
+    }
+}
+
+fn harness(doing: &str) -> impl Fn(anyhow::Error) -> Failure {
+    let doing = doing.to_owned();
+    move |e| Failure::Harness(format!("{doing}: {e:#}"))
+}
+
+/// Where a run's files go.
+pub fn folder_of(out: &Path, name: &str) -> Result<PathBuf> {
+    let folder = out.join(name);
+    std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    Ok(folder)
+}
