@@ -123,8 +123,8 @@ impl Net {
                 .collect();
             if !rules.is_empty() {
                 let table = format!(
-                    "table ip {TABLE} {{ chain arriving {{ type filter hook input priority 0; {} }} }}",
-                    rules.join(" ")
+                    "table ip {TABLE} {{\nchain arriving {{\ntype filter hook input priority 0;\n{}\n}}\n}}\n",
+                    rules.join("\n")
                 );
                 must(self.on_host(to, "nft").arg(table))?;
             }

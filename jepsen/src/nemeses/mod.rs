@@ -1,7 +1,15 @@
 //! What goes wrong. A nemesis is a file: the fault, its healing, and the proof that it was in place, without which a run
 //! counts as failed. What a nemesis does is drawn from the run's seed.
 
-pub mod kill;
+mod clock;
+mod connections;
+mod disk_full;
+mod fsync;
+mod kill;
+mod links;
+mod operator;
+mod pause;
+mod power;
 
 use crate::cluster::{Cluster, Plan};
 use anyhow::Result;
@@ -59,7 +67,30 @@ pub trait Nemesis {
 }
 
 pub fn all() -> Vec<Box<dyn Nemesis>> {
-    vec![Box::new(Nothing), Box::new(kill::Kill::default()), Box::new(kill::KillAll)]
+    let mut all: Vec<Box<dyn Nemesis>> = vec![
+        Box::new(Nothing),
+        Box::new(kill::Kill::default()),
+        Box::new(kill::KillAll),
+        Box::new(pause::Pause::default()),
+        Box::new(connections::Connections::default()),
+        Box::new(connections::Bandwidth::default()),
+        Box::new(clock::Clock::new(false)),
+        Box::new(clock::Clock::new(true)),
+        Box::new(power::Power::new(false)),
+        Box::new(power::Power::new(true)),
+        Box::new(disk_full::DiskFull::new()),
+        Box::new(operator::Transfer::default()),
+        Box::new(operator::Restart::default()),
+        Box::new(operator::Snapshot::default()),
+    ];
+    use links::Shape;
+    let shapes =
+        [Shape::Leader, Shape::Halves, Shape::Bridge, Shape::Ring, Shape::OneWay, Shape::Flap, Shape::Loss];
+    all.extend(shapes.map(|shape| Box::new(links::Links::new(shape)) as Box<dyn Nemesis>));
+    use fsync::Kind;
+    let kinds = [Kind::Error, Kind::Slow, Kind::Lie, Kind::Kill];
+    all.extend(kinds.map(|kind| Box::new(fsync::Fsync::new(kind)) as Box<dyn Nemesis>));
+    all
 }
 
 /// none: no fault. The measure for all others.

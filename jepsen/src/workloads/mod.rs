@@ -4,7 +4,14 @@
 //! Each client (worker) talks to the proxy face of one node, worker *i* to node *i* modulo the number of nodes, plus one;
 //! so nodes that are cut off are asked, too. Clients of a *lane* share keys: two of each node, or what there are.
 
-pub mod register;
+mod append;
+mod counter;
+mod levels;
+mod lock;
+mod mset;
+mod register;
+mod set;
+mod ttl;
 
 use crate::history::{History, Op};
 use std::sync::Arc;
@@ -121,7 +128,16 @@ pub trait Workload: Sync {
 }
 
 pub fn all() -> Vec<Box<dyn Workload>> {
-    vec![Box::new(register::RegisterWorkload)]
+    vec![
+        Box::new(register::RegisterWorkload),
+        Box::new(append::AppendWorkload),
+        Box::new(set::SetWorkload),
+        Box::new(counter::CounterWorkload),
+        Box::new(mset::MsetWorkload),
+        Box::new(ttl::TtlWorkload),
+        Box::new(levels::LevelsWorkload),
+        Box::new(lock::LockWorkload),
+    ]
 }
 
 fn words(parts: &[&str]) -> Vec<String> {
