@@ -287,7 +287,10 @@ impl Cluster {
         for number in self.running() {
             while !self.takes_writes(number) {
                 self.none_ended()?;
-                ensure!(began.elapsed() < PATIENCE, "node {number} does not take writes for every group after {PATIENCE:?}");
+                ensure!(
+                    began.elapsed() < PATIENCE,
+                    "node {number} does not take writes for every group after {PATIENCE:?}"
+                );
                 thread::sleep(LOOK_INTERVAL);
             }
         }

@@ -84,7 +84,12 @@ impl Op {
             Outcome::Broken(why) => format!("broken {why}"),
         };
         let [from, to] = [self.from, self.to].map(|t| t as f64 / 1e6);
-        format!("[{from:.6} .. {to:.6}] process {} at node {}: {} -> {end}", self.process, self.node, self.words.join(" "))
+        format!(
+            "[{from:.6} .. {to:.6}] process {} at node {}: {} -> {end}",
+            self.process,
+            self.node,
+            self.words.join(" ")
+        )
     }
 }
 
@@ -145,11 +150,17 @@ impl History {
                 Outcome::Open(why) => ("info", "error", json!(why)),
                 Outcome::Broken(why) => ("broken", "error", json!(why)),
             };
-            lines.push((op.to, json!({"type": kind, "process": op.process, "node": op.node, "time_us": op.to, field: value})));
+            lines.push((
+                op.to,
+                json!({"type": kind, "process": op.process, "node": op.node, "time_us": op.to, field: value}),
+            ));
         }
         for (number, fault) in self.faults.iter().enumerate() {
             let line = |at: u64, phase: &str, what: &str| {
-                (at, json!({"type": "nemesis", "time_us": at, "fault": number, "phase": phase, "what": what, "affected": fault.affected}))
+                (
+                    at,
+                    json!({"type": "nemesis", "time_us": at, "fault": number, "phase": phase, "what": what, "affected": fault.affected}),
+                )
             };
             lines.push(line(fault.begin, "begin", &fault.what));
             lines.push(line(fault.placed, "placed", &fault.proof));
@@ -170,7 +181,9 @@ impl History {
     pub fn read(file: &Path) -> Result<History> {
         let mut open: BTreeMap<u64, Op> = BTreeMap::new();
         let mut ops = Vec::new();
-        for (number, line) in BufReader::new(File::open(file).with_context(|| file.display().to_string())?).lines().enumerate() {
+        for (number, line) in
+            BufReader::new(File::open(file).with_context(|| file.display().to_string())?).lines().enumerate()
+        {
             let event: Value = serde_json::from_str(&line?).with_context(|| format!("line {}", number + 1))?;
             if event["type"] == "nemesis" {
                 continue;
@@ -185,7 +198,8 @@ impl History {
                 open.insert(process, Op { process: process as usize, node, words, from: time, to: time, outcome });
                 continue;
             }
-            let mut op = open.remove(&process).with_context(|| format!("line {}: an end without a beginning", number + 1))?;
+            let mut op =
+                open.remove(&process).with_context(|| format!("line {}: an end without a beginning", number + 1))?;
             let why = event["error"].as_str().unwrap_or_default().to_owned();
             op.to = time;
             op.outcome = match event["type"].as_str() {

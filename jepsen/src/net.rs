@@ -137,7 +137,11 @@ impl Net {
         let mut sum = 0;
         for n in self.tables()? {
             let text = must(self.on_host(n, "nft").args(["list", "table", "ip", TABLE]))?;
-            sum += text.split("counter packets ").skip(1).filter_map(|t| t.split(' ').next()?.parse::<u64>().ok()).sum::<u64>();
+            sum += text
+                .split("counter packets ")
+                .skip(1)
+                .filter_map(|t| t.split(' ').next()?.parse::<u64>().ok())
+                .sum::<u64>();
         }
         Ok(sum)
     }
@@ -189,7 +193,10 @@ fn ip(words: &[&str]) -> Result<String> {
 fn free_subnet() -> Result<u8> {
     let taken = ip(&["-o", "addr"])?;
     let first = std::process::id() as u8;
-    (0..=255u8).map(|i| first.wrapping_add(i)).find(|s| !taken.contains(&format!(" 10.214.{s}."))).context("no free subnet")
+    (0..=255u8)
+        .map(|i| first.wrapping_add(i))
+        .find(|s| !taken.contains(&format!(" 10.214.{s}.")))
+        .context("no free subnet")
 }
 
 /// The shell that cleans up after this process.

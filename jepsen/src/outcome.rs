@@ -43,7 +43,9 @@ pub fn judge<W: AsRef<str>>(words: &[W], answer: io::Result<Reply>) -> Outcome {
         },
         Ok(reply) => Outcome::Ok(reply),
         Err(e) if e.kind() == ErrorKind::InvalidData => Outcome::Broken(e.to_string()),
-        Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => unknown("no answer in time".into()),
+        Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+            unknown("no answer in time".into())
+        }
         Err(e) => unknown(format!("connection: {e}")),
     }
 }

@@ -159,7 +159,8 @@ pub fn slot_of(key: &str) -> u16 {
         (close > 0).then(|| &key[open + 1..open + 1 + close])
     });
     let crc = tag.unwrap_or(key).iter().fold(0u16, |crc, byte| {
-        (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc, _| if crc & 0x8000 != 0 { crc << 1 ^ 0x1021 } else { crc << 1 })
+        (0..8)
+            .fold(crc ^ (u16::from(*byte) << 8), |crc, _| if crc & 0x8000 != 0 { crc << 1 ^ 0x1021 } else { crc << 1 })
     });
     crc % 16_384
 }

@@ -16,8 +16,8 @@ use crate::outcome::{self, Outcome};
 use crate::resp::Connection;
 use crate::stats::Stats;
 use crate::workloads::{Crowd, Generator, Next, Verdict, Workload};
-use anyhow::{Context, Result};
-use std::path::{Path, PathBuf};
+use anyhow::Result;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -32,6 +32,9 @@ const CLIENT_PATIENCE: Duration = Duration::from_secs(4);
 const KNOCKING: Duration = Duration::from_millis(100);
 /// Each node is asked so often to write to each group.
 const PROBE_INTERVAL: Duration = Duration::from_millis(50);
+/// A probe that waits longer is given up and asked anew, as a client would do who wants to know: what had been sent to a
+/// leader that then was cut off is held until its link is found dead, although a new request would be served before.
+const PROBE_PATIENCE: Duration = Duration::from_millis(200);
 /// Time without faults between two, besides what recovering takes.
 const QUIET_MS: std::ops::Range<u64> = 1000..2500;
 /// How often a final read that fails is tried again, at most for [`FINAL_PATIENCE`].
@@ -46,6 +49,10 @@ pub struct Settings {
     pub program: PathBuf,
     /// From the first operation to the last, final reads not included.
     pub time: Duration,
+    /// At least this from the beginning of a fault to that of the next.
+    pub every: Duration,
+    /// Settings of every node, besides those of the run and the nemesis.
+    pub set: Vec<String>,
     pub seed: u64,
     /// Operations a second of all clients together, if all are served at once.
     pub rate: u64,
@@ -110,6 +117,7 @@ pub fn run(workload: &dyn Workload, nemesis: &mut dyn Nemesis, settings: &Settin
     };
     std::fs::create_dir_all(&settings.folder)?;
     nemesis.prepare(&mut plan, &settings.folder)?;
+    plan.settings.extend(settings.set.iter().cloned());
     let mut cluster = Cluster::start(&settings.program, plan, &settings.folder)?;
     let crowd = Crowd { nodes, workers: settings.workers_a_node * nodes, seed: settings.seed };
     let stage = Stage { began: Instant::now(), stop: AtomicBool::new(false) };
@@ -161,7 +169,8 @@ pub fn judge(workload: &dyn Workload, history: &History, failures: &mut Vec<Fail
         failures.push(Failure::System(format!("{}: {}", anomaly.kind, anomaly.what)));
     }
     if !verdict.undecided.is_empty() {
-        failures.push(Failure::NoProof(format!("not judged within {CHECK_BUDGET:?}: {}", verdict.undecided.join(", "))));
+        failures
+            .push(Failure::NoProof(format!("not judged within {CHECK_BUDGET:?}: {}", verdict.undecided.join(", "))));
     }
     for op in history.ops.iter().filter(|op| matches!(op.outcome, Outcome::Broken(_))) {
         failures.push(Failure::System(format!("the server answered what it must not: {}", op.story())));
@@ -179,7 +188,8 @@ fn finish(workload: &dyn Workload, cluster: &Cluster, stage: &Stage, history: &m
         for words in &commands {
             let deadline = Instant::now() + FINAL_PATIENCE;
             loop {
-                let op = call(&mut connection, cluster.proxy(node), stage, process, node, words.clone());
+                let op =
+                    call(&mut connection, cluster.proxy(node), CLIENT_PATIENCE, stage, (process, node), words.clone());
                 let done = op.is_ok();
                 let story = op.story();
                 history.ops.push(op);
@@ -207,13 +217,13 @@ const FINAL_PROCESS: usize = 1_000_000_000;
 fn call(
     connection: &mut Option<Connection>,
     at: std::net::SocketAddr,
+    patience: Duration,
     stage: &Stage,
-    process: usize,
-    node: usize,
+    (process, node): (usize, usize),
     words: Vec<String>,
 ) -> Op {
     let from = stage.now();
-    let outcome = match connection.take().map_or_else(|| Connection::open(at, CLIENT_PATIENCE), Ok) {
+    let outcome = match connection.take().map_or_else(|| Connection::open(at, patience), Ok) {
         // Never sent.
         Err(e) => Outcome::Failed(format!("connecting: {e}")),
         Ok(mut open) => {
@@ -260,7 +270,7 @@ impl<'a> Client<'a> {
                 }
             };
             let began = Instant::now();
-            let op = call(&mut connection, self.at, self.stage, process, self.node, words);
+            let op = call(&mut connection, self.at, CLIENT_PATIENCE, self.stage, (process, self.node), words);
             if matches!(op.outcome, Outcome::Open(_) | Outcome::Broken(_)) {
                 // It may still be at work: whoever goes on is somebody else, also to the server.
                 process += self.workers;
@@ -269,7 +279,11 @@ impl<'a> Client<'a> {
             let knocked_in_vain = connection.is_none() && matches!(op.outcome, Outcome::Failed(_));
             ops.push(op);
             let pause = self.pace.mul_f64(self.rng.f64() * 2.0);
-            thread::sleep(pause.saturating_sub(began.elapsed()).max(if knocked_in_vain { KNOCKING } else { Duration::ZERO }));
+            thread::sleep(pause.saturating_sub(began.elapsed()).max(if knocked_in_vain {
+                KNOCKING
+            } else {
+                Duration::ZERO
+            }));
         }
         ops
     }
@@ -299,10 +313,14 @@ impl Probe {
         let mut connection = None;
         while !stage.stopped() {
             let words = vec!["SET".to_owned(), self.key.clone(), seen.len().to_string()];
-            let op = call(&mut connection, self.at, stage, 0, self.node, words);
+            let op = call(&mut connection, self.at, PROBE_PATIENCE, stage, (0, self.node), words);
             let took = Duration::from_micros(op.to - op.from);
             seen.push(Probed { node: self.node, group: self.group, from: op.from, to: op.to, ok: op.is_ok() });
-            thread::sleep(PROBE_INTERVAL.saturating_sub(took).max(if op.is_ok() { Duration::ZERO } else { PROBE_INTERVAL }));
+            thread::sleep(PROBE_INTERVAL.saturating_sub(took).max(if op.is_ok() {
+                Duration::ZERO
+            } else {
+                PROBE_INTERVAL / 2
+            }));
         }
         seen
     }
@@ -313,6 +331,7 @@ struct Schedule {
     before: Duration,
     faults_until: Duration,
     end: Duration,
+    every: Duration,
     rng: fastrand::Rng,
 }
 
@@ -320,7 +339,13 @@ impl Schedule {
     fn new(settings: &Settings) -> Schedule {
         let edge = (settings.time / 6).clamp(Duration::from_secs(2), Duration::from_secs(8));
         let faults_until = settings.time.saturating_sub(edge);
-        Schedule { before: edge, faults_until, end: settings.time, rng: fastrand::Rng::with_seed(settings.seed) }
+        Schedule {
+            before: edge,
+            faults_until,
+            end: settings.time,
+            every: settings.every,
+            rng: fastrand::Rng::with_seed(settings.seed),
+        }
     }
 
     fn wait(&self, stage: &Stage, until: Duration) {
@@ -361,7 +386,9 @@ impl Schedule {
             proof.map_err(|e| Failure::NoProof(format!("{what}: not in place: {e:#}")))?;
             healed.map_err(harness("taking the fault back"))?;
             serves.map_err(|e| Failure::System(format!("after {what}: {e:#}")))?;
-            thread::sleep(Duration::from_millis(self.rng.u64(QUIET_MS)));
+            let quiet = Duration::from_millis(self.rng.u64(QUIET_MS));
+            let next = (stage.began.elapsed() + quiet).max(Duration::from_micros(begin) + self.every);
+            self.wait(stage, next.min(self.faults_until.max(stage.began.elapsed() + quiet)));
         }
         // However long the last fault took, what comes after it is seen.
         let after = self.end - self.faults_until;
@@ -373,11 +400,4 @@ impl Schedule {
 fn harness(doing: &str) -> impl Fn(anyhow::Error) -> Failure {
     let doing = doing.to_owned();
     move |e| Failure::Harness(format!("{doing}: {e:#}"))
-}
-
-/// Where a run's files go.
-pub fn folder_of(out: &Path, name: &str) -> Result<PathBuf> {
-    let folder = out.join(name);
-    std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    Ok(folder)
 }

@@ -29,6 +29,8 @@ pub struct Stats {
     pub pauses: Vec<Option<Duration>>,
     /// Of the time on the majority's side, the part in which a group was served.
     pub availability: Option<f64>,
+    /// Of the operations on the majority's side, the part that succeeded.
+    pub answered: Option<f64>,
     pub seconds: f64,
     before: Part,
     during: Part,
@@ -65,6 +67,7 @@ impl Stats {
         stats.count_parts(history, rate, end);
         stats.pauses = history.faults.iter().map(|fault| longest_pause(history, fault, groups)).collect();
         stats.availability = availability(history, groups);
+        stats.answered = answered(history);
         stats
     }
 
@@ -79,7 +82,10 @@ impl Stats {
         for fault in &history.faults {
             let nodes = history.ops.iter().map(|op| op.node).max().unwrap_or(1);
             let majority = nodes.saturating_sub(fault.affected.len()) as u64;
-            let seen = history.ops.iter().filter(|op| within(op, fault.begin, fault.healed) && !fault.affected.contains(&op.node));
+            let seen = history
+                .ops
+                .iter()
+                .filter(|op| within(op, fault.begin, fault.healed) && !fault.affected.contains(&op.node));
             self.during.ok += seen.count() as u64;
             self.during.wanted += wanted(fault.begin, fault.healed) * majority / nodes as u64;
         }
@@ -106,6 +112,18 @@ impl Stats {
         (!enough(&self.after, ENOUGH_IN_QUIET))
             .then(|| format!("only {ok} of {wanted} operations succeeded after the last fault"))
     }
+}
+
+/// The part of the operations on the majority's side that succeeded. Of an operation that began before a fault its node
+/// may be lost in it; it counts for the fault's side.
+fn answered(history: &History) -> Option<f64> {
+    let nodes = history.ops.iter().map(|op| op.node).max()?;
+    let lost = |op: &Op, f: &Fault| {
+        op.to >= f.begin && op.from <= f.recovered && (f.affected.contains(&op.node) || f.affected.len() >= nodes)
+    };
+    let counted: Vec<&Op> = history.ops.iter().filter(|op| !history.faults.iter().any(|f| lost(op, f))).collect();
+    let ok = counted.iter().filter(|op| op.is_ok()).count();
+    (!counted.is_empty()).then(|| ok as f64 / counted.len() as f64)
 }
 
 /// When a group's probes were acknowledged by nodes outside `not`, in order.

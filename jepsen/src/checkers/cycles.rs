@@ -119,7 +119,11 @@ impl<'a> Lists<'a> {
         for (number, key, list) in reads(self.all) {
             let (longest, by) = self.longest[key];
             if !longest.starts_with(list) {
-                self.report("incompatible order", format!("{key} was read as {list:?} and as {longest:?}"), vec![number, by]);
+                self.report(
+                    "incompatible order",
+                    format!("{key} was read as {list:?} and as {longest:?}"),
+                    vec![number, by],
+                );
             }
             let distinct: BTreeSet<&String> = list.iter().collect();
             if distinct.len() < list.len() {
@@ -132,12 +136,24 @@ impl<'a> Lists<'a> {
         for (number, key, list) in reads(self.all) {
             for element in list {
                 match self.writers.get(&(key, element.as_str())) {
-                    None => self.report("from nowhere", format!("{key} shows {element}, which nobody appended"), vec![number]),
+                    None => self.report(
+                        "from nowhere",
+                        format!("{key} shows {element}, which nobody appended"),
+                        vec![number],
+                    ),
                     Some((writer, _)) if self.all[*writer].end == End::Failed => {
-                        self.report("G1a", format!("{key} shows {element}, whose append failed"), vec![*writer, number]);
+                        self.report(
+                            "G1a",
+                            format!("{key} shows {element}, whose append failed"),
+                            vec![*writer, number],
+                        );
                     }
                     Some((writer, _)) if self.all[*writer].from > self.all[number].to => {
-                        self.report("from the future", format!("{key} shows {element} before it was appended"), vec![*writer, number]);
+                        self.report(
+                            "from the future",
+                            format!("{key} shows {element} before it was appended"),
+                            vec![*writer, number],
+                        );
                     }
                     Some(_) => (),
                 }
@@ -145,7 +161,11 @@ impl<'a> Lists<'a> {
             if let Some((writer, false)) = list.last().and_then(|e| self.writers.get(&(key, e.as_str())))
                 && *writer != number
             {
-                self.report("G1b", format!("{key} shows a state from within a transaction: {list:?}"), vec![*writer, number]);
+                self.report(
+                    "G1b",
+                    format!("{key} shows a state from within a transaction: {list:?}"),
+                    vec![*writer, number],
+                );
             }
         }
         // What was acknowledged before a read began must be in it.
@@ -158,7 +178,11 @@ impl<'a> Lists<'a> {
                 if done.end == End::Committed && done.to < self.all[number].from && !shown.contains(element) {
                     let known = self.longest[key].0.iter().any(|e| e == element);
                     let kind = if known { "stale read" } else { "lost update" };
-                    lost.push((kind, format!("{key} was read without {element}, acknowledged before"), vec![*writer, number]));
+                    lost.push((
+                        kind,
+                        format!("{key} was read without {element}, acknowledged before"),
+                        vec![*writer, number],
+                    ));
                 }
             }
         }
@@ -197,7 +221,9 @@ impl<'a> Lists<'a> {
                 None => {
                     let of_key = self.writers.range((key, "")..).take_while(|((k, _), _)| *k == key);
                     of_key
-                        .filter(|((_, e), (w, _))| self.all[*w].end == End::Committed && !longest.iter().any(|l| l == e))
+                        .filter(|((_, e), (w, _))| {
+                            self.all[*w].end == End::Committed && !longest.iter().any(|l| l == e)
+                        })
                         .for_each(|(_, (w, _))| add(number, *w, Edge::Rw));
                 }
             }
@@ -226,8 +252,11 @@ fn cycles(edges: &[BTreeMap<usize, Edge>]) -> Vec<Anomaly> {
     ];
     for (kind, allowed) in kinds {
         if let Some(cycle) = shortest_cycle(edges, allowed) {
-            let way = |i: usize| edges[cycle[i]].get(&cycle[(i + 1) % cycle.len()]).map_or(String::new(), |e| format!("{e:?}"));
-            let names: Vec<String> = (0..cycle.len()).map(|i| format!("#{} -{}->", cycle[i], way(i).to_lowercase())).collect();
+            let way = |i: usize| {
+                edges[cycle[i]].get(&cycle[(i + 1) % cycle.len()]).map_or(String::new(), |e| format!("{e:?}"))
+            };
+            let names: Vec<String> =
+                (0..cycle.len()).map(|i| format!("#{} -{}->", cycle[i], way(i).to_lowercase())).collect();
             let what = format!("{} #{}", names.join(" "), cycle[0]);
             return vec![Anomaly { kind, what, shown_by: cycle }];
         }
@@ -353,7 +382,11 @@ mod tests {
 
     #[test]
     fn what_was_acknowledged_and_is_gone_is_a_lost_update() {
-        let all = [done(0, 1, vec![append("x", "1")]), done(2, 3, vec![append("x", "2")]), done(4, 5, vec![read("x", &["2"])])];
+        let all = [
+            done(0, 1, vec![append("x", "1")]),
+            done(2, 3, vec![append("x", "2")]),
+            done(4, 5, vec![read("x", &["2"])]),
+        ];
         assert!(kinds(&all).contains(&"lost update"));
     }
 

@@ -38,7 +38,10 @@ pub struct Interval<C> {
 pub enum Judgement {
     Linearizable,
     /// No order exists. `order` is the longest that was found, `stuck` what could not follow it: places in the input.
-    Violation { order: Vec<usize>, stuck: Vec<usize> },
+    Violation {
+        order: Vec<usize>,
+        stuck: Vec<usize>,
+    },
     /// The budget was used up.
     Unknown,
 }
@@ -192,11 +195,21 @@ pub enum RegisterCall {
     Read(Option<u64>),
     Write(u64),
     /// Writes only where nothing is; `done` if known.
-    WriteNew { new: u64, done: Option<bool> },
+    WriteNew {
+        new: u64,
+        done: Option<bool>,
+    },
     /// Compare and set; `done` if known.
-    Cas { old: u64, new: u64, done: Option<bool> },
+    Cas {
+        old: u64,
+        new: u64,
+        done: Option<bool>,
+    },
     /// Deletes only what is expected; `done` if known.
-    CasDelete { old: u64, done: Option<bool> },
+    CasDelete {
+        old: u64,
+        done: Option<bool>,
+    },
     /// Deletes; whether there was something, if known.
     Delete(Option<bool>),
 }

@@ -29,7 +29,11 @@ fn concurrent_operations_may_come_in_either_order() {
     assert!(linearizable(&[]));
     assert!(linearizable(&[known(0, 10, Write(1)), known(1, 2, Read(None)), known(3, 4, Read(Some(1)))]));
     assert!(linearizable(&[known(0, 9, Write(1)), known(0, 9, Write(2)), known(10, 11, Read(Some(1)))]));
-    assert!(linearizable(&[known(0, 1, Write(1)), known(2, 5, Cas { old: 1, new: 2, done: Some(true) }), known(3, 6, Read(Some(1)))]));
+    assert!(linearizable(&[
+        known(0, 1, Write(1)),
+        known(2, 5, Cas { old: 1, new: 2, done: Some(true) }),
+        known(3, 6, Read(Some(1)))
+    ]));
 }
 
 #[test]
@@ -80,7 +84,11 @@ fn an_unknown_swap_or_delete_may_explain_what_is_seen() {
     assert!(linearizable(&[known(0, 1, Write(1)), swap.clone(), known(3, 4, Read(Some(2)))]));
     assert!(!linearizable(&[known(0, 1, Write(3)), swap, known(3, 4, Read(Some(2)))]));
     assert!(linearizable(&[known(0, 1, Write(1)), open(2, Delete(None)), known(3, 4, Read(None))]));
-    assert!(!linearizable(&[known(0, 1, Write(1)), open(2, CasDelete { old: 2, done: None }), known(3, 4, Read(None))]));
+    assert!(!linearizable(&[
+        known(0, 1, Write(1)),
+        open(2, CasDelete { old: 2, done: None }),
+        known(3, 4, Read(None))
+    ]));
 }
 
 #[test]

@@ -36,7 +36,8 @@ impl Clock {
     }
 
     fn set(&mut self, node: usize, ahead_ms: i64) -> Result<()> {
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(self.folder.join(format!("clock-{node}")));
+        let file =
+            OpenOptions::new().create(true).truncate(false).write(true).open(self.folder.join(format!("clock-{node}")));
         file.and_then(|f| f.write_all_at(&ahead_ms.to_ne_bytes(), 0)).context("setting a clock")?;
         self.ahead[node - 1] = ahead_ms;
         self.jumps += 1;
@@ -47,7 +48,8 @@ impl Clock {
 /// What a node's wall clock is ahead of ours, as it tells it.
 fn ahead_of_us(cluster: &Cluster, node: usize) -> Result<i64> {
     let reply = cluster.ask(node, &["TIME"])?;
-    let seconds = reply.array().and_then(|parts| parts.first()).and_then(Reply::text).context("TIME answers with an array")?;
+    let seconds =
+        reply.array().and_then(|parts| parts.first()).and_then(Reply::text).context("TIME answers with an array")?;
     let ours = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_millis() as i64;
     Ok(seconds.parse::<i64>()? * 1000 - ours)
 }

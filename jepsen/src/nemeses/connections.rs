@@ -102,7 +102,8 @@ impl Nemesis for Bandwidth {
 
     fn prove(&mut self, cluster: &mut Cluster) -> Result<String> {
         let node = self.narrowed.last().copied().unwrap_or(1);
-        let text = must(cluster.net.on_host(node, "tc").args(["-s", "qdisc", "show", "dev", &cluster.net.device(node)]))?;
+        let text =
+            must(cluster.net.on_host(node, "tc").args(["-s", "qdisc", "show", "dev", &cluster.net.device(node)]))?;
         let over = text.split("overlimits ").nth(1).and_then(|t| t.split(' ').next()?.parse::<u64>().ok()).unwrap_or(0);
         ensure!(over > 0, "nothing was held back: {text}");
         Ok(format!("{over} times a packet had to wait or was dropped"))

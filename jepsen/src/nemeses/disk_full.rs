@@ -95,7 +95,11 @@ impl Nemesis for DiskFull {
         }
         // Groups that these lead are out of service for writes whichever node is asked.
         let affected = cluster.numbers();
-        Ok(Some(Injected { what: format!("the disks of {nodes:?} are full"), affected, hold: between(rng, 1000, 4000) }))
+        Ok(Some(Injected {
+            what: format!("the disks of {nodes:?} are full"),
+            affected,
+            hold: between(rng, 1000, 4000),
+        }))
     }
 
     fn prove(&mut self, cluster: &mut Cluster) -> Result<String> {
@@ -107,6 +111,8 @@ impl Nemesis for DiskFull {
     }
 
     fn heal(&mut self, cluster: &mut Cluster) -> Result<()> {
-        std::mem::take(&mut self.filled).into_iter().try_for_each(|node| Ok(fs::remove_file(Self::filler(cluster, node)?)?))
+        std::mem::take(&mut self.filled)
+            .into_iter()
+            .try_for_each(|node| Ok(fs::remove_file(Self::filler(cluster, node)?)?))
     }
 }

@@ -125,7 +125,8 @@ impl Nemesis for Fsync {
                 }
                 thread::sleep(Duration::from_millis(300));
                 let count = self.detach()?;
-                let how = if self.kind == Kind::Kill { String::new() } else { format!("; strace changed {count} calls") };
+                let how =
+                    if self.kind == Kind::Kill { String::new() } else { format!("; strace changed {count} calls") };
                 return Ok(format!("node {} ended: {status}{how}", self.node));
             }
             thread::sleep(Duration::from_millis(20));

@@ -72,7 +72,8 @@ impl Links {
             }
             Shape::Ring => {
                 let count = nodes.len();
-                let far = |i: usize, j: usize| !matches!((j + count - i) % count, 0 | 1) && (i + count - j) % count != 1;
+                let far =
+                    |i: usize, j: usize| !matches!((j + count - i) % count, 0 | 1) && (i + count - j) % count != 1;
                 self.cuts = pairs(&nodes, far);
                 (format!("a ring {nodes:?} in which everybody sees two neighbours"), Vec::new())
             }

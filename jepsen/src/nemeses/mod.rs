@@ -10,6 +10,7 @@ mod links;
 mod operator;
 mod pause;
 mod power;
+mod storm;
 
 use crate::cluster::{Cluster, Plan};
 use anyhow::Result;
@@ -82,10 +83,10 @@ pub fn all() -> Vec<Box<dyn Nemesis>> {
         Box::new(operator::Transfer::default()),
         Box::new(operator::Restart::default()),
         Box::new(operator::Snapshot::default()),
+        Box::new(storm::Storm::new()),
     ];
     use links::Shape;
-    let shapes =
-        [Shape::Leader, Shape::Halves, Shape::Bridge, Shape::Ring, Shape::OneWay, Shape::Flap, Shape::Loss];
+    let shapes = [Shape::Leader, Shape::Halves, Shape::Bridge, Shape::Ring, Shape::OneWay, Shape::Flap, Shape::Loss];
     all.extend(shapes.map(|shape| Box::new(links::Links::new(shape)) as Box<dyn Nemesis>));
     use fsync::Kind;
     let kinds = [Kind::Error, Kind::Slow, Kind::Lie, Kind::Kill];

@@ -24,11 +24,15 @@ impl Nemesis for Pause {
         let node = victim(cluster, rng)?;
         cluster.signal(node, Signal::Freeze)?;
         self.frozen = Some(node);
-        Ok(Some(Injected { what: format!("SIGSTOP of node {node}"), affected: vec![node], hold: between(rng, 400, 5000) }))
+        Ok(Some(Injected {
+            what: format!("SIGSTOP of node {node}"),
+            affected: vec![node],
+            hold: between(rng, 400, 5000),
+        }))
     }
 
     fn prove(&mut self, cluster: &mut Cluster) -> Result<String> {
-        for node in self.frozen {
+        if let Some(node) = self.frozen {
             ensure!(cluster.is_frozen(node)?, "node {node} is not stopped");
         }
         Ok(format!("/proc says that node {:?} is stopped", self.frozen.unwrap_or(0)))

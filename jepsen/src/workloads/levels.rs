@@ -106,7 +106,11 @@ fn shown(op: &Op) -> Option<u64> {
 }
 
 fn level(op: &Op) -> &str {
-    if op.words.first().is_some_and(|w| w == "HC.READ") { op.words.get(1).map_or("", String::as_str) } else { "linearizable" }
+    if op.words.first().is_some_and(|w| w == "HC.READ") {
+        op.words.get(1).map_or("", String::as_str)
+    } else {
+        "linearizable"
+    }
 }
 
 fn check_key(key: &str, ops: &[&Op], verdict: &mut Verdict, counted: &mut BTreeMap<String, u64>) {

@@ -100,7 +100,11 @@ fn check_lock(lock: &str, ops: &[&Op], verdict: &mut Verdict) -> usize {
         if !fits {
             let holder = holds.iter().find(|h| own(h) || h.token == token(op)).map(|h| h.acquired.clone());
             let what = format!("{lock}: {}", op.story());
-            verdict.anomalies.push(Anomaly::new("lock lost", what, holder.into_iter().chain([(*op).clone()]).collect()));
+            verdict.anomalies.push(Anomaly::new(
+                "lock lost",
+                what,
+                holder.into_iter().chain([(*op).clone()]).collect(),
+            ));
         }
     }
     holds.len()

@@ -108,7 +108,8 @@ pub fn check_key(key: &str, ops: &[&Op], deadline: Instant, verdict: &mut Verdic
         Judgement::Violation { order, stuck } => {
             let last = order.len().saturating_sub(6);
             let shown = order[last..].iter().chain(&stuck).map(|i| judged[*i].clone()).collect();
-            let what = format!("{key}: after {} operations in some order none of {} could be next", order.len(), stuck.len());
+            let what =
+                format!("{key}: after {} operations in some order none of {} could be next", order.len(), stuck.len());
             verdict.anomalies.push(Anomaly::new("not linearizable", what, shown));
         }
     }

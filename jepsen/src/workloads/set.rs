@@ -54,7 +54,11 @@ fn check_set(key: &str, ops: &[&Op], verdict: &mut Verdict) -> usize {
         };
         let shown: BTreeSet<&String> = list.iter().collect();
         if shown.len() < list.len() {
-            verdict.anomalies.push(Anomaly::new("duplicate", format!("{key} holds an element twice"), vec![(*read).clone()]));
+            verdict.anomalies.push(Anomaly::new(
+                "duplicate",
+                format!("{key} holds an element twice"),
+                vec![(*read).clone()],
+            ));
         }
         for (element, op) in acknowledged.iter().take_while(|(_, op)| op.to < read.from) {
             if !shown.contains(element) {
@@ -69,7 +73,11 @@ fn check_set(key: &str, ops: &[&Op], verdict: &mut Verdict) -> usize {
                 Some(op) if op.from > read.to => "it was added later",
                 Some(_) => continue,
             };
-            verdict.anomalies.push(Anomaly::new("from nowhere", format!("{key} shows {element}: {why}"), vec![brief(read)]));
+            verdict.anomalies.push(Anomaly::new(
+                "from nowhere",
+                format!("{key} shows {element}: {why}"),
+                vec![brief(read)],
+            ));
         }
     }
     acknowledged.len()
