@@ -216,3 +216,41 @@ impl History {
         Ok(History { ops, ..History::default() })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_can_be_read_and_judged_again() {
+        let op = |from, outcome| Op {
+            process: from as usize,
+            node: 2,
+            words: vec!["GET".into(), "k".into()],
+            from,
+            to: from + 3,
+            outcome,
+        };
+        let ops = vec![
+            op(1, Outcome::Ok(Reply::Array(vec![Reply::Nil, Reply::Int(-3), Reply::Text("x;".into())]))),
+            op(2, Outcome::Failed("CLUSTERDOWN".into())),
+            op(3, Outcome::Open("no answer".into())),
+            op(9, Outcome::Broken("ERR".into())),
+        ];
+        let fault = Fault {
+            what: "f".into(),
+            proof: "p".into(),
+            affected: vec![1],
+            begin: 1,
+            placed: 2,
+            healed: 3,
+            recovered: 4,
+        };
+        let history = History { ops: ops.clone(), faults: vec![fault], probes: Vec::new() };
+        let file = std::env::temp_dir().join(format!("jepsen-history-{}", std::process::id()));
+        history.write(&file).expect("a file can be written");
+        let read = History::read(&file).expect("it is a history");
+        std::fs::remove_file(&file).expect("it was written");
+        assert_eq!(read.ops, ops);
+    }
+}

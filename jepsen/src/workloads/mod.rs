@@ -143,3 +143,6 @@ pub fn all() -> Vec<Box<dyn Workload>> {
 fn words(parts: &[&str]) -> Vec<String> {
     parts.iter().map(|p| (*p).to_owned()).collect()
 }
+
+#[cfg(test)]
+mod tests;
