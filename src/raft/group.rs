@@ -9,6 +9,7 @@
 //! - while leadership is handed over nothing is proposed, and the old leader serves no lease read in that term again;
 //! - a core that dies is started again from disk, which is a start like any other, quarantine included.
 
+use super::appends::WantedCommit;
 use super::clock::{ALARM_MS, GroupClock};
 use super::log_store::LogStore;
 use super::machine::{Machine, Replica};
@@ -18,7 +19,7 @@ use super::proposer::{self, OnOutcome, Outcome, Proposer, Refusal, Submission};
 use super::reads::{Freshness, Gate, LEASE_SHARE, NeedsTick, Permit, Round};
 use super::snapshot::SnapshotStore;
 use super::storage::{Storage, StorageError};
-use super::wire::{Lane, Proposal, ReadIndex};
+use super::wire::{self, Lane, Method, Proposal, ReadIndex};
 use super::{Raft, Types};
 use crate::env::{self, Instant};
 use crate::resp::Args;
@@ -141,6 +142,8 @@ pub struct Group {
     fresh: Mutex<Option<Freshness>>,
     /// The term in which leadership was offered away: no lease reads in it any more.
     lease_off_term: Arc<AtomicU64>,
+    /// The commit that reads at followers wait for.
+    wanted: Arc<WantedCommit>,
     transferring: tokio::sync::Mutex<()>,
     sweeping: AtomicBool,
     closed: AtomicBool,
@@ -159,6 +162,8 @@ pub enum AdminError {
     NotLeader { group: GroupId, leader: Option<NodeId> },
     #[error("node {node} is not a voter of group {group}")]
     NotAVoter { group: GroupId, node: NodeId },
+    #[error("node {node} keeps silent for a moment after its restart and cannot lead group {group} yet")]
+    Quarantined { group: GroupId, node: NodeId },
     #[error("node {node} has not caught up with group {group} or is not in reach")]
     NotCaughtUp { group: GroupId, node: NodeId },
     #[error("it did not happen in time: {0}")]
@@ -208,6 +213,7 @@ impl Group {
             ready: AtomicBool::new(false),
             fresh: Mutex::new(None),
             lease_off_term: Arc::default(),
+            wanted: Arc::default(),
             transferring: tokio::sync::Mutex::new(()),
             sweeping: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -254,6 +260,7 @@ impl Group {
             self.clock.clone(),
             snapshots.clone(),
             self.lease_off_term.clone(),
+            self.wanted.clone(),
         );
         let (me, log_for_raft) = (self.around.me, log.clone());
         let (tx, rx) = std::sync::mpsc::channel();
@@ -709,6 +716,10 @@ impl Group {
         }
     }
 
+    pub(super) fn may_lead(&self) -> bool {
+        self.voting_core().is_ok()
+    }
+
     pub(super) async fn on_vote(&self, request: VoteRequest<Types>) -> Result<VoteResponse<Types>, String> {
         self.voting_core()?.raft.vote(request).await.map_err(|e| e.to_string())
     }
@@ -725,11 +736,17 @@ impl Group {
     }
 
     pub(super) async fn on_read_index(self: &Arc<Self>, quorum: bool) -> Result<ReadIndex, String> {
-        self.answer_read_index(quorum).await.ok_or_else(|| "not the leader, or not confirmed".to_owned())
+        self.answer_follower(self.answer_read_index(quorum).await)
     }
 
     pub(super) async fn on_tick(self: &Arc<Self>) -> Result<ReadIndex, String> {
-        self.answer_tick().await.ok_or_else(|| "not the leader, or not confirmed".to_owned())
+        self.answer_follower(self.answer_tick().await)
+    }
+
+    fn answer_follower(&self, answer: Option<ReadIndex>) -> Result<ReadIndex, String> {
+        let answer = answer.ok_or_else(|| "not the leader, or not confirmed".to_owned())?;
+        self.wanted.want(answer.index);
+        Ok(answer)
     }
 
     // --- what operators ask ---
@@ -767,8 +784,22 @@ impl Group {
         if !core.voters().contains(&to) {
             return Err(AdminError::NotAVoter { group: self.id, node: to });
         }
+        // Asked before anything is held back: a target that cannot campaign would cost an election.
+        match self.would_lead(to).await {
+            Some(true) => (),
+            Some(false) => return Err(AdminError::Quarantined { group: self.id, node: to }),
+            None => return Err(AdminError::NotCaughtUp { group: self.id, node: to }),
+        }
         let _held = Held::new(&self.proposer);
         self.hand_over(&core, to, term).await
+    }
+
+    /// Whether `to` says that it may lead; none if it does not answer.
+    async fn would_lead(&self, to: NodeId) -> Option<bool> {
+        let link = self.around.peers.link(to, Lane::Raft(self.worker));
+        let answer = link.call(Method::MayLead, self.id, |_| ()).ok()?;
+        let bytes = env::timeout(TRANSFER, answer.wait()).await.ok()?.ok()?;
+        wire::get(&bytes, "whether a voter may lead").ok()
     }
 
     async fn hand_over(&self, core: &Core, to: NodeId, term: u64) -> Result<(), AdminError> {

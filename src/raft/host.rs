@@ -219,6 +219,7 @@ impl Host {
                 let proposal = wire::get_propose(payload).map_err(wrong)?;
                 wire::put(&mut out, &group.propose_forwarded(proposal).await);
             }
+            Method::MayLead => wire::put(&mut out, &group.may_lead()),
             Method::Ping | Method::InstallSnapshot => return Err("not on this lane".to_owned()),
         }
         Ok(out)

@@ -5,6 +5,7 @@
 //! for all groups) and [`peers`] -> [`machine`] -> the outcome, once a batch. A read's way: [`reads`] (lease, read index
 //! or age) -> the keyspace, under its lock, on the reader's own thread.
 
+mod appends;
 pub mod clock;
 #[cfg(test)]
 mod conformance;

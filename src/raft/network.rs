@@ -1,14 +1,13 @@
-//! What openraft sends to other replicas of a group, on the node's links.
-//!
-//! Appends are pipelined: up to [`APPEND_WINDOW`] under way a group and follower. More would split the same traffic
-//! into many small messages, fewer would wait for each round trip.
+//! What openraft sends to other replicas of a group, on the node's links. How its appends follow one another is in
+//! [`appends`].
 
+use super::appends::{self, WantedCommit};
 use super::clock::GroupClock;
 use super::entry;
 use super::peers::{self, Answer, Broken, CallError, Peers};
 use super::snapshot::{SnapshotRef, SnapshotStore};
 use super::wire::{self, Lane, Method, Opcode};
-use super::{LogId, Snapshot, SnapshotMeta, Types, Vote};
+use super::{Snapshot, SnapshotMeta, Types, Vote};
 use crate::env;
 use crate::types::{GroupId, NodeId};
 use bytes::{Buf, BufMut, BytesMut};
@@ -21,17 +20,13 @@ use openraft::raft::{
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 
-/// Appends under way a group and follower.
-const APPEND_WINDOW: usize = 3;
 /// How long an append may take: a follower's disk may be slow under load, and asking twice makes it slower.
 const APPEND: Duration = Duration::from_millis(2000);
 /// A large append may take longer: what a slow network carries in a millisecond.
@@ -57,6 +52,7 @@ pub(super) struct NetworkFactory {
     clock: Arc<GroupClock>,
     snapshots: SnapshotStore,
     lease_off_term: Arc<AtomicU64>,
+    wanted: Arc<WantedCommit>,
 }
 
 impl NetworkFactory {
@@ -67,8 +63,9 @@ impl NetworkFactory {
         clock: Arc<GroupClock>,
         snapshots: SnapshotStore,
         lease_off_term: Arc<AtomicU64>,
+        wanted: Arc<WantedCommit>,
     ) -> Self {
-        NetworkFactory { group, worker, peers, clock, snapshots, lease_off_term }
+        NetworkFactory { group, worker, peers, clock, snapshots, lease_off_term, wanted }
     }
 }
 
@@ -84,6 +81,7 @@ impl RaftNetworkFactory<Types> for NetworkFactory {
             clock: self.clock.clone(),
             snapshots: self.snapshots.clone(),
             lease_off_term: self.lease_off_term.clone(),
+            wanted: self.wanted.clone(),
         }
     }
 }
@@ -98,9 +96,10 @@ pub(super) struct Network {
     clock: Arc<GroupClock>,
     snapshots: SnapshotStore,
     lease_off_term: Arc<AtomicU64>,
+    wanted: Arc<WantedCommit>,
 }
 
-type RpcResult<T> = Result<T, RPCError<Types>>;
+pub(super) type RpcResult<T> = Result<T, RPCError<Types>>;
 
 impl Network {
     /// Queues a request. Its answer is awaited with [`answered`].
@@ -154,27 +153,7 @@ impl RaftNetworkV2<Types> for Network {
         S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
     {
         let network = self.clone();
-        // openraft matches an answer to its requests by log id alone and credits it with the send time of the newest
-        // that it covers. An append of entries and the empty one that carries their commit end at the same id, so the
-        // answer to the first would vouch for a moment after it was given: a deposed leader could confirm itself with
-        // it. While a later request with the same end is under way, only that one's own answer counts.
-        let under_way: Arc<Mutex<VecDeque<Option<LogId>>>> = Arc::default();
-        let taken = under_way.clone();
-        let answers = input
-            .map(move |request| {
-                let previous = request.prev_log_id;
-                let last: Option<LogId> = request.entries.last().map(|e| e.log_id).or(previous);
-                taken.lock().push_back(last);
-                let answer = network.append(request);
-                answer.map(move |answer| (last, answer.map(|a| a.into_stream_result(previous, last))))
-            })
-            .buffered(APPEND_WINDOW)
-            .filter_map(move |(last, answer)| {
-                let mut under_way = under_way.lock();
-                under_way.pop_front();
-                let spoken_for = matches!(answer, Ok(Ok(_))) && under_way.front() == Some(&last);
-                std::future::ready((!spoken_for).then_some(answer))
-            });
+        let answers = appends::pipeline(input, self.wanted.clone(), appends::HOLD, move |r| network.append(r));
         async move { Ok(answers.boxed()) }.boxed()
     }
 

@@ -2,7 +2,8 @@
 //!
 //! Commands wait in one queue, in the order in which they came. The proposer takes all that wait (up to
 //! [`MAX_BATCH_CALLS`] or [`MAX_BATCH_BYTES`], without lingering) and makes a *flight* of them: an entry if this node
-//! leads the group, a message to the leader otherwise. At most [`WINDOW`] flights are under way.
+//! leads the group, a message to the leader otherwise. At most [`WINDOW`] flights are under way, a second one only if it
+//! is thick.
 //!
 //! Invariants, which the order and the meaning of replies rest on:
 //! - a flight names the term it is meant for; a leader of another term refuses it;
@@ -37,6 +38,12 @@ pub const MAX_BATCH_CALLS: usize = 1024;
 pub const MAX_BATCH_BYTES: usize = 256 << 10;
 /// Flights under way at a time.
 const WINDOW: usize = 2;
+/// A flight costs much, a command in it little: another leaves behind one that is under way only if it carries at least
+/// so many commands or bytes. Thinner ones wait for the landing and leave together.
+const THICK_CALLS: usize = MAX_BATCH_CALLS / 4;
+const THICK_BYTES: usize = MAX_BATCH_BYTES / 4;
+/// Turns of the worker that a flight waits for more to carry, as long as each brings some.
+const GATHER_TURNS: usize = 16;
 /// Commands that may wait in a group's queue.
 const MAX_QUEUED_CALLS: usize = 200_000;
 /// Bytes of commands that may wait in a group's queue; one submission more is always taken.
@@ -190,6 +197,15 @@ struct Inner {
     closed: bool,
 }
 
+impl Inner {
+    /// Whether a flight of what waits may leave now.
+    fn may_send(&self) -> bool {
+        let thick = self.queued_calls >= THICK_CALLS || self.queued_bytes >= THICK_BYTES;
+        let room = self.under_way.is_empty() || (thick && self.under_way.len() < WINDOW);
+        room && !self.queue.is_empty() && !self.paused
+    }
+}
+
 /// What a flight carries.
 type Cargo = Arc<Mutex<Vec<Submission>>>;
 
@@ -215,6 +231,10 @@ impl Proposer {
                 inner.queued_calls += submission.calls.len();
                 inner.queued_bytes += submission.bytes;
                 inner.queue.push_back(submission);
+                // What has to wait for a landing is found then.
+                if !inner.may_send() {
+                    return;
+                }
                 None
             }
         };
@@ -233,6 +253,10 @@ impl Proposer {
     /// Whether flights are under way.
     pub(super) fn in_flight(&self) -> bool {
         !self.inner.lock().under_way.is_empty()
+    }
+
+    fn queued_calls(&self) -> usize {
+        self.inner.lock().queued_calls
     }
 
     /// Whether commands wait or are under way.
@@ -474,19 +498,17 @@ impl Settlement {
 pub(super) async fn run(group: Arc<Group>) {
     let mut settlement = Settlement::default();
     let mut sequence = 0u64;
+    let mut look_at = env::now();
     loop {
         settlement.take_landed(&group.proposer);
         let now = env::now();
-        group.proposer.give_up(now);
-        for submission in group.proposer.take_expired(now) {
-            submission.finish(Outcome::NotApplied(match group.leadership() {
-                None => Refusal::NoLeader,
-                Some(_) => Refusal::Deadline,
-            }));
+        if now >= look_at {
+            look_at = now + LOOK;
+            look_at_deadlines(&group, now);
         }
-        let (waiting, in_flight, paused, closed) = {
+        let (may_send, waiting, in_flight, closed) = {
             let inner = group.proposer.inner.lock();
-            (!inner.queue.is_empty(), inner.under_way.len(), inner.paused, inner.closed)
+            (inner.may_send(), !inner.queue.is_empty(), inner.under_way.len(), inner.closed)
         };
         if closed && in_flight == 0 && !waiting {
             return;
@@ -497,13 +519,13 @@ pub(super) async fn run(group: Arc<Group>) {
                 // Whatever made the leader refuse needs a moment.
                 let _ = env::timeout(RETRY, group.leadership_changed()).await;
             } else {
-                let _ = env::timeout(LOOK, group.proposer.wake.notified()).await;
+                let _ = env::timeout_at(look_at, group.proposer.wake.notified()).await;
             }
             continue;
         }
-        if !waiting || paused || in_flight >= WINDOW {
+        if !may_send {
             match waiting || in_flight > 0 {
-                true => drop(env::timeout(LOOK, group.proposer.wake.notified()).await),
+                true => drop(env::timeout_at(look_at, group.proposer.wake.notified()).await),
                 false => group.proposer.wake.notified().await,
             }
             continue;
@@ -514,8 +536,34 @@ pub(super) async fn run(group: Arc<Group>) {
     }
 }
 
+/// Answers what is late: *unknown* where it is under way, *not applied* where it still waits.
+fn look_at_deadlines(group: &Group, now: Instant) {
+    group.proposer.give_up(now);
+    for submission in group.proposer.take_expired(now) {
+        submission.finish(Outcome::NotApplied(match group.leadership() {
+            None => Refusal::NoLeader,
+            Some(_) => Refusal::Deadline,
+        }));
+    }
+}
+
+/// Lets the connections of this worker that have something to say say it first, for as long as more comes: no time
+/// passes here but what the worker spends on others' work.
+async fn gather(proposer: &Proposer) {
+    let mut seen = proposer.queued_calls();
+    for _ in 0..GATHER_TURNS {
+        tokio::task::yield_now().await;
+        let now = proposer.queued_calls();
+        if now == seen || now >= THICK_CALLS {
+            return;
+        }
+        seen = now;
+    }
+}
+
 /// Makes one flight of what waits. False if there is nobody to send it to at present.
 async fn send(group: &Arc<Group>, sequence: &mut u64) -> bool {
+    gather(&group.proposer).await;
     let leadership = group.leadership();
     let own_term = leadership.filter(|l| l.leader == group.me()).map(|l| l.term);
     let Some(leadership) = leadership else {

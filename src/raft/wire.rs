@@ -59,12 +59,14 @@ pub enum Method {
     Tick = 7,
     Ping = 8,
     InstallSnapshot = 9,
+    /// Whether a voter may take leadership over: not while it keeps silent after a restart.
+    MayLead = 10,
 }
 
 impl Method {
     pub fn from_u8(b: u8) -> Option<Method> {
         use Method::*;
-        [Append, Vote, PreVote, Transfer, ReadIndex, Propose, Tick, Ping, InstallSnapshot]
+        [Append, Vote, PreVote, Transfer, ReadIndex, Propose, Tick, Ping, InstallSnapshot, MayLead]
             .into_iter()
             .find(|m| *m as u8 == b)
     }
