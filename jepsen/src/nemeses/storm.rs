@@ -1,6 +1,6 @@
 //! storm: a node in trouble and links in trouble at the same time.
 
-use super::{Injected, Needs, Nemesis, connections, fsync, kill, links, pause};
+use super::{Injected, Needs, Nemesis, connections, kill, links, pause};
 use crate::cluster::Cluster;
 use anyhow::{Result, anyhow};
 use std::time::Duration;
@@ -16,11 +16,7 @@ impl Storm {
     pub fn new() -> Storm {
         let link = |shape| Box::new(links::Links::new(shape)) as Box<dyn Nemesis>;
         Storm {
-            of_nodes: vec![
-                Box::new(kill::Kill::default()),
-                Box::new(pause::Pause::default()),
-                Box::new(fsync::Fsync::new(fsync::Kind::Slow)),
-            ],
+            of_nodes: vec![Box::new(kill::Kill::default()), Box::new(pause::Pause::default())],
             of_links: vec![
                 link(links::Shape::Halves),
                 link(links::Shape::Bridge),
@@ -40,11 +36,11 @@ impl Nemesis for Storm {
     }
 
     fn about(&self) -> &'static str {
-        "a node is killed, frozen or slow, and at the same time links are cut, lossy or broken"
+        "a node is killed or frozen, and at the same time links are cut, lossy or broken"
     }
 
     fn needs(&self) -> Needs {
-        Needs { root: true, programs: &["ip", "nft", "nsenter", "ss", "strace"], nodes: None }
+        Needs { root: true, programs: &["ip", "nft", "nsenter", "ss"], nodes: None }
     }
 
     fn inject(&mut self, cluster: &mut Cluster, rng: &mut fastrand::Rng) -> Result<Option<Injected>> {

@@ -105,7 +105,7 @@ fn set_finds_what_is_lost_doubled_or_invented() {
 
 #[test]
 fn counter_finds_increments_that_are_lost_or_made_twice() {
-    let base = vec![op(0, 1, "INCR c", int(1)), op(2, 9, "INCR c", open()), op(3, 4, "GET c", text("1"))];
+    let base = [op(0, 1, "INCR c", int(1)), op(2, 9, "INCR c", open()), op(3, 4, "GET c", text("1"))];
     let with = |more: Op| kinds("counter", base.iter().cloned().chain([more]).collect());
     assert_eq!(with(op(5, 6, "INCR c", int(3))), [""; 0]);
     assert_eq!(with(op(5, 6, "INCR c", int(2))), [""; 0]);
@@ -147,7 +147,7 @@ fn ttl_finds_what_goes_early_or_comes_back() {
 
 #[test]
 fn levels_judges_each_level_by_its_own_promise() {
-    let base = vec![
+    let base = [
         op(0, 1, "SET l 1 NX", text("OK")),
         op(1000, 1001, "SET l 2 IFEQ 1", text("OK")),
         op(1500, 9000, "SET l 3 IFEQ 2", open()),
