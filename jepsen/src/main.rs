@@ -118,7 +118,7 @@ fn go(arguments: &Arguments) -> Result<bool> {
     let out = arguments.out.clone().unwrap_or_else(|| beside.parent().unwrap_or(beside).join("jepsen"));
     // The servers' working directory is this one, but paths go into files as well.
     let out = std::path::absolute(out)?;
-    let commit = commit();
+    let commit = commit(arguments.binary.is_some());
     println!("{}", summary::HEAD);
     let mut rows = Vec::new();
     for (workload, nemesis) in pairs {
@@ -218,11 +218,15 @@ fn check(file: &Path, workload: &dyn Workload) -> Result<bool> {
     Ok(failures.is_empty())
 }
 
-/// The commit of the working directory, for reports.
-fn commit() -> String {
+/// The commit of the working directory, for reports; `?` where the server was built by somebody else.
+fn commit(foreign: bool) -> String {
     let git = |words: &[&str]| Command::new("git").args(words).output().ok().filter(|o| o.status.success());
     let Some(head) = git(&["rev-parse", "--short=9", "HEAD"]) else { return "unknown".to_owned() };
     let head = String::from_utf8_lossy(&head.stdout).trim().to_owned();
     let changed = git(&["status", "--porcelain", "--", "src", "Cargo.lock"]).is_some_and(|o| !o.stdout.is_empty());
-    if changed { format!("{head}+") } else { head }
+    match (foreign, changed) {
+        (true, _) => format!("{head}?"),
+        (false, true) => format!("{head}+"),
+        (false, false) => head,
+    }
 }

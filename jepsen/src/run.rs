@@ -14,11 +14,11 @@ use crate::history::{Fault, History, Op, Probed};
 use crate::nemeses::Nemesis;
 use crate::outcome::{self, Outcome};
 use crate::resp::Connection;
-use crate::stats::Stats;
+use crate::stats::{ENOUGH_IN_QUIET, Stats};
 use crate::workloads::{Crowd, Generator, Next, Verdict, Workload};
 use anyhow::Result;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -37,6 +37,8 @@ const PROBE_INTERVAL: Duration = Duration::from_millis(50);
 const PROBE_PATIENCE: Duration = Duration::from_millis(200);
 /// Time without faults between two, besides what recovering takes.
 const QUIET_MS: std::ops::Range<u64> = 1000..2500;
+/// By how much a time without faults is made longer at most.
+const MOST_QUIET: Duration = Duration::from_secs(20);
 /// How often a final read that fails is tried again, at most for [`FINAL_PATIENCE`].
 const FINAL_PAUSE: Duration = Duration::from_millis(100);
 const FINAL_PATIENCE: Duration = Duration::from_secs(30);
@@ -83,6 +85,8 @@ pub struct Finished {
 struct Stage {
     began: Instant,
     stop: AtomicBool,
+    /// Operations that succeeded so far.
+    ok: AtomicU64,
 }
 
 impl Stage {
@@ -120,7 +124,7 @@ pub fn run(workload: &dyn Workload, nemesis: &mut dyn Nemesis, settings: &Settin
     plan.settings.extend(settings.set.iter().cloned());
     let mut cluster = Cluster::start(&settings.program, plan, &settings.folder)?;
     let crowd = Crowd { nodes, workers: settings.workers_a_node * nodes, seed: settings.seed };
-    let stage = Stage { began: Instant::now(), stop: AtomicBool::new(false) };
+    let stage = Stage { began: Instant::now(), stop: AtomicBool::new(false), ok: AtomicU64::new(0) };
     let mut history = History::default();
     let mut failures = Vec::new();
     thread::scope(|scope| {
@@ -276,6 +280,7 @@ impl<'a> Client<'a> {
                 process += self.workers;
                 connection = None;
             }
+            self.stage.ok.fetch_add(u64::from(op.is_ok()), Ordering::Relaxed);
             let knocked_in_vain = connection.is_none() && matches!(op.outcome, Outcome::Failed(_));
             ops.push(op);
             let pause = self.pace.mul_f64(self.rng.f64() * 2.0);
@@ -332,6 +337,7 @@ struct Schedule {
     faults_until: Duration,
     end: Duration,
     every: Duration,
+    rate: u64,
     rng: fastrand::Rng,
 }
 
@@ -344,12 +350,27 @@ impl Schedule {
             faults_until,
             end: settings.time,
             every: settings.every,
+            rate: settings.rate,
             rng: fastrand::Rng::with_seed(settings.seed),
         }
     }
 
     fn wait(&self, stage: &Stage, until: Duration) {
         thread::sleep(until.saturating_sub(stage.began.elapsed()));
+    }
+
+    /// Time without faults, and longer where the machine was too busy with other things to serve anybody: it is faults
+    /// that are to be seen here.
+    fn quiet(&self, stage: &Stage, time: Duration) {
+        let (began, ok) = (Instant::now(), stage.ok.load(Ordering::Relaxed));
+        thread::sleep(time);
+        let enough = |elapsed: Duration| {
+            let wanted = elapsed.as_millis() as u64 * self.rate / 1000;
+            (stage.ok.load(Ordering::Relaxed) - ok) * 100 >= wanted * ENOUGH_IN_QUIET
+        };
+        while !enough(began.elapsed()) && began.elapsed() < time + MOST_QUIET {
+            thread::sleep(Duration::from_millis(100));
+        }
     }
 
     fn drive(
@@ -359,7 +380,7 @@ impl Schedule {
         nemesis: &mut dyn Nemesis,
         faults: &mut Vec<Fault>,
     ) -> std::result::Result<(), Failure> {
-        self.wait(stage, self.before);
+        self.quiet(stage, self.before);
         while stage.began.elapsed() < self.faults_until {
             let begin = stage.now();
             let injected = nemesis.inject(cluster, &mut self.rng).map_err(harness("making the fault"))?;
@@ -392,7 +413,7 @@ impl Schedule {
         }
         // However long the last fault took, what comes after it is seen.
         let after = self.end - self.faults_until;
-        thread::sleep(after.max(self.end.saturating_sub(stage.began.elapsed())));
+        self.quiet(stage, after.max(self.end.saturating_sub(stage.began.elapsed())));
         Ok(())
     }
 }

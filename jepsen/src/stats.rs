@@ -11,7 +11,7 @@ use std::time::Duration;
 /// Probes come twenty times a second from every node; a busy machine makes them late.
 pub const GRACE: Duration = Duration::from_millis(250);
 /// Of the operations that the clients would have made, so many in a hundred must have succeeded without faults ...
-const ENOUGH_IN_QUIET: u64 = 20;
+pub const ENOUGH_IN_QUIET: u64 = 20;
 /// ... and so many with a fault in place, on the majority's side.
 const ENOUGH_IN_TROUBLE: u64 = 5;
 
