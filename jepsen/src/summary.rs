@@ -109,7 +109,7 @@ pub fn totals(rows: &[Row]) -> String {
         "{} operations under {} faults in {:.0} s: {passed} runs passed, {} failed, {skipped} skipped\n",
         sum(|f| f.stats.ops),
         sum(|f| f.history.faults.len()),
-        finished.iter().map(|(_, f)| f.stats.seconds).sum::<f64>(),
+        finished.iter().map(|(_, f)| f.stats.seconds).fold(0.0, |sum, s| sum + s),
         rows.len() - passed - skipped,
     ));
     text
