@@ -178,6 +178,15 @@ fn every_file_opens_with_what_it_is() {
 }
 
 #[test]
+fn the_fault_runs_cannot_link_the_server() {
+    let jepsen = Path::new(env!("CARGO_MANIFEST_DIR")).join("jepsen/Cargo.toml");
+    let manifest = std::fs::read_to_string(&jepsen).unwrap();
+    let dependencies = manifest.split("dependencies]").skip(1).collect::<String>();
+    assert!(dependencies.contains("clap"), "the part that is looked at is that of the dependencies");
+    assert!(!dependencies.contains("hypercache") && !dependencies.contains("path ="), "{}", jepsen.display());
+}
+
+#[test]
 fn names_behind_crate_are_found_in_every_form() {
     let code = "use crate::state::Keyspace;\nuse crate::{resp::{Reply, Args}, types};\nlet x = crate::env::now();";
     let expected = ["env", "resp", "state", "types"].map(str::to_owned);

@@ -248,7 +248,9 @@ struct Inner {
     queued_bytes: usize,
     landed: Vec<(u64, Landing)>,
     /// Flights under way, with what they carry: whoever waits is told in time even if a flight never lands.
-    under_way: Vec<(u64, Cargo)>,
+    under_way: Vec<UnderWay>,
+    /// The highest term in which somebody was seen to lead.
+    term: u64,
     /// While leadership is handed over nothing is sent; what comes waits.
     paused: bool,
     closed: bool,
@@ -258,13 +260,27 @@ impl Inner {
     /// Whether a flight of what waits may leave now.
     fn may_send(&self) -> bool {
         let thick = self.queued_calls >= THICK_CALLS || self.queued_bytes >= THICK_BYTES;
-        let room = self.under_way.is_empty() || (thick && self.under_way.len() < WINDOW);
+        let in_flight = self.in_flight();
+        let room = in_flight == 0 || (thick && in_flight < WINDOW);
         room && !self.queue.is_empty() && !self.paused
+    }
+
+    /// Flights under way whose term has not been overtaken. One that was sent to a leader that then froze or was cut off
+    /// lands only when its link is found dead; what comes after it must not wait that long for the next leader.
+    fn in_flight(&self) -> usize {
+        self.under_way.iter().filter(|flight| flight.term >= self.term).count()
     }
 }
 
 /// What a flight carries.
 type Cargo = Arc<Mutex<Vec<Submission>>>;
+
+struct UnderWay {
+    sequence: u64,
+    /// The term it is meant for.
+    term: u64,
+    cargo: Cargo,
+}
 
 enum Landing {
     /// Took effect, or may have.
@@ -307,9 +323,9 @@ impl Proposer {
         self.wake.notify_one();
     }
 
-    /// Whether flights are under way.
+    /// Whether flights of the present term are under way.
     pub(super) fn in_flight(&self) -> bool {
-        !self.inner.lock().under_way.is_empty()
+        self.inner.lock().in_flight() > 0
     }
 
     fn queued_calls(&self) -> usize {
@@ -339,7 +355,7 @@ impl Proposer {
 
     fn land(&self, sequence: u64, landing: Landing) {
         let mut inner = self.inner.lock();
-        inner.under_way.retain(|(s, _)| *s != sequence);
+        inner.under_way.retain(|flight| flight.sequence != sequence);
         inner.landed.push((sequence, landing));
         drop(inner);
         self.wake.notify_one();
@@ -385,7 +401,7 @@ impl Proposer {
 
     /// Tells those whose deadline has passed while their flight is under way: nobody knows what becomes of them.
     fn give_up(&self, now: Instant) {
-        let cargos: Vec<Cargo> = self.inner.lock().under_way.iter().map(|(_, cargo)| cargo.clone()).collect();
+        let cargos: Vec<Cargo> = self.inner.lock().under_way.iter().map(|flight| flight.cargo.clone()).collect();
         for cargo in cargos {
             let late: Vec<OnOutcome> = {
                 let mut submissions = cargo.lock();
@@ -419,11 +435,11 @@ struct Flight {
 }
 
 impl Flight {
-    fn begin(group: &Arc<Group>, sequence: u64, mut submissions: Vec<Submission>) -> Flight {
+    fn begin(group: &Arc<Group>, sequence: u64, term: u64, mut submissions: Vec<Submission>) -> Flight {
         // What there was no room for in an earlier flight, perhaps in an earlier term, is tried anew.
         submissions.iter_mut().for_each(|submission| submission.refused.clear());
         let cargo: Cargo = Arc::new(Mutex::new(submissions));
-        group.proposer.inner.lock().under_way.push((sequence, cargo.clone()));
+        group.proposer.inner.lock().under_way.push(UnderWay { sequence, term, cargo: cargo.clone() });
         Flight { group: group.clone(), sequence, cargo, landed: false }
     }
 
@@ -588,11 +604,13 @@ pub(super) async fn run(group: Arc<Group>) {
             look_at = now + LOOK;
             look_at_deadlines(&group, now);
         }
-        let (may_send, waiting, in_flight, closed) = {
-            let inner = group.proposer.inner.lock();
-            (inner.may_send(), !inner.queue.is_empty(), inner.under_way.len(), inner.closed)
+        let (may_send, waiting, in_flight, landed, closed) = {
+            let mut inner = group.proposer.inner.lock();
+            inner.term = group.leadership().map_or(0, |l| l.term).max(inner.term);
+            let landed = inner.under_way.is_empty();
+            (inner.may_send(), !inner.queue.is_empty(), inner.in_flight(), landed, inner.closed)
         };
-        if closed && in_flight == 0 && !waiting {
+        if closed && landed && !waiting {
             return;
         }
         if !settlement.refused.is_empty() {
@@ -606,7 +624,7 @@ pub(super) async fn run(group: Arc<Group>) {
             continue;
         }
         if !may_send {
-            match waiting || in_flight > 0 {
+            match waiting || !landed {
                 true => drop(env::timeout_at(look_at, group.proposer.wake.notified()).await),
                 false => group.proposer.wake.notified().await,
             }
@@ -660,7 +678,7 @@ async fn send(group: &Arc<Group>, sequence: &mut u64) -> bool {
         return true;
     }
     *sequence += 1;
-    let flight = Flight::begin(group, *sequence, submissions);
+    let flight = Flight::begin(group, *sequence, leadership.term, submissions);
     match own_term {
         Some(term) => {
             propose(flight, term).await;
@@ -724,7 +742,7 @@ fn forward(mut flight: Flight, leader: NodeId, term: u64) -> bool {
         Err(CallError::NotConnected | CallError::Full) => {
             drop(submissions);
             let submissions = flight.unload();
-            group.proposer.inner.lock().under_way.retain(|(s, _)| *s != flight.sequence);
+            group.proposer.inner.lock().under_way.retain(|other| other.sequence != flight.sequence);
             group.proposer.put_back(submissions);
             false
         }
@@ -745,5 +763,21 @@ fn forward(mut flight: Flight, leader: NodeId, term: u64) -> bool {
             });
             true
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flights_to_a_leader_of_the_past_do_not_hold_up_those_to_the_next() {
+        let mut inner = Inner { term: 3, ..Inner::default() };
+        inner.queue.push_back(Submission::new(Vec::new(), env::now(), None, Box::new(|_| ())));
+        assert!(inner.may_send());
+        inner.under_way = (1..=2).map(|sequence| UnderWay { sequence, term: 3, cargo: Cargo::default() }).collect();
+        assert!(!inner.may_send(), "the window is full");
+        inner.term = 4;
+        assert!(inner.may_send(), "what was sent to the leader of term 3 may take long to land");
     }
 }

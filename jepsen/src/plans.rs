@@ -1,0 +1,94 @@
+//! Which workloads meet which nemeses: all of them for a proof, a few for every test run.
+
+/// Every nemesis meets a workload that would notice what it could break; every workload meets several nemeses.
+pub const ALL: &[(&str, &str)] = &[
+    ("register", "none"),
+    ("register", "kill"),
+    ("register", "pause"),
+    ("register", "partition-leader"),
+    ("register", "partition-halves"),
+    ("register", "partition-bridge"),
+    ("register", "partition-ring"),
+    ("register", "partition-one-way"),
+    ("register", "partition-flap"),
+    ("register", "loss"),
+    ("register", "connections"),
+    ("register", "bandwidth"),
+    ("register", "transfer"),
+    ("register", "fsync-slow"),
+    ("register", "storm"),
+    ("append", "kill"),
+    ("append", "partition-leader"),
+    ("append", "partition-one-way"),
+    ("append", "loss"),
+    ("append", "transfer"),
+    ("append", "restart"),
+    ("append", "fsync-kill"),
+    ("append", "storm"),
+    ("set", "kill-all"),
+    ("set", "power"),
+    ("set", "power-all"),
+    ("set", "disk-full"),
+    ("set", "fsync-error"),
+    ("set", "fsync-lie"),
+    ("set", "snapshot"),
+    ("counter", "connections"),
+    ("counter", "partition-flap"),
+    ("counter", "transfer"),
+    ("counter", "disk-full"),
+    ("counter", "restart"),
+    ("counter", "kill"),
+    ("mset", "kill"),
+    ("mset", "partition-halves"),
+    ("mset", "snapshot"),
+    ("mset", "power"),
+    ("ttl", "kill"),
+    ("ttl", "kill-all"),
+    ("ttl", "pause"),
+    ("ttl", "clock-jump"),
+    ("ttl", "clock-strobe"),
+    ("ttl", "transfer"),
+    ("ttl", "snapshot"),
+    ("levels", "partition-leader"),
+    ("levels", "partition-one-way"),
+    ("levels", "partition-ring"),
+    ("levels", "pause"),
+    ("levels", "kill-all"),
+    ("levels", "restart"),
+    ("levels", "snapshot"),
+    ("levels", "storm"),
+    ("lock", "kill"),
+    ("lock", "pause"),
+    ("lock", "clock-jump"),
+    ("lock", "partition-leader"),
+];
+
+/// What a test run can afford: each workload once, against faults of different kinds.
+pub const SLICE: &[(&str, &str)] = &[
+    ("register", "partition-leader"),
+    ("append", "kill"),
+    ("set", "power-all"),
+    ("ttl", "clock-jump"),
+    ("levels", "pause"),
+    ("counter", "connections"),
+];
+
+/// Seconds of each run of the slice.
+pub const SLICE_TIME: u64 = 14;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{nemeses, workloads};
+
+    #[test]
+    fn plans_name_what_there_is_and_leave_nothing_out() {
+        let (workloads, nemeses) = (workloads::all(), nemeses::all());
+        for (workload, nemesis) in ALL.iter().chain(SLICE) {
+            assert!(workloads.iter().any(|w| w.name() == *workload), "{workload}");
+            assert!(nemeses.iter().any(|n| n.name() == *nemesis), "{nemesis}");
+        }
+        assert!(workloads.iter().all(|w| ALL.iter().any(|(name, _)| *name == w.name())));
+        assert!(nemeses.iter().all(|n| ALL.iter().any(|(_, name)| *name == n.name())));
+    }
+}

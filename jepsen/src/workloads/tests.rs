@@ -1,0 +1,189 @@
+//! Every judge against a history that breaks its promise, made by hand: a judge is trusted only after it has found something.
+//! And against one that keeps it, with unknown outcomes that explain what is seen.
+
+use super::*;
+use crate::outcome::Outcome;
+use crate::resp::Reply;
+
+const MS: u64 = 1000;
+
+/// An operation by node 1; times in milliseconds.
+fn op(from: u64, to: u64, line: &str, outcome: Outcome) -> Op {
+    let words = line.split(' ').map(str::to_owned).collect();
+    Op { process: from as usize, node: 1, words, from: from * MS, to: to * MS, outcome }
+}
+
+fn text(value: &str) -> Outcome {
+    Outcome::Ok(Reply::Text(value.to_owned()))
+}
+
+fn int(n: i64) -> Outcome {
+    Outcome::Ok(Reply::Int(n))
+}
+
+fn nil() -> Outcome {
+    Outcome::Ok(Reply::Nil)
+}
+
+fn open() -> Outcome {
+    Outcome::Open("no answer in time".to_owned())
+}
+
+fn failed() -> Outcome {
+    Outcome::Failed("CLUSTERDOWN".to_owned())
+}
+
+fn values(all: &[&str]) -> Outcome {
+    Outcome::Ok(Reply::Array(all.iter().map(|v| Reply::Text((*v).to_owned())).collect()))
+}
+
+/// The kinds of anomalies that a workload's judge finds.
+fn kinds(workload: &str, ops: Vec<Op>) -> Vec<String> {
+    let workload = all().into_iter().find(|w| w.name() == workload).expect("the workload exists");
+    let verdict = workload.check(&History { ops, ..History::default() }, Duration::from_secs(10));
+    assert_eq!(verdict.undecided, [""; 0]);
+    verdict.anomalies.into_iter().map(|a| a.kind).collect()
+}
+
+#[test]
+fn register_finds_a_stale_lease_read() {
+    let mut ops = vec![
+        op(0, 1, "SET r 1", text("OK")),
+        op(2, 3, "SET r 2 IFEQ 1", text("OK")),
+        op(4, 5, "SET r 3 IFEQ 1", nil()),
+        op(6, 9, "DELIFEQ r 2", open()),
+        op(7, 8, "HC.READ lease GET r", text("2")),
+        op(10, 11, "GET r", nil()),
+        op(12, 13, "SET r 9", failed()),
+    ];
+    assert_eq!(kinds("register", ops.clone()), [""; 0]);
+    ops.push(op(14, 15, "HC.READ lease GET r", text("1")));
+    assert_eq!(kinds("register", ops), ["not linearizable"]);
+}
+
+#[test]
+fn register_does_not_accept_any_reply() {
+    assert_eq!(kinds("register", vec![op(0, 1, "SET r 1", nil())]), ["unexpected reply"]);
+    assert_eq!(kinds("register", vec![op(0, 1, "DEL r", int(2))]), ["unexpected reply"]);
+    assert_eq!(kinds("register", vec![op(0, 1, "GET r", text("x"))]), ["unexpected reply"]);
+}
+
+#[test]
+fn append_finds_a_lost_element_and_a_fork() {
+    let mut ops = vec![
+        op(0, 1, "APPEND {f}0 a;", int(2)),
+        op(0, 9, "APPEND {f}1 b;", open()),
+        op(
+            2,
+            3,
+            "MGET {f}0 {f}1 {f}2",
+            Outcome::Ok(Reply::Array(vec![Reply::Text("a;".into()), Reply::Nil, Reply::Nil])),
+        ),
+        op(4, 5, "GET {f}1", text("b;")),
+    ];
+    assert_eq!(kinds("append", ops.clone()), [""; 0]);
+    ops.push(op(6, 7, "GET {f}0", nil()));
+    assert!(kinds("append", ops).contains(&"stale read".to_owned()));
+}
+
+#[test]
+fn set_finds_what_is_lost_doubled_or_invented() {
+    let added =
+        [op(0, 1, "APPEND s 1.1;", int(4)), op(2, 3, "APPEND s 1.2;", open()), op(4, 5, "APPEND s 1.3;", failed())];
+    let with = |read: &str| {
+        let mut ops = added.to_vec();
+        ops.push(op(10, 11, "GET s", text(read)));
+        kinds("set", ops)
+    };
+    assert_eq!(with("1.1;"), [""; 0]);
+    assert_eq!(with("1.1;1.2;"), [""; 0]);
+    assert_eq!(with("1.2;"), ["lost"]);
+    assert_eq!(with("1.1;1.1;"), ["duplicate"]);
+    assert_eq!(with("1.1;1.3;"), ["from nowhere"]);
+    assert_eq!(with("1.1;7.7;"), ["from nowhere"]);
+}
+
+#[test]
+fn counter_finds_increments_that_are_lost_or_made_twice() {
+    let base = [op(0, 1, "INCR c", int(1)), op(2, 9, "INCR c", open()), op(3, 4, "GET c", text("1"))];
+    let with = |more: Op| kinds("counter", base.iter().cloned().chain([more]).collect());
+    assert_eq!(with(op(5, 6, "INCR c", int(3))), [""; 0]);
+    assert_eq!(with(op(5, 6, "INCR c", int(2))), [""; 0]);
+    assert!(with(op(5, 6, "INCR c", int(1))).contains(&"lost update".to_owned()));
+    assert!(with(op(5, 6, "INCR c", int(4))).contains(&"out of bounds".to_owned()), "the open one was made twice");
+    assert!(with(op(5, 6, "GET c", nil())).contains(&"went back".to_owned()));
+    assert_eq!(with(op(5, 6, "GET c", text("x"))), ["unexpected reply"]);
+}
+
+#[test]
+fn mset_finds_a_torn_write() {
+    let write = op(0, 1, "MSET {m}a 1 {m}b 1 {m}c 1 {m}d 1", text("OK"));
+    let read = |seen: &[&str]| kinds("mset", vec![write.clone(), op(2, 3, "MGET {m}a {m}b {m}c {m}d", values(seen))]);
+    assert_eq!(read(&["1", "1", "1", "1"]), [""; 0]);
+    assert_eq!(read(&["1", "1", "1", "0"]), ["torn write"]);
+    assert_eq!(read(&["2", "2", "2", "2"]), ["not linearizable"]);
+}
+
+#[test]
+fn ttl_finds_what_goes_early_or_comes_back() {
+    let set = op(0, 4, "SET t 1 PX 1000", text("OK"));
+    let with = |reads: Vec<Op>| kinds("ttl", [set.clone()].into_iter().chain(reads).collect());
+    assert_eq!(
+        with(vec![op(5, 6, "GET t", text("1")), op(998, 999, "GET t", nil()), op(1100, 1101, "GET t", nil())]),
+        [""; 0]
+    );
+    assert_eq!(with(vec![op(900, 901, "GET t", nil())]), ["early"]);
+    assert_eq!(
+        with(vec![op(1005, 1006, "GET t", nil()), op(1007, 1008, "HC.READ lease GET t", text("1"))]),
+        ["resurrection"]
+    );
+    assert_eq!(with(vec![op(3500, 3501, "GET t", text("1"))]), ["forgotten"]);
+    // A SET without an answer may come late, but what was seen to live and die stays dead.
+    let late = |reads: Vec<Op>| kinds("ttl", [op(0, 4, "SET t 1 PX 1000", open())].into_iter().chain(reads).collect());
+    let seen = vec![op(10, 11, "GET t", nil()), op(20, 21, "GET t", text("1")), op(1500, 1501, "GET t", nil())];
+    assert_eq!(late(seen.clone()), [""; 0]);
+    assert_eq!(late(seen.into_iter().chain([op(1600, 1601, "GET t", text("1"))]).collect()), ["resurrection"]);
+}
+
+#[test]
+fn levels_judges_each_level_by_its_own_promise() {
+    let base = [
+        op(0, 1, "SET l 1 NX", text("OK")),
+        op(1000, 1001, "SET l 2 IFEQ 1", text("OK")),
+        op(1500, 9000, "SET l 3 IFEQ 2", open()),
+        op(1600, 1601, "HC.READ eventual GET l", text("2")),
+    ];
+    let with = |line: &str, seen: &str| {
+        kinds("levels", base.iter().cloned().chain([op(2000, 2001, line, text(seen))]).collect())
+    };
+    for line in ["GET l", "HC.READ lease GET l", "HC.READ linearizable GET l", "HC.READ bounded 700 GET l"] {
+        assert_eq!(with(line, "2"), [""; 0]);
+        assert_eq!(with(line, "3"), [""; 0]);
+        assert_eq!(with(line, "1"), ["stale read"], "{line}");
+        assert_eq!(with(line, "4"), ["from nowhere"], "{line}");
+    }
+    assert_eq!(with("HC.READ eventual GET l", "1"), ["stale read"], "it went back on one node");
+    let elsewhere = Op { node: 2, ..op(2000, 2001, "HC.READ eventual GET l", text("1")) };
+    assert_eq!(
+        kinds("levels", base.iter().cloned().chain([elsewhere]).collect()),
+        [""; 0],
+        "another replica may be behind"
+    );
+    // Within its bound a bounded read may be old.
+    let soon = op(1100, 1101, "HC.READ bounded 700 GET l", text("1"));
+    assert_eq!(kinds("levels", base[..2].iter().cloned().chain([soon]).collect()), [""; 0]);
+}
+
+#[test]
+fn lock_finds_a_second_holder_and_a_lock_that_vanished() {
+    let taken = op(0, 10, "SET k a NX PX 3000", text("OK"));
+    let with = |more: Vec<Op>| kinds("lock", [taken.clone()].into_iter().chain(more).collect());
+    let other = |from| op(from, from + 10, "SET k b NX PX 3000", text("OK"));
+    assert_eq!(with(vec![op(20, 30, "GET k", text("a")), other(3100)]), [""; 0]);
+    assert_eq!(with(vec![other(100)]), ["two holders"]);
+    assert_eq!(with(vec![op(50, 60, "DELIFEQ k a", open()), other(100)]), [""; 0], "it may have been given back");
+    assert_eq!(with(vec![op(100, 110, "GET k", nil())]), ["lock lost"]);
+    assert_eq!(with(vec![op(100, 110, "GET k", text("b"))]), ["lock lost"]);
+    assert_eq!(with(vec![op(100, 110, "DELIFEQ k a", int(0))]), ["lock lost"]);
+    assert_eq!(with(vec![op(3100, 3110, "DELIFEQ k a", int(0))]), [""; 0]);
+}
