@@ -154,7 +154,7 @@ impl WriteCommand for Reserve {
     };
 
     fn parse(args: &Args) -> Result<Reserve, Reply> {
-        if args.len() % 2 == 0 {
+        if args.len().is_multiple_of(2) {
             return Err(wrong_arity("cf.reserve"));
         }
         let capacity = integer(&args[2]).ok_or_else(|| Reply::error("Bad capacity"))?;

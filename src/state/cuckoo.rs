@@ -269,7 +269,7 @@ fn short_print(hash: u64) -> u16 {
 
 /// `number` out of 2^32 to one out of `range`.
 fn scaled(number: u32, range: u32) -> u32 {
-    (u64::from(number) * u64::from(range) >> 32) as u32
+    ((u64::from(number) * u64::from(range)) >> 32) as u32
 }
 
 impl Parameters {

@@ -91,7 +91,7 @@ const LN_2: f64 = std::f64::consts::LN_2;
 fn ln(x: f64) -> f64 {
     let bits = x.to_bits();
     let exponent = (bits >> 52) as i32 - 1023;
-    let mantissa = f64::from_bits(bits & (1 << 52) - 1 | 1023 << 52);
+    let mantissa = f64::from_bits(bits & ((1 << 52) - 1) | 1023 << 52);
     let t = (mantissa - 1.0) / (mantissa + 1.0);
     // 2 artanh(t); t is at most a third, so that the terms fall by a factor of nine.
     let series = (0..20).rev().fold(0.0, |sum, k| sum * t * t + 1.0 / f64::from(2 * k + 1));
@@ -138,7 +138,7 @@ impl Trace {
     }
 
     fn bits(self, plan: Plan) -> impl Iterator<Item = u64> {
-        let scaled = move |number: u64| (u128::from(number) * u128::from(plan.bits) >> 64) as u64;
+        let scaled = move |number: u64| ((u128::from(number) * u128::from(plan.bits)) >> 64) as u64;
         (0..plan.hashes).map(move |at| scaled(self.start.wrapping_add(self.step.wrapping_mul(u64::from(at)))))
     }
 }

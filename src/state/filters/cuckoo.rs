@@ -129,7 +129,7 @@ struct Trace {
 impl Trace {
     fn of(item: &[u8]) -> Trace {
         let hash = xxh3_64_with_seed(item, SEED);
-        Trace { print: 1 + ((hash >> 32) * 255 >> 32) as u8, bucket: hash & u64::from(u32::MAX) }
+        Trace { print: 1 + (((hash >> 32) * 255) >> 32) as u8, bucket: hash & u64::from(u32::MAX) }
     }
 
     /// The other bucket; its own inverse, in every layer.
@@ -268,15 +268,18 @@ impl CuckooValue {
     }
 }
 
+/// The places of a bucket.
+type Bucket = std::ops::Range<usize>;
+
 impl Layer {
     /// The places of a bucket.
-    fn bucket(&self, shape: CuckooShape, bucket: u64) -> std::ops::Range<usize> {
+    fn bucket(&self, shape: CuckooShape, bucket: u64) -> Bucket {
         let size = usize::from(shape.bucket_size);
         let first = (bucket as usize & (self.prints.len() / size - 1)) * size;
         first..first + size
     }
 
-    fn find_in(&self, bucket: std::ops::Range<usize>, print: u8) -> Option<usize> {
+    fn find_in(&self, bucket: Bucket, print: u8) -> Option<usize> {
         let first = bucket.start;
         self.prints[bucket].iter().position(|stored| *stored == print).map(|at| first + at)
     }
@@ -289,9 +292,7 @@ impl Layer {
 
     fn count(&self, shape: CuckooShape, trace: Trace) -> u64 {
         let (first, second) = (self.bucket(shape, trace.bucket), self.bucket(shape, trace.other()));
-        let count = |bucket: std::ops::Range<usize>| {
-            self.prints[bucket].iter().filter(|stored| **stored == trace.print).count() as u64
-        };
+        let count = |bucket: Bucket| self.prints[bucket].iter().filter(|stored| **stored == trace.print).count() as u64;
         count(first.clone()) + if first == second { 0 } else { count(second) }
     }
 
@@ -300,7 +301,7 @@ impl Layer {
     fn make_room(&self, shape: CuckooShape, trace: Trace) -> Option<Vec<usize>> {
         let size = usize::from(shape.bucket_size);
         // Each bucket with the place that leads there, and with the index of the bucket which that place is in.
-        let mut reached: Vec<(std::ops::Range<usize>, Option<(usize, usize)>)> =
+        let mut reached: Vec<(Bucket, Option<(usize, usize)>)> =
             [trace.bucket, trace.other()].map(|bucket| (self.bucket(shape, bucket), None)).into();
         let (mut at, mut searched) = (0, 0);
         while let Some((bucket, _)) = reached.get(at).cloned() {
