@@ -10,6 +10,7 @@
 //! - a core that dies is started again from disk, which is a start like any other, quarantine included.
 
 use super::appends::WantedCommit;
+use super::backup::Export;
 use super::clock::{ALARM_MS, GroupClock};
 use super::log_store::LogStore;
 use super::machine::{Machine, Replica};
@@ -48,6 +49,10 @@ use tokio::sync::watch;
 const CARE: Duration = Duration::from_millis(50);
 /// Slots that one tick sweeps, at most.
 const SWEEP_SLOTS: usize = 64;
+/// How long a snapshot may take that was asked for.
+const SNAPSHOT: Duration = Duration::from_secs(600);
+/// How often such a snapshot is asked for again.
+const SNAPSHOT_AGAIN: Duration = Duration::from_millis(500);
 /// How long leadership may take to move before it is settled by an election.
 const TRANSFER: Duration = Duration::from_millis(1500);
 /// Between campaigns of the nodes of a group that all end their quarantine at once.
@@ -829,12 +834,26 @@ impl Group {
     /// Has a snapshot made of everything applied now. Returns the index that it covers.
     pub async fn snapshot(&self) -> Result<u64, AdminError> {
         let wanted = self.replica.applied_index();
-        let core = self.core();
-        core.raft.trigger().snapshot().await.map_err(|e| AdminError::Failed(e.to_string()))?;
-        let reached = core.raft.wait(Some(Duration::from_secs(600)));
-        let reached = reached.metrics(|m| m.snapshot.is_some_and(|id| id.index() >= wanted), "snapshot").await;
-        let metrics = reached.map_err(|_| AdminError::Timeout("the snapshot was not finished"))?;
-        Ok(metrics.snapshot.map_or(0, |id| id.index()))
+        let deadline = env::now() + SNAPSHOT;
+        while env::now() < deadline {
+            let core = self.core();
+            core.raft.trigger().snapshot().await.map_err(|e| AdminError::Failed(e.to_string()))?;
+            let reached = core.raft.wait(Some(SNAPSHOT_AGAIN));
+            let reached = reached.metrics(|m| m.snapshot.is_some_and(|id| id.index() >= wanted), "snapshot").await;
+            if let Ok(metrics) = reached {
+                return Ok(metrics.snapshot.map_or(0, |id| id.index()));
+            }
+            // One that was under way is of an earlier index, and a wish that was declined is not remembered.
+        }
+        Err(AdminError::Timeout("the snapshot was not finished"))
+    }
+
+    /// A snapshot of everything applied now, to be carried elsewhere.
+    pub async fn export(&self) -> Result<Export, AdminError> {
+        self.snapshot().await?;
+        let failed = |e: StorageError| AdminError::Failed(e.to_string());
+        let export = Export::open(self.snapshots()).map_err(failed)?;
+        export.ok_or_else(|| AdminError::Failed("nothing has been applied yet".to_owned()))
     }
 
     /// Hash of the whole replicated state and the index at which it was taken: equal on all replicas.

@@ -6,14 +6,16 @@
 //! Invariants: the keyspace and `applied` change under one lock, so a reader never sees one without the other; a
 //! snapshot is cut between two entries; an install swaps the whole state at once, after it is durable.
 
-use super::entry::Batch;
-use super::snapshot::{CHUNK_BYTES, Record, SnapshotRef, SnapshotStore, put_image};
+use super::chunk;
+use super::entry::{Batch, Malformed};
+use super::snapshot::{CHUNK_BYTES, ChunkWriter, Record, SnapshotRef, SnapshotStore, images_in, put_image};
 use super::storage::StorageError;
 use super::{Applied, Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, Types};
 use crate::commands;
 use crate::env;
-use crate::state::Keyspace;
-use bytes::BytesMut;
+use crate::state::{Keyspace, SlotImage};
+use crate::types::GroupId;
+use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
@@ -207,6 +209,53 @@ fn load(snapshots: &SnapshotStore, snapshot: SnapshotRef) -> Result<Keyspace, St
         .map_err(|e| StorageError::Io("snapshot".into(), io::Error::other(e)))
 }
 
+/// The state that stored chunks hold, all of them in order.
+pub(super) fn read_state(chunks: &[Bytes]) -> Result<Keyspace, StorageError> {
+    let unpacked = |place: usize| {
+        let content = chunk::unpack(place as u32, chunks[place].clone());
+        let place = format!("chunk {place} of the state");
+        content.map_err(|source| StorageError::Damaged { group: GroupId::META, place, source })
+    };
+    if chunks.is_empty() {
+        let source = Malformed::Short("a state without chunks");
+        return Err(StorageError::Damaged { group: GroupId::META, place: "head".to_owned(), source });
+    }
+    let images = images_in(GroupId::META, (1..chunks.len()).map(unpacked));
+    Keyspace::restore(&unpacked(0)?, images).map_err(|e| StorageError::Io("snapshot".into(), io::Error::other(e)))
+}
+
+/// Writes a state that nobody changes meanwhile as the chunks of a snapshot.
+pub(super) fn write_state(mut keyspace: Keyspace, writer: &mut ChunkWriter) -> Result<(), StorageError> {
+    let head = keyspace.begin_cut().to_bytes();
+    write_cut(&head, writer, || Some(keyspace.cut_next(SLOTS_AT_A_TIME))).map(|_| ())
+}
+
+/// Writes a cut's head and its images, until `next` gives none (the cut is over: true) or `None` (it was given up).
+fn write_cut(
+    head: &[u8],
+    writer: &mut ChunkWriter,
+    mut next: impl FnMut() -> Option<Vec<SlotImage>>,
+) -> Result<bool, StorageError> {
+    writer.push(head)?;
+    let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
+    loop {
+        let Some(images) = next() else { return Ok(false) };
+        if images.is_empty() {
+            break;
+        }
+        for image in images {
+            put_image(&mut chunk, &image.bytes);
+            while chunk.len() >= CHUNK_BYTES {
+                writer.push(&chunk.split_to(CHUNK_BYTES))?;
+            }
+        }
+    }
+    if !chunk.is_empty() {
+        writer.push(&chunk)?;
+    }
+    Ok(true)
+}
+
 impl RaftStateMachine<Types> for Machine {
     type SnapshotData = SnapshotRef;
     type SnapshotBuilder = Builder;
@@ -315,29 +364,10 @@ impl Job {
     /// None if the state was replaced meanwhile by a snapshot from elsewhere.
     fn run(self) -> Result<Option<SnapshotRef>, StorageError> {
         let mut writer = self.snapshots.begin()?;
-        writer.push(&self.head)?;
-        let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
-        loop {
-            let images = {
-                let mut state = self.replica.state.lock();
-                if state.generation != self.generation {
-                    return Ok(None);
-                }
-                state.keyspace.cut_next(SLOTS_AT_A_TIME)
-            };
-            if images.is_empty() {
-                break;
-            }
-            for image in images {
-                put_image(&mut chunk, &image.bytes);
-                while chunk.len() >= CHUNK_BYTES {
-                    writer.push(&chunk.split_to(CHUNK_BYTES))?;
-                }
-            }
-        }
-        if !chunk.is_empty() {
-            writer.push(&chunk)?;
-        }
-        writer.finish().map(Some)
+        let whole = write_cut(&self.head, &mut writer, || {
+            let mut state = self.replica.state.lock();
+            (state.generation == self.generation).then(|| state.keyspace.cut_next(SLOTS_AT_A_TIME))
+        })?;
+        if whole { writer.finish().map(Some) } else { Ok(None) }
     }
 }

@@ -6,6 +6,8 @@
 //! or age) -> the keyspace, under its lock, on the reader's own thread.
 
 mod appends;
+pub mod backup;
+pub mod chunk;
 pub mod clock;
 #[cfg(test)]
 mod conformance;
