@@ -29,6 +29,7 @@ pub mod node;
 pub mod proto;
 pub mod raft;
 pub mod resp;
+pub mod restore;
 pub mod routing;
 pub mod server;
 pub mod slot;

@@ -144,6 +144,7 @@ fn host_options(config: &Config, me: NodeId) -> HostOptions {
         snapshot_log_bytes: config.persistence.snapshot_log_bytes.bytes(),
         snapshot_min_interval: config.persistence.snapshot_min_interval,
         eventual_without_leader: config.cluster.eventual_without_leader_after_restart,
+        verify_interval: config.cluster.verify_interval,
     }
 }
 

@@ -23,6 +23,7 @@ mod reads;
 mod runtime;
 mod snapshot;
 pub mod storage;
+mod verify;
 pub mod wire;
 
 pub use group::{AdminError, Group, GroupStatus, Timers};
@@ -31,6 +32,7 @@ pub use proposer::{Outcome, Refusal};
 pub use reads::{NeedsTick, Permit};
 pub use runtime::Runtime;
 pub use storage::{Storage, StorageError, Sync};
+pub use verify::{ReplicaVerdict, Verdict};
 
 use crate::resp::Reply;
 use crate::types::NodeId;

@@ -142,6 +142,8 @@ pub(super) struct Submission {
     sweep: Vec<Slot>,
     bytes: usize,
     deadline: Instant,
+    /// The entry that carries it is to be marked.
+    mark: bool,
     /// Set by the node that forwarded it: only the leader of this term may take it.
     term: Option<u64>,
     done: Option<OnOutcome>,
@@ -150,11 +152,17 @@ pub(super) struct Submission {
 impl Submission {
     pub(super) fn new(calls: Vec<Args>, deadline: Instant, term: Option<u64>, done: OnOutcome) -> Submission {
         let bytes = calls.iter().flatten().map(|arg| arg.len()).sum();
-        Submission { calls, sweep: Vec::new(), bytes, deadline, term, done: Some(done) }
+        Submission { calls, sweep: Vec::new(), mark: false, bytes, deadline, term, done: Some(done) }
     }
 
     pub(super) fn sweep(sweep: Vec<Slot>, deadline: Instant, done: OnOutcome) -> Submission {
-        Submission { calls: Vec::new(), sweep, bytes: 0, deadline, term: None, done: Some(done) }
+        Submission { calls: Vec::new(), sweep, mark: false, bytes: 0, deadline, term: None, done: Some(done) }
+    }
+
+    pub(super) fn mark(deadline: Instant, done: OnOutcome) -> Submission {
+        let mut submission = Submission::sweep(Vec::new(), deadline, done);
+        submission.mark = true;
+        submission
     }
 
     fn finish(mut self, outcome: Outcome) {
@@ -399,7 +407,8 @@ impl Flight {
         let calls: Vec<&Args> = submissions.iter().flat_map(|s| s.calls.iter()).collect();
         self.group.proposer.entries.fetch_add(1, Ordering::Relaxed);
         self.group.proposer.calls.fetch_add(calls.len() as u64, Ordering::Relaxed);
-        Batch::encode(stamp, &sweep, calls.into_iter())
+        let batch = Batch::encode(stamp, &sweep, calls.into_iter());
+        if submissions.iter().any(|s| s.mark) { batch.marked() } else { batch }
     }
 
     /// Answers the commands among what it carries, and leaves the ticks: reads go on where writes do not.

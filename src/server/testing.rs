@@ -67,6 +67,7 @@ impl Ground {
             snapshot_log_bytes: 64 << 20,
             snapshot_min_interval: Duration::ZERO,
             eventual_without_leader: false,
+            verify_interval: Duration::ZERO,
         };
         let host = Host::open(options, members.clone(), vec![self.worker.clone()]).unwrap();
         (members, host)

@@ -11,6 +11,10 @@
 //!
 //! An image is self-delimiting and its entries stand by (hash, key), so equal slots have equal images.
 
+mod digest;
+
+pub use digest::digest;
+
 use super::account::Account;
 use super::table::{Entry, Table};
 use super::value::{Form, Text, Value};

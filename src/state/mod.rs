@@ -27,7 +27,7 @@ mod view;
 mod tests;
 
 pub use account::{ENTRY_COST, cost};
-pub use codec::{CutHead, RestoreError, SlotImage};
+pub use codec::{CutHead, RestoreError, SlotImage, digest};
 pub use keyspace::Keyspace;
 pub use table::Entry;
 pub use value::{Form, Text, Value};
