@@ -100,8 +100,7 @@ impl Writer {
         let aside = PathBuf::from(aside);
         let file = File::create(&aside).map_err(|source| ArchiveError::Io { path: aside.clone(), source })?;
         let file = BufWriter::with_capacity(BUFFER_BYTES, file);
-        let mut writer =
-            Writer { path: path.to_owned(), aside, file, whole: Xxh3::new(), salt, at: 0, renamed: false };
+        let mut writer = Writer { path: path.to_owned(), aside, file, whole: Xxh3::new(), salt, at: 0, renamed: false };
         writer.put(&MAGIC)?;
         writer.put(&VERSION.to_le_bytes())?;
         writer.put(&salt.to_le_bytes())?;
@@ -214,7 +213,13 @@ impl Reader {
             salt: 0,
             at: 0,
             size,
-            opening: Opening { cluster: String::new(), created_ms: 0, program: String::new(), whole: false, groups: vec![] },
+            opening: Opening {
+                cluster: String::new(),
+                created_ms: 0,
+                program: String::new(),
+                whole: false,
+                groups: vec![],
+            },
             groups_read: 0,
             chunks: (0, 0),
             ended: None,
@@ -223,10 +228,10 @@ impl Reader {
             return Err(ArchiveError::Foreign(path.to_owned()));
         }
         let start = reader.take(START_BYTES as usize)?;
-        if start[..8] != MAGIC {
+        let found = u32::from_le_bytes([start[8], start[9], start[10], start[11]]);
+        if start[..8] != MAGIC || found == 0 {
             return Err(ArchiveError::Foreign(path.to_owned()));
         }
-        let found = u32::from_le_bytes([start[8], start[9], start[10], start[11]]);
         if found > VERSION {
             return Err(ArchiveError::Newer { path: path.to_owned(), found });
         }
@@ -364,13 +369,8 @@ mod tests {
         let size = write(&path);
         assert_eq!(size, fs::metadata(&path).unwrap().len());
         let chunk = |number, bytes: &[u8]| Part::Chunk { number, bytes: bytes.to_vec() };
-        let expected = [
-            Part::Head(head(0, 1)),
-            chunk(0, b"meta"),
-            Part::Head(head(1, 2)),
-            chunk(0, b"abc"),
-            chunk(1, b""),
-        ];
+        let expected =
+            [Part::Head(head(0, 1)), chunk(0, b"meta"), Part::Head(head(1, 2)), chunk(0, b"abc"), chunk(1, b"")];
         assert_eq!(read(&path).unwrap(), expected);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left aside");
     }
@@ -382,10 +382,15 @@ mod tests {
         write(&path);
         let bytes = fs::read(&path).unwrap();
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        assert_eq!(hex(&bytes[..25]), "4843534e41500d0a010000004d000000000000000151000000");
+        assert_eq!(hex(&bytes[..25]), "4843534e41500d0a010000004d000000000000000148000000");
         let opening = r#"{"cluster":"c","created_ms":5,"program":"1","whole":true,"groups":[0,1]}"#;
         assert_eq!(&bytes[25..25 + opening.len()], opening.as_bytes());
-        assert_eq!(hex(&bytes[bytes.len() - 29..]), "");
+        let (before, end) = bytes.split_at(bytes.len() - 29);
+        assert_eq!(hex(&end[..5]), "0410000000");
+        assert_eq!(end[5..21], xxhash_rust::xxh3::xxh3_128(before).to_le_bytes());
+        let seed = 77 + before.len() as u64;
+        let sum = xxh3_64_with_seed(&end[5..21], seed ^ xxh3_64_with_seed(&end[..5], seed));
+        assert_eq!(end[21..], sum.to_le_bytes());
     }
 
     #[test]
@@ -419,7 +424,8 @@ mod tests {
     fn a_frame_of_another_file_does_not_fit() {
         let dir = tempfile::tempdir().unwrap();
         let (one, other) = (dir.path().join("one"), dir.path().join("other"));
-        let opening = Opening { cluster: "c".into(), created_ms: 5, program: "1".into(), whole: false, groups: vec![1] };
+        let opening =
+            Opening { cluster: "c".into(), created_ms: 5, program: "1".into(), whole: false, groups: vec![1] };
         for (path, salt, chunk) in [(&one, 1, b"mine"), (&other, 2, b"your")] {
             let mut writer = Writer::create(path, &opening, salt).unwrap();
             writer.head(&head(1, 1)).unwrap();
@@ -445,7 +451,8 @@ mod tests {
         assert!(matches!(Reader::open(&path), Err(ArchiveError::Newer { found: 9, .. })));
         fs::write(&path, "something else entirely").unwrap();
         assert!(matches!(Reader::open(&path), Err(ArchiveError::Foreign(_))));
-        let opening = Opening { cluster: "c".into(), created_ms: 5, program: "1".into(), whole: false, groups: vec![1] };
+        let opening =
+            Opening { cluster: "c".into(), created_ms: 5, program: "1".into(), whole: false, groups: vec![1] };
         drop(Writer::create(&path, &opening, 1).unwrap());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }

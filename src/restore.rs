@@ -150,7 +150,8 @@ fn targets(configs: &[PathBuf]) -> Result<Vec<Target>, RestoreError> {
     let mut targets: Vec<Target> = Vec::new();
     for file in configs {
         let loaded: Result<Loaded, Problems> = crate::config::load(&Sources::of_process(Some(file)));
-        let config = loaded.map_err(|problems| RestoreError::Config { path: file.clone(), problems: Box::new(problems) });
+        let config =
+            loaded.map_err(|problems| RestoreError::Config { path: file.clone(), problems: Box::new(problems) });
         let config = config?.config;
         let layout = node::layout(&config);
         let (me, layout, _) =

@@ -272,7 +272,8 @@ pub fn relocate(
     let json = serde_json::to_vec(&table).expect("the table is plain data");
     // At the state's own time: nothing that was alive in it expires on the way.
     let stamp = Stamp { now_ms: keyspace.clock(), seed: 0 };
-    let set: Args = [Bytes::from_static(b"SET"), Bytes::from_static(TABLE.as_bytes()), json.into()].into_iter().collect();
+    let set: Args =
+        [Bytes::from_static(b"SET"), Bytes::from_static(TABLE.as_bytes()), json.into()].into_iter().collect();
     commands::apply(&set, keyspace, &stamp);
     for key in old_nodes {
         let delete: Args = [Bytes::from_static(b"DEL"), key].into_iter().collect();

@@ -128,9 +128,10 @@ pub fn restore(file: &Path, configs: &[PathBuf], cluster_id: Option<&str>, cli: 
     let restored = restore::restore(file, configs, cluster_id, |done, all| progress.tell(done, all));
     drop(progress);
     let done = restored.map_err(|e| Trouble::restore(&e))?;
-    let nodes = done.nodes.iter().map(|node| {
-        json!({"name": node.name, "data_dir": node.data_dir.display().to_string(), "groups": node.groups})
-    });
+    let nodes = done
+        .nodes
+        .iter()
+        .map(|node| json!({"name": node.name, "data_dir": node.data_dir.display().to_string(), "groups": node.groups}));
     let nodes: Vec<Value> = nodes.collect();
     if cli.output == super::Form::Json {
         let elsewhere: Vec<u64> = done.elsewhere.iter().map(|node| node.0).collect();

@@ -97,7 +97,9 @@ impl Trouble {
     pub fn archive(error: &ArchiveError) -> Trouble {
         let (code, remedy) = match error {
             ArchiveError::Foreign(_) => ("HC-3201", "name a file that `hypercachectl snapshot save` has written"),
-            ArchiveError::Newer { .. } => ("HC-3201", "use the hypercachectl of the version that wrote it, or a later one"),
+            ArchiveError::Newer { .. } => {
+                ("HC-3201", "use the hypercachectl of the version that wrote it, or a later one")
+            }
             ArchiveError::Damaged { .. } => {
                 ("HC-3202", "copy it again from where it was made, or take another one: it is not used in part")
             }

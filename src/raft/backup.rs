@@ -119,10 +119,8 @@ impl GroupBuilder {
         let nodes: BTreeMap<NodeId, _> = voters.iter().map(|v| (*v, openraft::impls::EmptyNode {})).collect();
         let membership = Membership::new(vec![voters.clone()], nodes);
         let membership = membership.map_err(|e| StorageError::Io("membership".into(), io::Error::other(e)))?;
-        let meta = SnapshotMeta {
-            last_log_id: Some(last),
-            last_membership: StoredMembership::new(Some(last), membership),
-        };
+        let meta =
+            SnapshotMeta { last_log_id: Some(last), last_membership: StoredMembership::new(Some(last), membership) };
         let snapshot = self.writer.finish()?;
         let vote = Vote { leader_id: RaftLeaderId::new(term, self.me), committed: false };
         let mut puts = founding_marks(self.group, &vote, &last);

@@ -163,8 +163,11 @@ mod tests {
     #[test]
     fn golden_bytes_of_a_chunk_under_each_codec() {
         let content = b"abababababababababababababab";
-        assert_eq!(hex(&pack(&Lz4, 1, content)), "1c00000026616202008062616261626162");
-        assert_eq!(hex(&pack(&Plain, 1, content)), "");
+        assert_eq!(hex(&pack(&Lz4, 1, content)), "1c0000002f616202000160616261626162948777ca57ff57d8");
+        let plain = pack(&Plain, 1, content);
+        let (body, sum) = plain.split_at(plain.len() - SUM_BYTES);
+        assert_eq!(hex(body), format!("1c000001{}", "6162".repeat(14)));
+        assert_eq!(sum, xxh3_64_with_seed(body, 1).to_le_bytes());
     }
 
     #[test]

@@ -1091,6 +1091,10 @@ impl Group {
         self.clock.observe(estimate + passed.as_millis() as u64, env::now());
     }
 
+    pub(crate) fn me_for_tests(&self) -> NodeId {
+        self.me()
+    }
+
     /// Changes this replica's state alone, as a fault in memory or in the program would.
     pub(crate) fn corrupt(&self, change: impl FnOnce(&mut crate::state::Keyspace)) {
         self.replica.corrupt(change);

@@ -225,6 +225,10 @@ impl Host {
             Method::Verify => {
                 wire::put(&mut out, &group.on_verify(wire::get(&payload, "a verification").map_err(wrong)?).await?)
             }
+            Method::RunVerification => {
+                let ask = wire::get(&payload, "a verification").map_err(wrong)?;
+                wire::put(&mut out, &group.on_run_verification(ask).await?);
+            }
             Method::Fence => group.on_fence(wire::get(&payload, "an order").map_err(wrong)?).await?,
             Method::Ping | Method::InstallSnapshot | Method::FetchSnapshot => return Err("not on this lane".to_owned()),
         }
@@ -241,7 +245,8 @@ impl Host {
         let method = Method::from_u8(payload.get_u8());
         let group = GroupId(payload.get_u32_le());
         if method == Some(Method::FetchSnapshot) {
-            let known = self.group(group).ok_or_else(|| io::Error::other(format!("group {group} is not on this node")))?;
+            let known =
+                self.group(group).ok_or_else(|| io::Error::other(format!("group {group} is not on this node")))?;
             return known.send_fresh(payload, &mut stream).await;
         }
         let answer = match wire::get::<Offer>(&payload, "a snapshot's offer") {

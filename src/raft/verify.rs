@@ -100,7 +100,7 @@ pub(super) struct Verifier {
 }
 
 /// What came of a verification.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
     pub index: u64,
     pub replicas: Vec<ReplicaVerdict>,
@@ -109,7 +109,7 @@ pub struct Verdict {
 }
 
 /// One replica in it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplicaVerdict {
     pub node: NodeId,
     /// None: it did not answer.
@@ -194,8 +194,11 @@ pub(super) fn note_mark(marked: &watch::Sender<Marked>, index: u64, begun: bool)
 /// Whether this replica was fenced when the node went down.
 pub(super) fn fenced_on_disk(storage: &Storage, group: GroupId) -> Result<bool, StorageError> {
     let Some(bytes) = storage.get(Family::Meta, &meta_key(FENCED, group))? else { return Ok(false) };
-    let index: u64 = unsealed(&bytes, "the fence")
-        .map_err(|source| StorageError::Damaged { group, place: "fence".to_owned(), source })?;
+    let index: u64 = unsealed(&bytes, "the fence").map_err(|source| StorageError::Damaged {
+        group,
+        place: "fence".to_owned(),
+        source,
+    })?;
     Ok(index != 0)
 }
 
@@ -228,6 +231,33 @@ impl Group {
             }
             env::sleep(AGAIN).await;
         }
+    }
+
+    /// The same wherever this is asked: the leader does it.
+    pub async fn verify_at_leader(self: &Arc<Self>, deadline: Instant) -> Result<Verdict, AdminError> {
+        let Some(leader) = self.leader() else {
+            return Err(AdminError::NotLeader { group: self.id(), leader: None });
+        };
+        if leader == self.me() {
+            return self.verify(deadline).await;
+        }
+        let failed = |what: &str| AdminError::Failed(format!("node {leader}, which leads group {}: {what}", self.id()));
+        let ask =
+            VerifyAsk { version: VERSION, index: 0, slots: false, wait_ms: deadline.remaining().as_millis() as u64 };
+        let link = self.peers().link(leader, Lane::Forward(self.worker()));
+        let answer = link.call(Method::RunVerification, self.id(), |out| wire::put(out, &ask));
+        let answer = answer.map_err(|_| failed("it is out of reach"))?;
+        match env::timeout_at(deadline, answer.wait()).await {
+            Ok(Ok(bytes)) => wire::get(&bytes, "a verdict").map_err(|e| failed(&e.to_string())),
+            Ok(Err(e)) => Err(failed(&e.to_string())),
+            Err(_) => Err(AdminError::Timeout("the leader did not tell")),
+        }
+    }
+
+    pub(super) async fn on_run_verification(self: &Arc<Self>, ask: VerifyAsk) -> Result<Verdict, String> {
+        check_version(ask.version)?;
+        let deadline = env::now() + Duration::from_millis(ask.wait_ms) * 9 / 10;
+        self.verify(deadline).await.map_err(|e| e.to_string())
     }
 
     /// One attempt; none if a replica that is there had something else to do.

@@ -62,13 +62,26 @@ pub enum Method {
     Verify = 10,
     Fence = 11,
     FetchSnapshot = 12,
+    RunVerification = 13,
 }
 
 impl Method {
     pub fn from_u8(b: u8) -> Option<Method> {
         use Method::*;
         let all = [
-            Append, Vote, PreVote, Transfer, ReadIndex, Propose, Tick, Ping, InstallSnapshot, Verify, Fence, FetchSnapshot,
+            Append,
+            Vote,
+            PreVote,
+            Transfer,
+            ReadIndex,
+            Propose,
+            Tick,
+            Ping,
+            InstallSnapshot,
+            Verify,
+            Fence,
+            FetchSnapshot,
+            RunVerification,
         ];
         all.into_iter().find(|m| *m as u8 == b)
     }

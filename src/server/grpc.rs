@@ -212,10 +212,7 @@ impl Admin for Service {
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
-    async fn verify(
-        &self,
-        request: Request<admin::VerifyRequest>,
-    ) -> Result<Response<admin::VerifyResponse>, Status> {
+    async fn verify(&self, request: Request<admin::VerifyRequest>) -> Result<Response<admin::VerifyResponse>, Status> {
         let group = self.led(GroupId(request.into_inner().group))?;
         let what = format!("the verification of group {}", group.id());
         let leader = Arc::clone(&group);

@@ -212,12 +212,9 @@ fn of_groups(rows: &[GroupRow]) -> Vec<Metric> {
         ("hypercache_group_used_bytes", "Deterministic account of the state's memory.", Kind::Gauge, |g| {
             g.used_bytes as f64
         }),
-        (
-            "hypercache_group_verifications_total",
-            "Comparisons of all replicas' states led here.",
-            Kind::Counter,
-            |g| g.verifications as f64,
-        ),
+        ("hypercache_group_verifications_total", "Comparisons of all replicas' states led here.", Kind::Counter, |g| {
+            g.verifications as f64
+        }),
         (
             "hypercache_group_differences_total",
             "Comparisons that found replicas to differ: an alarm.",
