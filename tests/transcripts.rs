@@ -56,7 +56,7 @@ fn the_bare_keyspace_answers_as_written() {
                 let Bare { keyspace, stamp } = &mut *bare.borrow_mut();
                 stamp.now_ms += ms;
                 keyspace.advance(stamp);
-                let due = keyspace.due_slots(keyspace.clock(), usize::MAX);
+                let due = keyspace.due_ranges(keyspace.clock(), usize::MAX);
                 keyspace.sweep(&due);
             },
         );

@@ -247,7 +247,7 @@ pub fn relocate(
 ) -> Result<BTreeMap<GroupId, GroupInfo>, RelocateError> {
     let (document, old_nodes) = {
         let view = View::new(keyspace, None);
-        let json = view.get(TABLE.as_bytes()).and_then(|e| e.value().as_text().map(|t| t.bytes.clone()));
+        let json = view.get(TABLE.as_bytes()).and_then(|e| e.value().as_text().map(|t| t.to_bytes(0)));
         let json = json.ok_or(RelocateError::NoTable)?;
         let document: TableDocument =
             serde_json::from_slice(&json).map_err(|e| RelocateError::Unreadable(format!("table: {e}")))?;
@@ -284,7 +284,7 @@ pub fn relocate(
 
 fn read_documents(view: &View<'_>) -> Result<RoutingTable, String> {
     let mut table = RoutingTable::unformed();
-    let text = |key: &str| view.get(key.as_bytes()).and_then(|e| e.value().as_text()).map(|t| t.bytes.clone());
+    let text = |key: &str| view.get(key.as_bytes()).and_then(|e| e.value().as_text()).map(|t| t.to_bytes(0));
     if let Some(json) = text(TABLE) {
         let document: TableDocument = serde_json::from_slice(&json).map_err(|e| format!("table: {e}"))?;
         if document.version > 1 {
@@ -302,7 +302,7 @@ fn read_documents(view: &View<'_>) -> Result<RoutingTable, String> {
     for entry in view.entries().filter(|e| e.key().starts_with(NODE.as_bytes())) {
         let Some(json) = entry.value().as_text() else { continue };
         let name = String::from_utf8_lossy(entry.key());
-        let info: NodeInfo = serde_json::from_slice(&json.bytes).map_err(|e| format!("{name}: {e}"))?;
+        let info: NodeInfo = serde_json::from_slice(&json).map_err(|e| format!("{name}: {e}"))?;
         table.nodes.insert(info.id, info);
     }
     Ok(table)

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::commands::session::Session;
 use crate::resp::{Args, Reply};
-use crate::state::{Entry, Keyspace, View, cost};
+use crate::state::{EntryRef, Keyspace, View};
 use crate::types::{Millis, Stamp};
 use bytes::Bytes;
 
@@ -37,7 +37,7 @@ const COUNT: Spec = Spec {
     ..BASE
 };
 
-fn key_of(entry: &Entry) -> Reply {
+fn key_of(entry: EntryRef<'_>) -> Reply {
     Reply::Bulk(Bytes::copy_from_slice(entry.key()))
 }
 
@@ -319,7 +319,7 @@ impl WriteCommand for Persist {
 /// The reply of TTL and its kin: -2 without the key, -1 without a deadline, else what `shown` makes of it.
 fn time_reply(view: &View<'_>, key: &[u8], absolute: bool, seconds: bool) -> Reply {
     let Some(entry) = view.get(key) else { return Reply::Int(-2) };
-    let ms = if absolute { entry.deadline() } else { view.remaining(entry) };
+    let ms = if absolute { entry.deadline() } else { view.remaining(&entry) };
     Reply::Int(match ms {
         None => -1,
         Some(ms) if seconds => (ms.saturating_add(500) / 1000) as i64,
@@ -414,7 +414,8 @@ fn rename(keyspace: &mut Keyspace, from: &[u8], to: &[u8]) -> bool {
         return keyspace.contains(from);
     }
     let Some(entry) = keyspace.take(from) else { return false };
-    keyspace.set(to, entry.value().clone(), entry.deadline());
+    let deadline = entry.deadline();
+    keyspace.set(to, entry.into_value(), deadline);
     true
 }
 
@@ -552,7 +553,7 @@ impl ReadCommand for Scan {
 
     fn read(self, view: &View<'_>) -> Reply {
         let (entries, next) = view.scan(self.cursor, self.count);
-        let wanted = |entry: &&Entry| {
+        let wanted = |entry: &EntryRef<'_>| {
             self.pattern.as_ref().is_none_or(|pattern| glob::matches(pattern, entry.key()))
                 && self.kind.as_ref().is_none_or(|kind| is(kind, entry.value().type_name()))
         };
@@ -718,7 +719,7 @@ impl ReadCommand for ObjectIdletime {
     }
 
     fn read(self, view: &View<'_>) -> Reply {
-        let idle = |entry: &Entry| Reply::Int((view.clock().saturating_sub(entry.written_ms()) / 1000) as i64);
+        let idle = |entry: EntryRef<'_>| Reply::Int((view.clock().saturating_sub(entry.written_ms()) / 1000) as i64);
         view.get(&self.0).map_or(Reply::Nil, idle)
     }
 }
@@ -825,7 +826,7 @@ impl ReadCommand for MemoryUsage {
     }
 
     fn read(self, view: &View<'_>) -> Reply {
-        view.get(&self.0).map_or(Reply::Nil, |entry| Reply::Int(cost(entry.key(), entry.value()) as i64))
+        view.get(&self.0).map_or(Reply::Nil, |entry| Reply::Int(entry.cost() as i64))
     }
 }
 

@@ -9,7 +9,7 @@ use super::extended::{self, Extended, Number};
 use super::syntax::{invalid_expire, is, syntax_error, want_integer, wrong_type};
 use super::{Command, Keys, Merge, ReadCommand, Scope, Spec, WriteCommand, read, write, wrong_arity};
 use crate::resp::{Args, Reply, integer};
-use crate::state::{Entry, Form, Keyspace, Text, Value, View};
+use crate::state::{Entry, EntryRef, Form, Keyspace, TextRef, Value, View};
 use crate::types::{Millis, Stamp};
 use bytes::{Bytes, BytesMut};
 use xxhash_rust::xxh3::xxh3_64;
@@ -56,10 +56,10 @@ impl Expiry {
     }
 
     /// The deadline by the clock of the entry.
-    fn deadline(self, clock: Millis, old: Option<&Entry>, command: &str) -> Result<Option<Millis>, Reply> {
+    fn deadline(self, clock: Millis, old: Option<EntryRef<'_>>, command: &str) -> Result<Option<Millis>, Reply> {
         match self {
             Expiry::None => Ok(None),
-            Expiry::Keep => Ok(old.and_then(Entry::deadline)),
+            Expiry::Keep => Ok(old.and_then(|old| old.deadline())),
             Expiry::At(ms) => Ok(Some(ms as Millis)),
             Expiry::After(ms) => match (clock as i64).checked_add(ms) {
                 Some(deadline) => Ok(Some(deadline as Millis)),
@@ -94,7 +94,7 @@ impl Condition {
     }
 
     /// An absent key differs from every value.
-    fn holds(&self, old: Option<&Entry>) -> Result<bool, Reply> {
+    fn holds(&self, old: Option<EntryRef<'_>>) -> Result<bool, Reply> {
         let old = match self {
             Condition::Always => return Ok(true),
             Condition::Absent => return Ok(old.is_none()),
@@ -102,10 +102,10 @@ impl Condition {
             _ => text_of(old)?,
         };
         Ok(match self {
-            Condition::Equal(value) => old.is_some_and(|old| old.bytes == *value),
-            Condition::NotEqual(value) => old.is_none_or(|old| old.bytes != *value),
-            Condition::Digest(digest) => old.is_some_and(|old| xxh3_64(&old.bytes) == *digest),
-            Condition::NotDigest(digest) => old.is_none_or(|old| xxh3_64(&old.bytes) != *digest),
+            Condition::Equal(value) => old.is_some_and(|old| *old == **value),
+            Condition::NotEqual(value) => old.is_none_or(|old| *old != **value),
+            Condition::Digest(digest) => old.is_some_and(|old| xxh3_64(&old) == *digest),
+            Condition::NotDigest(digest) => old.is_none_or(|old| xxh3_64(&old) != *digest),
             Condition::Always | Condition::Absent | Condition::Present => true,
         })
     }
@@ -208,18 +208,18 @@ impl Options {
 }
 
 /// The string an entry holds, if there is an entry; WRONGTYPE if it holds something else.
-fn text_of(entry: Option<&Entry>) -> Result<Option<&Text>, Reply> {
+fn text_of(entry: Option<EntryRef<'_>>) -> Result<Option<TextRef<'_>>, Reply> {
     entry.map(|entry| entry.value().as_text().ok_or_else(wrong_type)).transpose()
 }
 
 /// Values up to this size are copied into a reply, longer ones shared: sharing costs an allocation that stays.
 const COPY_UP_TO: usize = 512;
 
-fn bulk(text: &Text) -> Reply {
-    Reply::Bulk(if text.bytes.len() <= COPY_UP_TO { Bytes::copy_from_slice(&text.bytes) } else { text.bytes.clone() })
+fn bulk(text: TextRef<'_>) -> Reply {
+    Reply::Bulk(text.to_bytes(COPY_UP_TO))
 }
 
-fn bulk_or_nil(entry: Option<&Entry>) -> Reply {
+fn bulk_or_nil(entry: Option<EntryRef<'_>>) -> Reply {
     match text_of(entry) {
         Ok(text) => text.map_or(Reply::Nil, bulk),
         Err(reply) => reply,
@@ -303,7 +303,7 @@ impl ReadCommand for Strlen {
     }
 
     fn read(self, view: &View<'_>) -> Reply {
-        either(text_of(view.get(&self.0)).map(|text| Reply::count(text.map_or(0, |text| text.bytes.len()))))
+        either(text_of(view.get(&self.0)).map(|text| Reply::count(text.map_or(0, |text| text.len()))))
     }
 }
 
@@ -324,7 +324,7 @@ impl ReadCommand for Digest {
     }
 
     fn read(self, view: &View<'_>) -> Reply {
-        let shown = |text: &Text| Reply::bulk(format!("{:016x}", xxh3_64(&text.bytes)));
+        let shown = |text: TextRef<'_>| Reply::bulk(format!("{:016x}", xxh3_64(&text)));
         either(text_of(view.get(&self.0)).map(|text| text.map_or(Reply::Nil, shown)))
     }
 }
@@ -343,7 +343,7 @@ impl Range {
 
     fn read(self, view: &View<'_>) -> Reply {
         match text_of(view.get(&self.key)) {
-            Ok(Some(text)) => Reply::Bulk(self.cut(&text.bytes)),
+            Ok(Some(text)) => Reply::Bulk(self.cut(&text)),
             Ok(None) => Reply::EMPTY_BULK,
             Err(reply) => reply,
         }
@@ -351,7 +351,7 @@ impl Range {
 
     /// Both ends belong to it; negative ones count from the end. Only a range that is backwards as written, or
     /// begins behind the string, is empty: one wholly before the string gives the first byte, as in Redis 7.
-    fn cut(&self, bytes: &Bytes) -> Bytes {
+    fn cut(&self, bytes: &[u8]) -> Bytes {
         let length = bytes.len() as i64;
         if length == 0 || (self.start < 0 && self.end < 0 && self.start > self.end) {
             return Bytes::new();
@@ -424,7 +424,7 @@ impl WriteCommand for Getdel {
 
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
         match text_of(keyspace.get(&self.0)) {
-            Ok(Some(_)) => bulk_or_nil(keyspace.take(&self.0).as_ref()),
+            Ok(Some(_)) => bulk_or_nil(keyspace.take(&self.0).as_ref().map(Entry::as_ref)),
             Ok(None) => Reply::Nil,
             Err(reply) => reply,
         }
@@ -762,7 +762,7 @@ impl Append {
             keyspace.set(&self.key, Value::text(&self.tail), None);
             return Ok(Reply::count(self.tail.len()));
         };
-        let length = text.bytes.len() + self.tail.len();
+        let length = text.len() + self.tail.len();
         check_length(length)?;
         keyspace.edit(&self.key, |value| edit_bytes(value, |bytes| bytes.extend_from_slice(&self.tail)));
         Ok(Reply::count(length))
@@ -797,7 +797,7 @@ struct Setrange {
 
 impl Setrange {
     fn run(self, keyspace: &mut Keyspace) -> Result<Reply, Reply> {
-        let old = text_of(keyspace.get(&self.key))?.map(|text| text.bytes.len());
+        let old = text_of(keyspace.get(&self.key))?.map(|text| text.len());
         if self.part.is_empty() {
             return Ok(Reply::count(old.unwrap_or(0)));
         }
@@ -849,7 +849,7 @@ struct Add {
 impl Add {
     fn run(&self, keyspace: &mut Keyspace) -> Result<Reply, Reply> {
         let old = match text_of(keyspace.get(&self.key))? {
-            Some(text) => Some(want_integer(&text.bytes)?),
+            Some(text) => Some(want_integer(&text)?),
             None => None,
         };
         let sum = old.unwrap_or(0).checked_add(self.by);
@@ -954,7 +954,7 @@ impl Incrbyfloat {
     }
 
     fn run(&self, keyspace: &mut Keyspace) -> Result<Reply, Reply> {
-        let old = text_of(keyspace.get(&self.key))?.map(|text| Incrbyfloat::number(&text.bytes)).transpose()?;
+        let old = text_of(keyspace.get(&self.key))?.map(|text| Incrbyfloat::number(&text)).transpose()?;
         let sum = match (old.unwrap_or(Number::Finite(Extended::default())), self.by) {
             (Number::Finite(old), Number::Finite(by)) => old.add(by),
             _ => None,

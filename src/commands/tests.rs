@@ -200,7 +200,7 @@ proptest! {
         for (args, ms) in &requests {
             now_ms += ms;
             let stamp = Stamp { now_ms, seed: *ms };
-            let due = left.due_slots(now_ms, SLOTS);
+            let due = left.due_ranges(now_ms, SLOTS);
             for keyspace in [&mut left, &mut right] {
                 keyspace.advance(&stamp);
                 keyspace.sweep(&due);

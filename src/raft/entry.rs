@@ -4,7 +4,8 @@
 //! what a write command *means* is part of it, so a batch carries a version and golden bytes guard it.
 //!
 //! ```text
-//! batch    version u8 = 1 | now_ms u64 | seed u64 | sweeps u16 { slot u16 }* | calls u32 { args u32 { len u32, bytes }* }*
+//! batch    version u8 = 1 | now_ms u64 | seed u64 | sweeps u16 { slot u16, first u32, last u32 }*
+//!          | calls u32 { args u32 { len u32, bytes }* }*
 //! record   kind u8 (0 blank, 1 batch, 2 membership) | term u64 | payload
 //! stored   record | xxh3-64 of (group u32, index u64, record)
 //! ```
@@ -16,6 +17,7 @@
 
 use super::{Entry, LogId, Membership, log_id};
 use crate::resp::Args;
+use crate::state::HashRange;
 use crate::types::{GroupId, Slot, Stamp};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use openraft::EntryPayload;
@@ -26,6 +28,9 @@ use std::fmt;
 pub const BATCH_VERSION: u8 = 1;
 /// In the version's byte: the batch is marked.
 const MARK: u8 = 0x80;
+
+/// Bytes of a range to sweep.
+const SWEEP_BYTES: usize = 10;
 
 /// The commands of one log entry, encoded.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,16 +62,22 @@ pub enum Malformed {
 }
 
 impl Batch {
-    /// Encodes the calls of a batch after their stamp and the slots to sweep.
-    pub fn encode<'a>(stamp: Stamp, sweep: &[Slot], calls: impl ExactSizeIterator<Item = &'a Args> + Clone) -> Batch {
+    /// Encodes the calls of a batch after their stamp and the ranges to sweep.
+    pub fn encode<'a>(
+        stamp: Stamp,
+        sweep: &[HashRange],
+        calls: impl ExactSizeIterator<Item = &'a Args> + Clone,
+    ) -> Batch {
         let size: usize = calls.clone().map(|args| 4 + args.iter().map(|a| 4 + a.len()).sum::<usize>()).sum();
-        let mut out = BytesMut::with_capacity(1 + 16 + 2 + 2 * sweep.len() + 4 + size);
+        let mut out = BytesMut::with_capacity(1 + 16 + 2 + SWEEP_BYTES * sweep.len() + 4 + size);
         out.put_u8(BATCH_VERSION);
         out.put_u64_le(stamp.now_ms);
         out.put_u64_le(stamp.seed);
-        out.put_u16_le(u16::try_from(sweep.len()).expect("a tick names fewer than 65,536 slots"));
-        for slot in sweep {
-            out.put_u16_le(slot.0);
+        out.put_u16_le(u16::try_from(sweep.len()).expect("a tick names fewer than 65,536 ranges"));
+        for range in sweep {
+            out.put_u16_le(range.slot.0);
+            out.put_u32_le(range.first);
+            out.put_u32_le(range.last);
         }
         out.put_u32_le(calls.len() as u32);
         for args in calls {
@@ -88,7 +99,7 @@ impl Batch {
     }
 
     /// Reads the head; the calls follow through [`Calls::take_next`].
-    pub fn decode(&self) -> Result<(Stamp, Vec<Slot>, Calls), Malformed> {
+    pub fn decode(&self) -> Result<(Stamp, Vec<HashRange>, Calls), Malformed> {
         let mut b = self.0.clone();
         let version = take(&mut b, 1, "batch")?.get_u8() & !MARK;
         if version != BATCH_VERSION {
@@ -97,8 +108,10 @@ impl Batch {
         let mut head = take(&mut b, 18, "batch")?;
         let stamp = Stamp { now_ms: head.get_u64_le(), seed: head.get_u64_le() };
         let sweeps = head.get_u16_le() as usize;
-        let mut slots = take(&mut b, sweeps * 2, "batch")?;
-        let sweep = (0..sweeps).map(|_| Slot(slots.get_u16_le())).collect();
+        let mut ranges = take(&mut b, sweeps * SWEEP_BYTES, "batch")?;
+        let mut range =
+            |_| HashRange { slot: Slot(ranges.get_u16_le()), first: ranges.get_u32_le(), last: ranges.get_u32_le() };
+        let sweep = (0..sweeps).map(&mut range).collect();
         let calls = take(&mut b, 4, "batch")?.get_u32_le();
         Ok((stamp, sweep, Calls { left: calls, bytes: b }))
     }
@@ -249,9 +262,10 @@ mod tests {
     fn a_batch_reads_back_what_was_written() {
         let calls = [args(&["SET", "a", "1"]), args(&["DEL", ""])];
         let stamp = Stamp { now_ms: 7, seed: 9 };
-        let batch = Batch::encode(stamp, &[Slot(5), Slot(16_383)], calls.iter());
+        let ranges = [HashRange::whole(Slot(5)), HashRange { slot: Slot(16_383), first: 1 << 31, last: u32::MAX }];
+        let batch = Batch::encode(stamp, &ranges, calls.iter());
         let (got, sweep, mut rest) = batch.decode().unwrap();
-        assert_eq!((got, sweep), (stamp, vec![Slot(5), Slot(16_383)]));
+        assert_eq!((got, sweep), (stamp, ranges.to_vec()));
         assert_eq!(rest.take_next().unwrap().unwrap(), calls[0]);
         assert_eq!(rest.take_next().unwrap().unwrap(), calls[1]);
         assert!(rest.take_next().unwrap().is_none());
@@ -271,12 +285,17 @@ mod tests {
 
     #[test]
     fn golden_bytes_of_a_stored_entry() {
-        let batch = Batch::encode(Stamp { now_ms: 1, seed: 2 }, &[Slot(3)], [args(&["SET", "k", "v"])].iter());
+        let batch = Batch::encode(
+            Stamp { now_ms: 1, seed: 2 },
+            &[HashRange { slot: Slot(3), first: 4, last: 5 }],
+            [args(&["SET", "k", "v"])].iter(),
+        );
         let entry = Entry { log_id: log_id(4, 5), payload: EntryPayload::Normal(batch) };
         let bytes = stored(GroupId(6), &entry);
         let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
         let record = "010400000000000000\
-                      01010000000000000002000000000000000100030001000000\
+                      0101000000000000000200000000000000010003000400000005000000\
+                      01000000\
                       0300000003000000534554010000006b0100000076";
         assert_eq!(&hex[..record.len()], record, "the format of what is on disk may not change");
         assert_eq!(from_stored(GroupId(6), 5, bytes).unwrap(), entry);
@@ -297,7 +316,7 @@ mod tests {
 
     #[test]
     fn truncated_batches_are_refused_at_every_length() {
-        let batch = Batch::encode(Stamp::default(), &[Slot(1)], [args(&["SET", "k", "v"])].iter());
+        let batch = Batch::encode(Stamp::default(), &[HashRange::whole(Slot(1))], [args(&["SET", "k", "v"])].iter());
         for len in 0..batch.0.len() {
             let cut = Batch(batch.0.slice(..len));
             let read = cut.decode().and_then(|(_, _, mut calls)| calls.take_next());

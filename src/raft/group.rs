@@ -25,10 +25,10 @@ use super::wire::{Lane, Proposal, ReadIndex};
 use super::{LogId, Raft, SnapshotMeta, Types};
 use crate::env::{self, Instant};
 use crate::resp::Args;
-use crate::state::View;
+use crate::state::{HashRange, View};
 #[cfg(test)]
 use crate::types::Level;
-use crate::types::{GroupId, Millis, NodeId, Slot};
+use crate::types::{GroupId, Millis, NodeId};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::InitializeError;
@@ -48,8 +48,8 @@ use tokio::sync::watch;
 
 /// How often a group looks after itself: due keys, snapshots, a core that died.
 const CARE: Duration = Duration::from_millis(50);
-/// Slots that one tick sweeps, at most.
-const SWEEP_SLOTS: usize = 64;
+/// Ranges of slots that one tick sweeps, at most.
+const SWEEP_RANGES: usize = 64;
 /// How long a snapshot may take that was asked for.
 const SNAPSHOT: Duration = Duration::from_secs(600);
 /// How often such a snapshot is asked for again.
@@ -621,7 +621,7 @@ impl Group {
 
     pub(super) fn submit_sweep(
         &self,
-        slots: Vec<Slot>,
+        ranges: Vec<HashRange>,
         deadline: Instant,
         done: impl FnOnce(Option<u64>) + Send + 'static,
     ) {
@@ -631,7 +631,7 @@ impl Group {
                 _ => None,
             })
         };
-        self.proposer.submit(Submission::sweep(slots, deadline, Box::new(on_outcome)));
+        self.proposer.submit(Submission::sweep(ranges, deadline, Box::new(on_outcome)));
     }
 
     /// Why this node takes no writes at present, if it does not. The meta group must stay writable.
@@ -672,11 +672,11 @@ impl Group {
         }
     }
 
-    /// Proposes a tick that names the slots in which keys are due, one at a time.
+    /// Proposes a tick that names the ranges in which keys are due, one at a time.
     fn sweep_due(self: &Arc<Self>) {
         let estimate = self.leader_estimate();
-        let due = self.replica.with(|state| match state.keyspace.next_deadline() {
-            Some(deadline) if deadline <= estimate => state.keyspace.due_slots(estimate, SWEEP_SLOTS),
+        let due = self.replica.with_mut(|state| match state.keyspace.next_deadline() {
+            Some(deadline) if deadline <= estimate => state.keyspace.due_ranges(estimate, SWEEP_RANGES),
             _ => Vec::new(),
         });
         if due.is_empty() || self.sweeping.swap(true, Ordering::AcqRel) {

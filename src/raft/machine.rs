@@ -22,15 +22,26 @@ use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use parking_lot::Mutex;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, mpsc};
 use tokio::sync::{oneshot, watch};
 
-/// Slots serialized at a time while a snapshot is made: the lock is held for one such step.
-const SLOTS_AT_A_TIME: usize = 8;
+/// Bytes serialized at a time while a snapshot is made, or a unit more: the lock is held for one such step.
+const CUT_BYTES: usize = 128 << 10;
 
-/// A state with more keys than this is freed on a thread of its own.
-const FREE_AT_ONCE: u64 = 10_000;
+/// What waits to be freed at most; more is freed by whoever brings it.
+const UNFREED: usize = 256;
+
+/// Frees what takes a while, where nobody waits for it: one thread for all groups.
+fn free_aside(garbage: Box<dyn Send>) {
+    static BIN: LazyLock<mpsc::SyncSender<Box<dyn Send>>> = LazyLock::new(|| {
+        let (bin, garbage) = mpsc::sync_channel::<Box<dyn Send>>(UNFREED);
+        env::spawn_thread("drop-state", move || garbage.iter().for_each(drop));
+        bin
+    });
+    // What does not fit comes back in the error, and is dropped with it.
+    drop(BIN.try_send(garbage));
+}
 
 /// A group's replicated state on this node, shared by apply, reads and snapshots.
 pub struct Replica {
@@ -102,20 +113,24 @@ impl Replica {
         state.keyspace.abort_cut();
     }
 
-    /// The next images of a verification's cut; empty ones: none. `None` inside: the cut is over. `None` outside:
-    /// something took its place.
+    /// The next images of a verification's cut, maybe none yet. `None` inside: the cut is over. `None` outside: something
+    /// took its place.
     pub(super) fn next_of_cut(&self, cut: u64) -> Option<Option<Vec<SlotImage>>> {
         let mut state = self.state.lock();
         if state.cut != cut {
             return None;
         }
-        let images = state.keyspace.cut_next(SLOTS_AT_A_TIME);
-        Some((!images.is_empty()).then_some(images))
+        Some(state.keyspace.cut_next(CUT_BYTES))
     }
 
     /// Runs `f` on the state under its lock. Must be short.
     pub fn with<R>(&self, f: impl FnOnce(&State) -> R) -> R {
         f(&self.state.lock())
+    }
+
+    /// The same for what may tidy up what is not replicated.
+    pub(super) fn with_mut<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
+        f(&mut self.state.lock())
     }
 
     /// Index of the last applied entry, to look at or to wait on.
@@ -169,9 +184,7 @@ impl Replica {
         self.note_applied(state.applied);
         drop(state);
         // Freeing a large state takes a while; nobody should wait for it.
-        if old.len() > FREE_AT_ONCE {
-            env::spawn_thread("drop-state", move || drop(old));
-        }
+        free_aside(Box::new(old));
         Ok(())
     }
 
@@ -193,7 +206,11 @@ impl Replica {
             EntryPayload::Normal(ref batch) if batch.is_marked() => self.begin_hashing(&mut state, id.index()),
             _ => None,
         };
+        let garbage = state.keyspace.take_garbage();
         drop(state);
+        if let Some(garbage) = garbage {
+            free_aside(Box::new(garbage));
+        }
         if let Some(hashing) = hashing {
             hashing.start(self.clone(), self.marked.clone());
         }
@@ -304,24 +321,21 @@ pub(super) fn read_state(chunks: &[Bytes]) -> Result<Keyspace, StorageError> {
 /// Writes a state that nobody changes meanwhile as the chunks of a snapshot.
 pub(super) fn write_state(mut keyspace: Keyspace, writer: &mut ChunkWriter) -> Result<(), StorageError> {
     let head = keyspace.begin_cut().to_bytes();
-    write_cut(&head, writer, || Some(keyspace.cut_next(SLOTS_AT_A_TIME))).map(|_| ())
+    write_cut(&head, writer, || Some(keyspace.cut_next(CUT_BYTES))).map(|_| ())
 }
 
-/// Writes a cut's head and its images, until `next` gives none (the cut is over: true) or `None` (it was given up).
-fn write_cut(
-    head: &[u8],
-    writer: &mut ChunkWriter,
-    mut next: impl FnMut() -> Option<Vec<SlotImage>>,
-) -> Result<bool, StorageError> {
+/// What there is to write of a cut: images, or `None` where it is over; `None` around it where it was given up.
+type OfCut = Option<Option<Vec<SlotImage>>>;
+
+/// Writes a cut's head and its images. False if it was given up.
+fn write_cut(head: &[u8], writer: &mut ChunkWriter, mut next: impl FnMut() -> OfCut) -> Result<bool, StorageError> {
     writer.push(head)?;
     let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
     loop {
         let Some(images) = next() else { return Ok(false) };
-        if images.is_empty() {
-            break;
-        }
+        let Some(images) = images else { break };
         for image in images {
-            put_image(&mut chunk, &image.bytes);
+            put_image(&mut chunk, &image.into_bytes());
             while chunk.len() >= CHUNK_BYTES {
                 writer.push(&chunk.split_to(CHUNK_BYTES))?;
             }
@@ -452,7 +466,7 @@ impl Job {
         let mut writer = self.snapshots.begin()?;
         let whole = write_cut(&self.head, &mut writer, || {
             let mut state = self.replica.state.lock();
-            (state.cut == self.cut).then(|| state.keyspace.cut_next(SLOTS_AT_A_TIME))
+            (state.cut == self.cut).then(|| state.keyspace.cut_next(CUT_BYTES))
         })?;
         if whole { writer.finish().map(Some) } else { Ok(None) }
     }

@@ -21,7 +21,8 @@ use super::wire::{self, Lane, Method};
 use super::{Applied, Done, Types};
 use crate::env::{self, Instant};
 use crate::resp::{Args, Reply};
-use crate::types::{NodeId, Slot, Stamp};
+use crate::state::HashRange;
+use crate::types::{NodeId, Stamp};
 use openraft::errors::ClientWriteError;
 use openraft::raft::ClientWriteResult;
 use parking_lot::Mutex;
@@ -51,7 +52,7 @@ const MAX_QUEUED_BYTES: usize = 64 << 20;
 /// Bytes of a single submission: an entry must fit a frame between nodes, several times over.
 const MAX_SUBMISSION_BYTES: usize = 256 << 20;
 const _: () = assert!(MAX_SUBMISSION_BYTES * 2 < wire::MAX_FRAME, "an entry fits a frame");
-/// Slots that one entry sweeps at most.
+/// Ranges that one entry sweeps at most.
 const MAX_SWEEP: usize = 256;
 /// How long to wait before looking again for a leader that can be reached.
 const RETRY: Duration = Duration::from_millis(10);
@@ -139,7 +140,7 @@ pub type OnOutcome = Box<dyn FnOnce(Outcome) + Send>;
 /// Commands that were handed in together.
 pub(super) struct Submission {
     calls: Vec<Args>,
-    sweep: Vec<Slot>,
+    sweep: Vec<HashRange>,
     bytes: usize,
     deadline: Instant,
     /// The entry that carries it is to be marked.
@@ -155,7 +156,7 @@ impl Submission {
         Submission { calls, sweep: Vec::new(), mark: false, bytes, deadline, term, done: Some(done) }
     }
 
-    pub(super) fn sweep(sweep: Vec<Slot>, deadline: Instant, done: OnOutcome) -> Submission {
+    pub(super) fn sweep(sweep: Vec<HashRange>, deadline: Instant, done: OnOutcome) -> Submission {
         Submission { calls: Vec::new(), sweep, mark: false, bytes: 0, deadline, term: None, done: Some(done) }
     }
 
@@ -401,7 +402,7 @@ impl Flight {
     fn encode(&self) -> Batch {
         let stamp = Stamp { now_ms: self.group.stamp(), seed: env::seed() };
         let submissions = self.cargo.lock();
-        let mut sweep: Vec<Slot> = submissions.iter().flat_map(|s| s.sweep.iter().copied()).collect();
+        let mut sweep: Vec<HashRange> = submissions.iter().flat_map(|s| s.sweep.iter().copied()).collect();
         sweep.sort_unstable();
         sweep.dedup();
         let calls: Vec<&Args> = submissions.iter().flat_map(|s| s.calls.iter()).collect();

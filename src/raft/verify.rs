@@ -171,7 +171,7 @@ impl Hashing {
         let mut digest_ = Digest { whole: self.head.digest(), slots: BTreeMap::new() };
         while let Some(images) = replica.next_of_cut(self.cut)? {
             for image in images {
-                let (slot, sum) = hash_of(&image, self.head.seed())?;
+                let (slot, sum) = hash_of(image, self.head.seed())?;
                 let total = digest_.slots.entry(slot).or_default();
                 *total = total.wrapping_add(sum);
             }
@@ -181,8 +181,8 @@ impl Hashing {
     }
 }
 
-fn hash_of(image: &SlotImage, seed: u64) -> Option<(Slot, u128)> {
-    let hashed = digest(&image.bytes, seed);
+fn hash_of(image: SlotImage, seed: u64) -> Option<(Slot, u128)> {
+    let hashed = digest(&image.into_bytes(), seed);
     hashed.inspect_err(|e| tracing::error!(error = %e, "verification-failed: an image made here cannot be read")).ok()
 }
 

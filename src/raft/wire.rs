@@ -317,6 +317,7 @@ pub fn get_propose(mut b: Bytes) -> Result<Proposal, Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::HashRange;
     use crate::types::Stamp;
     use openraft::EntryPayload;
 
@@ -349,7 +350,8 @@ mod tests {
     #[test]
     fn an_append_reads_back_what_was_written() {
         let call: Args = [Bytes::from_static(b"SET"), Bytes::from_static(b"k")].into_iter().collect();
-        let batch = entry::Batch::encode(Stamp { now_ms: 1, seed: 2 }, &[Slot(1)], [call.clone()].iter());
+        let batch =
+            entry::Batch::encode(Stamp { now_ms: 1, seed: 2 }, &[HashRange::whole(Slot(1))], [call.clone()].iter());
         let request = AppendEntriesRequest {
             vote: Vote { leader_id: RaftLeaderId::new(3, NodeId(2)), committed: true },
             prev_log_id: Some(log_id(2, 9)),

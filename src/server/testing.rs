@@ -196,7 +196,7 @@ pub async fn all_of_three_with(groups: u32) -> Vec<Arc<Cluster>> {
 fn table_for(cluster: &Cluster, nodes: &[NodeId]) -> String {
     let meta = cluster.host().group(GroupId::META).unwrap();
     let json =
-        meta.peek(|keyspace| View::new(keyspace, None).get(b"table").unwrap().value().as_text().unwrap().bytes.clone());
+        meta.peek(|keyspace| View::new(keyspace, None).get(b"table").unwrap().value().as_text().unwrap().to_bytes(0));
     let mut table: serde_json::Value = serde_json::from_slice(&json).unwrap();
     for (_, group) in table["groups"].as_object_mut().unwrap() {
         group["voters"] = serde_json::to_value(nodes).unwrap();

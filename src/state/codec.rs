@@ -1,35 +1,38 @@
-//! Bytes of entries, slots and the head of a snapshot.
+//! Bytes of entries, units and the head of a snapshot.
 //!
 //! Written to disk and sent to other nodes: what stands here is append-only, versioned, and held by golden bytes in
 //! the tests. Numbers are LEB128 (`v`) or little-endian (`u64`); a checksum is XXH3-64 of everything before it.
 //!
 //! ```text
-//! head   "HCH" version(1)  seed u64  clock v  version v  keys v  expires v  bytes v  slots v  checksum u64
+//! head   "HCH" version(1)  seed u64  clock v  version v  keys v  expires v  bytes v  images v  checksum u64
 //! image  "HCS" version(1)  slot u16  body length u64  count v  entry*  checksum u64
 //! entry  type(1)  key length v  key  deadline v  version v  written v  value length v  value
 //! ```
 //!
-//! An image is self-delimiting and its entries stand by (hash, key), so equal slots have equal images.
+//! An image is self-delimiting and its entries stand by (hash, key). It shows a unit; where the borders between the
+//! units of a slot lie differs from replica to replica, so a slot has any number of images, in any order. The head
+//! says how many there are in all.
 
 mod digest;
 
 pub use digest::digest;
 
 use super::account::Account;
-use super::table::{Entry, Table};
-use super::value::{Form, Text, Value};
+use super::entry::{Entry, EntryRef};
+use super::unit::Unit;
+use super::value::{Value, ValueRef};
 use crate::types::{Millis, SLOTS, Slot};
 use bytes::{BufMut, Bytes};
 use xxhash_rust::xxh3::xxh3_64;
 
 const HEAD_MAGIC: &[u8] = b"HCH";
 const IMAGE_MAGIC: &[u8] = b"HCS";
-/// The format written, and the newest that is read.
-const FORMAT: u8 = 1;
-/// Type tags of values. Never reused.
-const TEXT_SET: u8 = 1;
-const TEXT_FLOAT: u8 = 2;
-const TEXT_EDITED: u8 = 3;
+/// The format written, and the only one that is read.
+const FORMAT: u8 = 2;
+/// Where the body length of an image stands.
+const LENGTH_AT: usize = 6;
+/// A longer value is not copied into an image while the keyspace is locked, but shared with it.
+const SHARED_ABOVE: usize = 16 << 10;
 
 /// Everything of a keyspace that is outside its slots, at the moment of a cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,15 +41,52 @@ pub struct CutHead {
     pub(super) clock: Millis,
     pub(super) version: u64,
     pub(super) account: Account,
-    /// Slot images that belong to this head.
-    pub(super) slots: u32,
+    /// Images that belong to this head. 0 where the hash of a state is taken, which does not depend on units.
+    pub(super) images: u64,
 }
 
-/// The bytes of one slot at the moment of a cut.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A unit at the moment of a cut: some or all entries of a slot.
+#[derive(Debug, Clone)]
 pub struct SlotImage {
-    pub slot: Slot,
-    pub bytes: Bytes,
+    slot: Slot,
+    /// Everything but the checksum and what is shared.
+    bytes: Vec<u8>,
+    /// Long values, each with the place in `bytes` before which it belongs.
+    shared: Vec<(usize, Bytes)>,
+}
+
+impl SlotImage {
+    pub fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    /// Bytes of the image, about.
+    pub fn len(&self) -> usize {
+        self.bytes.len() + self.shared.iter().map(|(_, bytes)| bytes.len()).sum::<usize>()
+    }
+
+    /// Never: an image has a frame.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// The image as it is stored. May take a while where values are long: not to be called under a lock.
+    pub fn into_bytes(self) -> Bytes {
+        let mut out = self.bytes;
+        if !self.shared.is_empty() {
+            let (apart, mut copied) = (std::mem::take(&mut out), 0);
+            out.reserve_exact(apart.len() + self.shared.iter().map(|(_, b)| b.len()).sum::<usize>() + 8);
+            for (at, bytes) in &self.shared {
+                out.extend_from_slice(&apart[copied..*at]);
+                out.extend_from_slice(bytes);
+                copied = *at;
+            }
+            out.extend_from_slice(&apart[copied..]);
+        }
+        let body = (out.len() - LENGTH_AT - 8) as u64;
+        out[LENGTH_AT..LENGTH_AT + 8].copy_from_slice(&body.to_le_bytes());
+        Bytes::from(seal(out))
+    }
 }
 
 /// Why a snapshot was not accepted. Nothing is ever repaired: the replica gets another one.
@@ -56,7 +96,7 @@ pub enum RestoreError {
     Newer { part: &'static str, found: u8 },
     #[error("the {part} is damaged: {what}")]
     Damaged { part: &'static str, what: &'static str },
-    #[error("slot {} comes twice", .0.0)]
+    #[error("a key of slot {} comes twice", .0.0)]
     Twice(Slot),
     #[error("the images do not add up to their head: {0}")]
     Sums(&'static str),
@@ -71,7 +111,7 @@ impl CutHead {
         out.put_u8(FORMAT);
         out.put_u64_le(self.seed);
         let account = &self.account;
-        for number in [self.clock, self.version, account.keys, account.expires, account.bytes, u64::from(self.slots)] {
+        for number in [self.clock, self.version, account.keys, account.expires, account.bytes, self.images] {
             put_number(&mut out, number);
         }
         seal(out)
@@ -84,7 +124,7 @@ impl CutHead {
             clock: reader.number()?,
             version: reader.number()?,
             account: Account { keys: reader.number()?, expires: reader.number()?, bytes: reader.number()? },
-            slots: u32::try_from(reader.number()?).map_err(|_| reader.damaged("slot count"))?,
+            images: reader.number()?,
         };
         reader.end()?;
         Ok(head)
@@ -100,26 +140,32 @@ impl CutHead {
         self.account.keys
     }
 
-    /// How many slot images belong to this head.
-    pub fn slots(&self) -> u32 {
-        self.slots
+    /// How many images belong to this head.
+    pub fn images(&self) -> u64 {
+        self.images
     }
 }
 
-/// The image of a slot.
-pub(super) fn encode_slot(slot: Slot, table: &Table, seed: u64) -> SlotImage {
-    let mut body = Vec::with_capacity(16 + table.len() * 64);
-    put_number(&mut body, table.len() as u64);
-    for (_, entry) in table.in_order(seed) {
-        encode_entry(&mut body, entry);
-    }
-    let mut out = Vec::with_capacity(body.len() + 22);
+/// The image of a unit.
+pub(super) fn encode_unit(slot: Slot, unit: &Unit) -> SlotImage {
+    let mut out = Vec::with_capacity(64 + unit.row_bytes() * 5 / 4);
     out.put_slice(IMAGE_MAGIC);
     out.put_u8(FORMAT);
     out.put_u16_le(slot.0);
-    out.put_u64_le(body.len() as u64);
-    out.put_slice(&body);
-    SlotImage { slot, bytes: Bytes::from(seal(out)) }
+    out.put_u64_le(0);
+    put_number(&mut out, unit.len() as u64);
+    let mut shared = Vec::new();
+    for (_, entry, _) in unit.ordered(0) {
+        match entry.value {
+            ValueRef::Owned(value) if let Some(body) = value.plain_body().filter(|body| body.len() > SHARED_ABOVE) => {
+                encode_head(&mut out, &entry);
+                put_number(&mut out, body.len() as u64);
+                shared.push((out.len(), body.clone()));
+            }
+            _ => encode_entry(&mut out, &entry),
+        }
+    }
+    SlotImage { slot, bytes: out, shared }
 }
 
 /// The slot of an image and its entries, in the image's order.
@@ -142,31 +188,34 @@ pub(super) fn decode_slot(bytes: &[u8]) -> Result<(Slot, Vec<Entry>), RestoreErr
     Ok((Slot(slot), entries))
 }
 
-pub(super) fn encode_entry(out: &mut Vec<u8>, entry: &Entry) {
-    let Value::Text(text) = &entry.value;
-    out.put_u8(match text.form {
-        Form::Set => TEXT_SET,
-        Form::Float => TEXT_FLOAT,
-        Form::Edited => TEXT_EDITED,
-    });
-    put_blob(out, &entry.key);
+fn encode_head(out: &mut Vec<u8>, entry: &EntryRef<'_>) {
+    out.put_u8(entry.value.tag());
+    put_blob(out, entry.key);
     put_number(out, entry.deadline);
     put_number(out, entry.version);
     put_number(out, entry.written_ms);
-    put_blob(out, &text.bytes);
+}
+
+pub(super) fn encode_entry(out: &mut Vec<u8>, entry: &EntryRef<'_>) {
+    encode_head(out, entry);
+    match entry.value {
+        ValueRef::Plain(_, body) => put_blob(out, body),
+        ValueRef::Owned(value) if let Some(body) = value.plain_body() => put_blob(out, body),
+        ValueRef::Owned(value) => {
+            let mut body = Vec::new();
+            value.put_body(&mut body);
+            put_blob(out, &body);
+        }
+        ValueRef::Integer(value) => put_blob(out, itoa::Buffer::new().format(value).as_bytes()),
+    }
 }
 
 fn decode_entry(reader: &mut Reader<'_>) -> Result<Entry, RestoreError> {
-    let form = match u8::from_le_bytes(reader.array()?) {
-        TEXT_SET => Form::Set,
-        TEXT_FLOAT => Form::Float,
-        TEXT_EDITED => Form::Edited,
-        _ => return Err(reader.damaged("value type")),
-    };
+    let [tag] = reader.array()?;
     let key = reader.blob()?.into();
     let (deadline, version, written_ms) = (reader.number()?, reader.number()?, reader.number()?);
-    let bytes = Bytes::copy_from_slice(reader.blob()?);
-    Ok(Entry { key, value: Value::Text(Text { bytes, form }), deadline, version, written_ms })
+    let value = Value::from_body(tag, reader.blob()?).ok_or(reader.damaged("value"))?;
+    Ok(Entry { key, value, deadline, version, written_ms })
 }
 
 fn put_number(out: &mut Vec<u8>, mut number: u64) {
@@ -200,8 +249,11 @@ impl<'a> Reader<'a> {
         let damaged = |what| RestoreError::Damaged { part, what };
         let (&format, rest) =
             bytes.strip_prefix(magic).and_then(<[u8]>::split_first).ok_or(damaged("it does not begin as one"))?;
-        if format > FORMAT {
-            return Err(RestoreError::Newer { part, found: format });
+        match format {
+            FORMAT => {}
+            newer if newer > FORMAT => return Err(RestoreError::Newer { part, found: newer }),
+            // Format 1 was never released.
+            _ => return Err(damaged("its format is not read any more")),
         }
         let (rest, sum) = rest.split_last_chunk::<8>().ok_or(damaged("it is cut short"))?;
         if xxh3_64(&bytes[..bytes.len() - 8]) != u64::from_le_bytes(*sum) {
@@ -257,9 +309,11 @@ impl<'a> Reader<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::entry::Draft;
+    use super::super::unit::hash_of;
+    use super::super::value::Form;
     use super::*;
     use crate::slot::slot_of;
-    use crate::state::table::hash_of;
     use proptest::prelude::*;
 
     fn hex(bytes: &[u8]) -> String {
@@ -270,19 +324,23 @@ mod tests {
         Entry { key: key.into(), value, deadline: 0, version: 1, written_ms: 2 }
     }
 
-    fn table_of(entries: &[Entry], seed: u64) -> Table {
-        let mut table = Table::default();
-        for entry in entries {
-            table.insert(seed, hash_of(seed, &entry.key), entry.clone());
+    fn unit_of(entries: &[Entry], seed: u64) -> Unit {
+        let mut unit = Unit::new(seed, 1000, 0);
+        for Entry { key, value, deadline, version, written_ms } in entries.iter().cloned() {
+            unit.put(hash_of(seed, &key), Draft { key: &key, value, deadline, version, written_ms });
         }
-        table
+        unit
+    }
+
+    fn image(slot: Slot, entries: &[Entry], seed: u64) -> Bytes {
+        encode_unit(slot, &unit_of(entries, seed)).into_bytes()
     }
 
     /// If one of these fails, a snapshot on someone's disk can no longer be read: add a format, change none.
     #[test]
     fn the_bytes_on_disk_are_golden() {
         let account = Account { keys: 1, expires: 1, bytes: 300 };
-        let head = CutHead { seed: 7, clock: 1_700_000_000_000, version: 42, account, slots: 1 };
+        let head = CutHead { seed: 7, clock: 1_700_000_000_000, version: 42, account, images: 1 };
         assert_eq!(hex(&head.to_bytes()), GOLDEN_HEAD);
         assert_eq!(CutHead::from_bytes(&head.to_bytes()).unwrap(), head);
 
@@ -291,17 +349,16 @@ mod tests {
             entry(b"{t}b", Value::formed("0.5".into(), Form::Float)),
             entry(b"{t}c", Value::formed(Bytes::new(), Form::Edited)),
         ];
-        let image = encode_slot(slot_of(b"t"), &table_of(&entries, 7), 7);
-        assert_eq!(hex(&image.bytes), GOLDEN_IMAGE);
+        assert_eq!(hex(&image(slot_of(b"t"), &entries, 7)), GOLDEN_IMAGE);
     }
 
-    const GOLDEN_HEAD: &str = "48434801070000000000000080d095ffbc312a0101ac02012d94aac4463fd453";
-    const GOLDEN_IMAGE: &str = "48435301133e29000000000000000301047b747d61f4d395ffbc31ac0202013102047b747d6200010203302e3503047b747d6300010200b70edc6c54ebe5cd";
+    const GOLDEN_HEAD: &str = "48434802070000000000000080d095ffbc312a0101ac0201c2db08474c0bc1a7";
+    const GOLDEN_IMAGE: &str = "48435302133e29000000000000000301047b747d61f4d395ffbc31ac0202013102047b747d6200010203302e3503047b747d63000102001d8dd1a39ce7d32c";
 
     #[test]
     fn a_damaged_image_is_refused_whatever_is_damaged() {
         let entries = [entry(b"{t}a", Value::text(b"1")), entry(b"{t}b", Value::text(b"2"))];
-        let image = encode_slot(slot_of(b"t"), &table_of(&entries, 7), 7).bytes;
+        let image = image(slot_of(b"t"), &entries, 7);
         for at in 0..image.len() {
             let mut bytes = image.to_vec();
             bytes[at] ^= 0x40;
@@ -309,31 +366,38 @@ mod tests {
             assert!(decode_slot(&image[..at]).is_err(), "cut at {at}");
         }
         let newer = [IMAGE_MAGIC, &[FORMAT + 1], &image[4..]].concat();
-        assert!(matches!(decode_slot(&newer), Err(RestoreError::Newer { found: 2, .. })));
+        assert!(matches!(decode_slot(&newer), Err(RestoreError::Newer { found: 3, .. })));
+        let older = [IMAGE_MAGIC, &[FORMAT - 1], &image[4..]].concat();
+        assert!(matches!(decode_slot(&older), Err(RestoreError::Damaged { .. })));
+    }
+
+    /// Lengths on both sides of what lies in rows, and of what is shared with an image.
+    fn lengths() -> impl Strategy<Value = usize> {
+        prop_oneof![8 => 0..300usize, 2 => 400..600usize, 1 => SHARED_ABOVE - 1..SHARED_ABOVE + 2]
     }
 
     proptest! {
         #[test]
         fn what_is_encoded_is_decoded(
-            rows in prop::collection::vec((any::<[u8; 3]>(), prop::collection::vec(any::<u8>(), 0..300), any::<[u64; 3]>(), 0..3usize), 0..20),
+            rows in prop::collection::btree_map(any::<[u8; 3]>(), (any::<u8>(), lengths(), any::<[u64; 3]>(), 0..3usize), 0..20),
             seed in any::<u64>(),
         ) {
             let forms = [Form::Set, Form::Float, Form::Edited];
-            let entries: Vec<Entry> = rows.into_iter().map(|(key, bytes, numbers, form)| Entry {
+            let mut entries: Vec<Entry> = rows.into_iter().map(|(key, (byte, length, numbers, form))| Entry {
                 key: key.into(),
-                value: Value::formed(bytes.into(), forms[form]),
+                value: Value::formed(vec![byte; length].into(), forms[form]),
                 deadline: numbers[0],
                 version: numbers[1],
                 written_ms: numbers[2],
             }).collect();
-            let table = table_of(&entries, seed);
-            let image = encode_slot(Slot(9), &table, seed);
-            let (slot, decoded) = decode_slot(&image.bytes).unwrap();
-            let ordered: Vec<Entry> = table.in_order(seed).into_iter().map(|(_, entry)| entry.clone()).collect();
-            prop_assert_eq!((slot, &decoded), (Slot(9), &ordered));
+            let image = |entries: &[Entry]| image(Slot(9), entries, seed);
+            let bytes = image(&entries);
+            let (slot, decoded) = decode_slot(&bytes).unwrap();
             // Order of insertion leaves no trace.
-            let reversed: Vec<Entry> = decoded.into_iter().rev().collect();
-            prop_assert_eq!(encode_slot(Slot(9), &table_of(&reversed, seed), seed), image);
+            let reversed: Vec<Entry> = decoded.iter().rev().cloned().collect();
+            prop_assert_eq!(image(&reversed), bytes);
+            entries.sort_by_key(|entry| (hash_of(seed, &entry.key), entry.key.clone()));
+            prop_assert_eq!((slot, decoded), (Slot(9), entries));
         }
 
         #[test]

@@ -3,24 +3,32 @@
 //! Invariants, whatever is called in whatever order:
 //! - `clock` and `version` never go back; a call that changes nothing leaves `version` as it is.
 //! - `account` equals the sum over all entries.
-//! - A slot without keys has no table.
 //! - No entry is stored with a deadline at or before the clock of its own write.
-//! - The earliest deadline of a slot is never before its hint (`expiry.rs`).
-//! - While a cut runs, a slot is changed only after its image is made (`cut.rs`).
+//! - The earliest deadline of a unit is never before its hint (`expiry.rs`).
+//! - While a cut runs, a unit is changed only after its image is made (`cut.rs`).
+//! - Marks are in no hash, account or snapshot.
 //!
-//! A dead key is absent to every call here but [`Keyspace::sweep`], which is what removes it from memory.
+//! A dead key is absent to every call here but [`Keyspace::sweep`], which is what removes it from memory, and those
+//! that show an entry with its mark.
+//!
+//! No call on one key does more than rewrite, split or save its unit. What takes long to free is not freed here but
+//! collected for [`Keyspace::take_garbage`].
 
 use super::account::Account;
 use super::codec::{self, CutHead, RestoreError, SlotImage};
 use super::cut::Cut;
-use super::expiry::Hints;
-use super::table::{Entry, Table, hash_of};
+use super::entry::{Draft, Entry, EntryRef};
+use super::expiry::HashRange;
+use super::table::Table;
+use super::unit::{Leftover, Unit, hash_of};
 use super::value::Value;
 use crate::slot::slot_of;
-use crate::types::{Millis, SLOTS, Slot, Stamp};
-use parking_lot::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::types::{Millis, Slot, Stamp};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
+
+/// A removed entry whose value weighs more than this is left to [`Keyspace::take_garbage`].
+const FREED_AT_ONCE: usize = 64 << 10;
 
 /// See the head of this file.
 #[derive(Debug)]
@@ -29,13 +37,46 @@ pub struct Keyspace {
     clock: Millis,
     version: u64,
     account: Account,
-    slots: Box<[Option<Box<Table>>]>,
-    /// Not replicated, and decides nothing. Locked by [`Keyspace::due_slots`] alone; writers own the keyspace.
-    hints: Mutex<Hints>,
+    table: Table,
     cut: Option<Cut>,
+    /// Of the last cut that was begun.
+    epoch: u32,
+    marks: bool,
+    garbage: Garbage,
     /// Draws for RANDOMKEY, a read: not replicated.
     draws: AtomicU64,
 }
+
+/// What is to be freed, by dropping it where nobody waits.
+#[derive(Debug, Default)]
+pub struct Garbage {
+    tables: Vec<Table>,
+    entries: Vec<Entry>,
+    marks: Vec<Box<[AtomicU32]>>,
+}
+
+impl Garbage {
+    fn is_empty(&self) -> bool {
+        self.tables.is_empty() && self.entries.is_empty() && self.marks.is_empty()
+    }
+
+    fn put(&mut self, leftover: Leftover) {
+        self.entries.extend(leftover.filter(|entry| entry.value.weight() > FREED_AT_ONCE).map(|entry| *entry));
+    }
+}
+
+/// A key where it lies, with its mark: what eviction looks at. It may be dead.
+#[derive(Debug, Clone, Copy)]
+pub struct Located<'a> {
+    pub slot: Slot,
+    pub hash: u64,
+    pub entry: EntryRef<'a>,
+    /// `None` unless marks are kept ([`Keyspace::keep_marks`]). 0 for a new key; an overwrite leaves it as it is.
+    pub mark: Option<&'a AtomicU32>,
+}
+
+/// Where an entry is: slot, hash, and position in the index of its unit. Good until the next change.
+type Position = (Slot, u64, usize);
 
 impl Keyspace {
     /// An empty keyspace. All replicas of a group must be given the same seed.
@@ -45,9 +86,11 @@ impl Keyspace {
             clock: 0,
             version: 0,
             account: Account::default(),
-            slots: (0..SLOTS).map(|_| None).collect(),
-            hints: Mutex::default(),
+            table: Table::new(hash_seed, 0),
             cut: None,
+            epoch: 0,
+            marks: false,
+            garbage: Garbage::default(),
             draws: AtomicU64::new(hash_seed),
         }
     }
@@ -92,9 +135,21 @@ impl Keyspace {
 
     // -- Single keys
 
+    fn place_of(&self, key: &[u8]) -> (Slot, u64) {
+        (slot_of(key), hash_of(self.seed, key))
+    }
+
+    /// Where a living key is.
+    fn find(&self, key: &[u8]) -> Option<(Position, EntryRef<'_>)> {
+        let (slot, hash) = self.place_of(key);
+        let unit = self.table.unit(slot, hash)?;
+        let at = unit.find(hash, key)?;
+        Some(((slot, hash, at), unit.entry(at))).filter(|(_, entry)| !entry.is_dead(self.clock))
+    }
+
     /// The key's entry, if it is alive by the group clock.
-    pub fn get(&self, key: &[u8]) -> Option<&Entry> {
-        self.table(slot_of(key))?.get(hash_of(self.seed, key), key).filter(|entry| !entry.is_dead(self.clock))
+    pub fn get(&self, key: &[u8]) -> Option<EntryRef<'_>> {
+        self.find(key).map(|(_, entry)| entry)
     }
 
     pub fn contains(&self, key: &[u8]) -> bool {
@@ -107,126 +162,121 @@ impl Keyspace {
             self.remove(key);
             return;
         }
-        let (slot, hash, deadline) = (slot_of(key), hash_of(self.seed, key), deadline.unwrap_or(0));
-        self.before_change(slot);
+        let (slot, hash) = self.place_of(key);
         self.version += 1;
-        self.account.add(key, &value, deadline);
-        let table = self.slots[usize::from(slot.0)].get_or_insert_default();
-        if let Some(entry) = table.get_mut(hash, key) {
-            self.account.subtract(key, &entry.value, entry.deadline);
-            (entry.value, entry.deadline) = (value, deadline);
-            (entry.version, entry.written_ms) = (self.version, self.clock);
-        } else {
-            let entry = Entry { key: key.into(), value, deadline, version: self.version, written_ms: self.clock };
-            table.insert(self.seed, hash, entry);
+        let (version, written_ms) = (self.version, self.clock);
+        let draft = Draft { key, value, deadline: deadline.unwrap_or(0), version, written_ms };
+        self.put(slot, hash, draft);
+    }
+
+    /// Writes an entry as it is; whether the key was there, dead or alive.
+    fn put(&mut self, slot: Slot, hash: u64, draft: Draft<'_>) -> bool {
+        self.before_change(slot, hash);
+        let after = Account::of(&draft.as_ref());
+        let (before, leftover) = self.table.put(slot, hash, draft, self.epoch);
+        self.garbage.put(leftover);
+        self.account.add(after);
+        match before {
+            Some(before) => self.account.subtract(before),
+            None => key_added(slot, hash),
         }
-        self.hints.get_mut().note(slot, deadline);
+        before.is_some()
     }
 
     /// Changes a living key's value in place, its deadline kept; `None` if there is no such key. Counts as a change
     /// whatever `change` does.
     pub fn edit<R>(&mut self, key: &[u8], change: impl FnOnce(&mut Value) -> R) -> Option<R> {
-        self.get(key)?;
-        let (slot, hash) = (slot_of(key), hash_of(self.seed, key));
-        self.before_change(slot);
+        let (position, entry) = self.find(key)?;
+        let before = Account::of(&entry);
+        self.before_change(position.0, position.1);
         self.version += 1;
-        let entry = self.slots[usize::from(slot.0)].as_mut()?.get_mut(hash, key)?;
-        self.account.subtract(key, &entry.value, entry.deadline);
-        let result = change(&mut entry.value);
-        self.account.add(key, &entry.value, entry.deadline);
-        entry.version = self.version;
-        entry.written_ms = self.clock;
+        let (result, after) = self.table.edit(position, self.version, self.clock, change)?;
+        self.account.add(after);
+        self.account.subtract(before);
         Some(result)
     }
 
     /// Removes a living key and gives what it held.
     pub fn take(&mut self, key: &[u8]) -> Option<Entry> {
-        self.get(key)?;
-        let slot = slot_of(key);
-        self.before_change(slot);
+        let (position, entry) = self.find(key)?;
+        let before = Account::of(&entry);
+        self.before_change(position.0, position.1);
         self.version += 1;
-        let table = self.slots[usize::from(slot.0)].as_mut()?;
-        let entry = table.remove(self.seed, hash_of(self.seed, key), key)?;
-        self.account.subtract(&entry.key, &entry.value, entry.deadline);
-        self.drop_if_empty(slot);
+        let entry = self.table.take(position, saver(&mut self.cut))?;
+        self.account.subtract(before);
+        key_removed(position.0, position.1);
         Some(entry)
     }
 
     /// Removes a key; whether it was alive.
     pub fn remove(&mut self, key: &[u8]) -> bool {
-        self.take(key).is_some()
+        let Some((position, _)) = self.find(key) else { return false };
+        self.before_change(position.0, position.1);
+        self.version += 1;
+        let (before, leftover) =
+            self.table.remove(position, saver(&mut self.cut)).expect("the key was found a moment ago");
+        self.garbage.put(leftover);
+        self.account.subtract(before);
+        key_removed(position.0, position.1);
+        true
     }
 
     /// Gives a living key another deadline, or none; whether there is such a key. One that is not after the clock
     /// removes the key. A deadline the key has already changes nothing.
     pub fn set_deadline(&mut self, key: &[u8], deadline: Option<Millis>) -> bool {
-        let Some(entry) = self.get(key) else { return false };
+        let Some((position, entry)) = self.find(key) else { return false };
         if entry.deadline() == deadline {
             return true;
         }
         if deadline.is_some_and(|deadline| deadline <= self.clock) {
             return self.remove(key);
         }
-        let (slot, hash, deadline) = (slot_of(key), hash_of(self.seed, key), deadline.unwrap_or(0));
-        self.before_change(slot);
+        // Of a long value this is another reference, not a copy.
+        let value = entry.value().to_value();
         self.version += 1;
-        let entry = self.slots[usize::from(slot.0)]
-            .as_mut()
-            .and_then(|table| table.get_mut(hash, key))
-            .expect("the key was found a moment ago and saving its slot removes nothing");
-        self.account.expires -= u64::from(entry.deadline != 0);
-        self.account.expires += u64::from(deadline != 0);
-        entry.deadline = deadline;
-        entry.version = self.version;
-        entry.written_ms = self.clock;
-        self.hints.get_mut().note(slot, deadline);
+        let (version, written_ms) = (self.version, self.clock);
+        self.put(position.0, position.1, Draft { key, value, deadline: deadline.unwrap_or(0), version, written_ms });
         true
     }
 
-    /// Removes every key; one change, none if there is no key.
+    /// Removes every key; one change, none if there is no key. Takes no time: what there was becomes garbage.
     pub fn clear(&mut self) {
         if self.is_empty() {
             return;
         }
         self.version += 1;
-        for slot in 0..SLOTS {
-            if let Some(table) = self.slots[slot].take()
-                && let Some(cut) = &mut self.cut
-            {
-                cut.keep(Slot(slot as u16), table);
-            }
-        }
+        let table = std::mem::replace(&mut self.table, Table::new(self.seed, self.clock));
+        let unneeded = match &mut self.cut {
+            Some(cut) => cut.keep(table),
+            None => Some(table),
+        };
+        self.garbage.tables.extend(unneeded);
         self.account = Account::default();
-        self.hints.get_mut().clear();
+        all_removed();
+    }
+
+    /// What has become garbage since the last call: the caller drops it where it may take a while.
+    pub fn take_garbage(&mut self) -> Option<Garbage> {
+        (!self.garbage.is_empty()).then(|| std::mem::take(&mut self.garbage))
     }
 
     // -- Slots
 
-    pub(super) fn table(&self, slot: Slot) -> Option<&Table> {
-        self.slots.get(usize::from(slot.0))?.as_deref()
-    }
-
-    /// Slots that hold keys, in order, with their tables.
-    pub(super) fn tables(&self) -> impl Iterator<Item = (Slot, &Table)> {
-        self.slots.iter().enumerate().filter_map(|(slot, table)| Some((Slot(slot as u16), table.as_deref()?)))
+    pub(super) fn table(&self) -> &Table {
+        &self.table
     }
 
     /// Keys of one slot, with those that are dead and not yet swept.
     pub fn slot_len(&self, slot: Slot) -> u64 {
-        self.table(slot).map_or(0, |table| table.len() as u64)
+        self.table.slot_len(slot)
     }
 
-    /// Must be called before anything of the slot changes.
-    fn before_change(&mut self, slot: Slot) {
-        if let Some(cut) = &mut self.cut {
-            cut.save(slot, self.slots[usize::from(slot.0)].as_deref(), self.seed);
-        }
-    }
-
-    fn drop_if_empty(&mut self, slot: Slot) {
-        let place = &mut self.slots[usize::from(slot.0)];
-        if place.as_ref().is_some_and(|table| table.is_empty()) {
-            *place = None;
+    /// Must be called before anything changes in the unit whose range has this hash.
+    fn before_change(&mut self, slot: Slot, hash: u64) {
+        if let Some(cut) = &mut self.cut
+            && let Some(unit) = self.table.unit_mut(slot, hash)
+        {
+            cut.save(slot, unit);
         }
     }
 
@@ -234,65 +284,106 @@ impl Keyspace {
 
     /// Not later than the earliest deadline of any key. Not replicated.
     pub fn next_deadline(&self) -> Option<Millis> {
-        self.hints.lock().earliest()
+        self.table.hints.earliest()
     }
 
-    /// Slots that hold a key dead at `now`, at most `max`: what a tick should name. Not replicated.
-    pub fn due_slots(&self, now: Millis, max: usize) -> Vec<Slot> {
-        self.hints.lock().due(now, max, |slot| self.table(slot))
+    /// Ranges that hold a key dead at `now`, the earliest first: what a tick should name. At most `max`, and fewer
+    /// where it would take long to look at more. Not replicated, and changes nothing that is.
+    pub fn due_ranges(&mut self, now: Millis, max: usize) -> Vec<HashRange> {
+        self.table.due(now, max)
     }
 
-    /// Removes what is dead by the group clock in exactly these slots, in apply. Gives how many keys went; each is
+    /// Removes what is dead by the group clock in exactly these ranges, in apply. Gives how many keys went; each is
     /// one change.
-    pub fn sweep(&mut self, slots: &[Slot]) -> u64 {
+    pub fn sweep(&mut self, ranges: &[HashRange]) -> u64 {
         let mut swept = 0;
-        for &slot in slots {
-            let clock = self.clock;
-            if !self.table(slot).is_some_and(|table| table.iter().any(|entry| entry.is_dead(clock))) {
-                continue;
-            }
-            self.before_change(slot);
-            let table = self.slots[usize::from(slot.0)].as_mut().expect("the slot holds the dead key just seen");
-            let removed = table.take_dead(clock);
-            self.hints.get_mut().replace(slot, table.earliest_deadline());
-            self.account.subtract_all(removed);
-            self.version += removed.keys;
-            swept += removed.keys;
-            self.drop_if_empty(slot);
+        for &range in ranges {
+            self.table.sweep(range, self.clock, saver(&mut self.cut), |hash, account, leftover| {
+                swept += 1;
+                self.account.subtract(account);
+                self.garbage.put(leftover);
+                key_removed(range.slot, hash);
+            });
         }
+        self.version += swept;
         swept
+    }
+
+    // -- Marks: what a replica remembers of reads, for eviction
+
+    /// Whether each key has a mark from now on: a number of this replica's own, four bytes of memory.
+    pub fn keep_marks(&mut self, keep: bool) {
+        if self.marks && !keep {
+            let marks = &mut self.garbage.marks;
+            self.table.all_units_mut().for_each(|unit| marks.extend(unit.take_marks()));
+        }
+        self.marks = keep;
+    }
+
+    fn located<'a>(&self, slot: Slot, hash: u64, unit: &'a Unit, at: usize) -> Located<'a> {
+        Located { slot, hash, entry: unit.entry(at), mark: self.marks.then(|| unit.mark(at)) }
+    }
+
+    /// A key's entry, alive or dead, with its mark.
+    pub fn locate(&self, key: &[u8]) -> Option<Located<'_>> {
+        let (slot, hash) = self.place_of(key);
+        let unit = self.table.unit(slot, hash)?;
+        unit.find(hash, key).map(|at| self.located(slot, hash, unit, at))
+    }
+
+    /// The entry with this hash in this slot, alive or dead. Should several keys have it: one of them.
+    pub fn locate_hash(&self, slot: Slot, hash: u64) -> Option<Located<'_>> {
+        let unit = self.table.unit(slot, hash)?;
+        unit.find_hash(hash).map(|at| self.located(slot, hash, unit, at))
+    }
+
+    /// An entry drawn at random, alive or dead, in constant time; `random` are two random numbers. Every key is as
+    /// likely as any other, up to some per cent where a slot has more than about a thousand keys
+    /// (see [`Table::draw`]).
+    pub fn draw_entry(&self, random: [u64; 2]) -> Option<Located<'_>> {
+        let (slot, unit, at) = self.table.draw(random[0], random[1])?;
+        Some(self.located(slot, hash_of(self.seed, unit.entry(at).key), unit, at))
+    }
+
+    /// Entries, alive or dead, by (slot, hash, key) from a slot and a hash in it on.
+    pub fn walk(&self, slot: Slot, hash: u64) -> impl Iterator<Item = Located<'_>> {
+        let mut next = Some((usize::from(slot.0), hash));
+        let rest = std::iter::from_fn(move || {
+            let (from, hash) = next?;
+            let slot = self.table.next_slot(from)?;
+            next = Some((usize::from(slot.0) + 1, 0));
+            Some((slot, if usize::from(slot.0) == from { hash } else { 0 }))
+        });
+        rest.flat_map(move |(slot, from)| {
+            let rows = self.table.slot_ordered(slot, from);
+            rows.map(move |(hash, _, unit, at)| self.located(slot, hash, unit, at))
+        })
     }
 
     // -- Snapshots
 
-    /// Begins a snapshot: everything outside the slots is captured now, the slots follow with
+    /// Begins a snapshot: everything outside the units is captured now, the units follow with
     /// [`Keyspace::cut_next`] and show this same moment.
     ///
     /// # Panics
     /// If a cut is running.
     pub fn begin_cut(&mut self) -> CutHead {
         assert!(self.cut.is_none(), "one snapshot at a time");
-        self.cut = Some(Cut::new(self.tables().map(|(slot, _)| slot)));
-        self.head()
+        self.epoch += 1;
+        self.cut = Some(Cut::new(self.epoch));
+        self.head(self.table.units() as u64)
     }
 
-    fn head(&self) -> CutHead {
-        CutHead {
-            seed: self.seed,
-            clock: self.clock,
-            version: self.version,
-            account: self.account,
-            slots: self.tables().count() as u32,
-        }
+    fn head(&self, images: u64) -> CutHead {
+        CutHead { seed: self.seed, clock: self.clock, version: self.version, account: self.account, images }
     }
 
-    /// Up to `max_slots` slots as they were at the cut, in no particular order. Empty: all are out, and the cut is
-    /// over.
-    pub fn cut_next(&mut self, max_slots: usize) -> Vec<SlotImage> {
-        let Some(mut cut) = self.cut.take() else { return Vec::new() };
-        let images = cut.take(max_slots.max(1), self.seed, |slot| self.table(slot));
-        if !images.is_empty() {
-            self.cut = Some(cut);
+    /// Units as they were at the cut, about `max_bytes` of them, in no particular order; there may be none. `None`:
+    /// all are out, and the cut is over.
+    pub fn cut_next(&mut self, max_bytes: usize) -> Option<Vec<SlotImage>> {
+        let images = self.cut.as_mut()?.take(max_bytes.max(1), &mut self.table);
+        if images.is_none() {
+            self.abort_cut();
         }
         images
     }
@@ -304,7 +395,7 @@ impl Keyspace {
 
     /// Ends a cut whose snapshot failed. Nothing happens if none runs.
     pub fn abort_cut(&mut self) {
-        self.cut = None;
+        self.garbage.tables.extend(self.cut.take().and_then(Cut::into_kept));
     }
 
     /// The keyspace of a snapshot. Every image must be there, once, in any order; anything odd is an error.
@@ -315,15 +406,17 @@ impl Keyspace {
         let head = CutHead::from_bytes(head)?;
         let mut keyspace = Keyspace::new(head.seed);
         (keyspace.clock, keyspace.version) = (head.clock, head.version);
-        let mut slots = 0;
+        // Most keys were written near the end.
+        keyspace.table = Table::new(head.seed, head.clock);
+        let mut count = 0;
         for image in images {
             let image = image.map_err(|error| RestoreError::Source(error.to_string()))?;
             let (slot, entries) = codec::decode_slot(image.as_ref())?;
             keyspace.restore_slot(slot, entries)?;
-            slots += 1;
+            count += 1;
         }
-        if slots != head.slots {
-            return Err(RestoreError::Sums("slots are missing or too many"));
+        if count != head.images {
+            return Err(RestoreError::Sums("images are missing or too many"));
         }
         if keyspace.account != head.account {
             return Err(RestoreError::Sums("keys, deadlines or bytes differ"));
@@ -332,20 +425,15 @@ impl Keyspace {
     }
 
     fn restore_slot(&mut self, slot: Slot, entries: Vec<Entry>) -> Result<(), RestoreError> {
-        if self.table(slot).is_some() {
-            return Err(RestoreError::Twice(slot));
-        }
-        let mut table = Box::<Table>::default();
-        for entry in entries {
-            if slot_of(&entry.key) != slot {
+        for Entry { key, value, deadline, version, written_ms } in entries {
+            let (of_key, hash) = self.place_of(&key);
+            if of_key != slot {
                 return Err(RestoreError::Damaged { part: "slot image", what: "a key of another slot" });
             }
-            self.account.add(&entry.key, &entry.value, entry.deadline);
-            table.insert(self.seed, hash_of(self.seed, &entry.key), entry);
-        }
-        self.hints.get_mut().note(slot, table.earliest_deadline());
-        if !table.is_empty() {
-            self.slots[usize::from(slot.0)] = Some(table);
+            // A key comes once, so an image that is there twice is noticed; one that is missing is by its number.
+            if self.put(slot, hash, Draft { key: &key, value, deadline, version, written_ms }) {
+                return Err(RestoreError::Twice(slot));
+            }
         }
         Ok(())
     }
@@ -354,14 +442,12 @@ impl Keyspace {
     /// every key: for comparing replicas now and then, not for a hot path.
     pub fn state_hash(&self) -> u128 {
         let mut bytes = Vec::new();
-        let mut sum = xxh3_128_with_seed(&self.head().to_bytes(), self.seed);
-        for (_, table) in self.tables() {
-            for entry in table.iter() {
-                bytes.clear();
-                codec::encode_entry(&mut bytes, entry);
-                // Addition does not depend on order, and unlike XOR does not let equal terms cancel.
-                sum = sum.wrapping_add(xxh3_128_with_seed(&bytes, self.seed));
-            }
+        let mut sum = xxh3_128_with_seed(&self.head(0).to_bytes(), self.seed);
+        for entry in self.table.all_units().flat_map(Unit::entries) {
+            bytes.clear();
+            codec::encode_entry(&mut bytes, &entry);
+            // Addition does not depend on order, and unlike XOR does not let equal terms cancel.
+            sum = sum.wrapping_add(xxh3_128_with_seed(&bytes, self.seed));
         }
         sum
     }
@@ -377,12 +463,7 @@ impl Keyspace {
     #[cfg(test)]
     pub(super) fn recomputed_account(&self) -> Account {
         let mut sum = Account::default();
-        for (_, table) in self.tables() {
-            let part = table.account();
-            sum.keys += part.keys;
-            sum.expires += part.expires;
-            sum.bytes += part.bytes;
-        }
+        self.table.all_units().flat_map(Unit::entries).for_each(|entry| sum.add(Account::of(&entry)));
         sum
     }
 
@@ -391,3 +472,21 @@ impl Keyspace {
         self.account
     }
 }
+
+/// What saves a unit before it changes, while a cut runs.
+fn saver(cut: &mut Option<Cut>) -> impl FnMut(Slot, &mut Unit) {
+    move |slot, unit| {
+        if let Some(cut) = cut {
+            cut.save(slot, unit);
+        }
+    }
+}
+
+// What is kept per slot and follows from which keys are there (a filter) is kept up to date from these three, each
+// called at the only place where it happens: restoring included.
+
+fn key_added(_slot: Slot, _hash: u64) {}
+
+fn key_removed(_slot: Slot, _hash: u64) {}
+
+fn all_removed() {}

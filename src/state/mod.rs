@@ -5,21 +5,29 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `keyspace.rs` | the whole: slots, the group clock, the version counter, what writes may do |
+//! | `keyspace.rs` | the whole: the group clock, the version counter, what writes may do |
 //! | `view.rs` | what reads may do |
-//! | `table.rs` | the keys of one slot; the only file that knows how entries are laid out in memory |
+//! | `table.rs` | which unit holds a key: slots, and their parts by hash |
+//! | `unit.rs` | the keys of one part of a slot: how they lie in memory |
+//! | `index.rs` | the index of a unit, and marks |
+//! | `row.rs` | bytes of a short entry in memory |
+//! | `entry.rs` | a key with what is known of it, owned and as it is shown |
 //! | `value.rs` | what a key holds |
 //! | `expiry.rs` | where to look for due keys: a replica's own hint, decides nothing |
 //! | `account.rs` | how much memory the state is said to take, by formula |
-//! | `cut.rs` | a snapshot taken slot by slot while writers go on |
-//! | `codec.rs` | bytes of entries, slots and the head; golden, versioned |
+//! | `cut.rs` | a snapshot taken unit by unit while writers go on |
+//! | `codec.rs` | bytes of entries, units and the head; golden, versioned |
 
 mod account;
 mod codec;
 mod cut;
+mod entry;
 mod expiry;
+mod index;
 mod keyspace;
+mod row;
 mod table;
+mod unit;
 mod value;
 mod view;
 
@@ -28,7 +36,8 @@ mod tests;
 
 pub use account::{ENTRY_COST, cost};
 pub use codec::{CutHead, RestoreError, SlotImage, digest};
-pub use keyspace::Keyspace;
-pub use table::Entry;
-pub use value::{Form, Text, Value};
+pub use entry::{Entry, EntryRef};
+pub use expiry::HashRange;
+pub use keyspace::{Garbage, Keyspace, Located};
+pub use value::{Form, Text, TextRef, Value, ValueRef};
 pub use view::View;

@@ -1,12 +1,14 @@
 //! The keyspace under random calls: against a plain map, against its twin, and cut while it changes.
 
-use super::{Keyspace, SlotImage, Value, View};
+use super::table::SPLIT_ABOVE;
+use super::{HashRange, Keyspace, SlotImage, Value, View};
 use crate::slot::slot_of;
 use crate::types::{Millis, SLOTS, Slot, Stamp};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::sync::atomic::Ordering;
 
 #[derive(Debug, Clone)]
 enum Call {
@@ -66,11 +68,12 @@ fn run(keyspace: &mut Keyspace, call: &Call) {
             keyspace.advance(&Stamp { now_ms, seed: 0 });
         }
         Call::Sweep => {
-            let due = keyspace.due_slots(keyspace.clock(), SLOTS);
+            let due = keyspace.due_ranges(keyspace.clock(), SLOTS);
             keyspace.sweep(&due);
         }
         Call::SweepOne(k) => {
-            keyspace.sweep(&[slot_of(&key(*k)), Slot(u16::MAX)]);
+            let ranges = [slot_of(&key(*k)), Slot(u16::MAX)].map(HashRange::whole);
+            keyspace.sweep(&ranges);
         }
         Call::Clear => keyspace.clear(),
     }
@@ -89,7 +92,7 @@ fn seen(keyspace: &Keyspace) -> Seen {
     View::new(keyspace, None)
         .entries()
         .map(|entry| {
-            let bytes = entry.value().as_text().unwrap().bytes.to_vec();
+            let bytes = entry.value().as_text().unwrap().to_vec();
             (entry.key().to_vec(), (bytes, entry.deadline()))
         })
         .collect()
@@ -125,7 +128,15 @@ fn model(map: &mut Seen, clock: &mut Millis, call: &Call) -> bool {
 }
 
 fn restored(head: &[u8], images: Vec<SlotImage>) -> Keyspace {
-    Keyspace::restore(head, images.into_iter().map(|image| Ok::<_, Infallible>(image.bytes))).unwrap()
+    let copy =
+        Keyspace::restore(head, images.into_iter().map(|image| Ok::<_, Infallible>(image.into_bytes()))).unwrap();
+    copy.table().check();
+    copy
+}
+
+/// What is left of a cut.
+fn rest(keyspace: &mut Keyspace) -> Vec<SlotImage> {
+    std::iter::from_fn(|| keyspace.cut_next(1000)).flatten().collect()
 }
 
 proptest! {
@@ -138,6 +149,7 @@ proptest! {
             let changed = model(&mut map, &mut clock, call);
             prop_assert_eq!(&seen(&keyspace), &map);
             prop_assert_eq!(keyspace.account(), keyspace.recomputed_account());
+            keyspace.table().check();
             prop_assert!(keyspace.version() > version || !changed || matches!(call, Call::Pass(_)), "{:?}", call);
             for number in 0..12 {
                 prop_assert_eq!(keyspace.contains(&key(number)), map.contains_key(&key(number)));
@@ -150,24 +162,21 @@ proptest! {
         let mut keyspace = fresh();
         calls.iter().for_each(|call| run(&mut keyspace, call));
         let now = keyspace.clock() + ahead;
-        let mut expected: Vec<Slot> = keyspace
-            .tables()
-            .filter(|(_, table)| table.iter().any(|entry| entry.is_dead(now)))
-            .map(|(slot, _)| slot)
-            .collect();
+        let table = keyspace.table();
+        let dead = |slot: &Slot| table.units_of(*slot).iter().any(|unit| unit.entries().any(|entry| entry.is_dead(now)));
+        let expected: Vec<Slot> = table.slots().filter(dead).collect();
         if !expected.is_empty() {
             prop_assert!(keyspace.next_deadline().unwrap() <= now);
         }
-        let mut due = keyspace.due_slots(now, SLOTS);
+        let mut due = keyspace.due_ranges(now, SLOTS);
         due.sort();
-        expected.sort();
-        prop_assert_eq!(&due, &expected);
-        prop_assert!(keyspace.due_slots(now, 1).len() == expected.len().min(1));
+        prop_assert_eq!(&due, &expected.iter().copied().map(HashRange::whole).collect::<Vec<_>>());
+        prop_assert!(keyspace.due_ranges(now, 1).len() == expected.len().min(1));
         // Once swept, nothing is due any more.
         keyspace.advance(&Stamp { now_ms: now, seed: 0 });
         let visible = keyspace.len() - keyspace.sweep(&due);
         prop_assert_eq!(visible, seen(&keyspace).len() as u64);
-        prop_assert!(keyspace.due_slots(now, SLOTS).is_empty());
+        prop_assert!(keyspace.due_ranges(now, SLOTS).is_empty());
     }
 
     #[test]
@@ -176,7 +185,9 @@ proptest! {
         for call in &calls {
             run(&mut left, call);
             // A replica's own looking around leaves no trace.
-            right.due_slots(u64::MAX, 3);
+            right.due_ranges(u64::MAX, 3);
+            right.keep_marks(true);
+            right.draw_entry([1, 2]).map(|found| found.mark.unwrap().fetch_add(1, Ordering::Relaxed));
             View::new(&right, None).random();
             run(&mut right, call);
         }
@@ -193,26 +204,20 @@ proptest! {
         let (hash, moment) = (keyspace.state_hash(), seen(&keyspace));
         let head = keyspace.begin_cut().to_bytes();
         let mut images = Vec::new();
-        for (call, slots) in during.iter().zip(&steps) {
+        for (call, units) in during.iter().zip(&steps) {
             run(&mut keyspace, call);
-            if *slots > 0 {
-                images.extend(keyspace.cut_next(*slots));
+            if *units > 0 {
+                images.extend(keyspace.cut_next(*units * 30).into_iter().flatten());
             }
         }
-        loop {
-            let more = keyspace.cut_next(2);
-            if more.is_empty() {
-                break;
-            }
-            images.extend(more);
-        }
+        images.extend(rest(&mut keyspace));
         let copy = restored(&head, images);
         prop_assert_eq!(copy.state_hash(), hash);
         prop_assert_eq!(seen(&copy), moment);
         prop_assert_eq!(copy.account(), copy.recomputed_account());
         // The cut is over: another may begin, and shows what is there now.
         let head = keyspace.begin_cut().to_bytes();
-        let images = keyspace.cut_next(SLOTS);
+        let images = rest(&mut keyspace);
         prop_assert_eq!(restored(&head, images).state_hash(), keyspace.state_hash());
     }
 
@@ -221,15 +226,15 @@ proptest! {
         let mut keyspace = fresh();
         before.iter().for_each(|call| run(&mut keyspace, call));
         let head = keyspace.begin_cut().to_bytes();
-        let images = keyspace.cut_next(SLOTS);
-        keyspace.abort_cut();
+        let images = rest(&mut keyspace);
+        prop_assert!(!keyspace.cut_running());
         let mut copy = restored(&head, images);
         for call in &after {
             // Hints differ between the two; what a sweep names comes from the log.
-            let named = matches!(call, Call::Sweep).then(|| keyspace.due_slots(keyspace.clock(), SLOTS));
+            let named = matches!(call, Call::Sweep).then(|| keyspace.due_ranges(keyspace.clock(), SLOTS));
             match named {
-                Some(slots) => {
-                    prop_assert_eq!(keyspace.sweep(&slots), copy.sweep(&slots));
+                Some(ranges) => {
+                    prop_assert_eq!(keyspace.sweep(&ranges), copy.sweep(&ranges));
                 }
                 None => {
                     run(&mut keyspace, call);
@@ -277,7 +282,7 @@ fn calls_that_change_nothing_leave_the_version_alone() {
     keyspace.set_deadline(b"k", Some(5000));
     keyspace.edit(b"k", |_| ());
     keyspace.set(b"k", Value::text(b"v"), Some(1000));
-    keyspace.sweep(&[slot_of(b"k")]);
+    keyspace.sweep(&[HashRange::whole(slot_of(b"k"))]);
     assert_eq!(keyspace.version(), 0);
     keyspace.set(b"k", Value::text(b"v"), Some(5000));
     keyspace.set_deadline(b"k", Some(5000));
@@ -305,7 +310,7 @@ fn a_read_that_knows_more_than_the_clock_asks_for_a_tick() {
     let all: fn(&View<'_>) = |view| assert_eq!(view.entries().count(), 1);
     let scan: fn(&View<'_>) = |view| assert_eq!(view.scan(0, 10).0.len(), 1);
     let random: fn(&View<'_>) = |view| assert!(view.random().is_some());
-    let ttl: fn(&View<'_>) = |view| assert_eq!(view.remaining(view.get(b"k").unwrap()), Some(500));
+    let ttl: fn(&View<'_>) = |view| assert_eq!(view.remaining(&view.get(b"k").unwrap()), Some(500));
     for read in [get, all, scan, random, ttl] {
         assert!(!tick(&keyspace, None, read));
         assert!(!tick(&keyspace, Some(1100), read));
@@ -326,21 +331,310 @@ fn a_snapshot_that_does_not_add_up_is_refused() {
         keyspace.set(&key(number), Value::text(b"v"), None);
     }
     let head = keyspace.begin_cut().to_bytes();
-    let images = keyspace.cut_next(SLOTS);
-    let restore = |images: &[SlotImage]| {
-        let images = images.iter().map(|image| Ok::<_, Infallible>(image.bytes.clone()));
+    let images: Vec<Bytes> = rest(&mut keyspace).into_iter().map(SlotImage::into_bytes).collect();
+    let restore = |images: &[Bytes]| {
+        let images = images.iter().map(Ok::<_, Infallible>);
         Keyspace::restore(&head, images).map(|_| ()).map_err(|error| error.to_string())
     };
     assert_eq!(restore(&images), Ok(()));
+    let reversed: Vec<Bytes> = images.iter().rev().cloned().collect();
+    assert_eq!(restore(&reversed), Ok(()));
     assert!(restore(&images[1..]).unwrap_err().contains("missing"));
     let twice = [&images[..], &images[..1]].concat();
     assert!(restore(&twice).unwrap_err().contains("twice"));
+    // The number is right, and yet one is missing.
+    let instead = [&images[1..], &images[1..2]].concat();
+    assert!(restore(&instead).unwrap_err().contains("twice"));
     let failing = std::iter::once(Err::<Vec<u8>, _>("the disk is gone"));
     assert!(Keyspace::restore(&head, failing).unwrap_err().to_string().contains("the disk is gone"));
 }
 
 #[test]
 fn an_empty_keyspace_is_small() {
-    // A pointer a slot; everything else comes with the first key, the hints with the first deadline.
-    assert!(SLOTS * size_of::<usize>() + size_of::<Keyspace>() < 300 << 10);
+    let mut keyspace = fresh();
+    keyspace.set(b"k", Value::text(b"v"), None);
+    keyspace.remove(b"k");
+    let pages = 256 * size_of::<usize>() + 256 * size_of::<u64>();
+    assert!(pages + size_of::<Keyspace>() < 8 << 10);
+    assert!(keyspace.table().slots().next().is_none() && keyspace.table().units() == 0);
+}
+
+// -- Many keys in few slots: splits, merges, rewritten chunks, owned entries
+
+/// A key of a thousand in one slot, or of another thousand in another.
+fn one_of_many(number: u16) -> Vec<u8> {
+    format!("{{{}}}{number}", number / 10_000).into_bytes()
+}
+
+/// Something done to a thousand keys or so, from a number on.
+#[derive(Debug, Clone)]
+enum Bulk {
+    /// With values of about this length, and a deadline this far away for every third.
+    Set(u16, usize, Option<u16>),
+    Edit(u16),
+    Remove(u16),
+    Pass(u16),
+    /// The leader's ranges.
+    Sweep,
+    /// Any range of either slot.
+    SweepRange(bool, u32, u32),
+    Clear,
+}
+
+fn bulks(most: usize) -> impl Strategy<Value = Vec<Bulk>> {
+    let from = || prop_oneof![0..2500u16, 10_000..10_600u16];
+    let length = prop_oneof![6 => 0..60usize, 3 => 60..460usize, 1 => 470..700usize, 1 => 70_000..70_001usize];
+    let call = prop_oneof![
+        10 => (from(), length, prop::option::of(1..60u16)).prop_map(|(f, l, d)| Bulk::Set(f, l, d)),
+        3 => from().prop_map(Bulk::Edit),
+        6 => from().prop_map(Bulk::Remove),
+        3 => (0..30u16).prop_map(Bulk::Pass),
+        3 => Just(Bulk::Sweep),
+        2 => any::<(bool, u32, u32)>().prop_map(|(s, a, b)| Bulk::SweepRange(s, a.min(b), a.max(b))),
+        1 => Just(Bulk::Clear),
+    ];
+    prop::collection::vec(call, 1..most)
+}
+
+/// The keys of a bulk, and what decides about each: few of them if values are long.
+fn members(from: u16, length: usize) -> impl Iterator<Item = (Vec<u8>, usize)> {
+    let count = if length > 1000 { 3 } else { 900 };
+    (from..from + count).map(|number| (one_of_many(number), usize::from(number) * 7919 % 31))
+}
+
+/// `ranges`: what the leader's sweep names, where that is not this keyspace.
+fn run_bulk(keyspace: &mut Keyspace, bulk: &Bulk, ranges: Option<&[HashRange]>) {
+    match bulk {
+        Bulk::Set(from, length, after) => {
+            for (key, odd) in members(*from, *length) {
+                let deadline = after.filter(|_| odd % 3 == 0).map(|after| keyspace.clock() + Millis::from(after));
+                // Every fourth is a number.
+                let value =
+                    if odd % 4 == 0 { (odd * length).to_string().into_bytes() } else { vec![b'x'; length + odd] };
+                keyspace.set(&key, Value::text(&value), deadline);
+            }
+        }
+        Bulk::Edit(from) => {
+            for (key, odd) in members(*from, 0).filter(|(_, odd)| odd % 2 == 0) {
+                keyspace.edit(&key, |value| {
+                    let Value::Text(text) = value;
+                    text.bytes = [&text.bytes[..], &[b'e'; 40][..odd]].concat().into();
+                });
+            }
+        }
+        Bulk::Remove(from) => members(*from, 0).filter(|(_, odd)| odd % 16 != 3).for_each(|(key, _)| {
+            keyspace.remove(&key);
+        }),
+        Bulk::Pass(ms) => {
+            let now_ms = keyspace.clock() + Millis::from(*ms);
+            keyspace.advance(&Stamp { now_ms, seed: 0 });
+        }
+        Bulk::Sweep => {
+            let own = keyspace.due_ranges(keyspace.clock(), SLOTS);
+            keyspace.sweep(ranges.unwrap_or(&own));
+        }
+        Bulk::SweepRange(other, first, last) => {
+            let slot = slot_of(&one_of_many(if *other { 10_000 } else { 0 }));
+            keyspace.sweep(&[HashRange { slot, first: *first, last: *last }]);
+        }
+        Bulk::Clear => keyspace.clear(),
+    }
+    drop(keyspace.take_garbage());
+}
+
+/// The same on a map.
+fn model_bulk(map: &mut Seen, clock: &mut Millis, bulk: &Bulk) {
+    match bulk {
+        Bulk::Set(from, length, after) => {
+            for (key, odd) in members(*from, *length) {
+                let deadline = after.filter(|_| odd % 3 == 0).map(|after| *clock + Millis::from(after));
+                let value =
+                    if odd % 4 == 0 { (odd * length).to_string().into_bytes() } else { vec![b'x'; length + odd] };
+                map.insert(key, (value, deadline));
+            }
+        }
+        Bulk::Edit(from) => {
+            for (key, odd) in members(*from, 0).filter(|(_, odd)| odd % 2 == 0) {
+                if let Some((value, _)) = map.get_mut(&key) {
+                    value.extend_from_slice(&[b'e'; 40][..odd]);
+                }
+            }
+        }
+        Bulk::Remove(from) => members(*from, 0).filter(|(_, odd)| odd % 16 != 3).for_each(|(key, _)| {
+            map.remove(&key);
+        }),
+        Bulk::Pass(ms) => *clock += Millis::from(*ms),
+        Bulk::Sweep | Bulk::SweepRange(..) => {}
+        Bulk::Clear => map.clear(),
+    }
+    map.retain(|_, (_, deadline)| deadline.is_none_or(|deadline| deadline > *clock));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn many_keys_behave_as_a_map_however_they_lie(bulks in bulks(25)) {
+        let (mut keyspace, mut map, mut clock) = (fresh(), Seen::new(), 1000);
+        for bulk in &bulks {
+            run_bulk(&mut keyspace, bulk, None);
+            model_bulk(&mut map, &mut clock, bulk);
+            keyspace.table().check();
+            prop_assert_eq!(keyspace.account(), keyspace.recomputed_account());
+            prop_assert!(seen(&keyspace) == map, "after {:?}", bulk);
+            for (key, _) in members(0, 0) {
+                prop_assert_eq!(keyspace.contains(&key), map.contains_key(&key));
+            }
+        }
+    }
+
+    #[test]
+    fn copies_with_other_units_go_on_alike(before in bulks(12), after in bulks(12)) {
+        let mut keyspace = fresh();
+        before.iter().for_each(|bulk| run_bulk(&mut keyspace, bulk, None));
+        let head = keyspace.begin_cut().to_bytes();
+        let mut images = rest(&mut keyspace);
+        images.reverse();
+        let mut copy = restored(&head, images);
+        prop_assert_eq!(copy.state_hash(), keyspace.state_hash());
+        for bulk in &after {
+            let named = keyspace.due_ranges(keyspace.clock(), SLOTS);
+            run_bulk(&mut keyspace, bulk, Some(&named));
+            run_bulk(&mut copy, bulk, Some(&named));
+            prop_assert_eq!(keyspace.state_hash(), copy.state_hash());
+            prop_assert_eq!(keyspace.account(), copy.account());
+        }
+    }
+
+    #[test]
+    fn a_cut_shows_its_moment_while_units_split_and_merge(before in bulks(10), during in bulks(10), steps in prop::collection::vec(0..3usize, 10)) {
+        let mut keyspace = fresh();
+        before.iter().for_each(|bulk| run_bulk(&mut keyspace, bulk, None));
+        let hash = keyspace.state_hash();
+        let head = keyspace.begin_cut().to_bytes();
+        let mut images = Vec::new();
+        for (bulk, steps) in during.iter().zip(&steps) {
+            run_bulk(&mut keyspace, bulk, None);
+            keyspace.table().check();
+            for _ in 0..*steps {
+                images.extend(keyspace.cut_next(1).into_iter().flatten());
+            }
+        }
+        images.extend(rest(&mut keyspace));
+        prop_assert_eq!(restored(&head, images).state_hash(), hash);
+    }
+
+    #[test]
+    fn a_scan_of_split_slots_meets_every_key_once(bulks in bulks(10), count in 1..300usize) {
+        let mut keyspace = fresh();
+        bulks.iter().for_each(|bulk| run_bulk(&mut keyspace, bulk, None));
+        let (mut met, mut cursor) = (Vec::new(), 0);
+        loop {
+            let (entries, next) = View::new(&keyspace, None).scan(cursor, count);
+            prop_assert!(entries.len() <= count);
+            met.extend(entries.iter().map(|entry| entry.key().to_vec()));
+            if next == 0 {
+                break;
+            }
+            cursor = next;
+        }
+        met.sort();
+        prop_assert!(met.iter().eq(seen(&keyspace).keys()));
+        // From any place the walk goes on in order.
+        let all: Vec<(Slot, u64)> = keyspace.walk(Slot(0), 0).map(|found| (found.slot, found.hash)).collect();
+        prop_assert!(all.windows(2).all(|pair| pair[0] <= pair[1]));
+        for (at, (slot, hash)) in all.iter().enumerate().step_by(97) {
+            prop_assert!(keyspace.walk(*slot, *hash).map(|found| (found.slot, found.hash)).eq(all[at..].iter().copied()));
+            prop_assert_eq!(keyspace.locate_hash(*slot, *hash).unwrap().hash, *hash);
+        }
+    }
+
+    #[test]
+    fn marks_stay_with_their_keys(bulks in bulks(12)) {
+        let mut keyspace = fresh();
+        keyspace.keep_marks(true);
+        let mut marks: BTreeMap<Vec<u8>, u32> = BTreeMap::new();
+        for (round, bulk) in bulks.iter().enumerate() {
+            run_bulk(&mut keyspace, bulk, None);
+            marks.retain(|key, _| keyspace.locate(key).is_some());
+            if matches!(bulk, Bulk::Clear | Bulk::Remove(_)) {
+                continue;
+            }
+            for found in keyspace.walk(Slot(0), 0) {
+                let mark = found.mark.unwrap();
+                // A key that is new, or was removed and came again, begins at 0.
+                let expected = marks.get(found.entry.key()).copied().unwrap_or(0);
+                prop_assert_eq!(mark.load(Ordering::Relaxed), expected);
+                if found.hash % 3 == 0 {
+                    mark.store(round as u32 + 1, Ordering::Relaxed);
+                    marks.insert(found.entry.key().to_vec(), round as u32 + 1);
+                }
+            }
+        }
+        keyspace.keep_marks(false);
+        prop_assert!(keyspace.walk(Slot(0), 0).all(|found| found.mark.is_none()));
+        keyspace.keep_marks(true);
+        prop_assert!(keyspace.walk(Slot(0), 0).all(|found| found.mark.unwrap().load(Ordering::Relaxed) == 0));
+    }
+}
+
+#[test]
+fn a_slot_is_split_where_it_is_full_and_made_one_again_where_it_empties() {
+    let mut keyspace = fresh();
+    let slot = slot_of(&one_of_many(0));
+    let units = |keyspace: &Keyspace| keyspace.table().units_of(slot).len();
+    let set =
+        |keyspace: &mut Keyspace, number: usize| keyspace.set(&one_of_many(number as u16), Value::text(b"v"), None);
+    (0..SPLIT_ABOVE).for_each(|number| set(&mut keyspace, number));
+    assert_eq!(units(&keyspace), 1);
+    set(&mut keyspace, SPLIT_ABOVE);
+    assert_eq!(units(&keyspace), 2);
+    (0..9999).for_each(|number| set(&mut keyspace, number));
+    assert!((10..=32).contains(&units(&keyspace)), "{}", units(&keyspace));
+    (100..9999).for_each(|number| assert!(keyspace.remove(&one_of_many(number))));
+    assert_eq!((units(&keyspace), keyspace.len()), (1, 100));
+    keyspace.table().check();
+}
+
+#[test]
+fn drawing_finds_every_key_about_as_often() {
+    let mut keyspace = fresh();
+    // A slot of many units, one of some hundred keys and a few of one key.
+    let mut keys: Vec<Vec<u8>> = (0..3000).chain(10_000..10_300).map(one_of_many).collect();
+    keys.extend((0..20).map(|number| format!("alone{number}").into_bytes()));
+    keys.iter().for_each(|key| keyspace.set(key, Value::text(b"v"), None));
+    let mut drawn: BTreeMap<Vec<u8>, u32> = BTreeMap::new();
+    let rounds = 100 * keys.len();
+    for _ in 0..rounds {
+        let found = keyspace.draw_entry([keyspace.draw(), keyspace.draw()]).unwrap();
+        *drawn.entry(found.entry.key().to_vec()).or_default() += 1;
+    }
+    assert_eq!(drawn.len(), keys.len());
+    for (key, times) in drawn {
+        assert!((40..=180).contains(&times), "{times} times instead of 100: {}", key.escape_ascii());
+    }
+    assert!(fresh().draw_entry([1, 2]).is_none());
+}
+
+#[test]
+fn what_takes_long_to_free_is_left_to_others() {
+    let mut keyspace = fresh();
+    assert!(keyspace.take_garbage().is_none());
+    let long = vec![b'x'; 1 << 20];
+    keyspace.set(b"k", Value::text(&long), None);
+    keyspace.set(b"k", Value::text(b"short"), None);
+    assert!(keyspace.take_garbage().is_some(), "overwritten");
+    keyspace.set(b"k", Value::text(&long), None);
+    keyspace.remove(b"k");
+    assert!(keyspace.take_garbage().is_some(), "removed");
+    keyspace.set(b"k", Value::text(&long), Some(2000));
+    keyspace.advance(&Stamp { now_ms: 2000, seed: 0 });
+    keyspace.sweep(&[HashRange::whole(slot_of(b"k"))]);
+    assert!(keyspace.take_garbage().is_some(), "swept");
+    keyspace.set(b"k", Value::text(b"short"), None);
+    keyspace.remove(b"k");
+    assert!(keyspace.take_garbage().is_none(), "nothing long");
+    keyspace.set(b"k", Value::text(b"short"), None);
+    keyspace.clear();
+    assert!(keyspace.take_garbage().is_some(), "flushed");
 }

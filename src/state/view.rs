@@ -5,9 +5,9 @@
 //! yet. The view notes it ([`View::needs_tick`]); the caller throws the reply away, has a tick committed, and runs
 //! the read again **with the same estimate**, which the clock has then reached.
 
+use super::entry::EntryRef;
 use super::keyspace::Keyspace;
-use super::table::Entry;
-use crate::types::{Millis, SLOTS, Slot};
+use crate::types::{Millis, Slot};
 use std::cell::Cell;
 
 /// Read access to a keyspace, for one command.
@@ -44,7 +44,7 @@ impl<'a> View<'a> {
     }
 
     /// The key's entry, if it is alive.
-    pub fn get(&self, key: &[u8]) -> Option<&'a Entry> {
+    pub fn get(&self, key: &[u8]) -> Option<EntryRef<'a>> {
         self.keyspace.get(key).inspect(|entry| self.judge(entry))
     }
 
@@ -52,13 +52,13 @@ impl<'a> View<'a> {
         self.get(key).is_some()
     }
 
-    fn judge(&self, entry: &Entry) {
+    fn judge(&self, entry: &EntryRef<'_>) {
         if self.estimate.is_some_and(|estimate| entry.is_dead(estimate)) {
             self.needs_tick.set(true);
         }
     }
 
-    fn is_alive(&self, entry: &Entry) -> bool {
+    fn is_alive(&self, entry: &EntryRef<'_>) -> bool {
         let alive = !entry.is_dead(self.clock());
         if alive {
             self.judge(entry);
@@ -67,7 +67,7 @@ impl<'a> View<'a> {
     }
 
     /// Time left to the entry, by the state's clock; `None` if it has no deadline.
-    pub fn remaining(&self, entry: &Entry) -> Option<Millis> {
+    pub fn remaining(&self, entry: &EntryRef<'_>) -> Option<Millis> {
         let deadline = entry.deadline()?;
         if self.estimate.is_some_and(|estimate| estimate > self.clock() + TTL_SLACK_MS) {
             self.needs_tick.set(true);
@@ -100,58 +100,42 @@ impl<'a> View<'a> {
     }
 
     /// Living entries of one slot, by (hash, key).
-    pub fn slot_entries(&self, slot: Slot) -> impl Iterator<Item = &'a Entry> {
-        let rows = self.keyspace.table(slot).map(|table| table.in_order(self.keyspace.hash_seed()));
-        rows.into_iter().flatten().map(|(_, entry)| entry).filter(|entry| self.is_alive(entry))
+    pub fn slot_entries(&self, slot: Slot) -> impl Iterator<Item = EntryRef<'a>> {
+        let rows = self.keyspace.table().slot_ordered(slot, 0);
+        rows.map(|(_, entry, ..)| entry).filter(|entry| self.is_alive(entry))
     }
 
     /// All living entries: slots in order, inside a slot by (hash, key).
-    pub fn entries(&self) -> impl Iterator<Item = &'a Entry> {
-        self.keyspace.tables().flat_map(|(slot, _)| self.slot_entries(slot))
+    pub fn entries(&self) -> impl Iterator<Item = EntryRef<'a>> {
+        self.keyspace.walk(Slot(0), 0).map(|located| located.entry).filter(|entry| self.is_alive(entry))
     }
 
     /// One step of a scan: about `count` keys from `cursor` on (0: from the start), and the next cursor (0: the
     /// end). A key that is there during the whole scan is given at least once, on whichever replica each step
     /// runs: a cursor is the slot and the upper hash bits of the next key, and both are replicated.
-    pub fn scan(&self, cursor: u64, count: usize) -> (Vec<&'a Entry>, u64) {
-        let (first, mut from) = (cursor >> CURSOR_HASH_BITS, cursor << (64 - CURSOR_HASH_BITS));
-        let (mut found, mut seen) = (Vec::new(), 0);
-        for slot in first..SLOTS as u64 {
-            let Some(table) = self.keyspace.table(Slot(slot as u16)) else {
-                from = 0;
-                continue;
-            };
-            let mut last = None;
-            for (hash, entry) in table.in_order(self.keyspace.hash_seed()) {
-                if hash < from {
-                    continue;
-                }
-                // Keys that share a position are given together, or the cursor could not stand between them.
-                let position = hash >> (64 - CURSOR_HASH_BITS);
-                if seen >= count && last != Some(position) {
-                    return (found, slot << CURSOR_HASH_BITS | position);
-                }
-                last = Some(position);
-                seen += 1;
-                if self.is_alive(entry) {
-                    found.push(entry);
-                }
+    pub fn scan(&self, cursor: u64, count: usize) -> (Vec<EntryRef<'a>>, u64) {
+        let Ok(first) = u16::try_from(cursor >> CURSOR_HASH_BITS) else { return (Vec::new(), 0) };
+        let (mut found, mut seen, mut last) = (Vec::new(), 0, None);
+        for located in self.keyspace.walk(Slot(first), cursor << (64 - CURSOR_HASH_BITS)) {
+            // Keys that share a position are given together, or the cursor could not stand between them.
+            let position = u64::from(located.slot.0) << CURSOR_HASH_BITS | located.hash >> (64 - CURSOR_HASH_BITS);
+            if seen >= count && last != Some(position) {
+                return (found, position);
             }
-            from = 0;
+            last = Some(position);
+            seen += 1;
+            if self.is_alive(&located.entry) {
+                found.push(located.entry);
+            }
         }
         (found, 0)
     }
 
     /// A living entry chosen at random; `None` if there is none.
-    pub fn random(&self) -> Option<&'a Entry> {
+    pub fn random(&self) -> Option<EntryRef<'a>> {
         for _ in 0..RANDOM_TRIES {
-            let mut nth = self.keyspace.draw().checked_rem(self.len())?;
-            let table = self.keyspace.tables().map(|(_, table)| table).find(|table| {
-                let here = nth < table.len() as u64;
-                nth -= if here { 0 } else { table.len() as u64 };
-                here
-            })?;
-            if let Some(entry) = table.iter().nth(nth as usize).filter(|entry| self.is_alive(entry)) {
+            let entry = self.keyspace.draw_entry([self.keyspace.draw(), self.keyspace.draw()])?.entry;
+            if self.is_alive(&entry) {
                 return Some(entry);
             }
         }

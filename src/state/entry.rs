@@ -1,0 +1,130 @@
+//! A key with what is known of it: owned, and as reads are shown it.
+
+use super::account::cost;
+use super::value::{Value, ValueRef};
+use crate::types::Millis;
+
+/// One key and what is known of it, owned: what was taken out of the keyspace, or lies beside its chunks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub(super) key: Box<[u8]>,
+    pub(super) value: Value,
+    /// 0: none.
+    pub(super) deadline: Millis,
+    pub(super) version: u64,
+    pub(super) written_ms: Millis,
+}
+
+impl Entry {
+    pub fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    pub fn value(&self) -> &Value {
+        &self.value
+    }
+
+    pub fn into_value(self) -> Value {
+        self.value
+    }
+
+    /// When the key dies, by the group clock; `None` if it does not.
+    pub fn deadline(&self) -> Option<Millis> {
+        self.as_ref().deadline()
+    }
+
+    pub fn as_ref(&self) -> EntryRef<'_> {
+        EntryRef {
+            key: &self.key,
+            value: ValueRef::Owned(&self.value),
+            deadline: self.deadline,
+            version: self.version,
+            written_ms: self.written_ms,
+        }
+    }
+}
+
+/// One key and what is known of it, in the keyspace.
+#[derive(Debug, Clone, Copy)]
+pub struct EntryRef<'a> {
+    pub(super) key: &'a [u8],
+    pub(super) value: ValueRef<'a>,
+    /// 0: none.
+    pub(super) deadline: Millis,
+    pub(super) version: u64,
+    pub(super) written_ms: Millis,
+}
+
+impl<'a> EntryRef<'a> {
+    pub fn key(&self) -> &'a [u8] {
+        self.key
+    }
+
+    pub fn value(&self) -> ValueRef<'a> {
+        self.value
+    }
+
+    /// When the key dies, by the group clock; `None` if it does not.
+    pub fn deadline(&self) -> Option<Millis> {
+        (self.deadline != 0).then_some(self.deadline)
+    }
+
+    /// The group's version counter at the last change of this key.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The group clock at the last change of this key.
+    pub fn written_ms(&self) -> Millis {
+        self.written_ms
+    }
+
+    /// Dead iff its deadline is not after `clock`.
+    pub fn is_dead(&self, clock: Millis) -> bool {
+        self.deadline != 0 && self.deadline <= clock
+    }
+
+    /// What it counts for in the account, in bytes.
+    pub fn cost(&self) -> u64 {
+        cost(self.key, self.value.weight())
+    }
+
+    /// A copy that outlives the keyspace.
+    pub fn to_entry(&self) -> Entry {
+        Entry {
+            key: self.key.into(),
+            value: self.value.to_value(),
+            deadline: self.deadline,
+            version: self.version,
+            written_ms: self.written_ms,
+        }
+    }
+}
+
+/// An entry about to be written.
+#[derive(Debug)]
+pub(super) struct Draft<'a> {
+    pub key: &'a [u8],
+    pub value: Value,
+    /// 0: none.
+    pub deadline: Millis,
+    pub version: u64,
+    pub written_ms: Millis,
+}
+
+impl Draft<'_> {
+    pub fn as_ref(&self) -> EntryRef<'_> {
+        EntryRef {
+            key: self.key,
+            value: ValueRef::Owned(&self.value),
+            deadline: self.deadline,
+            version: self.version,
+            written_ms: self.written_ms,
+        }
+    }
+
+    pub fn into_entry(self) -> Entry {
+        let Draft { key, value, deadline, version, written_ms } = self;
+        Entry { key: key.into(), value, deadline, version, written_ms }
+    }
+}
