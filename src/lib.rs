@@ -17,6 +17,7 @@
 //! the keyspace; a write becomes part of an entry in `raft::proposer`, is stored and replicated, and is applied by
 //! `raft::machine` through `commands`. docs/ARCHITECTURE.md tells it at length.
 
+pub mod archive;
 pub mod cluster;
 pub mod commands;
 pub mod config;
@@ -28,6 +29,7 @@ pub mod node;
 pub mod proto;
 pub mod raft;
 pub mod resp;
+pub mod restore;
 pub mod routing;
 pub mod server;
 pub mod slot;

@@ -80,7 +80,7 @@ impl Workers {
 }
 
 /// The members of a fresh cluster and this node among them.
-fn layout(config: &Config) -> anyhow::Result<(NodeId, Layout, BTreeMap<NodeId, String>)> {
+pub fn layout(config: &Config) -> anyhow::Result<(NodeId, Layout, BTreeMap<NodeId, String>)> {
     let seeds = &config.cluster.seeds;
     let nodes: Vec<NodeId> = (1..=config.initial_nodes()).map(NodeId).collect();
     let me = match seeds.is_empty() {
@@ -123,21 +123,28 @@ fn info(config: &Config, me: NodeId) -> NodeInfo {
     }
 }
 
-fn host_options(config: &Config, me: NodeId) -> HostOptions {
+/// What the node's store is opened with.
+pub fn storage_options(config: &Config) -> raft::storage::Options_ {
     let sync = match config.storage.sync {
         Sync::Always => raft::Sync::Always,
         Sync::EverySecond => raft::Sync::EverySecond,
         Sync::No => raft::Sync::No,
     };
+    let codec = config.persistence.snapshot_codec.to_string();
+    raft::storage::Options_ {
+        sync,
+        gather: config.storage.wal_sync_interval,
+        memtable_bytes: config.storage.memtable_size.bytes() as usize,
+        compaction_threads: config.storage.compaction_threads as i32,
+        snapshot_codec: raft::chunk::codec(&codec).expect("the configuration's words are the codecs' names"),
+    }
+}
+
+fn host_options(config: &Config, me: NodeId) -> HostOptions {
     HostOptions {
         me,
         data_dir: config.node.data_dir.clone(),
-        storage: raft::storage::Options_ {
-            sync,
-            gather: config.storage.wal_sync_interval,
-            memtable_bytes: config.storage.memtable_size.bytes() as usize,
-            compaction_threads: config.storage.compaction_threads as i32,
-        },
+        storage: storage_options(config),
         timers: Timers {
             heartbeat: config.raft.heartbeat_interval(),
             election_min: config.raft.election_timeout_min(),
@@ -148,6 +155,7 @@ fn host_options(config: &Config, me: NodeId) -> HostOptions {
         snapshot_log_bytes: config.persistence.snapshot_log_bytes.bytes(),
         snapshot_min_interval: config.persistence.snapshot_min_interval,
         eventual_without_leader: config.cluster.eventual_without_leader_after_restart,
+        verify_interval: config.cluster.verify_interval,
     }
 }
 

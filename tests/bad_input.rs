@@ -305,7 +305,7 @@ fn a_changed_byte_in_the_store_is_refused_or_harmless_and_never_loses_an_entry()
     let mut cluster = Plan::new(1, 1).set("persistence.log_lag_entries=100").start();
     let mut client = cluster.client(1);
     (0..KEYS / 2).for_each(|i| client.ok(&["SET", &format!("key:{i}"), &value(i)]));
-    let saved = cluster.ctl(&[1], &["snapshot", "save", "--all"]);
+    let saved = cluster.ctl(&[1], &["snapshot", "make", "--all"]);
     assert!(saved.status.success(), "{saved:?}");
     (KEYS / 2..KEYS).for_each(|i| client.ok(&["SET", &format!("key:{i}"), &value(i)]));
     cluster.kill(1);

@@ -46,7 +46,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("demo", &["config"]),
-    ("ctl", &["proto"]),
+    // The file is read and written on the operator's side; what it holds is known to neither.
+    ("archive", &[]),
+    // Makes offline what a node starts on, so it stands beside the wiring.
+    ("restore", &["archive", "cluster", "config", "node", "raft", "routing"]),
+    // `restore` is the one verb that is not asked of a server.
+    ("ctl", &["archive", "proto", "restore"]),
 ];
 
 /// What a module must not name at all, wherever it comes from.

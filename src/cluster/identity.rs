@@ -25,6 +25,9 @@ pub const FORMAT: u32 = 1;
 
 const FILE: &str = "identity.json";
 
+/// A file that stands in a data directory as long as it is being made from a snapshot file. No node starts on it.
+pub const UNFINISHED: &str = "RESTORE-UNFINISHED";
+
 /// What the file holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Card {
@@ -49,6 +52,10 @@ pub enum IdentityError {
         "{path} belongs to node {found_name} (id {found}), this is {name} (id {node}): node.data_dir must be a directory of its own, or node.id must be the name it was made with"
     )]
     OtherNode { path: PathBuf, found: NodeId, found_name: String, node: NodeId, name: String },
+    #[error(
+        "{0} exists: a restore into this directory was not finished. Run the same `hypercachectl snapshot restore` again, or empty the directory"
+    )]
+    Unfinished(PathBuf),
     #[error(
         "{0} cannot be read: {1}. It is not repaired by guessing: restore it from a backup, or empty the directory and replace the node"
     )]
@@ -75,6 +82,10 @@ impl Members {
         let path = dir.join(FILE);
         let io = |e| IdentityError::Io(path.clone(), e);
         fs::create_dir_all(dir).map_err(io)?;
+        let unfinished = dir.join(UNFINISHED);
+        if unfinished.try_exists().map_err(io)? {
+            return Err(IdentityError::Unfinished(unfinished));
+        }
         let card = match fs::read(&path) {
             Ok(bytes) => read(&path, &bytes, node, name)?,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -115,7 +126,7 @@ impl Members {
     pub fn found(&self) -> io::Result<()> {
         let mut card = self.card.lock();
         if card.cluster.is_empty() {
-            let id: String = (0..5).map(|_| format!("{:08x}", env::seed() as u32)).collect();
+            let id = new_cluster_id();
             self.adopt(&mut card, &id)?;
         }
         Ok(())
@@ -158,6 +169,42 @@ impl Members {
             self.adopt(&mut card, cluster).map_err(|e| format!("the identity file cannot be written: {e}"))?;
         }
         Ok(())
+    }
+}
+
+/// A cluster id that nobody else has: 40 hexadecimal digits.
+pub fn new_cluster_id() -> String {
+    (0..5).map(|_| format!("{:08x}", env::seed() as u32)).collect()
+}
+
+/// The identity of a node of a cluster that is made offline, all members at once or one after the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Founder {
+    pub node: NodeId,
+    pub name: String,
+    pub incarnation: u64,
+}
+
+impl Founder {
+    /// Draws the incarnation of a new directory.
+    pub fn new(node: NodeId, name: &str) -> Founder {
+        Founder { node, name: name.to_owned(), incarnation: env::seed() }
+    }
+
+    /// Writes the identity into the directory. The other founders are known to it from the start; a member that is not
+    /// among them is learnt when it is met.
+    pub fn write(&self, dir: &Path, cluster: &str, all: &[Founder]) -> Result<(), IdentityError> {
+        let peers = all.iter().filter(|f| f.node != self.node).map(|f| (f.node, f.incarnation)).collect();
+        let card = Card {
+            format: FORMAT,
+            cluster: cluster.to_owned(),
+            node: self.node,
+            name: self.name.clone(),
+            incarnation: self.incarnation,
+            peers,
+        };
+        let path = dir.join(FILE);
+        write(&path, &card).map_err(|e| IdentityError::Io(path, e))
     }
 }
 

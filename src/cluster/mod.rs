@@ -16,16 +16,17 @@
 mod identity;
 mod memory;
 
-pub use identity::{IdentityError, Members};
+pub use identity::{Founder, IdentityError, Members, UNFINISHED, new_cluster_id};
 pub use memory::Memory;
 
+use crate::commands;
 use crate::env;
 use crate::raft::{Group, Host, Outcome, StorageError};
 use crate::resp::Args;
 use crate::routing::{self, GroupInfo, NodeInfo, RoutingTable};
-use crate::state::View;
 use crate::state::eviction::Limit;
-use crate::types::{GroupId, NodeId, SLOTS, Slot};
+use crate::state::{Keyspace, View};
+use crate::types::{GroupId, NodeId, SLOTS, Slot, Stamp};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use memory::Shares;
@@ -48,6 +49,8 @@ const LOOK_AT_MEMORY: Duration = Duration::from_millis(200);
 const DEAL_PAUSE: Duration = Duration::from_secs(5);
 
 const TABLE: &str = "table";
+/// What the names of the nodes' documents begin with.
+const NODE: &str = "node/";
 
 /// How a new cluster is laid out.
 #[derive(Debug, Clone)]
@@ -196,7 +199,7 @@ impl Cluster {
             self.propose_until_done(call, known).await;
         }
         let json = serde_json::to_string(&self.info).expect("a node's address is plain data");
-        let key = format!("node/{}", self.info.id);
+        let key = format!("{NODE}{}", self.info.id);
         self.write_until_done(&["SET", &key, &json], |c| c.table().nodes.get(&c.info.id) == Some(&c.info)).await;
     }
 
@@ -302,6 +305,60 @@ fn agreed_memory(meta: &Group) -> Option<Memory> {
     meta.peek(|keyspace| Memory::read(&View::new(keyspace, None)))
 }
 
+/// Why the agreed state of one cluster cannot become that of another.
+#[derive(Debug, thiserror::Error)]
+pub enum RelocateError {
+    #[error("the meta group's state holds no table: its cluster was not formed yet")]
+    NoTable,
+    #[error("{0}")]
+    Unreadable(String),
+}
+
+/// Makes the meta group's state that of a new cluster: another id, the groups placed on `nodes`, the next epoch, and
+/// nothing of the nodes of old. The slots stay with their groups. Gives the voters of every group.
+pub fn relocate(
+    keyspace: &mut Keyspace,
+    cluster: &str,
+    nodes: &[NodeId],
+    replication_factor: usize,
+) -> Result<BTreeMap<GroupId, GroupInfo>, RelocateError> {
+    let (document, old_nodes) = {
+        let view = View::new(keyspace, None);
+        let json = view.get(TABLE.as_bytes()).and_then(|e| e.value().as_text().map(|t| t.to_bytes(0)));
+        let json = json.ok_or(RelocateError::NoTable)?;
+        let document: TableDocument =
+            serde_json::from_slice(&json).map_err(|e| RelocateError::Unreadable(format!("table: {e}")))?;
+        let old: Vec<Bytes> = view
+            .entries()
+            .filter(|e| e.key().starts_with(NODE.as_bytes()))
+            .map(|e| Bytes::copy_from_slice(e.key()))
+            .collect();
+        (document, old)
+    };
+    if document.version > 1 {
+        let text = format!("the table has version {}, this program knows 1", document.version);
+        return Err(RelocateError::Unreadable(text));
+    }
+    let data_groups = document.groups.keys().filter(|id| **id != GroupId::META).count();
+    let groups = routing::place(data_groups as u32, nodes, replication_factor);
+    if !groups.keys().eq(document.groups.keys()) {
+        return Err(RelocateError::Unreadable("the table's groups are not numbered without a hole".to_owned()));
+    }
+    let epoch = document.epoch + 1;
+    let table = TableDocument { cluster: cluster.to_owned(), epoch, groups: groups.clone(), ..document };
+    let json = serde_json::to_vec(&table).expect("the table is plain data");
+    // At the state's own time: nothing that was alive in it expires on the way.
+    let stamp = Stamp { now_ms: keyspace.clock(), seed: 0 };
+    let set: Args =
+        [Bytes::from_static(b"SET"), Bytes::from_static(TABLE.as_bytes()), json.into()].into_iter().collect();
+    commands::apply(&set, keyspace, &stamp);
+    for key in old_nodes {
+        let delete: Args = [Bytes::from_static(b"DEL"), key].into_iter().collect();
+        commands::apply(&delete, keyspace, &stamp);
+    }
+    Ok(groups)
+}
+
 fn read_documents(view: &View<'_>) -> Result<RoutingTable, String> {
     let mut table = RoutingTable::unformed();
     let text = |key: &str| view.get(key.as_bytes()).and_then(|e| e.value().as_text()).map(|t| t.to_bytes(0));
@@ -319,7 +376,7 @@ fn read_documents(view: &View<'_>) -> Result<RoutingTable, String> {
         table.groups = document.groups;
         assert_eq!(table.slots.len(), SLOTS, "every slot has its place");
     }
-    for entry in view.entries().filter(|e| e.key().starts_with(b"node/")) {
+    for entry in view.entries().filter(|e| e.key().starts_with(NODE.as_bytes())) {
         let Some(json) = entry.value().as_text() else { continue };
         let name = String::from_utf8_lossy(entry.key());
         let info: NodeInfo = serde_json::from_slice(&json).map_err(|e| format!("{name}: {e}"))?;

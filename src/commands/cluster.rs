@@ -12,7 +12,7 @@ use super::syntax::is;
 use super::{Command, Keys, NodeCommand, Scope, SessionCommand, Spec, container, node, session};
 use crate::resp::{Args, Reply};
 use crate::slot::slot_of;
-use crate::types::{NodeId, SLOTS, Slot};
+use crate::types::{GroupId, NodeId, SLOTS, Slot};
 use bytes::Bytes;
 use std::fmt::Write as _;
 
@@ -532,6 +532,34 @@ pub fn unwrap_read(args: &Args) -> Result<(crate::types::Level, Args), Reply> {
     Ok((level, inner.iter().cloned().collect()))
 }
 
+/// HC.VERIFY: the door carries it out, because it waits for other nodes. What runs here is only reached inside MULTI.
+struct Verify;
+
+impl SessionCommand for Verify {
+    const SPEC: Spec = spec(
+        "hc.verify",
+        -1,
+        "hc-0.1",
+        "HC.VERIFY [group ...]",
+        "Has the replicas of a group compare their states at one index; all groups without one.",
+    );
+
+    fn parse(args: &Args) -> Result<Self, Reply> {
+        verified_groups(args).map(|_| Verify)
+    }
+
+    fn run(self, _: &mut Session) -> Reply {
+        Reply::error("ERR HC.VERIFY cannot be used here")
+    }
+}
+
+/// The groups named in `HC.VERIFY [group ...]`; none: all of them.
+pub fn verified_groups(args: &Args) -> Result<Vec<GroupId>, Reply> {
+    let group = |arg: &Bytes| std::str::from_utf8(arg).ok()?.parse().ok().map(GroupId);
+    let groups: Option<Vec<GroupId>> = args[1..].iter().map(group).collect();
+    groups.ok_or_else(|| Reply::error("ERR a group is a number"))
+}
+
 pub static CLUSTER: &[Command] = &[
     session::<Asking>(),
     container(
@@ -539,6 +567,7 @@ pub static CLUSTER: &[Command] = &[
         CLUSTER_SUBCOMMANDS,
     ),
     session::<ReadAt>(),
+    session::<Verify>(),
     session::<Readonly<true>>(),
     session::<Readonly<false>>(),
 ];

@@ -178,6 +178,9 @@ sections! {
         snapshot_min_interval: Duration = "10s" in 0..=86_400_000;
         /// Entries kept behind a snapshot, so that a follower that fell back catches up by log.
         log_lag_entries: u64 = "10000" in 0..=100_000_000;
+        /// How the chunks of new snapshots are packed: lz4, or none (values that are compressed already, a disk that
+        /// compresses by itself). Every node reads both.
+        snapshot_codec: SnapshotCodec = "lz4";
     }
 
     /// The cluster that this node belongs to.
@@ -194,6 +197,9 @@ sections! {
         /// Whether a restarted node may answer eventual reads before it has heard from a leader. They may show a state
         /// older than one seen before.
         eventual_without_leader_after_restart: bool = "false";
+        /// How often the replicas of each group compare their states, where something was written since. 0: only when
+        /// asked (HC.VERIFY).
+        verify_interval: Duration = "10m" in 0..=2_592_000_000;
     }
 
     /// Timers of replication. The same on every node.

@@ -521,6 +521,14 @@ words! {
 }
 
 words! {
+    /// How the chunks of snapshots are packed.
+    SnapshotCodec {
+        Lz4: "lz4",
+        None: "none",
+    }
+}
+
+words! {
     /// What goes when memory is full, under Redis' names.
     EvictionPolicy {
         NoEviction: "noeviction",

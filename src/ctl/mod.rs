@@ -1,17 +1,22 @@
 //! `hypercachectl`: what an operator asks of a cluster, through the gRPC door (`docs/hypercachectl.md`).
 //!
-//! Knows the protocol of `proto/admin.proto` and nothing of the server behind it. Every verb is idempotent and ends
-//! within `--timeout`; results go to standard output, troubles to standard error with a remedy and an exit code.
+//! Knows the protocol of `proto/admin.proto` and nothing of the server behind it, but for `snapshot restore`, which makes
+//! what a server starts on and leaves that to `restore`. Every verb is idempotent and ends within `--timeout`, or, where
+//! it carries data, when nothing has moved for that long; results go to standard output, troubles and progress to
+//! standard error.
 
 pub mod client;
 pub mod output;
+mod progress;
+mod snapshot;
 pub mod trouble;
 pub mod verify;
 
 use crate::env;
-use crate::proto::admin::{ListGroupsRequest, TransferLeaderRequest, TriggerSnapshotRequest};
+use crate::proto::admin::{ListGroupsRequest, TransferLeaderRequest, TriggerSnapshotRequest, VerifyRequest};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use client::Reached;
+use std::path::PathBuf;
 use std::time::Duration;
 use trouble::Trouble;
 
@@ -36,7 +41,8 @@ pub struct Cli {
     /// Form of the output.
     #[arg(short, long, global = true, value_enum, default_value_t = Form::Table)]
     pub output: Form,
-    /// Seconds the whole command has.
+    /// Seconds the whole command has. Commands that carry data have as long as they need, but end when nothing has moved
+    /// for so many.
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 30,
           value_parser = clap::value_parser!(u64).range(1..=TIMEOUT_MAX_S))]
     pub timeout: u64,
@@ -81,6 +87,11 @@ pub enum Verb {
 pub enum GroupVerb {
     /// Every group with its replicas, positions and slots.
     List,
+    /// Has all replicas of a group compare their states at one index; one that differs is rebuilt.
+    Verify {
+        /// The group; may be repeated. All groups without it.
+        group: Vec<u32>,
+    },
 }
 
 #[derive(Subcommand, Debug)]
@@ -97,8 +108,33 @@ pub enum LeaderVerb {
 
 #[derive(Subcommand, Debug)]
 pub enum SnapshotVerb {
-    /// Has the leader of a group make a snapshot now.
-    Save(SnapshotOf),
+    /// Has the leader of a group make a snapshot now, for itself: its log is compacted behind it.
+    Make(SnapshotOf),
+    /// Writes fresh snapshots of all groups, or of one, into a file.
+    ///
+    /// Each group's state is that of one moment, but not the same moment for all: groups are saved one after the other
+    /// while clients go on writing. The file gets its name when it is whole; one of that name is replaced then.
+    Save {
+        file: PathBuf,
+        /// Only this group. Such a file can be inspected, but no cluster can be restored from it.
+        #[arg(long, value_name = "N")]
+        group: Option<u32>,
+    },
+    /// Verifies every checksum of a file and tells what is in it. Asks no node.
+    Inspect { file: PathBuf },
+    /// Makes the data directories of a new cluster from a file. Asks no node; the nodes must not run.
+    ///
+    /// The cluster gets a new id, so nodes of the old one cannot join it. Where its nodes are on machines apart, copy the
+    /// file to each: restore on the first, and give the id that it prints to the others with --cluster-id.
+    Restore {
+        file: PathBuf,
+        /// A node's configuration file: its node.data_dir, which must be empty, is made. May be repeated.
+        #[arg(long, value_name = "NODE.yaml", required = true)]
+        config: Vec<PathBuf>,
+        /// The new cluster's id, as printed by the restore of the same file on another machine.
+        #[arg(long, value_name = "ID")]
+        cluster_id: Option<String>,
+    },
 }
 
 #[derive(Args, Debug)]
@@ -124,6 +160,14 @@ fn endpoint(text: &str) -> Result<String, String> {
 
 /// Does what the command line says; gives what is to be printed on standard output.
 pub async fn run(cli: &Cli) -> Result<String, Trouble> {
+    match &cli.verb {
+        Verb::Snapshot { verb: SnapshotVerb::Inspect { file } } => return snapshot::inspect(file, cli),
+        Verb::Snapshot { verb: SnapshotVerb::Restore { file, config, cluster_id } } => {
+            return snapshot::restore(file, config, cluster_id.as_deref(), cli);
+        }
+        Verb::Snapshot { verb: SnapshotVerb::Save { file, group } } => return snapshot::save(file, *group, cli).await,
+        _ => {}
+    }
     // `verify` ends itself a little earlier, to tell which groups were not level.
     let deadline = env::now() + Duration::from_secs(cli.timeout);
     match env::timeout_at(deadline, carry_out(cli, deadline)).await {
@@ -141,8 +185,10 @@ async fn carry_out(cli: &Cli, deadline: env::Instant) -> Result<String, Trouble>
             let groups = groups.map_err(|status| Trouble::of_status(&reached.endpoint, &status))?.into_inner().groups;
             Ok(output::groups(&groups, &reached.status.nodes, cli.output))
         }
+        Verb::Group { verb: GroupVerb::Verify { group } } => verify_groups(cli, &reached, group).await,
         Verb::Leader { verb: LeaderVerb::Transfer { group, to } } => transfer(cli, &reached, *group, to).await,
-        Verb::Snapshot { verb: SnapshotVerb::Save(of) } => save(cli, &reached, of).await,
+        Verb::Snapshot { verb: SnapshotVerb::Make(of) } => make_snapshots(cli, &reached, of).await,
+        Verb::Snapshot { .. } => unreachable!("they were carried out without the command's deadline"),
         Verb::Verify { group } => verify::run(&reached, group, cli, deadline).await,
     }
 }
@@ -155,7 +201,7 @@ async fn transfer(cli: &Cli, reached: &Reached, group: u32, to: &str) -> Result<
     Ok(output::transferred(group, &done, &reached.status.nodes, cli.output))
 }
 
-async fn save(cli: &Cli, reached: &Reached, of: &SnapshotOf) -> Result<String, Trouble> {
+async fn make_snapshots(cli: &Cli, reached: &Reached, of: &SnapshotOf) -> Result<String, Trouble> {
     let groups = match of.group {
         Some(group) => vec![group],
         None => reached.status.groups.iter().map(|group| group.id).collect(),
@@ -175,6 +221,27 @@ async fn save(cli: &Cli, reached: &Reached, of: &SnapshotOf) -> Result<String, T
         }
     }
     Ok(output::snapshots(&saved, &reached.status.nodes, cli.output))
+}
+
+async fn verify_groups(cli: &Cli, reached: &Reached, groups: &[u32]) -> Result<String, Trouble> {
+    let all: Vec<u32> = reached.status.groups.iter().map(|group| group.id).collect();
+    let groups = if groups.is_empty() { &all[..] } else { groups };
+    let mut verdicts = Vec::new();
+    for group in groups.iter().copied() {
+        let ask = |mut client: client::Client| async move { client.verify(VerifyRequest { group }).await };
+        match reached.at_leader(ask).await {
+            Ok(verdict) => verdicts.push(verdict),
+            Err(trouble) if verdicts.is_empty() => return Err(trouble),
+            Err(trouble) => {
+                let output = output::verdicts(&verdicts, &reached.status.nodes, cli.output);
+                return Err(Trouble { output: Some(output), ..trouble });
+            }
+        }
+    }
+    let output = output::verdicts(&verdicts, &reached.status.nodes, cli.output);
+    let differing: Vec<u32> = verdicts.iter().filter(|one| !one.agree).map(|one| one.group).collect();
+    let undecided = verdicts.iter().any(|one| one.undecided);
+    if differing.is_empty() { Ok(output) } else { Err(Trouble::replicas_differ(&differing, undecided, output)) }
 }
 
 /// A node's number from its name or its number.

@@ -2,13 +2,19 @@
 //!
 //! The fields of the JSON are a promise; new ones may be added. Every text ends in a line feed.
 
+use crate::archive::Head;
 use crate::ctl::Form;
-use crate::proto::admin::{Group, Node, StatusResponse, TransferLeaderResponse, TriggerSnapshotResponse};
+use crate::proto::admin::{
+    Group, Node, StatusResponse, TransferLeaderResponse, TriggerSnapshotResponse, VerifyResponse,
+};
 use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 
 /// Slot ranges shown in a table before the rest is only counted.
 const RANGES_SHOWN: usize = 4;
+
+/// Slots in which a replica differs that a table shows.
+const SLOTS_SHOWN: usize = 8;
 
 /// One group's part of what `verify` found.
 #[derive(Debug, Clone, PartialEq)]
@@ -115,6 +121,82 @@ pub fn snapshots(saved: &[(u32, TriggerSnapshotResponse)], nodes: &[Node], form:
     table_text(&rows)
 }
 
+/// What `group verify` found.
+pub fn verdicts(groups: &[VerifyResponse], nodes: &[Node], form: Form) -> String {
+    if form == Form::Json {
+        let rows = groups.iter().map(|one| {
+            let replicas = one.replicas.iter().map(|replica| {
+                json!({
+                    "node": replica.node,
+                    "answered": replica.answered,
+                    "hash": replica.hash,
+                    "differs": replica.differs,
+                    "slots": replica.slots,
+                })
+            });
+            json!({
+                "group": one.group,
+                "index": one.index,
+                "agree": one.agree,
+                "undecided": one.undecided,
+                "replicas": replicas.collect::<Vec<_>>(),
+            })
+        });
+        let ok = groups.iter().all(|one| one.agree);
+        return json_text(&json!({"ok": ok, "groups": rows.collect::<Vec<_>>()}));
+    }
+    let mut rows = table(&["GROUP", "INDEX", "NODE", "HASH", "VERDICT", "SLOTS"]);
+    for one in groups {
+        for replica in &one.replicas {
+            let verdict = match (replica.answered, replica.differs) {
+                (false, _) => "no answer",
+                (true, false) if one.undecided => "UNDECIDED",
+                (true, false) => "equal",
+                (true, true) => "DIFFERS",
+            };
+            let slots: Vec<String> = replica.slots.iter().take(SLOTS_SHOWN).map(u32::to_string).collect();
+            let more = if replica.slots.len() > SLOTS_SHOWN { "..." } else { "" };
+            rows.add_row([
+                one.group.to_string(),
+                one.index.to_string(),
+                name_of(replica.node, nodes),
+                replica.hash.clone(),
+                verdict.to_owned(),
+                slots.join(",") + more,
+            ]);
+        }
+    }
+    table_text(&rows)
+}
+
+/// What is in a snapshot file, or came of it. `lines` stand above the table of groups.
+pub fn snapshot_file(lines: &[(&str, Value)], groups: &[Head], form: Form) -> String {
+    if form == Form::Json {
+        let mut fields: serde_json::Map<String, Value> =
+            lines.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        fields.insert("groups".to_owned(), json!(groups));
+        return json_text(&Value::Object(fields));
+    }
+    let mut text = String::new();
+    for (name, value) in lines {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        text.push_str(&format!("{:<12} {value}\n", name.replace('_', " ")));
+    }
+    let mut rows = table(&["GROUP", "INDEX", "TERM", "CLOCK", "KEYS", "CHUNKS", "BYTES"]);
+    for head in groups {
+        rows.add_row([
+            head.group.to_string(),
+            head.index.to_string(),
+            head.term.to_string(),
+            head.clock_ms.to_string(),
+            head.keys.to_string(),
+            head.chunks.to_string(),
+            head.bytes.to_string(),
+        ]);
+    }
+    format!("{text}\n{}", table_text(&rows))
+}
+
 pub fn verified(groups: &[Verified], nodes: &[Node], form: Form) -> String {
     if form == Form::Json {
         let rows = groups.iter().map(|one| {
@@ -164,6 +246,7 @@ fn group_json(group: &Group, full: bool) -> Value {
         "used_bytes": group.used_bytes,
         "hosted": group.hosted,
         "recovered": group.recovered,
+        "fenced": group.fenced,
     });
     if full && let Some(fields) = row.as_object_mut() {
         fields.insert("slot_ranges".into(), json!(group.slot_ranges));
@@ -172,6 +255,8 @@ fn group_json(group: &Group, full: bool) -> Value {
         fields.insert("purged".into(), group.purged.into());
         fields.insert("expires".into(), group.expires.into());
         fields.insert("clock_ms".into(), group.clock_ms.into());
+        fields.insert("verified".into(), group.verified.into());
+        fields.insert("verified_ms".into(), group.verified_ms.into());
     }
     row
 }

@@ -92,6 +92,39 @@ impl Admin for Played {
         self.refuse().map_or(Ok(Response::new(TriggerSnapshotResponse { node: self.id, index: 9 })), Err)
     }
 
+    type SaveSnapshotStream = tokio_stream::wrappers::ReceiverStream<Result<SnapshotPart, Status>>;
+
+    /// A head and two chunks, or, of group 0, one chunk fewer than the head says.
+    async fn save_snapshot(
+        &self,
+        request: Request<SaveSnapshotRequest>,
+    ) -> Result<Response<Self::SaveSnapshotStream>, Status> {
+        if let Some(refused) = self.refuse() {
+            return Err(refused);
+        }
+        let group = request.into_inner().group;
+        let head = SnapshotHead { group, index: 9, term: 3, keys: 5, chunks: 2, bytes: 8, ..SnapshotHead::default() };
+        let chunk = || snapshot_part::Part::Chunk(vec![7; 4]);
+        let mut parts = vec![snapshot_part::Part::Working(Working {}), snapshot_part::Part::Head(head), chunk()];
+        parts.extend((group != 0).then(chunk));
+        let (tx, rx) = tokio::sync::mpsc::channel(8);
+        for part in parts {
+            tx.try_send(Ok(SnapshotPart { part: Some(part) })).unwrap();
+        }
+        Ok(Response::new(tokio_stream::wrappers::ReceiverStream::new(rx)))
+    }
+
+    async fn verify(&self, request: Request<VerifyRequest>) -> Result<Response<VerifyResponse>, Status> {
+        if let Some(refused) = self.refuse() {
+            return Err(refused);
+        }
+        let group = request.into_inner().group;
+        let replica = |node, differs| VerifiedReplica { node, answered: true, differs, ..VerifiedReplica::default() };
+        let agree = self.hash == "a";
+        let replicas = vec![replica(1, !agree), replica(2, false)];
+        Ok(Response::new(VerifyResponse { group, index: 9, replicas, agree, undecided: false }))
+    }
+
     async fn state_hash(&self, request: Request<StateHashRequest>) -> Result<Response<StateHashResponse>, Status> {
         let groups = request.into_inner().groups.into_iter();
         let hashes = groups.map(|group| GroupHash { group, index: 9, hash: self.hash.to_owned() }).collect();
@@ -165,7 +198,7 @@ async fn a_verb_follows_the_leader_once_and_may_be_repeated() {
     assert_eq!(done, serde_json::json!({"group": 1, "leader": 1, "already": false}));
     let already = json_of(&nodes[0], &transfer("2")).await;
     assert_eq!(already["already"], true);
-    let saved = json_of(&nodes[0], &["snapshot", "save", "--all"]).await;
+    let saved = json_of(&nodes[0], &["snapshot", "make", "--all"]).await;
     assert_eq!(saved["snapshots"].as_array().unwrap().len(), 2);
     assert_eq!(saved["snapshots"][1], serde_json::json!({"group": 1, "node": 2, "index": 9}));
 }
@@ -191,7 +224,7 @@ async fn troubles_have_their_exit_codes_and_a_remedy() {
     assert!(text.starts_with("error[HC-3001]: ") && text.contains("\n  remedy: ") && text.contains(&down), "{text}");
 
     let nodes = cluster(["a", "a"], true).await;
-    let trouble = run(&cli(&nodes[0], &["snapshot", "save", "--group", "1"])).await.unwrap_err();
+    let trouble = run(&cli(&nodes[0], &["snapshot", "make", "--group", "1"])).await.unwrap_err();
     assert_eq!((trouble.exit, trouble.code), (4, codes::NO_LEADER));
     let trouble = run(&cli(&nodes[0], &["leader", "transfer", "--group", "1", "--to", "node-7"])).await.unwrap_err();
     assert_eq!(trouble.exit, 1);
@@ -221,8 +254,8 @@ fn the_command_line_is_checked() {
     use clap::CommandFactory;
     Cli::command().debug_assert();
     for wrong in [
-        &["snapshot", "save"][..],
-        &["snapshot", "save", "--all", "--group", "1"],
+        &["snapshot", "make"][..],
+        &["snapshot", "make", "--all", "--group", "1"],
         &["leader", "transfer", "--group", "x", "--to", "a"],
         &["status", "--endpoint", "no-port"],
         &["status", "--endpoint", "host:0"],
@@ -233,4 +266,36 @@ fn the_command_line_is_checked() {
         assert_eq!(error.exit_code(), i32::from(trouble::EXIT_USAGE), "{wrong:?}");
     }
     assert_eq!(endpoint("http://h:70/"), Ok("h:70".to_owned()));
+}
+
+#[tokio::test]
+async fn a_group_is_saved_by_its_leader_and_a_snapshot_that_is_not_whole_leaves_no_file() {
+    let nodes = cluster(["a", "a"], false).await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    let path = file.to_str().unwrap();
+    let saved = json_of(&nodes[0], &["snapshot", "save", path, "--group", "1"]).await;
+    assert_eq!((&saved["groups"][0]["index"], &saved["whole"]), (&Value::from(9), &Value::from(false)));
+    let seen = json_of(&nobody().await, &["snapshot", "inspect", path]).await;
+    assert_eq!(seen["groups"], saved["groups"]);
+    std::fs::remove_file(&file).unwrap();
+    // Group 0 of the played cluster ends a chunk early.
+    let trouble = run(&cli(&nodes[0], &["snapshot", "save", path])).await.unwrap_err();
+    assert_eq!((trouble.code, trouble.exit), ("HC-3204", trouble::EXIT_FAILED));
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "no file, and nothing aside");
+    let trouble = run(&cli(&nodes[0], &["snapshot", "save", path, "--group", "77"])).await.unwrap_err();
+    assert_eq!(trouble.code, codes::NO_SUCH_GROUP);
+    let trouble = run(&cli(&nodes[0], &["snapshot", "save", "/no/such/folder/file"])).await.unwrap_err();
+    assert_eq!(trouble.code, "HC-3203");
+}
+
+#[tokio::test]
+async fn a_verification_is_asked_of_the_leader_and_a_difference_is_a_failure() {
+    let nodes = cluster(["a", "a"], false).await;
+    let verdict = json_of(&nodes[0], &["group", "verify", "1"]).await;
+    assert_eq!((&verdict["ok"], &verdict["groups"][0]["index"]), (&Value::from(true), &Value::from(9)));
+    let nodes = cluster(["b", "b"], false).await;
+    let trouble = run(&cli(&nodes[0], &["group", "verify", "1"])).await.unwrap_err();
+    assert_eq!((trouble.code, trouble.exit), ("HC-3004", trouble::EXIT_FAILED));
+    assert!(trouble.output.unwrap().contains("DIFFERS"));
 }

@@ -3,8 +3,11 @@
 //! Exit codes are a promise: 0 ok, 1 failed, 2 usage, 3 unreachable, 4 no quorum, 5 unsafe, 6 timeout. Codes are
 //! explained in `docs/hypercachectl.md`; a number is never given a second meaning.
 
+use crate::archive::ArchiveError;
 use crate::proto::{CODE_METADATA, LEADER_METADATA, codes};
+use crate::restore::RestoreError;
 use std::fmt;
+use std::io;
 use tonic::{Code, Status};
 
 pub const EXIT_FAILED: u8 = 1;
@@ -73,6 +76,76 @@ impl Trouble {
         Trouble::new("HC-3005", EXIT_TIMEOUT, message, remedy)
     }
 
+    /// What `group verify` found is bad.
+    pub fn replicas_differ(groups: &[u32], undecided: bool, output: String) -> Trouble {
+        let groups = groups.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+        let message = format!("replicas at the same index hold different states: group {groups}");
+        let remedy = match undecided {
+            false => {
+                "those that differ from the majority are fenced off and rebuilt from the leader by themselves (look with \
+                 `hypercachectl status`); keep the logs of their nodes and report it as a bug"
+            }
+            true => {
+                "no majority says which is right, so nothing was changed: take a `hypercachectl snapshot save`, keep the \
+                 data directories and the logs of the nodes named, and report it as a bug"
+            }
+        };
+        Trouble { output: Some(output), ..Trouble::new("HC-3004", EXIT_FAILED, message, remedy) }
+    }
+
+    /// A snapshot file that cannot be read or written.
+    pub fn archive(error: &ArchiveError) -> Trouble {
+        let (code, remedy) = match error {
+            ArchiveError::Foreign(_) => ("HC-3201", "name a file that `hypercachectl snapshot save` has written"),
+            ArchiveError::Newer { .. } => {
+                ("HC-3201", "use the hypercachectl of the version that wrote it, or a later one")
+            }
+            ArchiveError::Damaged { .. } => {
+                ("HC-3202", "copy it again from where it was made, or take another one: it is not used in part")
+            }
+            ArchiveError::Io { source, .. } => ("HC-3203", of_io(source)),
+        };
+        Trouble::new(code, EXIT_FAILED, error.to_string(), remedy)
+    }
+
+    /// What a node sent is not a snapshot.
+    pub fn odd_snapshot(node: &str, group: u32, what: &str) -> Trouble {
+        let remedy = "the file was not written; repeat the command, and look into the node's log if it fails again";
+        Trouble::new("HC-3204", EXIT_FAILED, format!("{node}: the snapshot of group {group} {what}"), remedy)
+    }
+
+    pub fn restore(error: &RestoreError) -> Trouble {
+        let message = error.to_string();
+        let failed = |code, remedy: &str| Trouble::new(code, EXIT_FAILED, message.clone(), remedy);
+        match error {
+            RestoreError::Archive(error) => Trouble::archive(error),
+            RestoreError::Config { .. } => {
+                Trouble::new("HC-3205", EXIT_USAGE, message, "mend the configuration: `hypercache config check FILE`")
+            }
+            RestoreError::Layout { .. } | RestoreError::Clash { .. } => {
+                let remedy = "give each node's own configuration file once, all with the same cluster.seeds";
+                Trouble::new("HC-3205", EXIT_USAGE, message, remedy)
+            }
+            RestoreError::NotEmpty { .. } => failed(
+                "HC-3206",
+                "nothing was written. Give the node an empty node.data_dir, or empty this one if its data may go (after \
+                 a restore that was cut off: the directories of all the nodes that it made)",
+            ),
+            RestoreError::Part { .. } => {
+                failed("HC-3207", "save the whole cluster: `hypercachectl snapshot save FILE` without --group")
+            }
+            RestoreError::ClusterId(_) => {
+                let remedy = "give the id that the restore of this very file printed on the first machine";
+                Trouble::new("HC-3208", EXIT_USAGE, message, remedy)
+            }
+            RestoreError::Io(_, source) => failed("HC-3203", of_io(source)),
+            RestoreError::Meta(_) | RestoreError::Store(_) | RestoreError::Identity(_) => failed(
+                "HC-3209",
+                "the directories stay marked and no node starts on them: mend the cause and run the same command again",
+            ),
+        }
+    }
+
     /// An answer of `node` that is an error.
     pub fn of_status(node: &str, status: &Status) -> Trouble {
         let ours = status.metadata().get(CODE_METADATA).and_then(|code| code.to_str().ok());
@@ -112,6 +185,18 @@ impl Trouble {
             }
             (None, _) => Trouble::unreachable(&[message]),
         }
+    }
+}
+
+/// What to do about a file that cannot be read or written.
+fn of_io(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "check the path",
+        io::ErrorKind::PermissionDenied => "check who owns the file and its folder",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            "make room, or name a place with more of it; nothing was left behind"
+        }
+        _ => "check the disk; nothing was left behind under the file's own name",
     }
 }
 

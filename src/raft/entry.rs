@@ -11,6 +11,9 @@
 //! stored   record | xxh3-64 of (group u32, index u64, record)
 //! ```
 //!
+//! The highest bit of a batch's version is its *mark*: every replica takes the hash of its state right behind it
+//! ([`super::verify`]).
+//!
 //! All integers are little-endian. A batch is encoded once, by the proposer; log, transport and apply share its bytes.
 
 use super::{Entry, LogId, Membership, log_id};
@@ -25,6 +28,8 @@ use std::fmt;
 
 /// Version of the batch format. A larger one is refused, never guessed at.
 pub const BATCH_VERSION: u8 = 1;
+/// In the version's byte: the batch is marked.
+const MARK: u8 = 0x80;
 
 /// Bytes of a range to sweep.
 const SWEEP_BYTES: usize = 10;
@@ -140,10 +145,22 @@ impl Batch {
         Batch(out.freeze())
     }
 
+    /// The same batch, marked: behind it the replicas compare their states.
+    pub fn marked(self) -> Batch {
+        let mut bytes = BytesMut::from(self.0);
+        bytes[0] |= MARK;
+        Batch(bytes.freeze())
+    }
+
+    /// Whether it is marked.
+    pub fn is_marked(&self) -> bool {
+        self.0.first().is_some_and(|version| version & MARK != 0)
+    }
+
     /// Reads the head; the calls follow through [`Calls::take_next`].
     pub fn decode(&self) -> Result<(Stamp, Vec<HashRange>, Front, Calls), Malformed> {
         let mut b = self.0.clone();
-        let version = take(&mut b, 1, "batch")?.get_u8();
+        let version = take(&mut b, 1, "batch")?.get_u8() & !MARK;
         if version != BATCH_VERSION {
             return Err(Malformed::Version { what: "batch", found: version, known: BATCH_VERSION });
         }
@@ -314,6 +331,18 @@ mod tests {
         assert_eq!(rest.take_next().unwrap().unwrap(), calls[0]);
         assert_eq!(rest.take_next().unwrap().unwrap(), calls[1]);
         assert!(rest.take_next().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_mark_changes_one_bit_and_nothing_that_is_read() {
+        let batch = Batch::encode(Stamp { now_ms: 1, seed: 2 }, &[], &Front::default(), [args(&["SET", "k", "v"])].iter());
+        let marked = batch.clone().marked();
+        assert!(marked.is_marked() && !batch.is_marked());
+        assert_eq!((marked.0[0], &marked.0[1..]), (0x81, &batch.0[1..]));
+        let (stamp, _, _, mut calls) = marked.decode().unwrap();
+        assert_eq!((stamp.now_ms, calls.take_next().unwrap()), (1, Some(args(&["SET", "k", "v"]))));
+        let newer = Batch(Bytes::from_static(&[0x82]));
+        assert!(matches!(newer.decode(), Err(Malformed::Version { found: 2, .. })));
     }
 
     #[test]

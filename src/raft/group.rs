@@ -10,6 +10,7 @@
 //! - a core that dies is started again from disk, which is a start like any other, quarantine included.
 
 use super::appends::WantedCommit;
+use super::backup::Export;
 use super::clock::{ALARM_MS, GroupClock};
 use super::log_store::LogStore;
 use super::machine::{Machine, Replica};
@@ -18,10 +19,11 @@ use super::peers::Peers;
 use super::proposer::{self, OnOutcome, Outcome, Proposer, Refusal, Submission};
 use super::reads::{Freshness, Gate, LEASE_SHARE, NeedsTick, Permit, Round};
 use super::room::{Admission, Room};
-use super::snapshot::SnapshotStore;
+use super::snapshot::{SnapshotRef, SnapshotStore};
 use super::storage::{Storage, StorageError};
+use super::verify::{self, Verifier};
 use super::wire::{self, Lane, Method, Proposal, ReadIndex};
-use super::{Raft, Types};
+use super::{LogId, Raft, SnapshotMeta, Types};
 use crate::env::{self, Instant};
 use crate::resp::Args;
 use crate::state::eviction::Limit;
@@ -50,6 +52,10 @@ use tokio::sync::watch;
 const CARE: Duration = Duration::from_millis(50);
 /// Ranges of slots that one tick sweeps, at most.
 const SWEEP_RANGES: usize = 64;
+/// How long a snapshot may take that was asked for.
+const SNAPSHOT: Duration = Duration::from_secs(600);
+/// How often such a snapshot is asked for again.
+const SNAPSHOT_AGAIN: Duration = Duration::from_millis(500);
 /// How long leadership may take to move before it is settled by an election.
 const TRANSFER: Duration = Duration::from_millis(1500);
 /// Between campaigns of the nodes of a group that all end their quarantine at once.
@@ -106,6 +112,8 @@ pub(super) struct Surroundings {
     pub snapshot_min_interval: Duration,
     /// Answer eventual reads after a restart before a leader was heard.
     pub eventual_without_leader: bool,
+    /// How often replicas compare their states; zero: when asked only.
+    pub verify_interval: Duration,
     /// Raised while the disk is nearly full.
     pub disk_low: AtomicBool,
 }
@@ -151,12 +159,15 @@ pub struct Group {
     /// The commit that reads at followers wait for.
     wanted: Arc<WantedCommit>,
     transferring: tokio::sync::Mutex<()>,
+    /// Held while the core is replaced.
+    restarting: tokio::sync::Mutex<()>,
     sweeping: AtomicBool,
     closed: AtomicBool,
     rounds: AtomicU64,
     /// When the last snapshot was begun, and the bytes that the log had seen by then.
     snapshot_at: Mutex<Option<(Instant, u64)>>,
     wall_alarm: AtomicBool,
+    pub(super) verifier: Verifier,
     #[cfg(test)]
     hooks: Hooks,
 }
@@ -205,6 +216,15 @@ pub struct GroupStatus {
     pub read_rounds: u64,
     /// Leader only: how long ago a quorum last confirmed it.
     pub quorum_age_ms: Option<u64>,
+    /// This replica differed from the majority: it answers nothing until it is rebuilt.
+    pub fenced: bool,
+    /// Log index and Unix time of the last verification led here in which all replicas agreed; 0 for none.
+    pub verified: u64,
+    pub verified_ms: u64,
+    /// Verifications led here, those of them that found a difference, and how often this replica was rebuilt.
+    pub verifications: u64,
+    pub differences: u64,
+    pub rebuilt: u64,
 }
 
 impl Group {
@@ -228,11 +248,13 @@ impl Group {
             lease_off_term: Arc::default(),
             wanted: Arc::default(),
             transferring: tokio::sync::Mutex::new(()),
+            restarting: tokio::sync::Mutex::new(()),
             sweeping: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             rounds: AtomicU64::new(0),
             snapshot_at: Mutex::new(None),
             wall_alarm: AtomicBool::new(false),
+            verifier: Verifier::default(),
             #[cfg(test)]
             hooks: Hooks::default(),
         })
@@ -243,6 +265,10 @@ impl Group {
         self.start_core()?;
         self.spawn(proposer::run(self.clone()));
         self.spawn(self.clone().care());
+        if self.fenced() {
+            tracing::error!(node = %self.me(), group = %self.id, "replica-fenced: it was when the node stopped");
+            self.spawn(self.clone().rebuild());
+        }
         Ok(())
     }
 
@@ -260,6 +286,10 @@ impl Group {
         *self.fresh.lock() = None;
         *self.snapshot_at.lock() = None;
         let log = LogStore::open(&self.around.storage, self.id)?;
+        if verify::fenced_on_disk(&self.around.storage, self.id)? {
+            self.verifier.fenced.store(true, Ordering::Release);
+        }
+        self.replica.replays_to(log.last().map_or(0, |id| id.index()));
         self.ready.store(self.around.eventual_without_leader, Ordering::Release);
         let machine = Machine::open(self.replica.clone(), snapshots.clone())?;
         let timers = self.around.timers;
@@ -431,6 +461,12 @@ impl Group {
         let position = core.log_position_of(self.me());
         let turn = (position + self.id.0 as usize) % core.voters().len().max(1);
         env::sleep_until(core.quarantine_until + STAGGER * turn as u32).await;
+        while self.fenced() {
+            if self.closed() {
+                return;
+            }
+            env::sleep(CARE).await;
+        }
         core.raft.runtime_config().elect(true);
         let silent = core.metrics.borrow_watched().current_leader.is_none();
         if silent && core.raft.trigger().elect(true).await.is_err() {
@@ -475,7 +511,7 @@ impl Group {
     // --- reads ---
 
     pub(super) fn ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire)
+        self.ready.load(Ordering::Acquire) && !self.fenced()
     }
 
     pub(super) fn note_fresh(&self, fresh: Freshness) {
@@ -515,6 +551,7 @@ impl Group {
         let metrics = core.metrics.borrow_watched();
         let term = metrics.current_term;
         let leads = metrics.state == ServerState::Leader
+            && !self.fenced()
             && self.lease_off_term.load(Ordering::Acquire) < term
             && self.replica.applied_term() == term;
         if !leads {
@@ -531,7 +568,7 @@ impl Group {
         let core = self.core.load();
         let core = core.as_ref().filter(|core| !core.dead.load(Ordering::Acquire))?;
         let metrics = core.metrics.borrow_watched();
-        let sole = core.voters_in(&metrics) == 1 && metrics.state == ServerState::Leader;
+        let sole = core.voters_in(&metrics) == 1 && metrics.state == ServerState::Leader && !self.fenced();
         let current = sole && self.replica.applied_term() == metrics.current_term;
         drop(metrics);
         current.then(|| Permit { estimate: Some(self.leader_estimate()), index: self.replica.applied_index() })
@@ -614,6 +651,10 @@ impl Group {
 
     /// Why this node takes no writes at present, if it does not. The meta group must stay writable.
     pub(super) fn refuses_writes(&self) -> Option<Refusal> {
+        // The replies to writes would be computed from a state that is wrong.
+        if self.fenced() {
+            return Some(Refusal::Recovering);
+        }
         let low = self.id != GroupId::META && self.around.disk_low.load(Ordering::Relaxed);
         low.then_some(Refusal::DiskFull)
     }
@@ -639,10 +680,13 @@ impl Group {
                 self.ready.store(true, Ordering::Release);
                 self.sweep_due();
                 self.keep_limit();
+                self.verify_when_due();
             } else {
                 self.forget_accesses();
             }
-            self.snapshot_when_due(&core).await;
+            if !self.fenced() {
+                self.snapshot_when_due(&core).await;
+            }
         }
     }
 
@@ -722,22 +766,91 @@ impl Group {
     async fn restart_core(self: &Arc<Self>) {
         let reason = self.core().metrics.borrow_watched().running_state.clone();
         tracing::error!(node = %self.me(), group = %self.id, reason = ?reason, "group-restarts: its core died; it starts again from disk");
-        self.ready.store(false, Ordering::Release);
-        self.leadership.send_replace(None);
-        let _ = self.core().raft.shutdown().await;
+        let _one_at_a_time = self.restarting.lock().await;
+        if !self.core().dead.load(Ordering::Acquire) && self.core().metrics.borrow_watched().running_state.is_ok() {
+            return;
+        }
+        self.stop_core().await;
         env::sleep(RESTART_PAUSE).await;
         if self.closed() {
             return;
         }
+        if let Err(e) = self.start_core_aside().await {
+            tracing::error!(node = %self.me(), group = %self.id, error = %e, "group-cannot-restart");
+        }
+    }
+
+    async fn stop_core(&self) {
+        self.ready.store(false, Ordering::Release);
+        self.leadership.send_replace(None);
+        let _ = self.core().raft.shutdown().await;
+    }
+
+    /// Loading blocks, and so does waiting for the core, which starts on this very worker.
+    async fn start_core_aside(self: &Arc<Self>) -> Result<(), StorageError> {
         let group = self.clone();
         let (tx, rx) = tokio::sync::oneshot::channel();
-        // Loading blocks, and so does waiting for the core, which starts on this very worker.
         env::spawn_thread("group-restart", move || {
             let _ = tx.send(group.start_core());
         });
-        if let Ok(Err(e)) = rx.await {
-            tracing::error!(node = %self.me(), group = %self.id, error = %e, "group-cannot-restart");
-        }
+        rx.await.map_err(|_| StorageError::Stopped)?
+    }
+
+    /// Puts another snapshot in the place of the group's own, and starts the core on it and the log behind it.
+    pub(super) async fn replace_core(
+        self: &Arc<Self>,
+        meta: SnapshotMeta,
+        snapshot: SnapshotRef,
+    ) -> Result<(), StorageError> {
+        let _one_at_a_time = self.restarting.lock().await;
+        self.stop_core().await;
+        let published = self.snapshots().publish_instead(snapshot, meta).await;
+        // Whatever came of that, the group goes on.
+        self.start_core_aside().await?;
+        published
+    }
+
+    pub(super) fn stop_campaigning(&self) {
+        self.core().raft.runtime_config().elect(false);
+    }
+
+    pub(super) fn verify_interval(&self) -> Duration {
+        self.around.verify_interval
+    }
+
+    pub(super) fn storage(&self) -> &Storage {
+        &self.around.storage
+    }
+
+    /// Voters and learners, as this replica knows them.
+    pub(super) fn members(&self) -> (Vec<NodeId>, Vec<NodeId>) {
+        let core = self.core();
+        let metrics = core.metrics.borrow_watched();
+        let learners = metrics.membership_config.membership().learner_ids().collect();
+        (metrics.membership_config.voter_ids().collect(), learners)
+    }
+
+    /// The entry up to which the log is purged.
+    pub(super) fn purged(&self) -> Option<LogId> {
+        self.core().metrics.borrow_watched().purged
+    }
+
+    /// Whether the voters in reach are a quorum, `node` not counted.
+    pub(super) fn quorum_without(&self, node: NodeId) -> bool {
+        let voters = self.core().voters();
+        let there = |v: &NodeId| *v == self.me() || self.around.peers.link(*v, Lane::Raft(self.worker)).up();
+        voters.iter().filter(|v| **v != node && there(v)).count() > voters.len() / 2
+    }
+
+    /// Has an entry marked, and says at which index it was applied.
+    pub(super) fn submit_mark(&self, deadline: Instant, done: impl FnOnce(Option<u64>) + Send + 'static) {
+        let on_outcome = move |outcome| {
+            done(match outcome {
+                Outcome::Applied { index, .. } => Some(index),
+                _ => None,
+            })
+        };
+        self.proposer.submit(Submission::mark(deadline, Box::new(on_outcome)));
     }
 
     // --- what peers ask ---
@@ -788,6 +901,9 @@ impl Group {
         &self,
         request: TransferLeaderRequest<Types>,
     ) -> Result<TransferLeaderResponse<Types>, String> {
+        if self.fenced() {
+            return Err("this replica is fenced".to_owned());
+        }
         self.voting_core()?.raft.handle_transfer_leader(request).await.map_err(|e| e.to_string())
     }
 
@@ -905,12 +1021,26 @@ impl Group {
     /// Has a snapshot made of everything applied now. Returns the index that it covers.
     pub async fn snapshot(&self) -> Result<u64, AdminError> {
         let wanted = self.replica.applied_index();
-        let core = self.core();
-        core.raft.trigger().snapshot().await.map_err(|e| AdminError::Failed(e.to_string()))?;
-        let reached = core.raft.wait(Some(Duration::from_secs(600)));
-        let reached = reached.metrics(|m| m.snapshot.is_some_and(|id| id.index() >= wanted), "snapshot").await;
-        let metrics = reached.map_err(|_| AdminError::Timeout("the snapshot was not finished"))?;
-        Ok(metrics.snapshot.map_or(0, |id| id.index()))
+        let deadline = env::now() + SNAPSHOT;
+        while env::now() < deadline {
+            let core = self.core();
+            core.raft.trigger().snapshot().await.map_err(|e| AdminError::Failed(e.to_string()))?;
+            let reached = core.raft.wait(Some(SNAPSHOT_AGAIN));
+            let reached = reached.metrics(|m| m.snapshot.is_some_and(|id| id.index() >= wanted), "snapshot").await;
+            if let Ok(metrics) = reached {
+                return Ok(metrics.snapshot.map_or(0, |id| id.index()));
+            }
+            // One that was under way is of an earlier index, and a wish that was declined is not remembered.
+        }
+        Err(AdminError::Timeout("the snapshot was not finished"))
+    }
+
+    /// A snapshot of everything applied now, to be carried elsewhere.
+    pub async fn export(&self) -> Result<Export, AdminError> {
+        self.snapshot().await?;
+        let failed = |e: StorageError| AdminError::Failed(e.to_string());
+        let export = Export::open(self.snapshots()).map_err(failed)?;
+        export.ok_or_else(|| AdminError::Failed("nothing has been applied yet".to_owned()))
     }
 
     /// Hash of the whole replicated state and the index at which it was taken: equal on all replicas.
@@ -944,6 +1074,12 @@ impl Group {
             ..Default::default()
         };
         drop(metrics);
+        status.fenced = self.fenced();
+        status.verified = self.verifier.index.load(Ordering::Relaxed);
+        status.verified_ms = self.verifier.at_ms.load(Ordering::Relaxed);
+        status.verifications = self.verifier.rounds.load(Ordering::Relaxed);
+        status.differences = self.verifier.differences.load(Ordering::Relaxed);
+        status.rebuilt = self.verifier.rebuilt.load(Ordering::Relaxed);
         self.replica.with(|state| {
             status.applied = state.applied.map_or(0, |id| id.index());
             status.keys = state.keyspace.len();
@@ -1031,6 +1167,15 @@ impl Group {
         self.sweeping.store(true, Ordering::Release);
         let estimate = self.estimate().expect("a group that was written to has a clock");
         self.clock.observe(estimate + passed.as_millis() as u64, env::now());
+    }
+
+    pub(crate) fn me_for_tests(&self) -> NodeId {
+        self.me()
+    }
+
+    /// Changes this replica's state alone, as a fault in memory or in the program would.
+    pub(crate) fn corrupt(&self, change: impl FnOnce(&mut crate::state::Keyspace)) {
+        self.replica.corrupt(change);
     }
 
     /// How many calls each submission had, in order.

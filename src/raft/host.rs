@@ -35,6 +35,8 @@ pub struct HostOptions {
     pub snapshot_log_bytes: u64,
     pub snapshot_min_interval: Duration,
     pub eventual_without_leader: bool,
+    /// How often replicas compare their states; zero: when asked only.
+    pub verify_interval: Duration,
 }
 
 /// The groups of this node.
@@ -65,6 +67,7 @@ impl Host {
             snapshot_log_bytes: options.snapshot_log_bytes,
             snapshot_min_interval: options.snapshot_min_interval,
             eventual_without_leader: options.eventual_without_leader,
+            verify_interval: options.verify_interval,
             disk_low: AtomicBool::new(false),
         });
         Ok(Arc::new(Host { around, workers, groups: Table::from_pointee(BTreeMap::new()), opening: Mutex::new(()) }))
@@ -220,7 +223,15 @@ impl Host {
                 wire::put(&mut out, &group.propose_forwarded(proposal).await);
             }
             Method::MayLead => wire::put(&mut out, &group.may_lead()),
-            Method::Ping | Method::InstallSnapshot => return Err("not on this lane".to_owned()),
+            Method::Verify => {
+                wire::put(&mut out, &group.on_verify(wire::get(&payload, "a verification").map_err(wrong)?).await?)
+            }
+            Method::RunVerification => {
+                let ask = wire::get(&payload, "a verification").map_err(wrong)?;
+                wire::put(&mut out, &group.on_run_verification(ask).await?);
+            }
+            Method::Fence => group.on_fence(wire::get(&payload, "an order").map_err(wrong)?).await?,
+            Method::Ping | Method::InstallSnapshot | Method::FetchSnapshot => return Err("not on this lane".to_owned()),
         }
         Ok(out)
     }
@@ -231,8 +242,14 @@ impl Host {
         if opcode != Opcode::Request || payload.len() < 13 {
             return Err(io::Error::other("a snapshot begins with a request"));
         }
-        payload.advance(9);
+        payload.advance(8);
+        let method = Method::from_u8(payload.get_u8());
         let group = GroupId(payload.get_u32_le());
+        if method == Some(Method::FetchSnapshot) {
+            let known =
+                self.group(group).ok_or_else(|| io::Error::other(format!("group {group} is not on this node")))?;
+            return known.send_fresh(payload, &mut stream).await;
+        }
         let answer = match wire::get::<Offer>(&payload, "a snapshot's offer") {
             Ok(offer) => self.install(group, offer, &mut stream, &mut buffer).await.map_err(|e| e.to_string()),
             Err(e) => Err(e.to_string()),

@@ -249,6 +249,11 @@ impl RaftLogReader<Types> for LogStore {
     }
 }
 
+/// What the store holds of a log whose entries up to `last` were all purged, and of a vote.
+pub(super) fn founding_marks(group: GroupId, vote: &Vote, last: &LogId) -> Vec<(Family, bytes::Bytes, bytes::Bytes)> {
+    vec![(Family::Meta, meta_key(VOTE, group), sealed(vote)), (Family::Meta, meta_key(PURGED, group), sealed(last))]
+}
+
 /// First index of a range, and the one after its last.
 fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
     let from = match range.start_bound() {

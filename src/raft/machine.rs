@@ -4,16 +4,19 @@
 //! stamp in the entry is the only time there is.
 //!
 //! Invariants: the keyspace and `applied` change under one lock, so a reader never sees one without the other; a
-//! snapshot is cut between two entries; an install swaps the whole state at once, after it is durable.
+//! snapshot or a verification is cut between two entries, one at a time; an install swaps the whole state at once, after it is durable.
 
-use super::entry::Batch;
-use super::snapshot::{CHUNK_BYTES, Record, SnapshotRef, SnapshotStore, put_image};
+use super::chunk;
+use super::entry::{Batch, Malformed};
+use super::snapshot::{CHUNK_BYTES, ChunkWriter, Record, SnapshotRef, SnapshotStore, images_in, put_image};
 use super::storage::StorageError;
+use super::verify::{self, Hashing, Marked};
 use super::{Applied, Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, Types};
 use crate::commands;
 use crate::env;
-use crate::state::Keyspace;
-use bytes::BytesMut;
+use crate::state::{Keyspace, SlotImage};
+use crate::types::GroupId;
+use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
@@ -47,6 +50,10 @@ pub struct Replica {
     applied: watch::Sender<u64>,
     /// Part of every state that this replica begins with.
     hash_seed: u64,
+    /// The newest marked entry and the hashes there.
+    marked: Arc<watch::Sender<Marked>>,
+    /// Entries up to here were in the log when it was opened: nobody waits for the hashes behind their marks.
+    replayed_to: AtomicU64,
     /// Term of the last applied entry: a leader that has applied one of its own term has applied all before it.
     applied_term: AtomicU64,
 }
@@ -56,8 +63,12 @@ pub struct State {
     pub keyspace: Keyspace,
     pub applied: Option<LogId>,
     pub membership: StoredMembership,
-    /// Rises when the whole state is replaced; a snapshot under way of the old one is then given up.
+    /// Rises when the whole state is replaced or is not to be trusted; a snapshot under way of it is then given up.
     generation: u64,
+    /// Rises with every cut: whoever works on an older one gives up.
+    cut: u64,
+    /// The cut that runs is a verification's.
+    hashing: bool,
     /// The machine that may change the state.
     incarnation: u64,
 }
@@ -70,9 +81,46 @@ impl Replica {
             applied: None,
             membership: StoredMembership::default(),
             generation: 0,
+            cut: 0,
+            hashing: false,
             incarnation: 0,
         };
-        Replica { state: Mutex::new(state), applied: watch::Sender::new(0), hash_seed, applied_term: AtomicU64::new(0) }
+        Replica {
+            state: Mutex::new(state),
+            applied: watch::Sender::new(0),
+            hash_seed,
+            marked: Arc::default(),
+            replayed_to: AtomicU64::new(0),
+            applied_term: AtomicU64::new(0),
+        }
+    }
+
+    /// The newest marked entry and the hashes there, to wait on.
+    pub(super) fn marked(&self) -> watch::Receiver<Marked> {
+        self.marked.subscribe()
+    }
+
+    /// Says that entries up to `index` were in the log before this start.
+    pub(super) fn replays_to(&self, index: u64) {
+        self.replayed_to.store(index, Ordering::Release);
+    }
+
+    /// Nobody shall take the state on: a snapshot or a hash of it that is being made is given up.
+    pub(super) fn distrust(&self) {
+        let mut state = self.state.lock();
+        state.generation += 1;
+        state.cut += 1;
+        state.keyspace.abort_cut();
+    }
+
+    /// The next images of a verification's cut, maybe none yet. `None` inside: the cut is over. `None` outside: something
+    /// took its place.
+    pub(super) fn next_of_cut(&self, cut: u64) -> Option<Option<Vec<SlotImage>>> {
+        let mut state = self.state.lock();
+        if state.cut != cut {
+            return None;
+        }
+        Some(state.keyspace.cut_next(CUT_BYTES))
     }
 
     /// Runs `f` on the state under its lock. Must be short.
@@ -132,6 +180,7 @@ impl Replica {
         state.applied = meta.last_log_id;
         state.membership = meta.last_membership;
         state.generation += 1;
+        state.cut += 1;
         self.note_applied(state.applied);
         drop(state);
         // Freeing a large state takes a while; nobody should wait for it.
@@ -139,7 +188,7 @@ impl Replica {
         Ok(())
     }
 
-    fn apply(&self, incarnation: u64, entry: &Entry) -> io::Result<Applied> {
+    fn apply(self: &Arc<Self>, incarnation: u64, entry: &Entry) -> io::Result<Applied> {
         let mut state = self.state.lock();
         check_incarnation(&state, incarnation)?;
         let id = entry.log_id;
@@ -153,13 +202,35 @@ impl Replica {
             EntryPayload::Normal(ref batch) => run(&mut state.keyspace, batch)?,
         };
         state.applied = Some(id);
+        let hashing = match entry.payload {
+            EntryPayload::Normal(ref batch) if batch.is_marked() => self.begin_hashing(&mut state, id.index()),
+            _ => None,
+        };
         let garbage = state.keyspace.take_garbage();
         drop(state);
         if let Some(garbage) = garbage {
             free_aside(Box::new(garbage));
         }
+        if let Some(hashing) = hashing {
+            hashing.start(self.clone(), self.marked.clone());
+        }
         self.note_applied(Some(id));
         Ok(applied)
+    }
+
+    /// Begins a cut behind a marked entry, unless a snapshot is being made.
+    fn begin_hashing(&self, state: &mut State, index: u64) -> Option<Hashing> {
+        let replayed = index <= self.replayed_to.load(Ordering::Acquire);
+        if replayed || (state.keyspace.cut_running() && !state.hashing) {
+            verify::note_mark(&self.marked, index, false);
+            return None;
+        }
+        // Whoever hashes an older cut is not waited for any more.
+        state.keyspace.abort_cut();
+        state.cut += 1;
+        state.hashing = true;
+        verify::note_mark(&self.marked, index, true);
+        Some(Hashing { index, head: state.keyspace.begin_cut(), cut: state.cut })
     }
 }
 
@@ -219,6 +290,13 @@ impl Machine {
 }
 
 #[cfg(test)]
+impl Replica {
+    pub(super) fn corrupt(&self, change: impl FnOnce(&mut Keyspace)) {
+        change(&mut self.state.lock().keyspace);
+    }
+}
+
+#[cfg(test)]
 impl Machine {
     pub(super) fn snapshots_for_tests(&self) -> SnapshotStore {
         self.snapshots.clone()
@@ -229,6 +307,50 @@ fn load(snapshots: &SnapshotStore, snapshot: SnapshotRef) -> Result<Keyspace, St
     let head = snapshots.chunk(snapshot.number, 0)?;
     Keyspace::restore(&head, snapshots.images(snapshot))
         .map_err(|e| StorageError::Io("snapshot".into(), io::Error::other(e)))
+}
+
+/// The state that stored chunks hold, all of them in order.
+pub(super) fn read_state(chunks: &[Bytes]) -> Result<Keyspace, StorageError> {
+    let unpacked = |place: usize| {
+        let content = chunk::unpack(place as u32, chunks[place].clone());
+        let place = format!("chunk {place} of the state");
+        content.map_err(|source| StorageError::Damaged { group: GroupId::META, place, source })
+    };
+    if chunks.is_empty() {
+        let source = Malformed::Short("a state without chunks");
+        return Err(StorageError::Damaged { group: GroupId::META, place: "head".to_owned(), source });
+    }
+    let images = images_in(GroupId::META, (1..chunks.len()).map(unpacked));
+    Keyspace::restore(&unpacked(0)?, images).map_err(|e| StorageError::Io("snapshot".into(), io::Error::other(e)))
+}
+
+/// Writes a state that nobody changes meanwhile as the chunks of a snapshot.
+pub(super) fn write_state(mut keyspace: Keyspace, writer: &mut ChunkWriter) -> Result<(), StorageError> {
+    let head = keyspace.begin_cut().to_bytes();
+    write_cut(&head, writer, || Some(keyspace.cut_next(CUT_BYTES))).map(|_| ())
+}
+
+/// What there is to write of a cut: images, or `None` where it is over; `None` around it where it was given up.
+type OfCut = Option<Option<Vec<SlotImage>>>;
+
+/// Writes a cut's head and its images. False if it was given up.
+fn write_cut(head: &[u8], writer: &mut ChunkWriter, mut next: impl FnMut() -> OfCut) -> Result<bool, StorageError> {
+    writer.push(head)?;
+    let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
+    loop {
+        let Some(images) = next() else { return Ok(false) };
+        let Some(images) = images else { break };
+        for image in images {
+            put_image(&mut chunk, &image.into_bytes());
+            while chunk.len() >= CHUNK_BYTES {
+                writer.push(&chunk.split_to(CHUNK_BYTES))?;
+            }
+        }
+    }
+    if !chunk.is_empty() {
+        writer.push(&chunk)?;
+    }
+    Ok(true)
 }
 
 impl RaftStateMachine<Types> for Machine {
@@ -257,13 +379,18 @@ impl RaftStateMachine<Types> for Machine {
     async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<Builder> {
         let mut state = self.replica.state.lock();
         if state.keyspace.cut_running() {
-            return None;
+            if !state.hashing {
+                return None;
+            }
+            state.keyspace.abort_cut();
         }
         let head = state.keyspace.begin_cut().to_bytes();
+        state.cut += 1;
+        state.hashing = false;
         let meta = SnapshotMeta { last_log_id: state.applied, last_membership: state.membership.clone() };
-        let generation = state.generation;
+        let (generation, cut) = (state.generation, state.cut);
         drop(state);
-        Some(Builder { replica: self.replica.clone(), snapshots: self.snapshots.clone(), head, meta, generation })
+        Some(Builder { replica: self.replica.clone(), snapshots: self.snapshots.clone(), head, meta, generation, cut })
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
@@ -293,6 +420,7 @@ pub struct Builder {
     head: Vec<u8>,
     meta: SnapshotMeta,
     generation: u64,
+    cut: u64,
 }
 
 impl RaftSnapshotBuilder<Types> for Builder {
@@ -303,13 +431,16 @@ impl RaftSnapshotBuilder<Types> for Builder {
             replica: self.replica.clone(),
             snapshots: self.snapshots.clone(),
             head: std::mem::take(&mut self.head),
-            generation: self.generation,
+            cut: self.cut,
         };
         let (tx, rx) = oneshot::channel();
         env::spawn_thread("snapshot", move || {
             let _ = tx.send(job.run());
         });
-        if let Some(snapshot) = rx.await.map_err(io::Error::other)?? {
+        let made = rx.await.map_err(io::Error::other)??;
+        // A state that is not to be trusted any more must not become anybody's.
+        let trusted = self.replica.with(|state| state.generation == self.generation);
+        if let Some(snapshot) = made.filter(|_| trusted) {
             self.snapshots.publish(snapshot, self.meta.clone()).await?;
         }
         // Where an install overtook this build, the snapshot that was installed is the one there is.
@@ -322,7 +453,7 @@ impl Drop for Builder {
     fn drop(&mut self) {
         // A build that ended early leaves its cut behind; one that ended well has none.
         let mut state = self.replica.state.lock();
-        if state.generation == self.generation && state.keyspace.cut_running() {
+        if state.cut == self.cut && state.keyspace.cut_running() {
             state.keyspace.abort_cut();
         }
     }
@@ -332,34 +463,17 @@ struct Job {
     replica: Arc<Replica>,
     snapshots: SnapshotStore,
     head: Vec<u8>,
-    generation: u64,
+    cut: u64,
 }
 
 impl Job {
     /// None if the state was replaced meanwhile by a snapshot from elsewhere.
     fn run(self) -> Result<Option<SnapshotRef>, StorageError> {
         let mut writer = self.snapshots.begin()?;
-        writer.push(&self.head)?;
-        let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
-        loop {
-            let images = {
-                let mut state = self.replica.state.lock();
-                if state.generation != self.generation {
-                    return Ok(None);
-                }
-                state.keyspace.cut_next(CUT_BYTES)
-            };
-            let Some(images) = images else { break };
-            for image in images {
-                put_image(&mut chunk, &image.into_bytes());
-                while chunk.len() >= CHUNK_BYTES {
-                    writer.push(&chunk.split_to(CHUNK_BYTES))?;
-                }
-            }
-        }
-        if !chunk.is_empty() {
-            writer.push(&chunk)?;
-        }
-        writer.finish().map(Some)
+        let whole = write_cut(&self.head, &mut writer, || {
+            let mut state = self.replica.state.lock();
+            (state.cut == self.cut).then(|| state.keyspace.cut_next(CUT_BYTES))
+        })?;
+        if whole { writer.finish().map(Some) } else { Ok(None) }
     }
 }

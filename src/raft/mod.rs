@@ -6,6 +6,8 @@
 //! or age) -> the keyspace, under its lock, on the reader's own thread.
 
 mod appends;
+pub mod backup;
+pub mod chunk;
 pub mod clock;
 #[cfg(test)]
 mod conformance;
@@ -22,6 +24,7 @@ mod room;
 mod runtime;
 mod snapshot;
 pub mod storage;
+mod verify;
 pub mod wire;
 
 pub use group::{AdminError, Group, GroupStatus, Timers};
@@ -30,6 +33,7 @@ pub use proposer::{Outcome, Refusal};
 pub use reads::{NeedsTick, Permit};
 pub use runtime::Runtime;
 pub use storage::{Storage, StorageError, Sync};
+pub use verify::{ReplicaVerdict, Verdict};
 
 use crate::resp::Reply;
 use crate::types::NodeId;

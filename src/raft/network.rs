@@ -198,6 +198,7 @@ impl Network {
     async fn send_snapshot(&self, vote: Vote, snapshot: Snapshot) -> io::Result<SnapshotResponse<Types>> {
         let SnapshotRef { number, chunks, bytes } = snapshot.snapshot;
         tracing::info!(peer = %self.target, group = %self.group, bytes, index = ?snapshot.meta.last_log_id.map(|id| id.index()), "snapshot-sent");
+        let _kept = self.snapshots.pin(number);
         let mut stream = self.peers.dial(self.target).await?;
         let mut out = BytesMut::new();
         wire::put_frame(&mut out, Opcode::Request, |out| {

@@ -153,6 +153,8 @@ pub(super) struct Submission {
     only_room: bool,
     bytes: usize,
     deadline: Instant,
+    /// The entry that carries it is to be marked.
+    mark: bool,
     /// Set by the node that forwarded it: only the leader of this term may take it.
     term: Option<u64>,
     done: Option<OnOutcome>,
@@ -180,6 +182,13 @@ impl Submission {
         submission
     }
 
+    /// An entry at which the states of all replicas are compared.
+    pub(super) fn mark(deadline: Instant, done: OnOutcome) -> Submission {
+        let mut submission = Submission::empty(deadline, done);
+        submission.mark = true;
+        submission
+    }
+
     fn empty(deadline: Instant, done: OnOutcome) -> Submission {
         let (calls, refused, sweep) = (Vec::new(), Vec::new(), Vec::new());
         Submission {
@@ -188,6 +197,7 @@ impl Submission {
             sweep,
             limit: None,
             only_room: false,
+            mark: false,
             bytes: 0,
             deadline,
             term: None,
@@ -476,7 +486,8 @@ impl Flight {
         let calls: Vec<&Args> = submissions.iter().flat_map(Submission::admitted).collect();
         self.group.proposer.entries.fetch_add(1, Ordering::Relaxed);
         self.group.proposer.calls.fetch_add(calls.len() as u64, Ordering::Relaxed);
-        Batch::encode(stamp, &sweep, &front, calls.into_iter())
+        let batch = Batch::encode(stamp, &sweep, &front, calls.into_iter());
+        if submissions.iter().any(|s| s.mark) { batch.marked() } else { batch }
     }
 
     /// Reserves room for what it carries (`room.rs`); gives what has to leave before. Commands for which there is no room are

@@ -194,6 +194,10 @@ impl Group {
     }
 
     async fn attempt_with(self: &Arc<Self>, leadership: Leadership, round: Round) -> Option<Permit> {
+        // A tick says nothing of the state, but whoever waits for one reads next.
+        if self.fenced() {
+            return None;
+        }
         if leadership.leader == self.me() {
             let permit = env::timeout(ATTEMPT, self.lead_round(round)).await.ok()??;
             let applied = env::timeout(ATTEMPT, self.replica().wait_applied(permit.index)).await.ok()?;

@@ -3,29 +3,30 @@
 //! ```text
 //! chunk 0        everything outside the slots, as it was at the cut
 //! chunk 1...     one stream of slot images, each behind its length (u64), cut every CHUNK_BYTES
-//! stored chunk   length u32 | lz4 of the chunk | xxh3-64 of all before, seeded with the chunk's place
 //! ```
+//!
+//! How a chunk is stored is [`super::chunk`]'s.
 //!
 //! Order, which nothing may change: chunks are written aside as a table file, synced, brought into the store; then one
 //! synced write makes the snapshot current; only then may the log behind it be purged. A crash before that write leaves
-//! chunks that nobody names; they are dropped at the next start. The snapshot before the current one is kept, so that a
-//! transfer under way can end.
+//! chunks that nobody names; they are dropped at the next start. The snapshot before the current one is kept, and so is
+//! everything from the oldest snapshot that is pinned on ([`Pin`]), so that a transfer under way can end.
 
 use super::SnapshotMeta;
+use super::chunk;
 use super::entry::Malformed;
 use super::storage::{Family, Storage, StorageError, Write, meta_key, sealed, unsealed};
 use crate::types::GroupId;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 /// Uncompressed bytes of a chunk; the last one is shorter. A slot image may span many.
 pub const CHUNK_BYTES: usize = 256 << 10;
-
-/// The most that a chunk may claim to hold: a guard against lengths that are garbage.
-const MAX_CHUNK_BYTES: usize = 16 << 20;
 
 /// Version of the snapshot format. A larger one is refused.
 pub const SNAPSHOT_VERSION: u8 = 1;
@@ -61,6 +62,28 @@ pub struct SnapshotStore {
     storage: Storage,
     next: Arc<AtomicU64>,
     publishing: Arc<tokio::sync::Mutex<()>>,
+    pins: Pins,
+}
+
+/// How often each snapshot is pinned.
+type Pins = Arc<Mutex<BTreeMap<u64, usize>>>;
+
+/// Keeps a snapshot's chunks, however many are published meanwhile, until it is dropped.
+pub struct Pin {
+    number: u64,
+    pins: Pins,
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let mut pins = self.pins.lock();
+        if let Some(count) = pins.get_mut(&self.number) {
+            *count -= 1;
+            if *count == 0 {
+                pins.remove(&self.number);
+            }
+        }
+    }
 }
 
 impl SnapshotStore {
@@ -71,6 +94,7 @@ impl SnapshotStore {
             storage: storage.clone(),
             next: Arc::new(AtomicU64::new(1)),
             publishing: Arc::default(),
+            pins: Pins::default(),
         };
         let current = store.current()?.map_or(0, |r| r.number);
         let end = chunk_key(GroupId(group.0 + 1), 0, 0);
@@ -101,6 +125,23 @@ impl SnapshotStore {
         Ok(Some(record))
     }
 
+    /// Keeps the chunks of a snapshot that is there now.
+    pub fn pin(&self, number: u64) -> Pin {
+        *self.pins.lock().entry(number).or_default() += 1;
+        Pin { number, pins: self.pins.clone() }
+    }
+
+    /// The published snapshot, with its chunks kept.
+    pub fn pin_current(&self) -> Result<Option<(Record, Pin)>, StorageError> {
+        // Whoever publishes asks for the pins first, and keeps the snapshot that was current then.
+        let mut pins = self.pins.lock();
+        let Some(record) = self.current()? else { return Ok(None) };
+        *pins.entry(record.number).or_default() += 1;
+        drop(pins);
+        let pin = Pin { number: record.number, pins: self.pins.clone() };
+        Ok(Some((record, pin)))
+    }
+
     /// Begins a new snapshot.
     pub fn begin(&self) -> Result<ChunkWriter, StorageError> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -118,13 +159,40 @@ impl SnapshotStore {
         if current.as_ref().is_some_and(|c| c.meta.last_log_id >= meta.last_log_id) {
             return Ok(());
         }
+        self.make_current(snapshot, meta, current).await
+    }
+
+    /// Makes a finished snapshot current in place of one that covers as much: what that one holds is wrong. Refused if
+    /// it covers less, since the log behind the current one may be gone.
+    pub async fn publish_instead(&self, snapshot: SnapshotRef, meta: SnapshotMeta) -> Result<(), StorageError> {
+        let _one_at_a_time = self.publishing.lock().await;
+        let current = self.current()?;
+        if current.as_ref().is_some_and(|c| c.meta.last_log_id > meta.last_log_id) {
+            return Err(self.damaged("from the leader", Malformed::Wrong("it covers less than the one here")));
+        }
+        self.make_current(snapshot, meta, current).await
+    }
+
+    /// What makes a snapshot the current one, once it is written.
+    pub(super) fn record_of(&self, snapshot: SnapshotRef, meta: SnapshotMeta) -> (Family, Bytes, Bytes) {
         let SnapshotRef { number, chunks, bytes } = snapshot;
-        let before = current.map_or(0, |r| r.number).min(number);
         let record = Record { version: SNAPSHOT_VERSION, number, chunks, bytes, meta };
+        (Family::Meta, meta_key(CURRENT, self.group), sealed(&record))
+    }
+
+    async fn make_current(
+        &self,
+        snapshot: SnapshotRef,
+        meta: SnapshotMeta,
+        current: Option<Record>,
+    ) -> Result<(), StorageError> {
+        let SnapshotRef { number, chunks, bytes } = snapshot;
+        let pinned = self.pins.lock().keys().next().copied().unwrap_or(u64::MAX);
+        let before = current.map_or(0, |r| r.number).min(number).min(pinned);
         let from = chunk_key(self.group, 0, 0);
         let to = chunk_key(self.group, before, 0);
         let write = Write {
-            puts: vec![(Family::Meta, meta_key(CURRENT, self.group), sealed(&record))],
+            puts: vec![self.record_of(SnapshotRef { number, chunks, bytes }, meta)],
             delete_ranges: vec![(Family::Snap, from.clone(), to.clone())],
             must_sync: true,
             done: Box::new(|| ()),
@@ -145,38 +213,13 @@ impl SnapshotStore {
     /// A chunk's content, verified.
     pub fn chunk(&self, number: u64, chunk: u32) -> Result<Bytes, StorageError> {
         let stored = self.stored_chunk(number, chunk)?;
-        unpack(chunk, stored).map_err(|e| self.damaged(&format!("chunk {chunk}"), e))
+        chunk::unpack(chunk, stored).map_err(|e| self.damaged(&format!("chunk {chunk}"), e))
     }
 
     /// The slot images of a snapshot in order, each verified.
     pub fn images(&self, snapshot: SnapshotRef) -> impl Iterator<Item = Result<Bytes, StorageError>> + '_ {
-        let mut next_chunk = 1;
-        let mut rest = BytesMut::new();
-        let mut failed = false;
-        std::iter::from_fn(move || {
-            while !failed {
-                if let Some(len) = rest.first_chunk::<8>().map(|len| u64::from_le_bytes(*len) as usize)
-                    && rest.len() - 8 >= len
-                {
-                    rest.advance(8);
-                    return Some(Ok(rest.split_to(len).freeze()));
-                }
-                if next_chunk >= snapshot.chunks {
-                    failed = true;
-                    let short = self.damaged("end", Malformed::Short("the last slot image"));
-                    return (!rest.is_empty()).then_some(Err(short));
-                }
-                match self.chunk(snapshot.number, next_chunk) {
-                    Ok(chunk) => rest.extend_from_slice(&chunk),
-                    Err(e) => {
-                        failed = true;
-                        return Some(Err(e));
-                    }
-                }
-                next_chunk += 1;
-            }
-            None
-        })
+        let chunks = (1..snapshot.chunks).map(move |chunk| self.chunk(snapshot.number, chunk));
+        images_in(self.group, chunks)
     }
 
     fn damaged(&self, place: &str, source: Malformed) -> StorageError {
@@ -197,7 +240,7 @@ pub struct ChunkWriter {
 impl ChunkWriter {
     /// Packs and adds a chunk.
     pub fn push(&mut self, chunk: &[u8]) -> Result<(), StorageError> {
-        let stored = pack(self.chunks, chunk);
+        let stored = chunk::pack(self.store.storage.snapshot_codec(), self.chunks, chunk);
         self.bytes += chunk.len() as u64;
         self.put(&stored)
     }
@@ -205,8 +248,8 @@ impl ChunkWriter {
     /// Verifies and adds a chunk as another node stores it.
     pub fn push_stored(&mut self, stored: Bytes) -> Result<(), StorageError> {
         let place = format!("chunk {}", self.chunks);
-        let content = unpack(self.chunks, stored.clone()).map_err(|e| self.store.damaged(&place, e))?;
-        self.bytes += content.len() as u64;
+        let length = chunk::check(self.chunks, &stored).map_err(|e| self.store.damaged(&place, e))?;
+        self.bytes += length as u64;
         self.put(&stored)
     }
 
@@ -231,37 +274,43 @@ impl Drop for ChunkWriter {
     }
 }
 
+/// The slot images in a stream of chunks' contents.
+pub fn images_in(
+    group: GroupId,
+    mut chunks: impl Iterator<Item = Result<Bytes, StorageError>>,
+) -> impl Iterator<Item = Result<Bytes, StorageError>> {
+    let mut rest = BytesMut::new();
+    let mut over = false;
+    std::iter::from_fn(move || {
+        while !over {
+            if let Some(len) = rest.first_chunk::<8>().map(|len| u64::from_le_bytes(*len) as usize)
+                && rest.len() - 8 >= len
+            {
+                rest.advance(8);
+                return Some(Ok(rest.split_to(len).freeze()));
+            }
+            match chunks.next() {
+                Some(Ok(chunk)) => rest.extend_from_slice(&chunk),
+                Some(Err(e)) => {
+                    over = true;
+                    return Some(Err(e));
+                }
+                None => {
+                    over = true;
+                    let source = Malformed::Short("the last slot image");
+                    let short = StorageError::Damaged { group, place: "snapshot end".to_owned(), source };
+                    return (!rest.is_empty()).then_some(Err(short));
+                }
+            }
+        }
+        None
+    })
+}
+
 /// Adds a slot image to the stream.
 pub fn put_image(chunk: &mut BytesMut, image: &[u8]) {
     chunk.put_u64_le(image.len() as u64);
     chunk.put_slice(image);
-}
-
-fn pack(place: u32, chunk: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(chunk.len() / 2 + 16);
-    out.extend_from_slice(&(chunk.len() as u32).to_le_bytes());
-    out.extend_from_slice(&lz4_flex::block::compress(chunk));
-    let sum = xxhash_rust::xxh3::xxh3_64_with_seed(&out, u64::from(place));
-    out.extend_from_slice(&sum.to_le_bytes());
-    out
-}
-
-fn unpack(place: u32, stored: Bytes) -> Result<Bytes, Malformed> {
-    let Some((body, sum)) = stored.split_last_chunk::<8>() else { return Err(Malformed::Short("snapshot chunk")) };
-    if xxhash_rust::xxh3::xxh3_64_with_seed(body, u64::from(place)) != u64::from_le_bytes(*sum) {
-        return Err(Malformed::Checksum("a snapshot chunk"));
-    }
-    let Some((len, packed)) = body.split_first_chunk::<4>() else { return Err(Malformed::Short("snapshot chunk")) };
-    let len = u32::from_le_bytes(*len) as usize;
-    if len > MAX_CHUNK_BYTES {
-        return Err(Malformed::Wrong("a snapshot chunk claims to be larger than any"));
-    }
-    let chunk = lz4_flex::block::decompress(packed, len)
-        .map_err(|_| Malformed::Wrong("a snapshot chunk cannot be unpacked"))?;
-    if chunk.len() != len {
-        return Err(Malformed::Wrong("a snapshot chunk has another length than it says"));
-    }
-    Ok(chunk.into())
 }
 
 fn chunk_key(group: GroupId, number: u64, chunk: u32) -> Bytes {
@@ -270,21 +319,4 @@ fn chunk_key(group: GroupId, number: u64, chunk: u32) -> Bytes {
     key.put_u64(number);
     key.put_u32(chunk);
     key.freeze()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_chunk_is_bound_to_its_place_and_to_its_bytes() {
-        let stored = pack(3, b"some slots");
-        assert_eq!(unpack(3, stored.clone().into()).unwrap(), &b"some slots"[..]);
-        assert_eq!(unpack(4, stored.clone().into()), Err(Malformed::Checksum("a snapshot chunk")));
-        for bit in 0..stored.len() * 8 {
-            let mut bad = stored.clone();
-            bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(unpack(3, bad.into()).is_err(), "bit {bit}");
-        }
-    }
 }

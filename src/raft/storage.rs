@@ -19,6 +19,7 @@
 //!
 //! Keys are big-endian, so that they sort by number.
 
+use super::chunk::{self, SnapshotCodec};
 use super::entry::Malformed;
 use crate::env;
 use crate::types::GroupId;
@@ -46,7 +47,7 @@ pub enum Sync {
 }
 
 /// What [`Storage::open`] needs to know.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Options_ {
     pub sync: Sync,
     /// The longest a group commit may gather before it is synced; zero: what waits is taken at once.
@@ -54,11 +55,25 @@ pub struct Options_ {
     /// Bytes of a memtable; also what RocksDB preallocates for its write-ahead log.
     pub memtable_bytes: usize,
     pub compaction_threads: i32,
+    /// How the chunks of new snapshots are packed.
+    pub snapshot_codec: &'static dyn SnapshotCodec,
+}
+
+impl std::fmt::Debug for Options_ {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "store synced {:?}, snapshots packed by {}", self.sync, self.snapshot_codec.name())
+    }
 }
 
 impl Default for Options_ {
     fn default() -> Self {
-        Options_ { sync: Sync::Always, gather: Duration::ZERO, memtable_bytes: 64 << 20, compaction_threads: 2 }
+        Options_ {
+            sync: Sync::Always,
+            gather: Duration::ZERO,
+            memtable_bytes: 64 << 20,
+            compaction_threads: 2,
+            snapshot_codec: chunk::default_codec(),
+        }
     }
 }
 
@@ -128,6 +143,7 @@ pub struct Storage {
     db: Arc<DB>,
     tx: mpsc::Sender<Write>,
     dir: PathBuf,
+    snapshot_codec: &'static dyn SnapshotCodec,
     pub(super) syncs: Arc<AtomicU64>,
     /// Declared last: the writer ends when its last sender is gone, and then it is waited for.
     _writer: Arc<WriterThread>,
@@ -168,7 +184,7 @@ impl Storage {
         let writer = Writer { db: db.clone(), rx, options: options.clone(), syncs: syncs.clone() };
         let thread = env::spawn_thread("log-writer", move || writer.run());
         let _writer = Arc::new(WriterThread(Some(thread)));
-        Ok(Storage { db, tx, dir: dir.to_owned(), syncs, _writer })
+        Ok(Storage { db, tx, dir: dir.to_owned(), snapshot_codec: options.snapshot_codec, syncs, _writer })
     }
 
     /// Binds the store to the data directory's incarnation, for good. `established`: the node has met its cluster, so a
@@ -186,26 +202,32 @@ impl Storage {
             None if established => Err(StorageError::Foreign(
                 "it is empty although this node belongs to a cluster; a node that lost its disk must be replaced, it cannot vote again",
             )),
-            None => {
-                let (tx, rx) = mpsc::channel();
-                let done = Box::new(move || {
-                    let _ = tx.send(());
-                });
-                let puts = vec![(Family::Meta, key, sealed(&incarnation))];
-                self.write(Write { puts, delete_ranges: Vec::new(), must_sync: true, done })?;
-                rx.recv().map_err(|_| StorageError::Stopped)
-            }
+            None => self.write_and_block(vec![(Family::Meta, key, sealed(&incarnation))]),
         }
     }
 
     /// Waits until everything that was given to the writer so far is written. Blocks.
     pub(super) fn settle(&self) -> Result<(), StorageError> {
+        self.block_on_write(Vec::new(), false)
+    }
+
+    /// Writes in one batch; on stable storage when this returns. Blocks.
+    pub(super) fn write_and_block(&self, puts: Vec<(Family, Bytes, Bytes)>) -> Result<(), StorageError> {
+        self.block_on_write(puts, true)
+    }
+
+    fn block_on_write(&self, puts: Vec<(Family, Bytes, Bytes)>, must_sync: bool) -> Result<(), StorageError> {
         let (tx, rx) = mpsc::channel();
         let done = Box::new(move || {
             let _ = tx.send(());
         });
-        self.write(Write { puts: Vec::new(), delete_ranges: Vec::new(), must_sync: false, done })?;
+        self.write(Write { puts, delete_ranges: Vec::new(), must_sync, done })?;
         rx.recv().map_err(|_| StorageError::Stopped)
+    }
+
+    /// How the chunks of new snapshots are packed.
+    pub(super) fn snapshot_codec(&self) -> &'static dyn SnapshotCodec {
+        self.snapshot_codec
     }
 
     /// A directory beside the data, on the same file system, for files on their way into the store.

@@ -12,7 +12,7 @@
 use super::entry::{self, Malformed, get_args, put_args, take};
 use super::{Entry, LogId, Vote, log_id};
 use crate::resp::Args;
-use crate::types::{Millis, NodeId};
+use crate::types::{Millis, NodeId, Slot};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use openraft::raft::AppendEntriesRequest;
 use openraft::vote::RaftLeaderId;
@@ -61,14 +61,32 @@ pub enum Method {
     InstallSnapshot = 9,
     /// Whether a voter may take leadership over: not while it keeps silent after a restart.
     MayLead = 10,
+    Verify = 11,
+    Fence = 12,
+    FetchSnapshot = 13,
+    RunVerification = 14,
 }
 
 impl Method {
     pub fn from_u8(b: u8) -> Option<Method> {
         use Method::*;
-        [Append, Vote, PreVote, Transfer, ReadIndex, Propose, Tick, Ping, InstallSnapshot, MayLead]
-            .into_iter()
-            .find(|m| *m as u8 == b)
+        let all = [
+            Append,
+            Vote,
+            PreVote,
+            Transfer,
+            ReadIndex,
+            Propose,
+            Tick,
+            Ping,
+            InstallSnapshot,
+            MayLead,
+            Verify,
+            Fence,
+            FetchSnapshot,
+            RunVerification,
+        ];
+        all.into_iter().find(|m| *m as u8 == b)
     }
 }
 
@@ -112,6 +130,36 @@ pub struct ReadIndex {
     pub estimate: Millis,
     /// How long ago a quorum last confirmed the leader, when it answered.
     pub age_ms: u64,
+}
+
+/// A leader's question for the hash of the state at a marked entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyAsk {
+    pub version: u8,
+    pub index: u64,
+    /// Tell the hash of each slot, too.
+    pub slots: bool,
+    /// Milliseconds until the deadline.
+    pub wait_ms: u64,
+}
+
+/// The answer to a [`VerifyAsk`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    pub version: u8,
+    /// None: there is no hash at that index here, because something else was going on.
+    pub hash: Option<u128>,
+    pub slots: Vec<(Slot, u128)>,
+}
+
+/// A leader's order to a replica whose state differs from the majority's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FenceOrder {
+    pub version: u8,
+    /// Where the states were compared.
+    pub index: u64,
+    /// The leader's.
+    pub term: u64,
 }
 
 /// Writes a frame whose payload `body` appends.
@@ -273,7 +321,7 @@ pub fn get_propose(mut b: Bytes) -> Result<Proposal, Malformed> {
 mod tests {
     use super::*;
     use crate::state::HashRange;
-    use crate::types::{Slot, Stamp};
+    use crate::types::Stamp;
     use openraft::EntryPayload;
 
     #[test]

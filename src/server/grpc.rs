@@ -6,9 +6,9 @@
 
 use crate::env;
 use crate::proto::admin::admin_server::{Admin, AdminServer};
-use crate::proto::admin::{self, GroupHash, StatusRequest, StatusResponse};
+use crate::proto::admin::{self, GroupHash, SnapshotPart, StatusRequest, StatusResponse, snapshot_part};
 use crate::proto::{CODE_METADATA, DESCRIPTORS, LEADER_METADATA, codes};
-use crate::raft::Group;
+use crate::raft::{Group, ReplicaVerdict, Verdict, backup::Export};
 use crate::server::accept::Accept;
 use crate::server::overview::{self, GroupRow, NodeRow, Overview};
 use crate::types::{GroupId, NodeId};
@@ -16,7 +16,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
@@ -31,6 +32,14 @@ const STREAMS_MAX: u32 = 64;
 const REQUEST_MAX_BYTES: usize = 64 << 10;
 /// State hashes computed at once: each walks a whole keyspace.
 const HASHES_AT_ONCE: usize = 1;
+/// Snapshots sent at once: each reads the disk as fast as its client takes it.
+const SAVES_AT_ONCE: usize = 2;
+/// Parts of a snapshot that wait for the client.
+const PARTS_AHEAD: usize = 8;
+/// Slots in which a replica differs that an answer names.
+const SLOTS_TOLD: usize = 1024;
+/// How often a client is told that its snapshot is still being made.
+const WORKING_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the health service looks whether the node is ready.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
 /// Calls under way are given this long when the door closes.
@@ -68,8 +77,12 @@ pub async fn serve(
     let describe_health = |builder: tonic_reflection::server::Builder<'static>| {
         builder.register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let service =
-        Service { overview: Arc::clone(&overview), options, hashing: Arc::new(Semaphore::new(HASHES_AT_ONCE)) };
+    let service = Service {
+        overview: Arc::clone(&overview),
+        options,
+        hashing: Arc::new(Semaphore::new(HASHES_AT_ONCE)),
+        saving: Arc::new(Semaphore::new(SAVES_AT_ONCE)),
+    };
     let (stopping, stopped) = oneshot::channel::<()>();
     let router = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(PING_INTERVAL))
@@ -113,7 +126,10 @@ struct Service {
     overview: Arc<Overview>,
     options: Options,
     hashing: Arc<Semaphore>,
+    saving: Arc<Semaphore>,
 }
+
+type Parts = mpsc::Sender<Result<SnapshotPart, Status>>;
 
 #[tonic::async_trait]
 impl Admin for Service {
@@ -176,6 +192,34 @@ impl Admin for Service {
         let index = self.in_time(&group, &what, async move { leader.snapshot().await }).await?;
         let node = self.overview.cluster().me().id.0;
         Ok(Response::new(admin::TriggerSnapshotResponse { node, index }))
+    }
+
+    type SaveSnapshotStream = ReceiverStream<Result<SnapshotPart, Status>>;
+
+    async fn save_snapshot(
+        &self,
+        request: Request<admin::SaveSnapshotRequest>,
+    ) -> Result<Response<Self::SaveSnapshotStream>, Status> {
+        let group = self.led(GroupId(request.into_inner().group))?;
+        let node = self.overview.cluster().me().id;
+        let (parts, stream) = mpsc::channel(PARTS_AHEAD);
+        let saving = Arc::clone(&self.saving);
+        tokio::spawn(async move {
+            // Ended by the client when it hangs up: then nobody takes the parts.
+            let Some(export) = export(&group, &parts, &saving).await else { return };
+            env::spawn_thread("save-snapshot", move || send_snapshot(&export, group.id(), node, &parts));
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn verify(&self, request: Request<admin::VerifyRequest>) -> Result<Response<admin::VerifyResponse>, Status> {
+        let group = self.led(GroupId(request.into_inner().group))?;
+        let what = format!("the verification of group {}", group.id());
+        let leader = Arc::clone(&group);
+        // A little earlier than the door, so that its own reason is told.
+        let deadline = env::now() + self.options.operation_timeout * 9 / 10;
+        let verdict = self.in_time(&group, &what, async move { leader.verify(deadline).await }).await?;
+        Ok(Response::new(verdict_message(group.id(), &verdict)))
     }
 
     async fn state_hash(
@@ -286,6 +330,66 @@ impl Service {
     }
 }
 
+/// A snapshot to send and the turn to send it; none if there is nobody to send it to any more.
+async fn export(
+    group: &Arc<Group>,
+    parts: &Parts,
+    saving: &Arc<Semaphore>,
+) -> Option<(Export, tokio::sync::OwnedSemaphorePermit)> {
+    let made = async {
+        let turn = Arc::clone(saving).acquire_owned().await.expect("the semaphore is never closed");
+        group.export().await.map(|export| (export, turn))
+    };
+    tokio::pin!(made);
+    loop {
+        tokio::select! {
+            biased;
+            made = &mut made => match made {
+                Ok(made) => return Some(made),
+                Err(error) => {
+                    let text = format!("the snapshot of group {} was not made: {error}", group.id());
+                    let _ = parts.send(Err(refusal(Code::Aborted, codes::NOT_DONE, text))).await;
+                    return None;
+                }
+            },
+            () = env::sleep(WORKING_INTERVAL) => {
+                let working = snapshot_part::Part::Working(admin::Working {});
+                parts.send(Ok(SnapshotPart { part: Some(working) })).await.ok()?;
+            }
+        }
+    }
+}
+
+/// Sends a snapshot as fast as it is taken. Blocks.
+fn send_snapshot(export: &(Export, tokio::sync::OwnedSemaphorePermit), group: GroupId, node: NodeId, parts: &Parts) {
+    let (export, _turn) = export;
+    let (index, term) = export.position();
+    let head = admin::SnapshotHead {
+        group: group.0,
+        index,
+        term,
+        clock_ms: export.clock(),
+        keys: export.keys(),
+        chunks: export.chunks(),
+        bytes: export.bytes(),
+        node: node.0,
+    };
+    let part = |part| Ok(SnapshotPart { part: Some(part) });
+    if parts.blocking_send(part(snapshot_part::Part::Head(head))).is_err() {
+        return;
+    }
+    for number in 0..export.chunks() {
+        let next = match export.chunk(number) {
+            Ok(chunk) => part(snapshot_part::Part::Chunk(chunk.into())),
+            Err(e) => Err(refusal(Code::DataLoss, codes::NOT_DONE, format!("group {group}: {e}"))),
+        };
+        let failed = next.is_err();
+        if parts.blocking_send(next).is_err() || failed {
+            return;
+        }
+    }
+}
+
 fn refusal(code: Code, our_code: &'static str, text: impl Into<String>) -> Status {
     let mut status = Status::new(code, text);
     status.metadata_mut().insert(CODE_METADATA, tonic::metadata::MetadataValue::from_static(our_code));
@@ -295,6 +399,23 @@ fn refusal(code: Code, our_code: &'static str, text: impl Into<String>) -> Statu
 fn hash_of(group: &Arc<Group>) -> GroupHash {
     let (index, hash) = group.state_hash();
     GroupHash { group: group.id().0, index, hash: format!("{hash:032x}") }
+}
+
+fn verdict_message(group: GroupId, verdict: &Verdict) -> admin::VerifyResponse {
+    let replica = |one: &ReplicaVerdict| admin::VerifiedReplica {
+        node: one.node.0,
+        answered: one.hash.is_some(),
+        hash: one.hash.map(|hash| format!("{hash:032x}")).unwrap_or_default(),
+        differs: one.differs,
+        slots: one.slots.iter().take(SLOTS_TOLD).map(|slot| u32::from(slot.0)).collect(),
+    };
+    admin::VerifyResponse {
+        group: group.0,
+        index: verdict.index,
+        replicas: verdict.replicas.iter().map(replica).collect(),
+        agree: verdict.agree(),
+        undecided: verdict.undecided,
+    }
 }
 
 fn node_message(row: NodeRow) -> admin::Node {
@@ -327,6 +448,9 @@ fn group_message(row: GroupRow, with_ranges: bool) -> admin::Group {
         clock_ms: row.clock_ms,
         hosted: row.hosted,
         recovered: row.recovered,
+        fenced: row.fenced,
+        verified: row.verified,
+        verified_ms: row.verified_ms,
     }
 }
 

@@ -222,6 +222,30 @@ fn of_groups(rows: &[GroupRow]) -> Vec<Metric> {
             |g| super::node_view::pressure(g.used_bytes, g.limit_bytes) as f64,
         ),
         ("hypercache_group_evicted_keys_total", "Keys that this replica evicted.", Kind::Counter, |g| g.evicted as f64),
+        ("hypercache_group_verifications_total", "Comparisons of all replicas' states led here.", Kind::Counter, |g| {
+            g.verifications as f64
+        }),
+        (
+            "hypercache_group_differences_total",
+            "Comparisons that found replicas to differ: an alarm.",
+            Kind::Counter,
+            |g| g.differences as f64,
+        ),
+        ("hypercache_group_verified_index", "Where all replicas were last found equal.", Kind::Gauge, |g| {
+            g.verified as f64
+        }),
+        ("hypercache_group_verified_ms", "Unix time when they were; 0 for never.", Kind::Gauge, |g| {
+            g.verified_ms as f64
+        }),
+        ("hypercache_group_fenced", "1 while this replica is fenced off to be rebuilt.", Kind::Gauge, |g| {
+            f64::from(u8::from(g.fenced))
+        }),
+        (
+            "hypercache_group_rebuilt_total",
+            "How often this replica was rebuilt from the leader's state.",
+            Kind::Counter,
+            |g| g.rebuilt as f64,
+        ),
         ("hypercache_group_clock_ms", "The group's clock.", Kind::Gauge, |g| g.clock_ms as f64),
     ];
     COLUMNS

@@ -32,6 +32,7 @@ mod slow;
 pub mod testing;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 pub use clients::Clients;
 pub use counters::{Counters, Totals};

@@ -71,6 +71,12 @@ pub struct GroupRow {
     pub clock_ms: u64,
     pub hosted: bool,
     pub recovered: bool,
+    pub fenced: bool,
+    pub verified: u64,
+    pub verified_ms: u64,
+    pub verifications: u64,
+    pub differences: u64,
+    pub rebuilt: u64,
 }
 
 /// Whether the node can serve, and what it still waits for.
@@ -220,6 +226,12 @@ fn group_row(group: &Group) -> GroupRow {
         clock_ms: status.clock_ms,
         hosted: true,
         recovered: recovered(group),
+        fenced: status.fenced,
+        verified: status.verified,
+        verified_ms: status.verified_ms,
+        verifications: status.verifications,
+        differences: status.differences,
+        rebuilt: status.rebuilt,
     }
 }
 

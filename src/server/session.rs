@@ -15,7 +15,7 @@ use super::lane::{Kind, Lane, Op, ReadFn, Step, Tried};
 use super::merge::Gather;
 use super::ring::{Asked, Ring, State, Ticket};
 use super::scan::{Next, Scan};
-use super::{Routes, Shared};
+use super::{Routes, Shared, verify};
 use crate::commands::node::SlowEntry;
 use crate::commands::session::{Face, ReplyMode, Session};
 use crate::commands::{Merge, Run};
@@ -97,6 +97,8 @@ impl Incoming {
 enum Came {
     Leave(Level, Result<Permit, Refusal>),
     Tick(Result<(), Refusal>),
+    /// The reply to a request that no lane carries.
+    Reply(Ticket, Reply),
 }
 
 type Awaited = Pin<Box<dyn Future<Output = (GroupId, Came)> + Send>>;
@@ -478,6 +480,9 @@ impl Connection {
     }
 
     fn run_here(&mut self, request: &Request, was: ReplyMode, mute: bool) {
+        if request.command.spec.name == verify::NAME {
+            return self.run_verify(request, mute);
+        }
         // CLIENT LIST shows the client that asks as running just that.
         self.note();
         let reply = match request.command.run {
@@ -490,6 +495,18 @@ impl Connection {
         let unmuted = was == ReplyMode::Off && self.session.reply == ReplyMode::On;
         let asked = self.asked(Some(request.ordinal), &request.args, mute && !unmuted);
         self.answered(asked, reply);
+    }
+
+    /// HC.VERIFY: asks the groups' leaders, and the connection goes on meanwhile.
+    fn run_verify(&mut self, request: &Request, mute: bool) {
+        let asked = self.asked(Some(request.ordinal), &request.args, mute);
+        let groups = match verify::groups(&request.args, &self.shared) {
+            Ok(groups) => groups,
+            Err(reply) => return self.answered(asked, reply),
+        };
+        let ticket = Ticket { seq: self.ring.push(asked, State::Waiting, 0), part: 0 };
+        let told = async move { (GroupId::META, Came::Reply(ticket, verify::run(groups).await)) };
+        self.awaited.push(Box::pin(told));
     }
 
     fn kind(&self, request: &Request) -> Kind {
@@ -672,11 +689,19 @@ impl Connection {
     }
 
     fn came(&mut self, group: GroupId, came: Came) {
+        let came = match came {
+            Came::Reply(ticket, reply) => {
+                self.now = env::now();
+                return self.complete(ticket, reply);
+            }
+            came => came,
+        };
         let Some(lane) = self.lanes.iter_mut().find(|lane| lane.id == group) else { return };
         self.now = env::now();
         let refused = match came {
             Came::Leave(level, came) => lane.leave_came(level, came),
             Came::Tick(came) => lane.tick_came(came).into_iter().collect(),
+            Came::Reply(..) => Vec::new(),
         };
         refused.into_iter().for_each(|(ticket, reply)| self.complete(ticket, reply));
     }

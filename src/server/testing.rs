@@ -67,6 +67,7 @@ impl Ground {
             snapshot_log_bytes: 64 << 20,
             snapshot_min_interval: Duration::ZERO,
             eventual_without_leader: false,
+            verify_interval: Duration::ZERO,
         };
         let host = Host::open(options, members.clone(), vec![self.worker.clone()]).unwrap();
         (members, host)
@@ -160,6 +161,11 @@ pub async fn one_of_three_with(groups: u32) -> Arc<Cluster> {
 
 /// One of three nodes that all hold every group. Which of them leads is left to elections.
 pub async fn three_nodes_with(groups: u32) -> Arc<Cluster> {
+    all_of_three_with(groups).await.swap_remove(0)
+}
+
+/// All three of them.
+pub async fn all_of_three_with(groups: u32) -> Vec<Arc<Cluster>> {
     let ground = Ground::new();
     let nodes = vec![NodeId(1), NodeId(2), NodeId(3)];
     let mut doors = Vec::new();
@@ -179,11 +185,12 @@ pub async fn three_nodes_with(groups: u32) -> Arc<Cluster> {
         tokio::spawn(cluster.clone().run());
         clusters.push(cluster);
     }
-    let cluster = clusters.swap_remove(0);
-    cluster.ready().await;
-    until(|| cluster.host().groups().iter().all(|g| g.status().voters.len() == nodes.len())).await;
+    for cluster in &clusters {
+        cluster.ready().await;
+        until(|| cluster.host().groups().iter().all(|g| g.status().voters.len() == nodes.len())).await;
+    }
     keep(ground);
-    cluster
+    clusters
 }
 
 /// The table as it is, but with `nodes` in every group.
@@ -198,7 +205,7 @@ fn table_for(cluster: &Cluster, nodes: &[NodeId]) -> String {
     table.to_string()
 }
 
-async fn until(done: impl Fn() -> bool) {
+pub async fn until(done: impl Fn() -> bool) {
     let waiting = async {
         while !done() {
             env::sleep(Duration::from_millis(1)).await;

@@ -14,6 +14,10 @@
 //! units of a slot lie differs from replica to replica, so a slot has any number of images, in any order. The head
 //! says how many there are in all.
 
+mod digest;
+
+pub use digest::digest;
+
 use super::account::Account;
 use super::entry::{Entry, EntryRef};
 use super::eviction::{Kind, Limit};

@@ -44,7 +44,7 @@ mod tests;
 
 pub use account::{ENTRY_COST, cost};
 pub use candidates::{Chooser, Leaving};
-pub use codec::{CutHead, RestoreError, SlotImage};
+pub use codec::{CutHead, RestoreError, SlotImage, digest};
 pub use cuckoo::{Parameters, Precision, RATE_MAX, RATE_MIN, SlotFilter};
 pub use entry::{Entry, EntryRef};
 pub use expiry::HashRange;

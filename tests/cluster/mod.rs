@@ -236,7 +236,7 @@ impl Node {
         SocketAddr::from((self.host, self.first_port + door as u16))
     }
 
-    fn config_file(&self) -> PathBuf {
+    pub fn config_file(&self) -> PathBuf {
         self.folder.join("node.yaml")
     }
 
