@@ -11,7 +11,7 @@
 
 use hashbrown::HashTable;
 use hypercache::env;
-use hypercache::state::{Precision, SlotFilter};
+use hypercache::state::{Precision, UnitFilter};
 use hypercache::types::SLOTS;
 use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -69,7 +69,7 @@ impl std::fmt::Display for Findings {
 #[derive(Default)]
 struct Slot {
     map: HashTable<u64>,
-    filter: SlotFilter,
+    filter: UnitFilter,
 }
 
 impl Slot {
@@ -149,8 +149,8 @@ impl Space {
             present,
             false_negatives: self.slots.iter().map(missed).sum(),
             rate: perhaps as f64 / questions as f64,
-            bits_per_key: filters().map(SlotFilter::bytes).sum::<usize>() as f64 * 8.0 / present as f64,
-            load: present as f64 / filters().map(SlotFilter::places).sum::<u64>() as f64,
+            bits_per_key: filters().map(UnitFilter::bytes).sum::<usize>() as f64 * 8.0 / present as f64,
+            load: present as f64 / filters().map(UnitFilter::places).sum::<u64>() as f64,
             reseeded: filters().filter(|filter| filter.parameters().seed > 0).count(),
         }
     }
@@ -162,7 +162,7 @@ fn speed(precision: Precision, keys: u64) -> String {
     let mut known: Vec<Vec<u64>> = vec![Vec::new(); SLOTS];
     (0..keys).map(|number| key(number, SLOTS)).for_each(|(slot, hash)| known[slot].push(hash));
     let deepest = known.iter().map(Vec::len).max().unwrap_or(0);
-    let mut filters = vec![SlotFilter::default(); SLOTS];
+    let mut filters = vec![UnitFilter::default(); SLOTS];
     let each = |work: &mut dyn FnMut(usize, usize, u64)| {
         let began = env::now();
         for at in 0..deepest {

@@ -12,6 +12,7 @@ use crate::raft::{self, Host, HostOptions, Timers, peers::Identity};
 use crate::resp::Limits;
 use crate::routing::NodeInfo;
 use crate::server::{self, Server, Settings, Start, grpc, http, metrics, overview::Overview};
+use crate::state::Precision;
 use crate::state::eviction::{Kind, Limit};
 use crate::telemetry;
 use crate::types::NodeId;
@@ -156,6 +157,8 @@ fn host_options(config: &Config, me: NodeId) -> HostOptions {
         snapshot_min_interval: config.persistence.snapshot_min_interval,
         eventual_without_leader: config.cluster.eventual_without_leader_after_restart,
         verify_interval: config.cluster.verify_interval,
+        filter_precision: Precision::for_rate(config.cache.cuckoo_filter_fpp)
+            .expect("the configuration checked that the rate can be had"),
     }
 }
 

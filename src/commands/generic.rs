@@ -101,6 +101,27 @@ impl ReadCommand for Exists {
     }
 }
 
+struct MightContain(Args);
+
+impl ReadCommand for MightContain {
+    const SPEC: Spec = Spec {
+        name: "hc.mightcontain",
+        syntax: "HC.MIGHTCONTAIN key [key ...]",
+        summary: "Tells of each key whether it may exist (1) or surely does not (0), by the filters alone.",
+        since: "hc-0.1",
+        scope: Scope::Split(Merge::PerKey),
+        ..COUNT
+    };
+
+    fn parse(args: &Args) -> Result<MightContain, Reply> {
+        Ok(MightContain(args[1..].into()))
+    }
+
+    fn read(self, view: &View<'_>) -> Reply {
+        Reply::Array(self.0.iter().map(|key| Reply::int(view.might_contain(key))).collect())
+    }
+}
+
 struct Touch(Exists);
 
 impl ReadCommand for Touch {
@@ -874,6 +895,7 @@ pub static GENERIC: &[Command] = &[
     read::<DbSize>(),
     write::<Del>(),
     read::<Exists>(),
+    read::<MightContain>(),
     write::<ExpireSeconds>(),
     write::<ExpireAtSeconds>(),
     read::<ExpireTime>(),

@@ -94,6 +94,13 @@ fn info_memory(f: &Facts, _: &dyn Node, _: Face, out: &mut String) {
         "used_memory_overhead" => m.overhead,
         "used_memory_dataset" => m.used.saturating_sub(m.overhead),
         "mem_clients_normal" => m.clients,
+        "mem_filters" => m.filters.bytes,
+        "mem_log" => m.log,
+        "filter_bits_per_key" => format!("{:.2}", share(8 * m.filters.bytes, m.keys)),
+        "filter_load_factor" => format!("{:.3}", share(m.keys, m.filters.places)),
+        "filter_denied" => m.filters.denied,
+        "filter_false_positives" => m.filters.mistaken,
+        "filter_false_positive_rate" => format!("{:.5}", share(m.filters.mistaken, m.filters.mistaken + m.filters.denied)),
         "total_system_memory" => m.machine,
         "total_system_memory_human" => human(m.machine),
         "maxmemory" => m.max,
@@ -104,6 +111,11 @@ fn info_memory(f: &Facts, _: &dyn Node, _: Face, out: &mut String) {
         "mem_allocator" => "jemalloc",
         "active_defrag_running" => 0,
         "lazyfree_pending_objects" => 0);
+}
+
+/// A part of a whole; 0 of nothing.
+fn share(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
 fn info_persistence(f: &Facts, _: &dyn Node, _: Face, out: &mut String) {

@@ -4,6 +4,7 @@
 //! does not belong here. Implemented by `server::node_view`, and by a fixed node in the tests of the families.
 
 use crate::commands::session::{Face, Session};
+use crate::state::FilterStatus;
 use crate::types::{GroupId, Level, NodeId, Slot};
 use bytes::Bytes;
 use std::net::SocketAddr;
@@ -114,6 +115,11 @@ pub struct MemoryFacts {
     pub pressure: u64,
     /// Keys evicted here since the start.
     pub evicted: u64,
+    /// Keys, for what is told per key.
+    pub keys: u64,
+    pub filters: FilterStatus,
+    /// Memory of the store that holds log and snapshots.
+    pub log: u64,
 }
 
 #[derive(Debug, Clone, Default)]

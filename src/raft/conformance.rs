@@ -7,6 +7,7 @@ use super::storage::{Options_, Storage, Sync};
 use super::{Entry, LogId, SnapshotMeta, Types, log_id};
 use crate::raft::entry::Batch;
 use crate::resp::Args;
+use crate::state::Precision;
 use crate::types::{GroupId, NodeId, Stamp};
 use bytes::Bytes;
 use openraft::storage::{IOFlushed, RaftLogStorage, RaftStateMachine};
@@ -31,7 +32,7 @@ fn storage(dir: &Path) -> Storage {
 fn open(dir: &Path) -> (LogStore, Machine, Arc<Replica>) {
     let storage = storage(dir);
     let log = LogStore::open(&storage, GROUP).unwrap();
-    let replica = Arc::new(Replica::new(1));
+    let replica = Arc::new(Replica::new(1, Precision::default()));
     let machine = Machine::open(replica.clone(), SnapshotStore::open(&storage, GROUP).unwrap()).unwrap();
     (log, machine, replica)
 }
@@ -104,7 +105,7 @@ async fn reopen(path: &Path) -> (LogStore, Machine, Arc<Replica>) {
         match Storage::open(path, &Options_ { sync: Sync::No, ..Options_::default() }) {
             Ok(storage) => {
                 let log = LogStore::open(&storage, GROUP).unwrap();
-                let replica = Arc::new(Replica::new(1));
+                let replica = Arc::new(Replica::new(1, Precision::default()));
                 let machine = Machine::open(replica.clone(), SnapshotStore::open(&storage, GROUP).unwrap()).unwrap();
                 return (log, machine, replica);
             }
@@ -181,7 +182,7 @@ fn a_snapshot_sent_chunk_by_chunk_installs_to_the_same_state() {
         let snapshot = source.try_create_snapshot_builder(true).await.unwrap().build_snapshot().await.unwrap();
         let target_storage = storage(&path.join("b"));
         let store = SnapshotStore::open(&target_storage, GROUP).unwrap();
-        let to = Arc::new(Replica::new(99));
+        let to = Arc::new(Replica::new(99, Precision::default()));
         let mut target = Machine::open(to.clone(), store.clone()).unwrap();
         let mut writer = store.begin().unwrap();
         let sending = source.snapshots_for_tests();

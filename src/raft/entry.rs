@@ -335,7 +335,8 @@ mod tests {
 
     #[test]
     fn a_mark_changes_one_bit_and_nothing_that_is_read() {
-        let batch = Batch::encode(Stamp { now_ms: 1, seed: 2 }, &[], &Front::default(), [args(&["SET", "k", "v"])].iter());
+        let batch =
+            Batch::encode(Stamp { now_ms: 1, seed: 2 }, &[], &Front::default(), [args(&["SET", "k", "v"])].iter());
         let marked = batch.clone().marked();
         assert!(marked.is_marked() && !batch.is_marked());
         assert_eq!((marked.0[0], &marked.0[1..]), (0x81, &batch.0[1..]));
@@ -380,7 +381,8 @@ mod tests {
     #[test]
     fn truncated_batches_are_refused_at_every_length() {
         let front = Front { limit: Some(Limit::default()), evictions: vec![(Bytes::from_static(b"e"), 6)] };
-        let batch = Batch::encode(Stamp::default(), &[HashRange::whole(Slot(1))], &front, [args(&["SET", "k", "v"])].iter());
+        let batch =
+            Batch::encode(Stamp::default(), &[HashRange::whole(Slot(1))], &front, [args(&["SET", "k", "v"])].iter());
         for len in 0..batch.0.len() {
             let cut = Batch(batch.0.slice(..len));
             let read = cut.decode().and_then(|(_, _, _, mut calls)| calls.take_next());

@@ -27,7 +27,7 @@ use super::{LogId, Raft, SnapshotMeta, Types};
 use crate::env::{self, Instant};
 use crate::resp::Args;
 use crate::state::eviction::Limit;
-use crate::state::{HashRange, View};
+use crate::state::{HashRange, Precision, View};
 #[cfg(test)]
 use crate::types::Level;
 use crate::types::{GroupId, Millis, NodeId};
@@ -114,6 +114,8 @@ pub(super) struct Surroundings {
     pub eventual_without_leader: bool,
     /// How often replicas compare their states; zero: when asked only.
     pub verify_interval: Duration,
+    /// Of the filters that say of most absent keys that they are.
+    pub filter_precision: Precision,
     /// Raised while the disk is nearly full.
     pub disk_low: AtomicBool,
 }
@@ -233,8 +235,8 @@ impl Group {
             id,
             worker,
             handle,
+            replica: Arc::new(Replica::new(hash_seed(id), around.filter_precision)),
             around,
-            replica: Arc::new(Replica::new(hash_seed(id))),
             clock: Arc::default(),
             core: ArcSwapOption::empty(),
             proposer: Proposer::default(),

@@ -7,6 +7,7 @@ use super::peers::{self, Identity, Peers};
 use super::storage::{Options_ as StorageOptions, Storage, StorageError};
 use super::wire::{self, Lane, Method, Opcode};
 use crate::env;
+use crate::state::Precision;
 use crate::types::{GroupId, NodeId};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
@@ -37,6 +38,8 @@ pub struct HostOptions {
     pub eventual_without_leader: bool,
     /// How often replicas compare their states; zero: when asked only.
     pub verify_interval: Duration,
+    /// Of the filters that say of most absent keys that they are.
+    pub filter_precision: Precision,
 }
 
 /// The groups of this node.
@@ -68,6 +71,7 @@ impl Host {
             snapshot_min_interval: options.snapshot_min_interval,
             eventual_without_leader: options.eventual_without_leader,
             verify_interval: options.verify_interval,
+            filter_precision: options.filter_precision,
             disk_low: AtomicBool::new(false),
         });
         Ok(Arc::new(Host { around, workers, groups: Table::from_pointee(BTreeMap::new()), opening: Mutex::new(()) }))

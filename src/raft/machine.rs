@@ -14,7 +14,7 @@ use super::verify::{self, Hashing, Marked};
 use super::{Applied, Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, Types};
 use crate::commands;
 use crate::env;
-use crate::state::{Keyspace, SlotImage};
+use crate::state::{Keyspace, Precision, SlotImage};
 use crate::types::GroupId;
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
@@ -50,6 +50,8 @@ pub struct Replica {
     applied: watch::Sender<u64>,
     /// Part of every state that this replica begins with.
     hash_seed: u64,
+    /// Of the filters of every state that this replica begins with.
+    precision: Precision,
     /// The newest marked entry and the hashes there.
     marked: Arc<watch::Sender<Marked>>,
     /// Entries up to here were in the log when it was opened: nobody waits for the hashes behind their marks.
@@ -75,9 +77,9 @@ pub struct State {
 
 impl Replica {
     /// An empty state. `hash_seed` becomes part of the replicated state, so it must be the same on every replica.
-    pub fn new(hash_seed: u64) -> Replica {
+    pub fn new(hash_seed: u64, precision: Precision) -> Replica {
         let state = State {
-            keyspace: Keyspace::new(hash_seed),
+            keyspace: Keyspace::with_filters(hash_seed, precision),
             applied: None,
             membership: StoredMembership::default(),
             generation: 0,
@@ -89,6 +91,7 @@ impl Replica {
             state: Mutex::new(state),
             applied: watch::Sender::new(0),
             hash_seed,
+            precision,
             marked: Arc::default(),
             replayed_to: AtomicU64::new(0),
             applied_term: AtomicU64::new(0),
@@ -168,7 +171,8 @@ impl Replica {
             state.incarnation += 1;
             state.incarnation
         };
-        let empty = self.replace(incarnation, Keyspace::new(self.hash_seed), SnapshotMeta::default());
+        let empty =
+            self.replace(incarnation, Keyspace::with_filters(self.hash_seed, self.precision), SnapshotMeta::default());
         empty.expect("it was taken over a moment ago, by this very thread");
         incarnation
     }
@@ -282,7 +286,7 @@ impl Machine {
         let incarnation = replica.take_over();
         if let Some(record) = snapshots.current()? {
             let snapshot = SnapshotRef { number: record.number, chunks: record.chunks, bytes: record.bytes };
-            let keyspace = load(&snapshots, snapshot)?;
+            let keyspace = load(&snapshots, snapshot, replica.precision)?;
             replica.replace(incarnation, keyspace, record.meta).map_err(|e| StorageError::Io("snapshot".into(), e))?;
         }
         Ok(Machine { replica, snapshots, incarnation })
@@ -303,9 +307,9 @@ impl Machine {
     }
 }
 
-fn load(snapshots: &SnapshotStore, snapshot: SnapshotRef) -> Result<Keyspace, StorageError> {
+fn load(snapshots: &SnapshotStore, snapshot: SnapshotRef, precision: Precision) -> Result<Keyspace, StorageError> {
     let head = snapshots.chunk(snapshot.number, 0)?;
-    Keyspace::restore(&head, snapshots.images(snapshot))
+    Keyspace::restore(&head, snapshots.images(snapshot), precision)
         .map_err(|e| StorageError::Io("snapshot".into(), io::Error::other(e)))
 }
 
@@ -321,7 +325,8 @@ pub(super) fn read_state(chunks: &[Bytes]) -> Result<Keyspace, StorageError> {
         return Err(StorageError::Damaged { group: GroupId::META, place: "head".to_owned(), source });
     }
     let images = images_in(GroupId::META, (1..chunks.len()).map(unpacked));
-    Keyspace::restore(&unpacked(0)?, images).map_err(|e| StorageError::Io("snapshot".into(), io::Error::other(e)))
+    Keyspace::restore(&unpacked(0)?, images, Precision::default())
+        .map_err(|e| StorageError::Io("snapshot".into(), io::Error::other(e)))
 }
 
 /// Writes a state that nobody changes meanwhile as the chunks of a snapshot.
@@ -398,10 +403,10 @@ impl RaftStateMachine<Types> for Machine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotRef) -> Result<(), io::Error> {
-        let snapshots = self.snapshots.clone();
+        let (snapshots, precision) = (self.snapshots.clone(), self.replica.precision);
         let (tx, rx) = oneshot::channel();
         env::spawn_thread("load-snapshot", move || {
-            let _ = tx.send(load(&snapshots, snapshot));
+            let _ = tx.send(load(&snapshots, snapshot, precision));
         });
         let keyspace = rx.await.map_err(io::Error::other)??;
         self.snapshots.publish(snapshot, meta.clone()).await?;

@@ -353,8 +353,12 @@ mod tests {
     #[test]
     fn an_append_reads_back_what_was_written() {
         let call: Args = [Bytes::from_static(b"SET"), Bytes::from_static(b"k")].into_iter().collect();
-        let batch =
-            entry::Batch::encode(Stamp { now_ms: 1, seed: 2 }, &[HashRange::whole(Slot(1))], &Default::default(), [call.clone()].iter());
+        let batch = entry::Batch::encode(
+            Stamp { now_ms: 1, seed: 2 },
+            &[HashRange::whole(Slot(1))],
+            &Default::default(),
+            [call.clone()].iter(),
+        );
         let request = AppendEntriesRequest {
             vote: Vote { leader_id: RaftLeaderId::new(3, NodeId(2)), committed: true },
             prev_log_id: Some(log_id(2, 9)),

@@ -11,7 +11,7 @@ use crate::commands::node::{
 };
 use crate::commands::session::Face;
 use crate::env;
-use crate::state::ENTRY_COST;
+use crate::state::{ENTRY_COST, FilterStatus};
 use crate::types::{GroupId, Level, NodeId, SLOTS, Slot};
 use bytes::Bytes;
 use std::sync::atomic::Ordering::Relaxed;
@@ -125,7 +125,16 @@ impl Shared {
             clients: self.clients.rows().iter().map(|row| row.input_bytes + row.output_bytes).sum(),
             pressure: groups.iter().map(|g| pressure(g.used_bytes, g.limit_bytes)).max().unwrap_or(0),
             evicted: groups.iter().map(|g| g.evicted).sum(),
+            keys: groups.iter().map(|g| g.keys).sum(),
+            filters: self.filters(),
+            log: self.cluster.host().storage().memory_bytes(),
         }
+    }
+
+    fn filters(&self) -> FilterStatus {
+        let groups = self.cluster.host().groups();
+        let data = groups.iter().filter(|group| group.id() != GroupId::META);
+        data.fold(FilterStatus::default(), |sum, group| sum + group.peek(|keyspace| keyspace.filter_status()))
     }
 
     /// Commands a second since the last sample that is old enough.

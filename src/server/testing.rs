@@ -68,6 +68,7 @@ impl Ground {
             snapshot_min_interval: Duration::ZERO,
             eventual_without_leader: false,
             verify_interval: Duration::ZERO,
+            filter_precision: Default::default(),
         };
         let host = Host::open(options, members.clone(), vec![self.worker.clone()]).unwrap();
         (members, host)

@@ -120,7 +120,8 @@ impl Candidates for Chooser<'_> {
 
     fn sample(&self, draw: u64, volatile: bool) -> Option<Row> {
         // One number makes all that are needed: what matters is that they differ.
-        let draws = std::iter::successors(Some(draw), |last| Some(last.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(1)));
+        let draws =
+            std::iter::successors(Some(draw), |last| Some(last.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(1)));
         let mut drawn = draws.take(if volatile { VOLATILE_DRAWS as usize } else { 1 });
         let found = drawn.find_map(|draw| {
             let located = self.keyspace.draw_entry([draw, draw.rotate_left(32)])?;

@@ -328,6 +328,7 @@ mod tests {
     use super::super::value::Form;
     use super::*;
     use crate::slot::slot_of;
+    use crate::state::cuckoo::Precision;
     use proptest::prelude::*;
 
     fn hex(bytes: &[u8]) -> String {
@@ -339,7 +340,7 @@ mod tests {
     }
 
     fn unit_of(entries: &[Entry], seed: u64) -> Unit {
-        let mut unit = Unit::new(seed, 1000, 0);
+        let mut unit = Unit::new(seed, 1000, 0, Precision::default());
         for Entry { key, value, deadline, version, written_ms } in entries.iter().cloned() {
             unit.put(hash_of(seed, &key), Draft { key: &key, value, deadline, version, written_ms });
         }

@@ -1,7 +1,7 @@
-//! The cuckoo filter of one slot: of a key's hash it says "surely absent" or "perhaps present".
+//! The cuckoo filter of one unit of a slot: of a key's hash it says "surely absent" or "perhaps present".
 //!
-//! The map decides and the filter follows: [`SlotFilter::add`] is called for keys that the map took as new,
-//! [`SlotFilter::remove`] for keys that the map gave up, in the same apply. So a filter can always be made again from
+//! The map decides and the filter follows: [`UnitFilter::add`] is called for keys that the map took as new,
+//! [`UnitFilter::remove`] for keys that the map gave up, in the same apply. So a filter can always be made again from
 //! the map's keys, which is how it grows, shrinks and gets out of a dead end.
 //!
 //! Invariants:
@@ -22,7 +22,7 @@
 //! buckets lie one after another, bit after bit, lowest bit first; fingerprint 0 is an empty place
 //! ```
 //!
-//! The number of buckets is not a power of two, so that a slot can grow by an eighth: the second bucket of a
+//! The number of buckets is not a power of two, so that a filter can grow by an eighth: the second bucket of a
 //! fingerprint is `h(fingerprint) - first`, modulo the number of buckets, which is its own inverse.
 
 /// False-positive rates that can be had.
@@ -49,6 +49,13 @@ const SEEDS: u8 = 16;
 /// Bits of a fingerprint: the measure of how rarely an absent key is answered with "perhaps".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Precision(u8);
+
+impl Default for Precision {
+    /// One per cent.
+    fn default() -> Precision {
+        Precision::for_rate(0.01).expect("1 % is between the bounds")
+    }
+}
 
 impl Precision {
     const BITS: std::ops::RangeInclusive<u8> = 8..=13;
@@ -84,11 +91,11 @@ pub struct Parameters {
     pub seed: u8,
 }
 
-/// The filter of one slot. 24 bytes, and nothing on the heap while the slot holds few keys.
+/// The filter of one unit. 24 bytes, and nothing on the heap while the unit holds few keys.
 #[derive(Debug, Clone)]
-pub struct SlotFilter(Store);
+pub struct UnitFilter(Store);
 
-const _: () = assert!(size_of::<SlotFilter>() == 24, "a node keeps one for each slot that holds keys");
+const _: () = assert!(size_of::<UnitFilter>() == 24, "a node keeps one for each unit");
 
 #[derive(Debug, Clone)]
 enum Store {
@@ -96,22 +103,27 @@ enum Store {
     Table(Table),
 }
 
-impl Default for SlotFilter {
-    fn default() -> SlotFilter {
-        SlotFilter(Store::Few { len: 0, prints: [0; FEW] })
+impl Default for UnitFilter {
+    fn default() -> UnitFilter {
+        UnitFilter(Store::Few { len: 0, prints: [0; FEW] })
     }
 }
 
-impl SlotFilter {
-    /// The filter of these keys, given by their hashes, as [`SlotFilter::parameters`] of another one says. `keys`
+impl UnitFilter {
+    /// The filter of these keys, given by their hashes, as [`UnitFilter::parameters`] of another one says. `keys`
     /// may be called more than once.
-    pub fn build<I: Iterator<Item = u64>>(parameters: Parameters, keys: impl Fn() -> I) -> SlotFilter {
-        let mut filter = SlotFilter::default();
+    pub fn build<I: Iterator<Item = u64>>(parameters: Parameters, keys: impl Fn() -> I) -> UnitFilter {
+        let mut filter = UnitFilter::default();
         filter.rebuild(parameters, &keys);
         filter
     }
 
-    /// Follows a key that the map took as new. `count` is the number of the slot's keys with this one, `keys` gives
+    /// The filter of `count` keys, given by their hashes.
+    pub fn of<I: Iterator<Item = u64>>(precision: Precision, count: usize, keys: impl Fn() -> I) -> UnitFilter {
+        UnitFilter::build(Parameters::for_count(count, precision), keys)
+    }
+
+    /// Follows a key that the map took as new. `count` is the number of the unit's keys with this one, `keys` gives
     /// all their hashes, this one's too, in any order; it is only called when the filter is made anew.
     pub fn add<I: Iterator<Item = u64>>(
         &mut self,
@@ -138,7 +150,7 @@ impl SlotFilter {
         self.rebuild(again, &keys);
     }
 
-    /// Follows a key that the map gave up. `count` and `keys` speak of what the slot holds without it.
+    /// Follows a key that the map gave up. `count` and `keys` speak of what the unit holds without it.
     pub fn remove<I: Iterator<Item = u64>>(
         &mut self,
         precision: Precision,
@@ -167,7 +179,7 @@ impl SlotFilter {
         }
     }
 
-    /// `false`: no key with this hash is in the slot. `true`: there may be one.
+    /// `false`: no key with this hash is in the unit. `true`: there may be one.
     pub fn might_contain(&self, hash: u64) -> bool {
         match &self.0 {
             Store::Few { len, prints } => prints[..usize::from(*len)].contains(&short_print(hash)),
@@ -188,7 +200,7 @@ impl SlotFilter {
             Store::Table(table) => table.bytes.len(),
             Store::Few { .. } => 0,
         };
-        size_of::<SlotFilter>() + table
+        size_of::<UnitFilter>() + table
     }
 
     /// How many fingerprints there is place for.
@@ -476,7 +488,7 @@ mod tests {
     #[derive(Default)]
     struct Followed {
         keys: Vec<u64>,
-        filter: SlotFilter,
+        filter: UnitFilter,
     }
 
     impl Followed {
@@ -606,7 +618,7 @@ mod tests {
             let bound = followed.keys.len() * full / 5000 * 2 + 64;
             assert!(followed.filter.bytes() <= bound, "{} keys, {}", followed.keys.len(), followed.filter.bytes());
         }
-        assert_eq!(followed.filter.bytes(), size_of::<SlotFilter>());
+        assert_eq!(followed.filter.bytes(), size_of::<UnitFilter>());
         assert!(!(0..5000).any(|number| followed.filter.might_contain(hash(number))));
     }
 
@@ -615,7 +627,7 @@ mod tests {
         for parameters in [(0, 16, 0), (1, 8, 0), (4, 13, SEEDS), (4, 13, 255)] {
             let (buckets, bits, seed) = parameters;
             let keys = || (0..20).map(hash);
-            let mut filter = SlotFilter::build(Parameters { buckets, bits, seed }, keys);
+            let mut filter = UnitFilter::build(Parameters { buckets, bits, seed }, keys);
             assert!(keys().all(|hash| filter.might_contain(hash)), "{parameters:?}");
             filter.add(PERCENT, hash(20), 21, || (0..21).map(hash));
             assert!((0..21).all(|number| filter.might_contain(hash(number))), "{parameters:?}");
@@ -652,7 +664,7 @@ mod tests {
             let forward = Followed::of(keys.iter().copied());
             fastrand::Rng::with_seed(seed).shuffle(&mut keys);
             let shuffled = Followed::of(keys.iter().copied());
-            let rebuilt = SlotFilter::build(forward.filter.parameters(), || keys.iter().copied());
+            let rebuilt = UnitFilter::build(forward.filter.parameters(), || keys.iter().copied());
             for filter in [&shuffled.filter, &rebuilt] {
                 prop_assert!(keys.iter().all(|hash| filter.might_contain(*hash)));
                 prop_assert_eq!(filter.parameters().buckets, forward.filter.parameters().buckets);

@@ -16,6 +16,7 @@
 
 use super::account::Account;
 use super::codec::{self, CutHead, RestoreError, SlotImage};
+use super::cuckoo::{Precision, UnitFilter};
 use super::cut::Cut;
 use super::entry::{Draft, Entry, EntryRef};
 use super::eviction::{Limit, Recency, Row};
@@ -46,6 +47,8 @@ pub struct Keyspace {
     garbage: Garbage,
     /// Draws for RANDOMKEY, a read: not replicated.
     draws: AtomicU64,
+    precision: Precision,
+    probes: Probes,
     limit: Limit,
     /// Where accesses are noted; a leader's own, and only if its policy asks for it.
     recency: Option<Recency>,
@@ -53,6 +56,43 @@ pub struct Keyspace {
     arrivals: Vec<Row>,
     /// Keys evicted since this replica was made. Not replicated.
     evicted: u64,
+}
+
+/// What was asked of the filters, and how they did. Not replicated.
+#[derive(Debug, Default)]
+struct Probes {
+    denied: AtomicU64,
+    present: AtomicU64,
+    mistaken: AtomicU64,
+}
+
+/// How the filters are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FilterStatus {
+    /// Memory of all filters.
+    pub bytes: u64,
+    /// Fingerprints there is place for.
+    pub places: u64,
+    /// Keys asked for that were surely absent.
+    pub denied: u64,
+    /// Keys asked for that were there.
+    pub present: u64,
+    /// Keys asked for that might have been there and were not.
+    pub mistaken: u64,
+}
+
+impl std::ops::Add for FilterStatus {
+    type Output = FilterStatus;
+
+    fn add(self, other: FilterStatus) -> FilterStatus {
+        FilterStatus {
+            bytes: self.bytes + other.bytes,
+            places: self.places + other.places,
+            denied: self.denied + other.denied,
+            present: self.present + other.present,
+            mistaken: self.mistaken + other.mistaken,
+        }
+    }
 }
 
 /// What is to be freed, by dropping it where nobody waits.
@@ -89,12 +129,19 @@ type Position = (Slot, u64, usize);
 impl Keyspace {
     /// An empty keyspace. All replicas of a group must be given the same seed.
     pub fn new(hash_seed: u64) -> Keyspace {
+        Keyspace::with_filters(hash_seed, Precision::default())
+    }
+
+    /// The same with filters of this precision, which is the replica's own: it changes answers about absent keys only.
+    pub fn with_filters(hash_seed: u64, precision: Precision) -> Keyspace {
         Keyspace {
             seed: hash_seed,
             clock: 0,
             version: 0,
             account: Account::default(),
-            table: Table::new(hash_seed, 0),
+            table: Table::new(hash_seed, 0, precision),
+            precision,
+            probes: Probes::default(),
             cut: None,
             epoch: 0,
             marks: false,
@@ -188,6 +235,34 @@ impl Keyspace {
         self.get(key).is_some()
     }
 
+    /// What the filters say of a key: `false` if it is surely absent. Of one that is dead and not yet swept, too, they
+    /// say that it may be there.
+    pub fn might_contain(&self, key: &[u8]) -> bool {
+        let (slot, hash) = self.place_of(key);
+        let unit = self.table.unit(slot, hash);
+        let might = unit.is_some_and(|unit| unit.filter().might_contain(hash));
+        let counter = match might {
+            false => &self.probes.denied,
+            true if unit.is_some_and(|unit| unit.find(hash, key).is_some()) => &self.probes.present,
+            true => &self.probes.mistaken,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        might
+    }
+
+    /// How the filters are. Looks at every unit.
+    pub fn filter_status(&self) -> FilterStatus {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let sum = |of: fn(&UnitFilter) -> u64| self.table.all_units().map(|unit| of(unit.filter())).sum();
+        FilterStatus {
+            bytes: sum(|filter| filter.bytes() as u64),
+            places: sum(UnitFilter::places),
+            denied: count(&self.probes.denied),
+            present: count(&self.probes.present),
+            mistaken: count(&self.probes.mistaken),
+        }
+    }
+
     /// Writes a key. A deadline that is not after the clock makes this a removal: the key would be dead at once.
     pub fn set(&mut self, key: &[u8], value: Value, deadline: Option<Millis>) {
         if deadline.is_some_and(|deadline| deadline <= self.clock) {
@@ -208,9 +283,8 @@ impl Keyspace {
         let (before, leftover) = self.table.put(slot, hash, draft, self.epoch);
         self.garbage.put(leftover);
         self.account.add(after);
-        match before {
-            Some(before) => self.account.subtract(before),
-            None => key_added(slot, hash),
+        if let Some(before) = before {
+            self.account.subtract(before);
         }
         self.note_write(slot, hash, before.is_none());
         before.is_some()
@@ -251,7 +325,6 @@ impl Keyspace {
         self.version += 1;
         let entry = self.table.take(position, saver(&mut self.cut))?;
         self.account.subtract(before);
-        key_removed(position.0, position.1);
         Some(entry)
     }
 
@@ -270,7 +343,6 @@ impl Keyspace {
             self.table.remove(position, saver(&mut self.cut)).expect("the key was found a moment ago");
         self.garbage.put(leftover);
         self.account.subtract(before);
-        key_removed(position.0, position.1);
     }
 
     /// Gives a living key another deadline, or none; whether there is such a key. One that is not after the clock
@@ -292,7 +364,6 @@ impl Keyspace {
                 self.before_change(position.0, position.1);
                 let entry = self.table.take(position, saver(&mut self.cut)).expect("the key was found a moment ago");
                 self.account.subtract(before);
-                key_removed(position.0, position.1);
                 entry.value
             }
         };
@@ -308,14 +379,13 @@ impl Keyspace {
             return;
         }
         self.version += 1;
-        let table = std::mem::replace(&mut self.table, Table::new(self.seed, self.clock));
+        let table = std::mem::replace(&mut self.table, Table::new(self.seed, self.clock, self.precision));
         let unneeded = match &mut self.cut {
             Some(cut) => cut.keep(table),
             None => Some(table),
         };
         self.garbage.tables.extend(unneeded);
         self.account = Account::default();
-        all_removed();
     }
 
     /// What has become garbage since the last call: the caller drops it where it may take a while.
@@ -361,11 +431,10 @@ impl Keyspace {
     pub fn sweep(&mut self, ranges: &[HashRange]) -> u64 {
         let mut swept = 0;
         for &range in ranges {
-            self.table.sweep(range, self.clock, saver(&mut self.cut), |hash, account, leftover| {
+            self.table.sweep(range, self.clock, saver(&mut self.cut), |account, leftover| {
                 swept += 1;
                 self.account.subtract(account);
                 self.garbage.put(leftover);
-                key_removed(range.slot, hash);
             });
         }
         self.version += swept;
@@ -521,13 +590,14 @@ impl Keyspace {
     pub fn restore<B: AsRef<[u8]>, E: std::fmt::Display>(
         head: &[u8],
         images: impl Iterator<Item = Result<B, E>>,
+        precision: Precision,
     ) -> Result<Keyspace, RestoreError> {
         let head = CutHead::from_bytes(head)?;
-        let mut keyspace = Keyspace::new(head.seed);
+        let mut keyspace = Keyspace::with_filters(head.seed, precision);
         (keyspace.clock, keyspace.version) = (head.clock, head.version);
         keyspace.limit = head.limit;
         // Most keys were written near the end.
-        keyspace.table = Table::new(head.seed, head.clock);
+        keyspace.table = Table::new(head.seed, head.clock, precision);
         let mut count = 0;
         for image in images {
             let image = image.map_err(|error| RestoreError::Source(error.to_string()))?;
@@ -601,12 +671,3 @@ fn saver(cut: &mut Option<Cut>) -> impl FnMut(Slot, &mut Unit) {
         }
     }
 }
-
-// What is kept per slot and follows from which keys are there (a filter) is kept up to date from these three, each
-// called at the only place where it happens: restoring included.
-
-fn key_added(_slot: Slot, _hash: u64) {}
-
-fn key_removed(_slot: Slot, _hash: u64) {}
-
-fn all_removed() {}

@@ -17,7 +17,7 @@
 //! | `expiry.rs` | where to look for due keys: a replica's own hint, decides nothing |
 //! | `eviction/` | who leaves when memory is short: the leader's own, decides nothing until the log says so |
 //! | `candidates.rs` | the keyspace as an eviction policy sees it |
-//! | `cuckoo.rs` | of each slot: is this key surely absent? Derived from the table |
+//! | `cuckoo.rs` | of each unit: is this key surely absent? Follows the unit's index |
 //! | `account.rs` | how much memory the state is said to take, by formula |
 //! | `cut.rs` | a snapshot taken unit by unit while writers go on |
 //! | `codec.rs` | bytes of entries, units and the head; golden, versioned |
@@ -45,13 +45,13 @@ mod tests;
 pub use account::{ENTRY_COST, cost};
 pub use candidates::{Chooser, Leaving};
 pub use codec::{CutHead, RestoreError, SlotImage, digest};
-pub use cuckoo::{Parameters, Precision, RATE_MAX, RATE_MIN, SlotFilter};
+pub use cuckoo::{Parameters, Precision, RATE_MAX, RATE_MIN, UnitFilter};
 pub use entry::{Entry, EntryRef};
 pub use expiry::HashRange;
 pub use filters::{
     BloomFull, BloomShape, BloomValue, CuckooFull, CuckooShape, CuckooValue, FILTER_BYTES_MAX, Insertion, LoadError,
     PIECE_MAX, Piece, RATE_CAP,
 };
-pub use keyspace::{Garbage, Keyspace, Located};
+pub use keyspace::{FilterStatus, Garbage, Keyspace, Located};
 pub use value::{Form, Text, TextRef, Value, ValueRef};
 pub use view::View;

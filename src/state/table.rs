@@ -14,6 +14,7 @@
 //! by (slot, hash, key), which is the same on every replica because the hash seed is replicated.
 
 use super::account::Account;
+use super::cuckoo::Precision;
 use super::entry::{Draft, Entry, EntryRef};
 use super::expiry::{HashRange, Hints};
 use super::unit::{Leftover, Unit};
@@ -44,6 +45,7 @@ pub(super) struct Table {
     counts: Box<[u64; PAGES]>,
     units: usize,
     pub(super) hints: Hints,
+    precision: Precision,
 }
 
 #[derive(Debug)]
@@ -117,7 +119,7 @@ fn place_of(pages: &mut [Option<Box<Page>>], slot: Slot) -> Option<&mut Place> {
 }
 
 impl Table {
-    pub fn new(seed: u64, base: Millis) -> Table {
+    pub fn new(seed: u64, base: Millis, precision: Precision) -> Table {
         Table {
             seed,
             base,
@@ -125,6 +127,7 @@ impl Table {
             counts: Box::new([0; PAGES]),
             units: 0,
             hints: Hints::default(),
+            precision,
         }
     }
 
@@ -247,7 +250,7 @@ impl Table {
         self.pages[page].get_or_insert_with(|| Box::new(Page { slots: [const { Place::Empty }; PAGE] }));
         let place = place_of(&mut self.pages, slot).expect("its page was made just now");
         if let Place::Empty = place {
-            *place = Place::One(Box::new(Unit::new(self.seed, self.base, epoch)));
+            *place = Place::One(Box::new(Unit::new(self.seed, self.base, epoch, self.precision)));
             self.units += 1;
         }
         let number = place.number(hash);
@@ -306,7 +309,7 @@ impl Table {
         range: HashRange,
         clock: Millis,
         mut save: impl FnMut(Slot, &mut Unit),
-        mut removed: impl FnMut(u64, Account, Leftover),
+        mut removed: impl FnMut(Account, Leftover),
     ) {
         let HashRange { slot, first, last } = range;
         let mut next = Some(first);
@@ -324,9 +327,9 @@ impl Table {
             }
             save(slot, unit);
             let mut gone = 0;
-            unit.sweep(clock, first..=last, |hash, account, leftover| {
+            unit.sweep(clock, first..=last, |account, leftover| {
                 gone += 1;
-                removed(hash, account, leftover);
+                removed(account, leftover);
             });
             let earliest = unit.earliest_deadline();
             self.replace_hint(slot, hash, earliest);

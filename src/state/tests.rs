@@ -1,7 +1,8 @@
 //! The keyspace under random calls: against a plain map, against its twin, and cut while it changes.
 
-use super::table::SPLIT_ABOVE;
+use super::cuckoo::Precision;
 use super::eviction::Row;
+use super::table::SPLIT_ABOVE;
 use super::{HashRange, Keyspace, SlotImage, Value, View};
 use crate::slot::slot_of;
 use crate::types::{Millis, SLOTS, Slot, Stamp};
@@ -129,8 +130,12 @@ fn model(map: &mut Seen, clock: &mut Millis, call: &Call) -> bool {
 }
 
 fn restored(head: &[u8], images: Vec<SlotImage>) -> Keyspace {
-    let copy =
-        Keyspace::restore(head, images.into_iter().map(|image| Ok::<_, Infallible>(image.into_bytes()))).unwrap();
+    let copy = Keyspace::restore(
+        head,
+        images.into_iter().map(|image| Ok::<_, Infallible>(image.into_bytes())),
+        Precision::default(),
+    )
+    .unwrap();
     copy.table().check();
     copy
 }
@@ -335,7 +340,7 @@ fn a_snapshot_that_does_not_add_up_is_refused() {
     let images: Vec<Bytes> = rest(&mut keyspace).into_iter().map(SlotImage::into_bytes).collect();
     let restore = |images: &[Bytes]| {
         let images = images.iter().map(Ok::<_, Infallible>);
-        Keyspace::restore(&head, images).map(|_| ()).map_err(|error| error.to_string())
+        Keyspace::restore(&head, images, Precision::default()).map(|_| ()).map_err(|error| error.to_string())
     };
     assert_eq!(restore(&images), Ok(()));
     let reversed: Vec<Bytes> = images.iter().rev().cloned().collect();
@@ -347,7 +352,9 @@ fn a_snapshot_that_does_not_add_up_is_refused() {
     let instead = [&images[1..], &images[1..2]].concat();
     assert!(restore(&instead).unwrap_err().contains("twice"));
     let failing = std::iter::once(Err::<Vec<u8>, _>("the disk is gone"));
-    assert!(Keyspace::restore(&head, failing).unwrap_err().to_string().contains("the disk is gone"));
+    assert!(
+        Keyspace::restore(&head, failing, Precision::default()).unwrap_err().to_string().contains("the disk is gone")
+    );
 }
 
 #[test]
@@ -661,4 +668,34 @@ fn what_takes_long_to_free_is_left_to_others() {
     keyspace.set(b"k", Value::text(b"short"), None);
     keyspace.clear();
     assert!(keyspace.take_garbage().is_some(), "flushed");
+}
+
+/// Through growth, splits, removals, sweeps and a restored snapshot: no key that is there is denied, and of absent ones
+/// no more are taken for present than was asked for.
+#[test]
+fn filters_deny_no_key_that_is_there_and_most_that_are_not() {
+    for rate in [0.001, 0.01, 0.05] {
+        let precision = Precision::for_rate(rate).unwrap();
+        let mut keyspace = Keyspace::with_filters(9, precision);
+        // One slot, so that it splits, and many.
+        let key = |n: u32| if n % 2 == 0 { format!("{{one}}{n}") } else { format!("{n}") }.into_bytes();
+        for n in 0..20_000 {
+            keyspace.set(&key(n), Value::text(b"v"), (n % 10 == 0).then_some(10));
+        }
+        (0..20_000).step_by(3).for_each(|n| drop(keyspace.remove(&key(n))));
+        keyspace.advance(&Stamp { now_ms: 10, seed: 0 });
+        let due = keyspace.due_ranges(10, SLOTS);
+        keyspace.sweep(&due);
+        let head = keyspace.begin_cut().to_bytes();
+        let images: Vec<_> = std::iter::from_fn(|| keyspace.cut_next(1 << 20)).flatten().collect();
+        let images = images.into_iter().map(|image| Ok::<_, Infallible>(image.into_bytes()));
+        let restored = Keyspace::restore(&head, images, precision).unwrap();
+        for keyspace in [&keyspace, &restored] {
+            for n in 0..20_000 {
+                assert!(keyspace.might_contain(&key(n)) || !keyspace.contains(&key(n)), "{n}");
+            }
+            let mistaken = (100_000..200_000).filter(|n| keyspace.might_contain(&key(*n))).count();
+            assert!(mistaken as f64 <= rate * 100_000.0 * 1.2, "{mistaken} of 100,000 at {rate}");
+        }
+    }
 }

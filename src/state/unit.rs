@@ -11,11 +11,13 @@
 //! - `live` is the bytes of living rows, a chunk's `dead` those of its dead ones, and all that lies in chunks is one or
 //!   the other;
 //! - all hashes of a unit agree in their `depth` uppermost bits with `first`;
+//! - the filter was told of every key that came or went: it denies none that is there;
 //! - dead bytes are at most an eighth of the living ones and a little: [`Unit::tidy`].
 //!
 //! No call does more than rewrite a chunk or the index, but for [`Unit::split`] and [`Unit::merge`].
 
 use super::account::Account;
+use super::cuckoo::{Precision, UnitFilter};
 use super::entry::{Draft, Entry, EntryRef};
 use super::index::{Index, Neighbours, SPOT_BITS, Walk, size_class};
 use super::row;
@@ -67,6 +69,9 @@ pub(super) struct Unit {
     pub(super) epoch: u32,
     seed: u64,
     base: Millis,
+    /// Says of most absent keys that they are; follows the index.
+    filter: UnitFilter,
+    precision: Precision,
 }
 
 #[derive(Debug, Default)]
@@ -147,7 +152,7 @@ fn chunk_of(spot: u32) -> (usize, usize) {
 }
 
 impl Unit {
-    pub fn new(seed: u64, base: Millis, epoch: u32) -> Unit {
+    pub fn new(seed: u64, base: Millis, epoch: u32, precision: Precision) -> Unit {
         Unit {
             index: Index::default(),
             chunks: Vec::new(),
@@ -162,6 +167,8 @@ impl Unit {
             epoch,
             seed,
             base,
+            filter: UnitFilter::default(),
+            precision,
         }
     }
 
@@ -291,6 +298,9 @@ impl Unit {
                 self.expires += u32::from(draft.deadline != 0);
                 let spot = self.store(draft);
                 self.link(hash, spot, 0);
+                self.filter_follows(|filter, unit| {
+                    filter.add(unit.precision, hash, unit.len(), || unit.hashes());
+                });
                 (None, None)
             }
         }
@@ -353,10 +363,35 @@ impl Unit {
 
     /// Removes the entry at a position and gives what is left of it.
     pub fn remove(&mut self, at: usize) -> Leftover {
-        let leftover = self.discard(at);
-        self.index.remove(at);
+        let hash = self.hash(self.index.spot(at));
+        let leftover = self.forget(hash, at);
         self.settle();
         leftover
+    }
+
+    /// Removes the key with this hash at this position from all but the chunks.
+    fn forget(&mut self, hash: u64, at: usize) -> Leftover {
+        let leftover = self.discard(at);
+        self.index.remove(at);
+        self.filter_follows(|filter, unit| filter.remove(unit.precision, hash, unit.len(), || unit.hashes()));
+        leftover
+    }
+
+    /// Changes the filter by what the unit holds now.
+    fn filter_follows(&mut self, change: impl FnOnce(&mut UnitFilter, &Unit)) {
+        let mut filter = std::mem::take(&mut self.filter);
+        change(&mut filter, self);
+        self.filter = filter;
+    }
+
+    /// Hashes of all keys.
+    fn hashes(&self) -> impl Iterator<Item = u64> {
+        let walk = self.index.walk_from(u64::from(self.first) << 32, self.depth);
+        walk.map(|(_, at)| self.hash(self.index.spot(at)))
+    }
+
+    pub fn filter(&self) -> &UnitFilter {
+        &self.filter
     }
 
     /// Moves the entry at a position out.
@@ -371,7 +406,7 @@ impl Unit {
         &mut self,
         clock: Millis,
         range: std::ops::RangeInclusive<u32>,
-        mut removed: impl FnMut(u64, Account, Leftover),
+        mut removed: impl FnMut(Account, Leftover),
     ) {
         let dead = |entry: &EntryRef<'_>| entry.is_dead(clock);
         let due: Vec<(u64, Box<[u8]>)> = self
@@ -383,9 +418,8 @@ impl Unit {
         for (hash, key) in due {
             let at = self.find(hash, &key).expect("it was met a moment ago");
             let account = Account::of(&self.entry(at));
-            let leftover = self.discard(at);
-            self.index.remove(at);
-            removed(hash, account, leftover);
+            let leftover = self.forget(hash, at);
+            removed(account, leftover);
         }
         self.settle();
     }
@@ -544,7 +578,7 @@ impl Unit {
 
     /// An empty unit for half of the range or so.
     fn child(&self) -> Unit {
-        let mut child = Unit::new(self.seed, self.base, self.epoch);
+        let mut child = Unit::new(self.seed, self.base, self.epoch, self.precision);
         (child.depth, child.first) = (self.depth + 1, self.first);
         child.index = Index::with_room(self.len() / 2 + self.len() / 16);
         child
@@ -552,7 +586,7 @@ impl Unit {
 
     /// One unit of two siblings, the lower first.
     pub fn merge(lower: Unit, upper: Unit) -> Unit {
-        let mut whole = Unit::new(lower.seed, lower.base, lower.epoch);
+        let mut whole = Unit::new(lower.seed, lower.base, lower.epoch, lower.precision);
         (whole.depth, whole.first) = (lower.depth - 1, lower.first);
         whole.index = Index::with_room(lower.len() + upper.len());
         for mut half in [lower, upper] {
@@ -583,6 +617,11 @@ impl Unit {
             }
             unit.link(hash, stored, mark);
         }
+        for unit in to {
+            unit.filter_follows(|filter, unit| {
+                *filter = UnitFilter::of(unit.precision, unit.len(), || unit.hashes());
+            });
+        }
     }
 
     /// Panics if an invariant does not hold.
@@ -600,6 +639,7 @@ impl Unit {
             assert!((self.first..=self.last()).contains(&((hash >> 32) as u32)));
             assert_eq!(hash, hash_of(self.seed, entry.key));
             assert_eq!(self.find(hash, entry.key), Some(at));
+            assert!(self.filter.might_contain(hash), "a filter never denies a key that is there");
             assert!(last < Some((hash, entry.key)));
             last = Some((hash, entry.key));
         }

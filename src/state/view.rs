@@ -52,6 +52,11 @@ impl<'a> View<'a> {
         self.get(key).is_some()
     }
 
+    /// What the filters say: `false` if the key is surely absent.
+    pub fn might_contain(&self, key: &[u8]) -> bool {
+        self.keyspace.might_contain(key)
+    }
+
     fn judge(&self, entry: &EntryRef<'_>) {
         if self.estimate.is_some_and(|estimate| entry.is_dead(estimate)) {
             self.needs_tick.set(true);

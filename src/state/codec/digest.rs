@@ -87,7 +87,7 @@ mod tests {
             images.extend(more);
         }
         let images = images.into_iter().rev().map(|image| Ok::<_, String>(image.into_bytes()));
-        let copy = Keyspace::restore(&head, images);
+        let copy = Keyspace::restore(&head, images, crate::state::Precision::default());
         let (one, other, copy) = (digests(one), digests(other), digests(copy.unwrap()));
         assert_eq!(one, other);
         assert_eq!(one, copy);
