@@ -24,7 +24,7 @@ use super::peers;
 use super::snapshot::SnapshotRef;
 use super::storage::{Family, Storage, StorageError, Write, meta_key, sealed, unsealed};
 use super::wire::{self, FenceOrder, Lane, Method, Opcode, Told, VerifyAsk};
-use super::{LogId, SnapshotMeta};
+use super::SnapshotMeta;
 use crate::env::{self, Instant};
 use crate::state::{CutHead, Keyspace, SlotImage, digest};
 use crate::types::{GroupId, NodeId, Slot};
@@ -470,7 +470,7 @@ impl Group {
     async fn rebuild_once(self: &Arc<Self>) -> io::Result<()> {
         let leader = self.leader().ok_or_else(|| io::Error::other("the group has no leader"))?;
         let (meta, snapshot) = self.fetch(leader).await?;
-        if snapshot_index(&meta) < self.replica().applied_index() && meta.last_log_id < self.purged() {
+        if meta.last_log_id < self.purged() {
             return Err(io::Error::other("the leader's snapshot ends before the log here begins"));
         }
         self.replace_core(meta, snapshot).await?;
@@ -578,10 +578,6 @@ impl Group {
         // The replica hangs up when it has everything.
         stream.shutdown().await
     }
-}
-
-fn snapshot_index(meta: &SnapshotMeta) -> u64 {
-    meta.last_log_id.as_ref().map_or(0, LogId::index)
 }
 
 fn check_version(version: u8) -> Result<(), String> {
