@@ -597,6 +597,28 @@ fn a_slot_is_split_where_it_is_full_and_made_one_again_where_it_empties() {
 }
 
 #[test]
+fn units_that_are_made_one_during_a_cut_are_both_in_it() {
+    let mut keyspace = fresh();
+    (0..3000).for_each(|number| keyspace.set(&one_of_many(number), Value::text(b"v"), None));
+    // Two halves of one range hold a few keys too many to be one.
+    let keys_of = |keyspace: &Keyspace, number: usize| -> Vec<Vec<u8>> {
+        let unit = &keyspace.table().units_of(slot_of(&one_of_many(0)))[number];
+        unit.entries().map(|entry| entry.key().to_vec()).collect()
+    };
+    assert_eq!(keyspace.table().units_of(slot_of(&one_of_many(0)))[0].sibling(), Some(1 << 30));
+    for half in 0..2 {
+        keys_of(&keyspace, half)[130..].iter().for_each(|key| assert!(keyspace.remove(key)));
+    }
+    let (units, hash) = (keyspace.table().units(), keyspace.state_hash());
+    let head = keyspace.begin_cut().to_bytes();
+    // The first half becomes one with the second, which nobody has touched since the cut.
+    keys_of(&keyspace, 0)[..10].iter().for_each(|key| assert!(keyspace.remove(key)));
+    assert!(keyspace.table().units() < units);
+    let images = rest(&mut keyspace);
+    assert_eq!(restored(&head, images).state_hash(), hash);
+}
+
+#[test]
 fn drawing_finds_every_key_about_as_often() {
     let mut keyspace = fresh();
     // A slot of many units, one of some hundred keys and a few of one key.
