@@ -190,3 +190,30 @@ fn nodes_on_machines_apart_are_restored_one_by_one_with_the_id_that_the_first_ga
     new.verify_replicas();
     assert!(matches!(new.client(2).must(&["GET", "key:42"]), Reply::Bulk(_)));
 }
+
+#[test]
+fn replicas_are_compared_by_themselves_and_when_asked() {
+    let cluster = Plan::new(3, 2).set("cluster.verify_interval=300ms").start();
+    fill(&cluster, 500);
+    let rounds = |name| (1..=3).filter_map(|n| cluster.metric(n, name, &[("group", "1")])).sum::<f64>();
+    wait_until("the replicas of group 1 were compared by themselves", cluster::PATIENCE, || {
+        (rounds("hypercache_group_verified_index") > 0.0).then_some(())
+    });
+    // Where nothing is written, nothing is compared again.
+    let quiet = wait_until("no more rounds are begun", cluster::PATIENCE, || {
+        let before = rounds("hypercache_group_verifications_total");
+        cluster::let_time_pass_until(env::now() + std::time::Duration::from_millis(1500));
+        (rounds("hypercache_group_verifications_total") == before).then_some(before)
+    });
+    assert!(quiet >= 1.0);
+    for node in 1..=3 {
+        let reply = format!("{:?}", cluster.client(node).must(&["HC.VERIFY"]));
+        assert_eq!(reply.matches("no answer").count(), 0, "{reply}");
+        // Three groups, and three replicas of each.
+        assert_eq!(reply.matches("equal").count(), 3 + 9, "{reply}");
+    }
+    let verdict = cluster.ctl_json(&[2], &["group", "verify"]);
+    assert_eq!(verdict["ok"], true, "{verdict}");
+    assert!(cluster.client(1).call(&["HC.VERIFY", "77"]).is_ok_and(|r| matches!(r, Reply::Error(_))));
+    assert_eq!(rounds("hypercache_group_differences_total"), 0.0);
+}

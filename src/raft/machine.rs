@@ -482,3 +482,81 @@ impl Job {
         if whole { writer.finish().map(Some) } else { Ok(None) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::log_id;
+    use super::super::storage::{Options_, Storage, Sync};
+    use super::*;
+    use crate::env::Instant;
+    use crate::resp::Args;
+    use crate::types::Stamp;
+    use openraft::type_config::TypeConfigExt;
+    use std::time::Duration;
+
+    fn entry(index: u64, key: &str, marked: bool) -> Entry {
+        let call: Args = ["SET", key, "value"].iter().map(|w| Bytes::copy_from_slice(w.as_bytes())).collect();
+        let batch = Batch::encode(Stamp { now_ms: index, seed: index }, &[], [call].iter());
+        let batch = if marked { batch.marked() } else { batch };
+        Entry { log_id: log_id(1, index), payload: EntryPayload::Normal(batch) }
+    }
+
+    async fn hash_at(replica: &Replica, index: u64) -> Result<u128, ()> {
+        let deadline: Instant = env::now() + Duration::from_secs(30);
+        let mut marked = replica.marked();
+        let known = marked.wait_for(|m| m.index() == index && m.is_known());
+        let known = env::timeout_at(deadline, known).await.expect("it is known in time").unwrap();
+        known.hash().ok_or(())
+    }
+
+    #[test]
+    fn a_snapshot_ends_a_verification_and_a_verification_gives_way_to_a_snapshot() {
+        Types::run(async {
+            let dir = tempfile::tempdir().unwrap();
+            let options = Options_ { sync: Sync::No, ..Options_::default() };
+            let storage = Storage::open(dir.path(), &options).unwrap();
+            let replica = Arc::new(Replica::new(1));
+            let snapshots = SnapshotStore::open(&storage, GroupId(7)).unwrap();
+            let mut machine = Machine::open(replica.clone(), snapshots).unwrap();
+            for index in 1..=101 {
+                let entry = entry(index, &format!("key:{index}"), index == 101);
+                replica.apply(machine.incarnation, &entry).unwrap();
+            }
+            let first = hash_at(&replica, 101).await.unwrap();
+
+            // A snapshot is being made: the mark behind it gets no hash.
+            let mut builder = machine.try_create_snapshot_builder(true).await.unwrap();
+            replica.apply(machine.incarnation, &entry(102, "key:101", true)).unwrap();
+            assert!(hash_at(&replica, 102).await.is_err());
+            builder.build_snapshot().await.unwrap();
+            assert_eq!(machine.snapshots.current().unwrap().unwrap().meta.last_log_id, Some(log_id(1, 101)));
+
+            // A verification is under way: the snapshot takes the cut away from it, and is whole.
+            let hashing = {
+                let mut state = replica.state.lock();
+                replica.begin_hashing(&mut state, 102).unwrap()
+            };
+            assert!(replica.next_of_cut(hashing.cut).unwrap().is_some(), "there is something to hash");
+            let mut builder = machine.try_create_snapshot_builder(true).await.unwrap();
+            assert!(replica.next_of_cut(hashing.cut).is_none(), "it is not its cut any more");
+            builder.build_snapshot().await.unwrap();
+            let record = machine.snapshots.current().unwrap().unwrap();
+            assert_eq!(record.meta.last_log_id, Some(log_id(1, 102)));
+            let copy = load(&machine.snapshots, Snapshot::from(record).snapshot).unwrap();
+            assert_eq!(copy.state_hash(), replica.with(|state| state.keyspace.state_hash()));
+
+            replica.apply(machine.incarnation, &entry(103, "key:102", true)).unwrap();
+            assert_ne!(hash_at(&replica, 103).await.unwrap(), first);
+            // What was in the log before the start is not hashed again.
+            replica.replays_to(104);
+            replica.apply(machine.incarnation, &entry(104, "key:103", true)).unwrap();
+            assert!(hash_at(&replica, 104).await.is_err());
+            // A state that is not trusted is not made into a snapshot.
+            let mut builder = machine.try_create_snapshot_builder(true).await.unwrap();
+            replica.distrust();
+            builder.build_snapshot().await.unwrap();
+            let kept = machine.snapshots.current().unwrap().unwrap().meta.last_log_id;
+            assert_eq!(kept, Some(log_id(1, 102)), "the snapshot before it stays the current one");
+        });
+    }
+}

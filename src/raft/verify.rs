@@ -18,13 +18,13 @@
 //! A cut is one at a time. A snapshot ends a verification's cut; a verification does not begin while a snapshot is made.
 //! Either way the replica says that it has no hash, and the leader marks another entry a little later.
 
+use super::SnapshotMeta;
 use super::group::{AdminError, Group};
 use super::machine::Replica;
 use super::peers;
 use super::snapshot::SnapshotRef;
 use super::storage::{Family, Storage, StorageError, Write, meta_key, sealed, unsealed};
 use super::wire::{self, FenceOrder, Lane, Method, Opcode, Told, VerifyAsk};
-use super::{LogId, SnapshotMeta};
 use crate::env::{self, Instant};
 use crate::state::{CutHead, Keyspace, SlotImage, digest};
 use crate::types::{GroupId, NodeId, Slot};
@@ -76,6 +76,21 @@ pub(super) struct Digest {
 pub(super) struct Marked {
     index: u64,
     digest: Option<Result<Arc<Digest>, Declined>>,
+}
+
+#[cfg(test)]
+impl Marked {
+    pub(super) fn index(&self) -> u64 {
+        self.index
+    }
+
+    pub(super) fn is_known(&self) -> bool {
+        self.digest.is_some()
+    }
+
+    pub(super) fn hash(&self) -> Option<u128> {
+        self.digest.as_ref()?.as_ref().ok().map(|digest| digest.whole)
+    }
 }
 
 /// There is no hash at this index, because something else came before it.
@@ -470,7 +485,7 @@ impl Group {
     async fn rebuild_once(self: &Arc<Self>) -> io::Result<()> {
         let leader = self.leader().ok_or_else(|| io::Error::other("the group has no leader"))?;
         let (meta, snapshot) = self.fetch(leader).await?;
-        if snapshot_index(&meta) < self.replica().applied_index() && meta.last_log_id < self.purged() {
+        if meta.last_log_id < self.purged() {
             return Err(io::Error::other("the leader's snapshot ends before the log here begins"));
         }
         self.replace_core(meta, snapshot).await?;
@@ -578,10 +593,6 @@ impl Group {
         // The replica hangs up when it has everything.
         stream.shutdown().await
     }
-}
-
-fn snapshot_index(meta: &SnapshotMeta) -> u64 {
-    meta.last_log_id.as_ref().map_or(0, LogId::index)
 }
 
 fn check_version(version: u8) -> Result<(), String> {
