@@ -496,7 +496,7 @@ mod tests {
 
     fn entry(index: u64, key: &str, marked: bool) -> Entry {
         let call: Args = ["SET", key, "value"].iter().map(|w| Bytes::copy_from_slice(w.as_bytes())).collect();
-        let batch = Batch::encode(Stamp { now_ms: index, seed: index }, &[], [call].iter());
+        let batch = Batch::encode(Stamp { now_ms: index, seed: index }, &[], &Default::default(), [call].iter());
         let batch = if marked { batch.marked() } else { batch };
         Entry { log_id: log_id(1, index), payload: EntryPayload::Normal(batch) }
     }
@@ -515,7 +515,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let options = Options_ { sync: Sync::No, ..Options_::default() };
             let storage = Storage::open(dir.path(), &options).unwrap();
-            let replica = Arc::new(Replica::new(1));
+            let replica = Arc::new(Replica::new(1, Precision::default()));
             let snapshots = SnapshotStore::open(&storage, GroupId(7)).unwrap();
             let mut machine = Machine::open(replica.clone(), snapshots).unwrap();
             for index in 1..=101 {
@@ -542,7 +542,7 @@ mod tests {
             builder.build_snapshot().await.unwrap();
             let record = machine.snapshots.current().unwrap().unwrap();
             assert_eq!(record.meta.last_log_id, Some(log_id(1, 102)));
-            let copy = load(&machine.snapshots, Snapshot::from(record).snapshot).unwrap();
+            let copy = load(&machine.snapshots, Snapshot::from(record).snapshot, Precision::default()).unwrap();
             assert_eq!(copy.state_hash(), replica.with(|state| state.keyspace.state_hash()));
 
             replica.apply(machine.incarnation, &entry(103, "key:102", true)).unwrap();

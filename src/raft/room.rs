@@ -199,6 +199,7 @@ mod tests {
     use super::super::entry::{Batch, Front};
     use super::super::machine::run;
     use super::*;
+    use crate::state::ENTRY_COST;
     use crate::state::eviction::Limit;
     use crate::types::Stamp;
     use proptest::prelude::*;
@@ -274,7 +275,7 @@ mod tests {
                 run(replica, &batch).unwrap();
             }
             let evicted = self.replicas[0].evicted() - before;
-            self.missed = (front.evictions.len() as u64 - evicted) * (crate::state::ENTRY_COST + 100);
+            self.missed = (front.evictions.len() as u64 - evicted) * (ENTRY_COST + 100);
             self.room.release(flight);
             assert_eq!(self.replicas[0].state_hash(), self.replicas[1].state_hash());
         }
@@ -363,11 +364,13 @@ mod tests {
     fn where_nobody_may_leave_what_adds_is_refused_and_the_rest_goes_on() {
         for policy in [Kind::NoEviction, Kind::VolatileLru, Kind::VolatileTtl, Kind::VolatileRandom, Kind::VolatileLfu]
         {
-            let mut group = Group::new(limit(1_000, policy));
+            // Room for eight of these keys, and a little.
+            let most = 8 * (ENTRY_COST + 3) + 10;
+            let mut group = Group::new(limit(most, policy));
             let calls: Vec<Args> = (0..10).map(|n| call(&["SET", &format!("k{n}"), "v"])).collect();
             let refused = group.propose(&calls);
             group.land_all();
-            assert!(!refused.is_empty() && group.used() <= 1_000, "{}: {}", policy.name(), group.used());
+            assert!(!refused.is_empty() && group.used() <= most, "{}: {}", policy.name(), group.used());
             let (version, calls) = (group.replicas[0].version(), [call(&["SET", "k0", "again"]), call(&["DEL", "k0"])]);
             assert_eq!(group.propose(&calls), [0], "{}: deleting is allowed", policy.name());
             group.land_all();
@@ -398,7 +401,7 @@ mod tests {
         assert!(halves == 0, "{halves} sessions lost a part of their keys");
         assert!((0..99).any(|n| alive(n) == 0) && (0..99).any(|n| alive(n) == 20));
 
-        let mut group = Group::new(limit(60_000, Kind::VolatileLru));
+        let mut group = Group::new(limit(30_000, Kind::VolatileLru));
         (0..100).for_each(|n| drop(group.propose(&[call(&["SET", &format!("stays{n}"), "v"])])));
         (0..2_000).for_each(|n| drop(group.propose(&[call(&["SET", &format!("t{n}"), "v", "EX", "100000"])])));
         group.land_all();

@@ -35,7 +35,7 @@ async fn a_full_group_refuses_or_evicts_as_the_cluster_says() {
     let replies = c.ask_all(&sets(0..1000)).await;
     let refused = replies.iter().filter(|reply| reply.starts_with("-OOM command not allowed")).count();
     assert_eq!(replies.iter().filter(|reply| *reply == "OK").count() + refused, 1000);
-    assert!(refused > 400 && used(&rig) <= 102_400, "{refused} refused, {} used", used(&rig));
+    assert!(refused > 150 && used(&rig) <= 102_400, "{refused} refused, {} used", used(&rig));
 
     // Refused before it is proposed; what stands beside it goes on.
     let last = || rig.group(1).status().last_log;
