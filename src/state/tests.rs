@@ -678,7 +678,7 @@ fn filters_deny_no_key_that_is_there_and_most_that_are_not() {
         let precision = Precision::for_rate(rate).unwrap();
         let mut keyspace = Keyspace::with_filters(9, precision);
         // One slot, so that it splits, and many.
-        let key = |n: u32| if n % 2 == 0 { format!("{{one}}{n}") } else { format!("{n}") }.into_bytes();
+        let key = |n: u32| if n.is_multiple_of(2) { format!("{{one}}{n}") } else { format!("{n}") }.into_bytes();
         for n in 0..20_000 {
             keyspace.set(&key(n), Value::text(b"v"), (n % 10 == 0).then_some(10));
         }

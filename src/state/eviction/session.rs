@@ -46,7 +46,7 @@ impl Policy for Session {
                 }
             }
             for _ in 0..self.samples {
-                let Some(row) = keys.sample(self.draws.next(), false) else { return None };
+                let row = keys.sample(self.draws.next(), false)?;
                 if keys.may_leave(row) {
                     self.pool.offer(row, Self::idle(row, keys));
                 }
