@@ -85,7 +85,7 @@ cache: {max_memory: "8GB", eviction_policy: "lru", cuckoo_filter_fpp: 0.01}
     .unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(loaded.config.seed_index(), Some(0));
     assert_eq!(loaded.config.cluster.consistency_level, hypercache::types::Level::Eventual);
-    assert!(loaded.warnings.iter().any(|warning| warning.contains("noeviction is in force")), "{:?}", loaded.warnings);
+    assert_eq!(loaded.config.cache.eviction_policy.to_string(), "allkeys-lru");
 }
 
 #[test]

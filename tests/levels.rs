@@ -35,6 +35,8 @@ fn followers_answer_eventual_and_bounded_reads() {
     let follower = 1 + leader % 3;
     let mut client = cluster.client(follower);
     client.ok(&["SET", "k", "v"]);
+    // An eventual read promises no more than some committed prefix: this one has the follower catch up.
+    assert_eq!(client.must(&["GET", "k"]), bulk("v"));
     for (level, words) in
         [("eventual", &["eventual"][..]), ("bounded", &["bounded", "5000"]), ("bounded", &["bounded:5000"])]
     {

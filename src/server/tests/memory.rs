@@ -40,9 +40,10 @@ async fn a_full_group_refuses_or_evicts_as_the_cluster_says() {
     // Refused before it is proposed; what stands beside it goes on.
     let last = || rig.group(1).status().last_log;
     let before = last();
-    assert!(c.ask("SET another 1").await.starts_with("-OOM"));
+    let large = format!("SET another {}", "x".repeat(200));
+    assert!(c.ask(&large).await.starts_with("-OOM"));
     assert_eq!(last(), before);
-    assert_eq!(c.ask_all("SET another 1\nDEL k0\nGET k1\nEXPIRE k1 100").await[1..2], ["1"]);
+    assert_eq!(c.ask_all(&format!("{large}\nDEL k0\nGET k1\nEXPIRE k1 100\n")).await[1..2], ["1"]);
     assert!(c.ask("INFO memory").await.contains("memory_pressure:95"));
 
     assert_eq!(c.ask("CONFIG SET maxmemory-policy s3-fifo").await, "OK");
