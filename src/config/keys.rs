@@ -147,7 +147,7 @@ sections! {
         /// any case. 0: whatever waits while a sync is under way goes with the next.
         wal_sync_interval: Duration = "0s" in 0..=1_000;
         /// RocksDB's write buffer.
-        memtable_size: Size = "64MB" in 1 << 20..=4 << 30;
+        memtable_size: Size = "16MB" in 1 << 20..=4 << 30;
         /// RocksDB's threads for flushing and compaction.
         compaction_threads: u64 = "2" in 1..=64;
         /// Disk space held back so that votes and membership can be written when the disk is full.

@@ -70,7 +70,7 @@ impl Default for Options_ {
         Options_ {
             sync: Sync::Always,
             gather: Duration::ZERO,
-            memtable_bytes: 64 << 20,
+            memtable_bytes: 16 << 20,
             compaction_threads: 2,
             snapshot_codec: chunk::default_codec(),
         }

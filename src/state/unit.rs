@@ -12,7 +12,7 @@
 //!   the other;
 //! - all hashes of a unit agree in their `depth` uppermost bits with `first`;
 //! - the filter was told of every key that came or went: it denies none that is there;
-//! - dead bytes are at most an eighth of the living ones and a little: [`Unit::tidy`].
+//! - dead bytes are at most a twelfth of the living ones and a little: [`Unit::tidy`].
 //!
 //! No call does more than rewrite a chunk or the index, but for [`Unit::split`] and [`Unit::merge`].
 
@@ -42,7 +42,9 @@ const NOWHERE: u32 = (1 << SPOT_BITS) - 1;
 /// A chunk with less room than this counts as full: rewriting it would gain too little.
 const WORTH_REWRITING: usize = CHUNK / 8;
 
-/// Dead bytes beyond an eighth of the living ones that are left alone.
+/// One part in so many of the living bytes may be dead. Fewer dead ones cost more rewriting of chunks.
+const DEAD_SHARE: u32 = 12;
+/// Dead bytes beyond that share that are left alone.
 const SOME_DEAD: u32 = 64;
 
 const _: () = assert!(CHUNKS_MAX << OFFSET_BITS == OWNED as usize, "chunk and offset fill a spot");
@@ -537,7 +539,7 @@ impl Unit {
             (self.chunks, self.active, self.dead) = (Vec::new(), 0, 0);
             return;
         }
-        while self.dead > self.live / 8 + SOME_DEAD {
+        while self.dead > self.live / DEAD_SHARE + SOME_DEAD {
             let most = (0..self.chunks.len()).max_by_key(|&chunk| self.chunks[chunk].dead);
             self.rewrite(most.expect("dead bytes lie in a chunk"), 0);
         }
@@ -632,7 +634,7 @@ impl Unit {
         assert_eq!((living, dead), (self.live as usize, self.dead as usize));
         assert_eq!(self.entries().count(), self.len());
         assert_eq!(self.entries().filter(|entry| entry.deadline != 0).count(), self.expires as usize);
-        assert!(dead <= living / 8 + SOME_DEAD as usize, "{dead} dead bytes beside {living} living ones");
+        assert!(dead <= living / DEAD_SHARE as usize + SOME_DEAD as usize, "{dead} dead bytes beside {living} living ones");
         assert!(self.chunks.iter().all(|chunk| chunk.bytes.capacity() <= CHUNK));
         let mut last = None;
         for (hash, entry, at) in self.ordered(0) {
