@@ -175,7 +175,8 @@ pub fn growth(args: &Args) -> Option<u64> {
         return Some(ENTRY_COST + kept);
     }
     let command = lookup(args).ok()?;
-    command.spec.denyoom.then(|| (command.growth)(args))
+    // A filter is as large as it was asked for from the beginning.
+    command.spec.denyoom.then(|| (command.growth)(args) + filter::reserve_bytes(args))
 }
 
 /// Concerns the connection alone.

@@ -81,7 +81,8 @@ where
     F: Future<Output = Answer>,
 {
     let ends = Ends::default();
-    requests(Outlet { input, wanted, hold, ends: ends.clone(), began: false })
+    // Fused: a commit that is held when the session ends is sent, and then the end is asked for once more.
+    requests(Outlet { input: input.fuse(), wanted, hold, ends: ends.clone(), began: false })
         .map(move |request| {
             let (previous, last) = (request.prev_log_id, end_of(&request));
             send(request).map(move |answer| (last, answer.map(|a| a.into_stream_result(previous, last))))
@@ -285,6 +286,16 @@ mod tests {
         assert!(session.sent.try_recv().is_err(), "nobody asked for it yet");
         session.wanted.want(4);
         assert_eq!(session.sent().await.1, 4);
+    }
+
+    #[tokio::test]
+    async fn a_commit_that_is_held_when_the_session_ends_is_sent_and_the_end_is_met_once() {
+        // Panics if it is polled after its end, as openraft's own does.
+        let requests = vec![append(0, 1, 0), append(1, 1, 1)].into_iter();
+        let input = futures_util::stream::unfold(requests, |mut rest| async move { Some((rest.next()?, rest)) });
+        let send = |_| std::future::ready(Ok(AppendEntriesResponse::Success));
+        let answers = pipeline(Box::pin(input), Arc::default(), EVER, send).collect::<Vec<_>>().await;
+        assert_eq!(answers.len(), 1, "the answer to the entries is spoken for by the one to their commit");
     }
 
     #[tokio::test]

@@ -30,6 +30,9 @@ use bytes::Bytes;
 /// Rows that a choice gives which mean no key any more, at most, before it is given up.
 const EMPTY_MAX: usize = 64;
 
+/// Bytes of keys after which an entry evicts no more: it has to fit a frame between nodes.
+const EVICTED_KEY_BYTES_MAX: usize = 1 << 20;
+
 /// What a group reserves, and its policy while this node leads.
 #[derive(Default)]
 pub(super) struct Room {
@@ -77,15 +80,17 @@ impl Room {
         let reserved: u64 = self.under_way.iter().map(|other| other.growth).sum();
         let mut left = i128::from(limit) - i128::from(keyspace.used_bytes()) - i128::from(reserved);
         let mut making = UnderWay { flight, growth: 0, rows: Vec::new() };
-        let (mut freed, mut calls) = (0u64, calls.enumerate().peekable());
+        let (mut freed, mut dry, mut calls) = (0u64, false, calls.enumerate().peekable());
         if calls.peek().is_none() && left < 0 {
             self.evict(keyspace, left.unsigned_abs() as u64, &mut making, &mut admission.evictions);
         }
         for (at, call) in calls {
             let Some(need) = commands::growth(call) else { continue };
             let missing = i128::from(need) - left;
-            if missing > 0 && need <= limit {
+            if missing > 0 && need <= limit && !dry {
                 let more = self.evict(keyspace, missing as u64, &mut making, &mut admission.evictions);
+                // Where nobody more may leave, looking for somebody again for each call would take long.
+                dry = i128::from(more) < missing;
                 freed += more;
                 left += i128::from(more);
             }
@@ -171,7 +176,12 @@ impl Room {
     ) -> u64 {
         let Some(chosen) = &mut self.policy else { return 0 };
         let (mut freed, mut empty) = (0, 0);
-        while (freed < wanted || chosen.policy.unfinished()) && evictions.len() < MAX_EVICTIONS && empty < EMPTY_MAX {
+        let mut key_bytes: usize = evictions.iter().map(|(key, _)| key.len()).sum();
+        while (freed < wanted || chosen.policy.unfinished())
+            && evictions.len() < MAX_EVICTIONS
+            && key_bytes < EVICTED_KEY_BYTES_MAX
+            && empty < EMPTY_MAX
+        {
             let keys = Chooser::new(keyspace, &self.leaving);
             let Some(row) = chosen.policy.victim(&keys) else { break };
             assert!(keys.may_leave(row), "a policy asks who may leave");
@@ -179,6 +189,7 @@ impl Room {
                 empty += 1;
                 continue;
             };
+            key_bytes += key.len();
             evictions.push((Bytes::copy_from_slice(key), version));
             self.leaving.insert(row);
             making.rows.push(row);

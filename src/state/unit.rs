@@ -634,7 +634,10 @@ impl Unit {
         assert_eq!((living, dead), (self.live as usize, self.dead as usize));
         assert_eq!(self.entries().count(), self.len());
         assert_eq!(self.entries().filter(|entry| entry.deadline != 0).count(), self.expires as usize);
-        assert!(dead <= living / DEAD_SHARE as usize + SOME_DEAD as usize, "{dead} dead bytes beside {living} living ones");
+        assert!(
+            dead <= living / DEAD_SHARE as usize + SOME_DEAD as usize,
+            "{dead} dead bytes beside {living} living ones"
+        );
         assert!(self.chunks.iter().all(|chunk| chunk.bytes.capacity() <= CHUNK));
         let mut last = None;
         for (hash, entry, at) in self.ordered(0) {

@@ -11,8 +11,10 @@ impl CutHead {
     /// Hash of what replicas must agree on outside the slots. How many images there are is a replica's own affair.
     pub fn digest(&self) -> u128 {
         let account = &self.account;
-        let numbers = [self.seed, self.clock, self.version, account.keys, account.expires, account.bytes];
-        let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+        let limit = [self.limit.bytes, u64::from(self.limit.policy.number()), u64::from(self.limit.samples)];
+        let state = [self.seed, self.clock, self.version, account.keys, account.expires, account.bytes];
+        let numbers = state.into_iter().chain(limit);
+        let bytes: Vec<u8> = numbers.flat_map(|number| number.to_le_bytes()).collect();
         xxh3_128_with_seed(&bytes, self.seed)
     }
 
