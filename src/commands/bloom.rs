@@ -10,6 +10,7 @@ use crate::resp::{Args, Reply};
 use crate::state::{BloomFull, BloomShape, BloomValue, EntryRef, Keyspace, Value, View};
 use crate::types::Stamp;
 use bytes::Bytes;
+use std::sync::Arc;
 
 /// What a filter has of which nothing was said.
 const RATE: f64 = 0.01;
@@ -80,7 +81,7 @@ fn add(keyspace: &mut Keyspace, key: &[u8], item: &[u8]) -> Result<Reply, Reply>
     if new {
         keyspace.edit(key, |value| {
             if let Value::Bloom(filter) = value {
-                filter.add(item).expect("the filter had room a moment ago");
+                Arc::make_mut(filter).add(item).expect("the filter had room a moment ago");
             }
         });
     }

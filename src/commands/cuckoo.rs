@@ -10,6 +10,7 @@ use crate::resp::{Args, Reply, integer};
 use crate::state::{CuckooFull, CuckooShape, CuckooValue, EntryRef, Keyspace, LoadError, Value, View};
 use crate::types::Stamp;
 use bytes::Bytes;
+use std::sync::Arc;
 
 /// What a filter has of which nothing was said.
 const CAPACITY: i64 = 1024;
@@ -102,7 +103,7 @@ fn add(keyspace: &mut Keyspace, key: &[u8], item: &[u8], unique: bool) -> Result
 fn edit(keyspace: &mut Keyspace, key: &[u8], change: impl FnOnce(&mut CuckooValue)) {
     keyspace.edit(key, |value| {
         if let Value::Cuckoo(filter) = value {
-            change(filter);
+            change(Arc::make_mut(filter));
         }
     });
 }

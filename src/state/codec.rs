@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! head   "HCH" version(1)  seed u64  clock v  version v  keys v  expires v  bytes v  images v
-//!        limit bytes v  policy(1)  samples(1)  checksum u64
+//!        limit bytes v  policy(1)  samples(1)
+//!        packing: entries v and value v of hash, set, sorted; integers of a set v; of a list zig-zag v  checksum u64
 //! image  "HCS" version(1)  slot u16  body length u64  count v  entry*  checksum u64
 //! entry  type(1)  key length v  key  deadline v  version v  written v  value length v  value
 //! ```
@@ -19,6 +20,8 @@ mod digest;
 pub use digest::digest;
 
 use super::account::Account;
+use super::collections::body::{put_blob, put_number};
+use super::collections::{PACKING_NUMBERS, Packing};
 use super::entry::{Entry, EntryRef};
 use super::eviction::{Kind, Limit};
 use super::unit::Unit;
@@ -30,7 +33,7 @@ use xxhash_rust::xxh3::xxh3_64;
 const HEAD_MAGIC: &[u8] = b"HCH";
 const IMAGE_MAGIC: &[u8] = b"HCS";
 /// The format written, and the only one that is read.
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
 /// Where the body length of an image stands.
 const LENGTH_AT: usize = 6;
 /// A longer value is not copied into an image while the keyspace is locked, but shared with it.
@@ -46,6 +49,7 @@ pub struct CutHead {
     /// Images that belong to this head. 0 where the hash of a state is taken, which does not depend on units.
     pub(super) images: u64,
     pub(super) limit: Limit,
+    pub(super) packing: Packing,
 }
 
 /// A unit at the moment of a cut: some or all entries of a slot.
@@ -54,8 +58,8 @@ pub struct SlotImage {
     slot: Slot,
     /// Everything but the checksum and what is shared.
     bytes: Vec<u8>,
-    /// Long values, each with the place in `bytes` before which it belongs.
-    shared: Vec<(usize, Bytes)>,
+    /// Long values, each with the place in `bytes` before which its length and its bytes belong.
+    shared: Vec<(usize, Value)>,
 }
 
 impl SlotImage {
@@ -65,7 +69,7 @@ impl SlotImage {
 
     /// Bytes of the image, about.
     pub fn len(&self) -> usize {
-        self.bytes.len() + self.shared.iter().map(|(_, bytes)| bytes.len()).sum::<usize>()
+        self.bytes.len() + self.shared.iter().map(|(_, value)| value.weight()).sum::<usize>()
     }
 
     /// Never: an image has a frame.
@@ -78,11 +82,11 @@ impl SlotImage {
         let mut out = self.bytes;
         if !self.shared.is_empty() {
             let (apart, mut copied) = (std::mem::take(&mut out), 0);
-            out.reserve_exact(apart.len() + self.shared.iter().map(|(_, b)| b.len()).sum::<usize>() + 8);
-            for (at, bytes) in &self.shared {
-                out.extend_from_slice(&apart[copied..*at]);
-                out.extend_from_slice(bytes);
-                copied = *at;
+            out.reserve(apart.len() + self.shared.iter().map(|(_, value)| value.weight()).sum::<usize>() + 8);
+            for (at, value) in self.shared {
+                out.extend_from_slice(&apart[copied..at]);
+                copied = at;
+                put_value(&mut out, &value);
             }
             out.extend_from_slice(&apart[copied..]);
         }
@@ -120,6 +124,7 @@ impl CutHead {
         put_number(&mut out, self.limit.bytes);
         out.put_u8(self.limit.policy.number());
         out.put_u8(self.limit.samples);
+        self.packing.numbers().into_iter().for_each(|number| put_number(&mut out, number));
         seal(out)
     }
 
@@ -132,6 +137,7 @@ impl CutHead {
             account: Account { keys: reader.number()?, expires: reader.number()?, bytes: reader.number()? },
             images: reader.number()?,
             limit: reader.limit()?,
+            packing: reader.packing()?,
         };
         reader.end()?;
         Ok(head)
@@ -164,10 +170,10 @@ pub(super) fn encode_unit(slot: Slot, unit: &Unit) -> SlotImage {
     let mut shared = Vec::new();
     for (_, entry, _) in unit.ordered(0) {
         match entry.value {
-            ValueRef::Owned(value) if let Some(body) = value.plain_body().filter(|body| body.len() > SHARED_ABOVE) => {
+            // Anything that is not short is copied, which takes an instant, and written out later.
+            ValueRef::Owned(value) if value.plain_body().is_none_or(|body| body.len() > SHARED_ABOVE) => {
                 encode_head(&mut out, &entry);
-                put_number(&mut out, body.len() as u64);
-                shared.push((out.len(), body.clone()));
+                shared.push((out.len(), value.clone()));
             }
             _ => encode_entry(&mut out, &entry),
         }
@@ -207,13 +213,20 @@ pub(super) fn encode_entry(out: &mut Vec<u8>, entry: &EntryRef<'_>) {
     encode_head(out, entry);
     match entry.value {
         ValueRef::Plain(_, body) => put_blob(out, body),
-        ValueRef::Owned(value) if let Some(body) = value.plain_body() => put_blob(out, body),
-        ValueRef::Owned(value) => {
-            let mut body = Vec::new();
+        ValueRef::Owned(value) => put_value(out, value),
+        ValueRef::Integer(value) => put_blob(out, itoa::Buffer::new().format(value).as_bytes()),
+    }
+}
+
+/// A value's length and bytes.
+fn put_value(out: &mut Vec<u8>, value: &Value) {
+    match value.plain_body() {
+        Some(body) => put_blob(out, body),
+        None => {
+            let mut body = Vec::with_capacity(value.weight());
             value.put_body(&mut body);
             put_blob(out, &body);
         }
-        ValueRef::Integer(value) => put_blob(out, itoa::Buffer::new().format(value).as_bytes()),
     }
 }
 
@@ -223,19 +236,6 @@ fn decode_entry(reader: &mut Reader<'_>) -> Result<Entry, RestoreError> {
     let (deadline, version, written_ms) = (reader.number()?, reader.number()?, reader.number()?);
     let value = Value::from_body(tag, reader.blob()?).ok_or(reader.damaged("value"))?;
     Ok(Entry { key, value, deadline, version, written_ms })
-}
-
-fn put_number(out: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
-}
-
-fn put_blob(out: &mut Vec<u8>, bytes: &[u8]) {
-    put_number(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
 }
 
 /// Appends the checksum.
@@ -259,7 +259,7 @@ impl<'a> Reader<'a> {
         match format {
             FORMAT => {}
             newer if newer > FORMAT => return Err(RestoreError::Newer { part, found: newer }),
-            // Format 1 was never released.
+            // Older ones were never released.
             _ => return Err(damaged("its format is not read any more")),
         }
         let (rest, sum) = rest.split_last_chunk::<8>().ok_or(damaged("it is cut short"))?;
@@ -304,6 +304,14 @@ impl<'a> Reader<'a> {
         let [policy, samples] = self.array()?;
         let policy = Kind::from_number(policy).ok_or(self.damaged("eviction policy"))?;
         Ok(Limit { bytes, policy, samples })
+    }
+
+    fn packing(&mut self) -> Result<Packing, RestoreError> {
+        let mut numbers = [0; PACKING_NUMBERS];
+        for number in &mut numbers {
+            *number = self.number()?;
+        }
+        Ok(Packing::from_numbers(numbers))
     }
 
     fn blob(&mut self) -> Result<&'a [u8], RestoreError> {

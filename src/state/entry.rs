@@ -84,6 +84,14 @@ impl<'a> EntryRef<'a> {
         self.deadline != 0 && self.deadline <= clock
     }
 
+    /// Not later than the moment at which it, or something in it, dies; 0 if nothing does.
+    pub(super) fn due(&self) -> Millis {
+        match (self.deadline, self.value.soonest()) {
+            (0, due) | (due, 0) => due,
+            (deadline, soonest) => deadline.min(soonest),
+        }
+    }
+
     /// What it counts for in the account, in bytes.
     pub fn cost(&self) -> u64 {
         cost(self.key, self.value.weight())

@@ -16,13 +16,14 @@
 
 use super::account::Account;
 use super::codec::{self, CutHead, RestoreError, SlotImage};
+use super::collections::Packing;
 use super::cuckoo::{Precision, UnitFilter};
 use super::cut::Cut;
 use super::entry::{Draft, Entry, EntryRef};
 use super::eviction::{Limit, Recency, Row};
 use super::expiry::HashRange;
 use super::table::Table;
-use super::unit::{Leftover, Unit, hash_of};
+use super::unit::{Leftover, Swept, Unit, hash_of};
 use super::value::Value;
 use crate::slot::slot_of;
 use crate::types::{Millis, Slot, Stamp};
@@ -50,6 +51,7 @@ pub struct Keyspace {
     precision: Precision,
     probes: Probes,
     limit: Limit,
+    packing: Packing,
     /// Where accesses are noted; a leader's own, and only if its policy asks for it.
     recency: Option<Recency>,
     /// Keys that were added since they were last asked for. Kept only beside `recency`.
@@ -123,6 +125,26 @@ pub struct Located<'a> {
     pub mark: Option<&'a AtomicU32>,
 }
 
+/// What a change says of itself, with its result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Changed<R> {
+    Yes(R),
+    No(R),
+}
+
+impl<R> Changed<R> {
+    /// `Yes` if `changed`.
+    pub fn when(changed: bool, result: R) -> Changed<R> {
+        if changed { Changed::Yes(result) } else { Changed::No(result) }
+    }
+
+    pub fn into_inner(self) -> R {
+        match self {
+            Changed::Yes(result) | Changed::No(result) => result,
+        }
+    }
+}
+
 /// Where an entry is: slot, hash, and position in the index of its unit. Good until the next change.
 type Position = (Slot, u64, usize);
 
@@ -148,6 +170,7 @@ impl Keyspace {
             garbage: Garbage::default(),
             draws: AtomicU64::new(hash_seed),
             limit: Limit::default(),
+            packing: Packing::default(),
             recency: None,
             arrivals: Vec::new(),
             evicted: 0,
@@ -303,18 +326,64 @@ impl Keyspace {
         }
     }
 
-    /// Changes a living key's value in place, its deadline kept; `None` if there is no such key. Counts as a change
-    /// whatever `change` does.
-    pub fn edit<R>(&mut self, key: &[u8], change: impl FnOnce(&mut Value) -> R) -> Option<R> {
+    /// Changes a living key's value in place, its deadline kept; `None` if there is no such key. Elements of it that are
+    /// dead are removed first. If `change` says that it changed nothing, this counts as no change; a value that is
+    /// empty afterwards takes its key with it.
+    pub fn change<R>(&mut self, key: &[u8], change: impl FnOnce(&mut Value) -> Changed<R>) -> Option<R> {
         let (position, entry) = self.find(key)?;
         let before = Account::of(&entry);
         self.before_change(position.0, position.1);
-        self.version += 1;
-        let (result, after) = self.table.edit(position, self.version, self.clock, change)?;
+        let clock = self.clock;
+        let change = |value: &mut Value| {
+            let pruned = value.prune(clock);
+            match change(value) {
+                Changed::No(result) if pruned => Changed::Yes(result),
+                other => other,
+            }
+        };
+        let (result, after) = match self.table.edit(position, self.version + 1, clock, change)? {
+            (Changed::No(result), _) => return Some(result),
+            (Changed::Yes(result), after) => (result, after),
+        };
         self.account.add(after);
         self.account.subtract(before);
-        self.note_write(position.0, position.1, false);
+        if self.locate_at(position).entry.value().is_empty() {
+            self.drop_at(position);
+        } else {
+            self.version += 1;
+            self.note_write(position.0, position.1, false);
+        }
         Some(result)
+    }
+
+    /// The same for a change that is one whatever happens.
+    pub fn edit<R>(&mut self, key: &[u8], change: impl FnOnce(&mut Value) -> R) -> Option<R> {
+        self.change(key, |value| Changed::Yes(change(value)))
+    }
+
+    /// The same as [`Keyspace::change`], beginning with `new` if there is no such key.
+    pub fn change_or_create<R>(
+        &mut self,
+        key: &[u8],
+        new: impl FnOnce() -> Value,
+        change: impl FnOnce(&mut Value) -> Changed<R>,
+    ) -> R {
+        if !self.contains(key) {
+            let mut value = new();
+            let result = change(&mut value);
+            if let Changed::Yes(_) = result
+                && !value.is_empty()
+            {
+                self.set(key, value, None);
+            }
+            return result.into_inner();
+        }
+        self.change(key, change).expect("the key was there a moment ago")
+    }
+
+    fn locate_at(&self, (slot, hash, at): Position) -> Located<'_> {
+        let unit = self.table.unit(slot, hash).expect("a position is in a unit");
+        self.located(slot, hash, unit, at)
     }
 
     /// Removes a living key and gives what it held.
@@ -355,18 +424,8 @@ impl Keyspace {
         if deadline.is_some_and(|deadline| deadline <= self.clock) {
             return self.remove(key);
         }
-        // A row is short, and of a long string this is another reference. Anything else is moved, never copied.
-        let apart = entry.value().owned().is_some_and(|value| value.plain_body().is_none());
-        let before = Account::of(&entry);
-        let value = match apart {
-            false => entry.value().to_value(),
-            true => {
-                self.before_change(position.0, position.1);
-                let entry = self.table.take(position, saver(&mut self.cut)).expect("the key was found a moment ago");
-                self.account.subtract(before);
-                entry.value
-            }
-        };
+        // A copy: of a row short, of anything else another reference.
+        let value = entry.value().to_value();
         self.version += 1;
         let (version, written_ms) = (self.version, self.clock);
         self.put(position.0, position.1, Draft { key, value, deadline: deadline.unwrap_or(0), version, written_ms });
@@ -426,18 +485,27 @@ impl Keyspace {
         self.table.due(now, max)
     }
 
-    /// Removes what is dead by the group clock in exactly these ranges, in apply. Gives how many keys went; each is
-    /// one change.
+    /// Removes what is dead by the group clock in exactly these ranges, in apply: keys, and elements of what they hold.
+    /// Gives how many keys went; each is one change, and all that lost elements together are another.
     pub fn sweep(&mut self, ranges: &[HashRange]) -> u64 {
-        let mut swept = 0;
+        let (mut swept, mut pruned) = (0, 0);
+        // One version for all: in which order units are swept differs between replicas.
+        let version = self.version + 1;
         for &range in ranges {
-            self.table.sweep(range, self.clock, saver(&mut self.cut), |account, leftover| {
-                swept += 1;
-                self.account.subtract(account);
-                self.garbage.put(leftover);
+            self.table.sweep(range, self.clock, version, saver(&mut self.cut), |what| match what {
+                Swept::Gone(account, leftover) => {
+                    swept += 1;
+                    self.account.subtract(account);
+                    self.garbage.put(leftover);
+                }
+                Swept::Pruned { before, after } => {
+                    pruned = 1;
+                    self.account.subtract(before);
+                    self.account.add(after);
+                }
             });
         }
-        self.version += swept;
+        self.version += swept + pruned;
         swept
     }
 
@@ -451,6 +519,16 @@ impl Keyspace {
     /// Sets what the group may hold, in apply. Nothing is removed: that is the business of entries that evict.
     pub fn set_limit(&mut self, limit: Limit) {
         self.limit = limit;
+    }
+
+    /// When values stop being packed.
+    pub fn packing(&self) -> Packing {
+        self.packing
+    }
+
+    /// Sets when values stop being packed, in apply. Those that are there stay as they are until they are written to.
+    pub fn set_packing(&mut self, packing: Packing) {
+        self.packing = packing;
     }
 
     /// Removes a key, dead or alive, if it was not changed since it had this version; whether it was removed. In apply.
@@ -563,6 +641,7 @@ impl Keyspace {
             account: self.account,
             images,
             limit: self.limit,
+            packing: self.packing,
         }
     }
 
@@ -595,7 +674,7 @@ impl Keyspace {
         let head = CutHead::from_bytes(head)?;
         let mut keyspace = Keyspace::with_filters(head.seed, precision);
         (keyspace.clock, keyspace.version) = (head.clock, head.version);
-        keyspace.limit = head.limit;
+        (keyspace.limit, keyspace.packing) = (head.limit, head.packing);
         // Most keys were written near the end.
         keyspace.table = Table::new(head.seed, head.clock, precision);
         let mut count = 0;

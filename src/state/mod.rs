@@ -13,6 +13,7 @@
 //! | `row.rs` | bytes of a short entry in memory |
 //! | `entry.rs` | a key with what is known of it, owned and as it is shown |
 //! | `value.rs` | what a key holds |
+//! | `collections/` | what a key holds if it holds many elements |
 //! | `filters/` | what a key holds if it is a cuckoo or a bloom filter |
 //! | `expiry.rs` | where to look for due keys: a replica's own hint, decides nothing |
 //! | `eviction/` | who leaves when memory is short: the leader's own, decides nothing until the log says so |
@@ -25,6 +26,7 @@
 mod account;
 mod candidates;
 mod codec;
+mod collections;
 mod cuckoo;
 mod cut;
 mod entry;
@@ -45,6 +47,7 @@ mod tests;
 pub use account::{ENTRY_COST, cost};
 pub use candidates::{Chooser, Leaving};
 pub use codec::{CutHead, RestoreError, SlotImage, digest};
+pub use collections::{FieldRef, Fields, HashRef, HashValue, PackedLimits, Packing};
 pub use cuckoo::{Parameters, Precision, RATE_MAX, RATE_MIN, UnitFilter};
 pub use entry::{Entry, EntryRef};
 pub use expiry::HashRange;
@@ -52,6 +55,6 @@ pub use filters::{
     BloomFull, BloomShape, BloomValue, CuckooFull, CuckooShape, CuckooValue, FILTER_BYTES_MAX, Insertion, LoadError,
     PIECE_MAX, Piece, RATE_CAP,
 };
-pub use keyspace::{FilterStatus, Garbage, Keyspace, Located};
+pub use keyspace::{Changed, FilterStatus, Garbage, Keyspace, Located};
 pub use value::{Form, Text, TextRef, Value, ValueRef};
 pub use view::View;

@@ -17,7 +17,8 @@ use super::account::Account;
 use super::cuckoo::Precision;
 use super::entry::{Draft, Entry, EntryRef};
 use super::expiry::{HashRange, Hints};
-use super::unit::{Leftover, Unit};
+use super::keyspace::Changed;
+use super::unit::{Leftover, Swept, Unit};
 use super::value::Value;
 use crate::types::{Millis, SLOTS, Slot};
 
@@ -255,9 +256,9 @@ impl Table {
         }
         let number = place.number(hash);
         let unit = &mut place.units_mut()[number];
-        let deadline = draft.deadline;
+        let due = draft.as_ref().due();
         let (before, leftover) = unit.put(hash, draft);
-        self.hints.note(slot, unit, deadline);
+        self.hints.note(slot, unit, due);
         let full = unit.len() > SPLIT_ABOVE && unit.depth() < DEEPEST;
         if before.is_none() {
             self.counts[page] += 1;
@@ -277,9 +278,15 @@ impl Table {
         (slot, hash, at): (Slot, u64, usize),
         version: u64,
         clock: Millis,
-        change: impl FnOnce(&mut Value) -> R,
-    ) -> Option<(R, Account)> {
-        Some(self.unit_mut(slot, hash)?.edit(at, version, clock, change))
+        change: impl FnOnce(&mut Value) -> Changed<R>,
+    ) -> Option<(Changed<R>, Account)> {
+        let place = place_of(&mut self.pages, slot)?;
+        let number = place.number(hash);
+        let unit = place.units_mut().get_mut(number)?;
+        let edited = unit.edit(at, version, clock, change);
+        let due = unit.entry(at).due();
+        self.hints.note(slot, unit, due);
+        Some(edited)
     }
 
     /// Moves an entry out. `save` is called for a unit that this changes beside the entry's own.
@@ -302,14 +309,15 @@ impl Table {
         Some((account, leftover))
     }
 
-    /// Removes what is dead at `clock` in a range, and tells of each key. `save` is called for every unit before it
-    /// changes.
+    /// Removes what is dead at `clock` in a range, and tells of each key; one that loses elements has `version` then.
+    /// `save` is called for every unit before it changes.
     pub fn sweep(
         &mut self,
         range: HashRange,
         clock: Millis,
+        version: u64,
         mut save: impl FnMut(Slot, &mut Unit),
-        mut removed: impl FnMut(Account, Leftover),
+        mut tell: impl FnMut(Swept),
     ) {
         let HashRange { slot, first, last } = range;
         let mut next = Some(first);
@@ -321,17 +329,17 @@ impl Table {
             if unit.hint == 0 || unit.hint > clock {
                 continue;
             }
-            let dead = |entry: EntryRef<'_>| entry.is_dead(clock);
-            if !unit.entries().any(dead) {
+            let earliest = unit.earliest_due();
+            if earliest == 0 || earliest > clock {
                 continue;
             }
             save(slot, unit);
             let mut gone = 0;
-            unit.sweep(clock, first..=last, |account, leftover| {
-                gone += 1;
-                removed(account, leftover);
+            unit.sweep(clock, version, first..=last, |what| {
+                gone += u64::from(matches!(what, Swept::Gone(..)));
+                tell(what);
             });
-            let earliest = unit.earliest_deadline();
+            let earliest = unit.earliest_due();
             self.replace_hint(slot, hash, earliest);
             self.removed(slot, hash, gone, &mut save);
         }
@@ -439,7 +447,7 @@ impl Table {
             }
             let unit = self.unit(slot, u64::from(first) << 32).expect("hints name units that are there");
             looked_at += unit.len().max(16);
-            let earliest = unit.earliest_deadline();
+            let earliest = unit.earliest_due();
             if earliest != 0 && earliest <= now {
                 due.push(HashRange { slot, first, last: unit.last() });
             } else {

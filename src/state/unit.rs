@@ -20,6 +20,7 @@ use super::account::Account;
 use super::cuckoo::{Precision, UnitFilter};
 use super::entry::{Draft, Entry, EntryRef};
 use super::index::{Index, Neighbours, SPOT_BITS, Walk, size_class};
+use super::keyspace::Changed;
 use super::row;
 use super::value::Value;
 use crate::types::Millis;
@@ -62,8 +63,8 @@ pub(super) struct Unit {
     first: u32,
     live: u32,
     dead: u32,
-    /// Keys with a deadline.
-    expires: u32,
+    /// Keys that are due some time: they or something in them have a deadline.
+    mortal: u32,
     owned: Option<Box<Slab>>,
     /// Not later than the earliest deadline; 0 if there is none. Kept by `expiry.rs`.
     pub(super) hint: Millis,
@@ -145,6 +146,14 @@ impl Slab {
 /// What a key's removal left over: freeing a large value is for somebody who has time.
 pub(super) type Leftover = Option<Box<Entry>>;
 
+/// What a sweep did to a key.
+pub(super) enum Swept {
+    /// What it counted for, and what is left of it.
+    Gone(Account, Leftover),
+    /// It lost elements: what it counted for, and what it counts for now.
+    Pruned { before: Account, after: Account },
+}
+
 fn in_chunk(chunk: usize, offset: usize) -> u32 {
     (chunk << OFFSET_BITS | offset) as u32
 }
@@ -163,7 +172,7 @@ impl Unit {
             first: 0,
             live: 0,
             dead: 0,
-            expires: 0,
+            mortal: 0,
             owned: None,
             hint: 0,
             epoch,
@@ -278,12 +287,12 @@ impl Unit {
         rows.chain(owned.map(|entry| entry.as_ref().as_ref()))
     }
 
-    /// The earliest deadline, 0 if none.
-    pub fn earliest_deadline(&self) -> Millis {
-        if self.expires == 0 {
+    /// Not later than the moment at which the first key, or the first element of one, dies; 0 if none does.
+    pub fn earliest_due(&self) -> Millis {
+        if self.mortal == 0 {
             return 0;
         }
-        self.entries().map(|entry| entry.deadline).filter(|&deadline| deadline != 0).min().unwrap_or(0)
+        self.entries().map(|entry| entry.due()).filter(|&due| due != 0).min().unwrap_or(0)
     }
 
     // -- Changing
@@ -297,7 +306,7 @@ impl Unit {
                 (Some(before), leftover)
             }
             None => {
-                self.expires += u32::from(draft.deadline != 0);
+                self.mortal += u32::from(draft.as_ref().due() != 0);
                 let spot = self.store(draft);
                 self.link(hash, spot, 0);
                 self.filter_follows(|filter, unit| {
@@ -310,7 +319,7 @@ impl Unit {
 
     /// Writes another entry in place of the one at a position, whose key it must have.
     fn overwrite(&mut self, at: usize, draft: Draft<'_>) -> Leftover {
-        self.expires += u32::from(draft.deadline != 0);
+        self.mortal += u32::from(draft.as_ref().due() != 0);
         let spot = self.index.spot(at);
         let row = row::encode(&draft, self.base);
         if spot & OWNED == 0
@@ -320,7 +329,7 @@ impl Unit {
             let old = &mut self.chunks[chunk].bytes[offset..];
             let (entry, length) = row::parse(old, self.base);
             if length == row.len() {
-                self.expires -= u32::from(entry.deadline != 0);
+                self.mortal -= u32::from(entry.due() != 0);
                 old[..length].copy_from_slice(row);
                 return None;
             }
@@ -341,25 +350,52 @@ impl Unit {
         at: usize,
         version: u64,
         written_ms: Millis,
-        change: impl FnOnce(&mut Value) -> R,
-    ) -> (R, Account) {
+        change: impl FnOnce(&mut Value) -> Changed<R>,
+    ) -> (Changed<R>, Account) {
         let spot = self.index.spot(at);
+        if spot & OWNED != 0 {
+            return self.edit_owned(at, spot & !OWNED, version, written_ms, change);
+        }
         let entry = self.entry(at);
-        let (key, deadline) = (row::Row::from_slice(entry.key), entry.deadline);
-        // An owned value is moved out and back, not copied.
-        let mut value = match spot & OWNED {
-            0 => entry.value.to_value(),
-            _ => {
-                let slab = self.slab_mut();
-                let entry = slab.entries[(spot & !OWNED) as usize].as_mut();
-                let entry = entry.expect("the index names entries that are there");
-                std::mem::replace(&mut entry.value, Value::formed(bytes::Bytes::new(), Default::default()))
-            }
-        };
+        let mut value = entry.value.to_value();
         let result = change(&mut value);
+        if let Changed::No(_) = result {
+            return (result, Account::of(&entry));
+        }
+        let (key, deadline) = (row::Row::from_slice(entry.key), entry.deadline);
         let draft = Draft { key: &key, value, deadline, version, written_ms };
         let after = Account::of(&draft.as_ref());
         self.overwrite(at, draft);
+        (result, after)
+    }
+
+    /// The same for an owned entry, whose value is changed where it is.
+    fn edit_owned<R>(
+        &mut self,
+        at: usize,
+        number: u32,
+        version: u64,
+        written_ms: Millis,
+        change: impl FnOnce(&mut Value) -> Changed<R>,
+    ) -> (Changed<R>, Account) {
+        let slab = self.owned.as_mut().expect("the index names owned entries");
+        let entry = slab.entries[number as usize].as_mut().expect("the index names entries that are there");
+        let was_mortal = entry.as_ref().as_ref().due() != 0;
+        let result = change(&mut entry.value);
+        if let Changed::Yes(_) = result {
+            (entry.version, entry.written_ms) = (version, written_ms);
+        }
+        let shown = entry.as_ref().as_ref();
+        self.mortal = self.mortal + u32::from(shown.due() != 0) - u32::from(was_mortal);
+        let after = Account::of(&shown);
+        // It may have become short enough for a row. What is empty is about to go.
+        if let Changed::Yes(_) = result
+            && !entry.value.is_empty()
+            && entry.value.plain_body().is_some_and(|body| body.len() <= row::ROW_MAX)
+        {
+            let Entry { key, value, deadline, version, written_ms } = (**entry).clone();
+            self.overwrite(at, Draft { key: &key, value, deadline, version, written_ms });
+        }
         (result, after)
     }
 
@@ -403,25 +439,35 @@ impl Unit {
         copy.or(owned.map(|entry| *entry)).expect("an entry is in a row or owned")
     }
 
-    /// Removes what is dead at `clock` among hashes whose upper half is in the range.
+    /// Removes what is dead at `clock` among hashes whose upper half is in the range: keys, and elements of what they
+    /// hold. A key that loses elements has `version` then; one that loses all of them goes.
     pub fn sweep(
         &mut self,
         clock: Millis,
+        version: u64,
         range: std::ops::RangeInclusive<u32>,
-        mut removed: impl FnMut(Account, Leftover),
+        mut tell: impl FnMut(Swept),
     ) {
-        let dead = |entry: &EntryRef<'_>| entry.is_dead(clock);
         let due: Vec<(u64, Box<[u8]>)> = self
             .entries()
-            .filter(dead)
+            .filter(|entry| (1..=clock).contains(&entry.due()))
             .map(|entry| (hash_of(self.seed, entry.key), entry.key.into()))
             .filter(|(hash, _)| range.contains(&((hash >> 32) as u32)))
             .collect();
         for (hash, key) in due {
             let at = self.find(hash, &key).expect("it was met a moment ago");
-            let account = Account::of(&self.entry(at));
+            let (before, dead) = (Account::of(&self.entry(at)), self.entry(at).is_dead(clock));
+            if !dead {
+                let (pruned, after) = self.edit(at, version, clock, |value| Changed::when(value.prune(clock), ()));
+                if !self.entry(at).value.is_empty() {
+                    if pruned == Changed::Yes(()) {
+                        tell(Swept::Pruned { before, after });
+                    }
+                    continue;
+                }
+            }
             let leftover = self.forget(hash, at);
-            removed(account, leftover);
+            tell(Swept::Gone(before, leftover));
         }
         self.settle();
     }
@@ -446,7 +492,7 @@ impl Unit {
     /// Forgets what the word at a position names.
     fn discard(&mut self, at: usize) -> Leftover {
         let spot = self.index.spot(at);
-        self.expires -= u32::from(self.entry(at).deadline != 0);
+        self.mortal -= u32::from(self.entry(at).due() != 0);
         self.index.set_spot(at, NOWHERE);
         if spot & OWNED != 0 {
             return Some(self.slab_mut().remove(spot & !OWNED));
@@ -604,7 +650,7 @@ impl Unit {
             let (spot, mark) = (self.index.spot(at), self.index.mark_of(at));
             let hash = self.hash(spot);
             let unit = &mut to[which(hash)];
-            unit.expires += u32::from(self.entry(at).deadline != 0);
+            unit.mortal += u32::from(self.entry(at).due() != 0);
             let stored = if spot & OWNED != 0 {
                 unit.store_owned(self.slab_mut().remove(spot & !OWNED))
             } else {
@@ -633,7 +679,7 @@ impl Unit {
         let dead: usize = self.chunks.iter().map(|chunk| usize::from(chunk.dead)).sum();
         assert_eq!((living, dead), (self.live as usize, self.dead as usize));
         assert_eq!(self.entries().count(), self.len());
-        assert_eq!(self.entries().filter(|entry| entry.deadline != 0).count(), self.expires as usize);
+        assert_eq!(self.entries().filter(|entry| entry.due() != 0).count(), self.mortal as usize);
         assert!(
             dead <= living / DEAD_SHARE as usize + SOME_DEAD as usize,
             "{dead} dead bytes beside {living} living ones"
@@ -649,7 +695,7 @@ impl Unit {
             last = Some((hash, entry.key));
         }
         assert_eq!(self.ordered(0).count(), self.len());
-        assert!(self.expires == 0 || (1..=self.earliest_deadline()).contains(&self.hint));
+        assert!(self.mortal == 0 || (1..=self.earliest_due()).contains(&self.hint));
     }
 }
 

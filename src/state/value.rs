@@ -1,22 +1,26 @@
 //! What a key holds.
 //!
-//! [`Value`] is owned: what writes hand in and what [`super::Keyspace::edit`] changes. [`ValueRef`] is what reads are
-//! shown, wherever it lies. A new type is a new variant of [`Value`] with its arm in each method of the one `impl`
-//! below: tag, bytes and back, weight, names. Tags are on disk and never reused.
+//! [`Value`] is owned: what writes hand in and what [`super::Keyspace::change`] changes; a copy takes an instant.
+//! [`ValueRef`] is what reads are shown, wherever it lies. A new type implements [`Aggregate`] and is a new variant of
+//! [`Value`], with one line in `aggregate`, one in `of_tag` and its accessors. Tags are on disk and never reused.
 
+use super::collections::{Aggregate, HashRef, HashValue, hash};
 use super::filters::{BloomValue, CuckooValue};
+use crate::types::Millis;
 use bytes::Bytes;
 use std::ops::Deref;
+use std::sync::Arc;
 
 /// The value of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
     Text(Text),
-    Cuckoo(Box<CuckooValue>),
-    Bloom(Box<BloomValue>),
+    Hash(HashValue),
+    Cuckoo(Arc<CuckooValue>),
+    Bloom(Arc<BloomValue>),
 }
 
-/// Tags of the types that are no strings; the strings' are [`Form::tag`].
+/// Tags of the filters; the strings' are [`Form::tag`], the collections' stand in their files.
 const CUCKOO: u8 = 14;
 const BLOOM: u8 = 15;
 
@@ -76,6 +80,14 @@ impl Value {
         }
     }
 
+    /// The hash, or `None` for another type.
+    pub fn as_hash_mut(&mut self) -> Option<&mut HashValue> {
+        match self {
+            Value::Hash(hash) => Some(hash),
+            _ => None,
+        }
+    }
+
     /// The cuckoo filter, or `None` for another type.
     pub fn as_cuckoo(&self) -> Option<&CuckooValue> {
         match self {
@@ -92,21 +104,35 @@ impl Value {
         }
     }
 
-    /// What tells the type of a value on disk and in memory; 15 at most, so that it fits half a byte.
-    pub(super) fn tag(&self) -> u8 {
+    /// What it tells about itself, if it is no string.
+    fn aggregate(&self) -> Option<&dyn Aggregate> {
         match self {
-            Value::Text(text) => text.form.tag(),
-            Value::Cuckoo(_) => CUCKOO,
-            Value::Bloom(_) => BLOOM,
+            Value::Text(_) => None,
+            Value::Hash(hash) => Some(hash),
+            Value::Cuckoo(filter) => Some(&**filter),
+            Value::Bloom(filter) => Some(&**filter),
         }
     }
 
+    /// What tells type and form of a value on disk and in memory; 15 at most, so that it fits half a byte.
+    pub(super) fn tag(&self) -> u8 {
+        match self {
+            Value::Text(text) => text.form.tag(),
+            other => other.told(|aggregate| aggregate.tag()),
+        }
+    }
+
+    /// For what is no string.
+    fn told<R>(&self, of: impl FnOnce(&dyn Aggregate) -> R) -> R {
+        of(self.aggregate().expect("every value but a string is an aggregate"))
+    }
+
     /// The value as bytes that can be copied about and that [`Value::from_body`] reads, without making any; `None`
-    /// for a type that has to be written out. Only such values lie between others in a chunk.
+    /// for one that has to be written out. Only such values lie between others in a chunk.
     pub(super) fn plain_body(&self) -> Option<&Bytes> {
         match self {
             Value::Text(text) => Some(&text.bytes),
-            Value::Cuckoo(_) | Value::Bloom(_) => None,
+            other => other.aggregate()?.plain_body(),
         }
     }
 
@@ -114,14 +140,14 @@ impl Value {
     pub(super) fn put_body(&self, out: &mut Vec<u8>) {
         match self {
             Value::Text(text) => out.extend_from_slice(&text.bytes),
-            Value::Cuckoo(filter) => out.extend_from_slice(&filter.to_bytes()),
-            Value::Bloom(filter) => out.extend_from_slice(&filter.to_bytes()),
+            other => other.told(|aggregate| aggregate.put_body(out)),
         }
     }
 
     /// The value that has this tag and these bytes; `None` if there is none. Copies.
     pub(super) fn from_body(tag: u8, body: &[u8]) -> Option<Value> {
         match tag {
+            hash::PACKED | hash::TREE => HashValue::from_body(tag, body).map(Value::Hash),
             CUCKOO => CuckooValue::from_bytes(body).map(|filter| Value::Cuckoo(filter.into())),
             BLOOM => BloomValue::from_bytes(body).map(|filter| Value::Bloom(filter.into())),
             _ => Form::of_tag(tag).map(|form| Value::formed(Bytes::copy_from_slice(body), form)),
@@ -130,19 +156,14 @@ impl Value {
 
     /// As TYPE says it.
     pub fn type_name(&self) -> &'static str {
-        match self {
-            Value::Text(_) => "string",
-            // The names of RedisBloom's types, by which clients know them.
-            Value::Cuckoo(_) => "MBbloomCF",
-            Value::Bloom(_) => "MBbloom--",
-        }
+        self.aggregate().map_or("string", Aggregate::type_name)
     }
 
     /// As OBJECT ENCODING says it.
     pub fn encoding(&self) -> &'static str {
         match self {
             Value::Text(text) => text_encoding(text.form, &text.bytes),
-            Value::Cuckoo(_) | Value::Bloom(_) => "raw",
+            other => other.told(|aggregate| aggregate.encoding()),
         }
     }
 
@@ -150,9 +171,71 @@ impl Value {
     pub fn weight(&self) -> usize {
         match self {
             Value::Text(text) => text.bytes.len(),
-            Value::Cuckoo(filter) => filter.weight(),
-            Value::Bloom(filter) => filter.weight(),
+            other => other.told(|aggregate| aggregate.weight()),
         }
+    }
+
+    /// Whether nothing is left of it and its key goes. Never for a string.
+    pub fn is_empty(&self) -> bool {
+        self.aggregate().is_some_and(Aggregate::is_empty)
+    }
+
+    /// Not later than the earliest deadline of any element; 0 if none has one.
+    pub(super) fn soonest(&self) -> Millis {
+        self.aggregate().map_or(0, Aggregate::soonest)
+    }
+
+    /// Removes elements that are dead at `clock`; whether there were any.
+    pub(super) fn prune(&mut self, clock: Millis) -> bool {
+        match self {
+            Value::Hash(hash) => hash.prune(clock) > 0,
+            _ => false,
+        }
+    }
+}
+
+impl Aggregate for CuckooValue {
+    fn tag(&self) -> u8 {
+        CUCKOO
+    }
+
+    /// The name of RedisBloom's type, by which clients know it.
+    fn type_name(&self) -> &'static str {
+        "MBbloomCF"
+    }
+
+    fn encoding(&self) -> &'static str {
+        "raw"
+    }
+
+    fn put_body(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.to_bytes());
+    }
+
+    fn weight(&self) -> usize {
+        self.weight()
+    }
+}
+
+impl Aggregate for BloomValue {
+    fn tag(&self) -> u8 {
+        BLOOM
+    }
+
+    fn type_name(&self) -> &'static str {
+        "MBbloom--"
+    }
+
+    fn encoding(&self) -> &'static str {
+        "raw"
+    }
+
+    fn put_body(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.to_bytes());
+    }
+
+    fn weight(&self) -> usize {
+        self.weight()
     }
 }
 
@@ -205,6 +288,16 @@ impl<'a> ValueRef<'a> {
         })
     }
 
+    /// The hash, or `None` for another type.
+    pub fn as_hash(self) -> Option<HashRef<'a>> {
+        match self {
+            ValueRef::Plain(hash::PACKED, bytes) => Some(HashRef::Packed(bytes)),
+            ValueRef::Owned(Value::Hash(hash)) => Some(hash.as_ref()),
+            _ => None,
+        }
+    }
+
+    /// A copy; of what is large, in an instant.
     pub fn to_value(self) -> Value {
         match self {
             ValueRef::Plain(tag, bytes) => Value::from_body(tag, bytes).expect("a value is stored under its own tag"),
@@ -233,13 +326,25 @@ impl<'a> ValueRef<'a> {
     /// Bytes of contents, for the account.
     pub fn weight(self) -> usize {
         match self {
-            ValueRef::Plain(tag, bytes) => match Form::of_tag(tag) {
-                Some(_) => bytes.len(),
-                None => self.to_value().weight(),
-            },
+            // What lies in a row weighs its bytes, of whatever type it is.
+            ValueRef::Plain(_, bytes) => bytes.len(),
             ValueRef::Integer(value) => Digits::of(value).len(),
             ValueRef::Owned(value) => value.weight(),
         }
+    }
+
+    /// Whether nothing is left of it and its key goes.
+    pub(super) fn is_empty(self) -> bool {
+        match self {
+            ValueRef::Plain(tag, bytes) => bytes.is_empty() && Form::of_tag(tag).is_none(),
+            ValueRef::Integer(_) => false,
+            ValueRef::Owned(value) => value.is_empty(),
+        }
+    }
+
+    /// Not later than the earliest deadline of any element; 0 if none has one.
+    pub(super) fn soonest(self) -> Millis {
+        self.owned().map_or(0, Value::soonest)
     }
 
     pub(super) fn tag(self) -> u8 {

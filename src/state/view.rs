@@ -63,6 +63,15 @@ impl<'a> View<'a> {
         }
     }
 
+    /// Whether something with this deadline (0: none) inside a value is alive: by the clock, and noted as
+    /// [`View::get`] does for keys.
+    pub fn is_alive_until(&self, deadline: Millis) -> bool {
+        if deadline != 0 && self.estimate.is_some_and(|estimate| deadline <= estimate) && deadline > self.clock() {
+            self.needs_tick.set(true);
+        }
+        deadline == 0 || deadline > self.clock()
+    }
+
     fn is_alive(&self, entry: &EntryRef<'_>) -> bool {
         let alive = !entry.is_dead(self.clock());
         if alive {

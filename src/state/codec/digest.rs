@@ -13,7 +13,7 @@ impl CutHead {
         let account = &self.account;
         let limit = [self.limit.bytes, u64::from(self.limit.policy.number()), u64::from(self.limit.samples)];
         let state = [self.seed, self.clock, self.version, account.keys, account.expires, account.bytes];
-        let numbers = state.into_iter().chain(limit);
+        let numbers = state.into_iter().chain(limit).chain(self.packing.numbers());
         let bytes: Vec<u8> = numbers.flat_map(|number| number.to_le_bytes()).collect();
         xxh3_128_with_seed(&bytes, self.seed)
     }

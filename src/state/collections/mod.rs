@@ -1,0 +1,130 @@
+//! Values of many elements: how they lie in memory, what may be done with them, and their bytes on disk.
+//!
+//! A small one is *packed*: one string of bytes that lies in a row between other keys (`packed.rs`). A large one is a
+//! tree that can be copied in an instant (`tree.rs`): a snapshot copies it under the lock and writes it out behind it, and no
+//! change of one element costs more than O(log n). Each type says in its own file what either means for it, and shows
+//! both forms alike to who reads it.
+//!
+//! | file | what |
+//! |---|---|
+//! | `packed.rs` | the small form |
+//! | `tree.rs` | the large form |
+//! | `body.rs` | bytes of a tree on disk |
+//! | `hash.rs` | fields with values, and deadlines of their own |
+
+pub(super) mod body;
+pub(super) mod hash;
+mod packed;
+mod tree;
+
+pub use hash::{FieldRef, Fields, HashRef, HashValue};
+pub use packed::PackedLimits;
+
+use crate::types::Millis;
+use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// What every type but the string tells about itself.
+pub(super) trait Aggregate {
+    /// What tells type and form on disk and in memory; 4 to 15.
+    fn tag(&self) -> u8;
+
+    /// As TYPE says it.
+    fn type_name(&self) -> &'static str;
+
+    /// As OBJECT ENCODING says it.
+    fn encoding(&self) -> &'static str;
+
+    /// See [`super::Value::plain_body`].
+    fn plain_body(&self) -> Option<&Bytes> {
+        None
+    }
+
+    /// Appends the value's bytes.
+    fn put_body(&self, out: &mut Vec<u8>);
+
+    /// Bytes of contents, for the account: a function of the contents and the form alone, in O(1).
+    fn weight(&self) -> usize;
+
+    /// Whether nothing is left of it: its key goes.
+    fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// Not later than the earliest deadline of any element; 0 if none has one.
+    fn soonest(&self) -> Millis {
+        0
+    }
+}
+
+/// When values of each type stop being packed. Replicated, because the form of a value is part of the state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packing {
+    pub hash: PackedLimits,
+    pub set: PackedLimits,
+    /// Members of a set of nothing but integers.
+    pub set_integers: usize,
+    pub sorted: PackedLimits,
+    /// As `list-max-listpack-size`: elements of a packed list if positive, else a class of sizes in bytes.
+    pub list: i64,
+}
+
+impl Default for Packing {
+    /// Redis 7.2's.
+    fn default() -> Packing {
+        let usual = PackedLimits { entries: 128, value: 64 };
+        Packing { hash: usual, set: usual, set_integers: 512, sorted: usual, list: -2 }
+    }
+}
+
+/// How many numbers say a [`Packing`].
+pub(super) const PACKING_NUMBERS: usize = 8;
+
+impl Packing {
+    pub(super) fn numbers(&self) -> [u64; PACKING_NUMBERS] {
+        let [hash, set, sorted] = [self.hash, self.set, self.sorted].map(|limits| [limits.entries, limits.value]);
+        let list = (self.list << 1 ^ self.list >> 63) as u64;
+        let [a, b, c, d, e, f, g] =
+            [hash[0], hash[1], set[0], set[1], sorted[0], sorted[1], self.set_integers].map(|number| number as u64);
+        [a, b, c, d, e, f, g, list]
+    }
+
+    pub(super) fn from_numbers(numbers: [u64; PACKING_NUMBERS]) -> Packing {
+        let limits = |at: usize| PackedLimits { entries: numbers[at] as usize, value: numbers[at + 1] as usize };
+        let list = (numbers[7] >> 1) as i64 ^ -((numbers[7] & 1) as i64);
+        Packing { hash: limits(0), set: limits(2), sorted: limits(4), set_integers: numbers[6] as usize, list }
+    }
+}
+
+/// What an element of a tree counts for in the account beside its bytes: its share of leaves and branches, the header and
+/// the rounding of its allocation. Part of the replicated state's meaning, as [`super::ENTRY_COST`].
+const ELEMENT_COST: usize = 48;
+
+/// The order of elements that have none of their own: by this, then by their bytes. Never changes: it is in the order
+/// of bytes on disk, and in the cursors of scans.
+fn order_of(element: &[u8]) -> u64 {
+    xxh3_64(element)
+}
+
+/// Low bits of a hash that a scan's cursor leaves out.
+const CURSOR_SHIFT: u32 = 16;
+
+/// One step of a scan over elements in the order of [`order_of`], from `cursor` on: the positions to show, and the next
+/// cursor, 0 at the end. An element that is there during the whole scan is shown at least once, whatever comes and goes.
+fn scan_range<T: tree::Item<Key = u64>>(
+    tree: &tree::Tree<T>,
+    cursor: u64,
+    count: usize,
+) -> (std::ops::Range<usize>, u64) {
+    let first = match cursor >> (64 - CURSOR_SHIFT) {
+        0 => tree.partition_point(cursor << CURSOR_SHIFT, |_| false),
+        _ => tree.len(),
+    };
+    let mut end = first.saturating_add(count.max(1)).min(tree.len());
+    // Elements that share a cursor are shown together, or it could not stand between them.
+    let place = |at: usize| tree.get(at).map(|item| item.key() >> CURSOR_SHIFT);
+    while end < tree.len() && place(end) == place(end - 1) {
+        end += 1;
+    }
+    (first..end, place(end).unwrap_or(0))
+}
