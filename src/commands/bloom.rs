@@ -4,7 +4,7 @@
 //! table. See `filter.rs` for what is RedisBloom's here.
 
 use super::filter::{CAPACITY_MAX, EXPANSION_MAX, check_bytes, item_exists, line, not_found, number, unknown_argument};
-use super::syntax::{is, wrong_type};
+use super::syntax::{either, is, wrong_type};
 use super::{Command, Keys, ReadCommand, Scope, Spec, WriteCommand, read, write, wrong_arity};
 use crate::resp::{Args, Reply};
 use crate::state::{BloomFull, BloomShape, BloomValue, EntryRef, Keyspace, Value, View};
@@ -104,10 +104,6 @@ fn add_all(keyspace: &mut Keyspace, key: &[u8], items: &Args) -> Reply {
         }
     }
     Reply::Array(replies)
-}
-
-fn either(result: Result<Reply, Reply>) -> Reply {
-    result.unwrap_or_else(|reply| reply)
 }
 
 // -- Making

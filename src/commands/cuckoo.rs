@@ -4,7 +4,7 @@
 //! table. See `filter.rs` for what is RedisBloom's here.
 
 use super::filter::{CAPACITY_MAX, EXPANSION_MAX, check_bytes, item_exists, line, not_found, number, unknown_argument};
-use super::syntax::{is, wrong_type};
+use super::syntax::{either, is, wrong_type};
 use super::{Command, Keys, ReadCommand, Scope, Spec, WriteCommand, read, write, wrong_arity};
 use crate::resp::{Args, Reply, integer};
 use crate::state::{CuckooFull, CuckooShape, CuckooValue, EntryRef, Keyspace, LoadError, Value, View};
@@ -112,10 +112,6 @@ fn make_if_absent(keyspace: &mut Keyspace, key: &[u8], shape: CuckooShape) {
     if !keyspace.contains(key) {
         keyspace.set(key, Value::Cuckoo(CuckooValue::new(shape).into()), None);
     }
-}
-
-fn either(result: Result<Reply, Reply>) -> Reply {
-    result.unwrap_or_else(|reply| reply)
 }
 
 // -- Making

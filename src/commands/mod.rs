@@ -4,13 +4,16 @@
 //! its kind gives. What the function is *given* tells the kind, so that the path through the log or the read index
 //! cannot disagree with what the command does. Nothing here knows a socket, Raft or a clock.
 
+mod bitmap;
 mod bloom;
 mod cuckoo;
 mod extended;
 mod glob;
+mod hyperloglog;
 mod info;
 mod introspection;
 mod syntax;
+mod text;
 
 pub mod cluster;
 pub mod connection;
@@ -127,11 +130,13 @@ pub enum Run {
 
 /// Every family's table, one a line.
 static FAMILIES: &[&[Command]] = &[
+    bitmap::BITMAP,
     bloom::BLOOM,
     cluster::CLUSTER,
     connection::CONNECTION,
     cuckoo::CUCKOO,
     generic::GENERIC,
+    hyperloglog::HYPERLOGLOG,
     server::SERVER,
     string::STRING,
 ];

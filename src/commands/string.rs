@@ -6,16 +6,14 @@
 //! More than 800 lines because a string has more than twenty commands.
 
 use super::extended::{self, Extended, Number};
-use super::syntax::{invalid_expire, is, syntax_error, want_integer, wrong_type};
+use super::syntax::{either, invalid_expire, is, syntax_error, want_integer};
+use super::text::{bulk, bulk_or_nil, check_length, edit_bytes, text_of};
 use super::{Command, Keys, Merge, ReadCommand, Scope, Spec, WriteCommand, read, write, wrong_arity};
 use crate::resp::{Args, Reply, integer};
 use crate::state::{Entry, EntryRef, Form, Keyspace, TextRef, Value, View};
 use crate::types::{Millis, Stamp};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
-
-/// Longest string, as Redis' proto-max-bulk-len.
-const MAX_STRING: usize = 512 << 20;
 
 /// What most commands here say of themselves.
 const BASE: Spec = Spec {
@@ -208,45 +206,6 @@ impl Options {
 }
 
 /// The string an entry holds, if there is an entry; WRONGTYPE if it holds something else.
-fn text_of(entry: Option<EntryRef<'_>>) -> Result<Option<TextRef<'_>>, Reply> {
-    entry.map(|entry| entry.value().as_text().ok_or_else(wrong_type)).transpose()
-}
-
-/// Values up to this size are copied into a reply, longer ones shared: sharing costs an allocation that stays.
-const COPY_UP_TO: usize = 512;
-
-fn bulk(text: TextRef<'_>) -> Reply {
-    Reply::Bulk(text.to_bytes(COPY_UP_TO))
-}
-
-fn bulk_or_nil(entry: Option<EntryRef<'_>>) -> Reply {
-    match text_of(entry) {
-        Ok(text) => text.map_or(Reply::Nil, bulk),
-        Err(reply) => reply,
-    }
-}
-
-/// Makes a reply of a fallible body: both ways out are replies.
-fn either(result: Result<Reply, Reply>) -> Reply {
-    result.unwrap_or_else(|reply| reply)
-}
-
-fn check_length(length: usize) -> Result<(), Reply> {
-    if length > MAX_STRING {
-        return Err(Reply::error("ERR string exceeds maximum allowed size (proto-max-bulk-len)"));
-    }
-    Ok(())
-}
-
-/// Lets `change` work on the bytes of a string, in place if nobody else holds them. Its caller has seen that it is one.
-fn edit_bytes(value: &mut Value, change: impl FnOnce(&mut BytesMut)) {
-    let Value::Text(text) = value else { return };
-    let mut bytes = std::mem::take(&mut text.bytes).try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
-    change(&mut bytes);
-    text.bytes = bytes.freeze();
-    text.form = Form::Edited;
-}
-
 // -- GET and its kin
 
 struct Get(Bytes);

@@ -29,6 +29,11 @@ pub(super) fn invalid_expire(command: &str) -> Reply {
     Reply::error(format!("ERR invalid expire time in '{command}' command"))
 }
 
+/// Makes a reply of a fallible body: both ways out are replies.
+pub(super) fn either(result: Result<Reply, Reply>) -> Reply {
+    result.unwrap_or_else(|reply| reply)
+}
+
 /// The answer of a container's HELP: each line a status, as Redis writes them.
 pub(super) fn help(lines: &[&'static str]) -> Reply {
     Reply::Array(lines.iter().map(|line| Reply::Status(Bytes::from_static(line.as_bytes()))).collect())

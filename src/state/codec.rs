@@ -331,6 +331,7 @@ impl<'a> Reader<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::collections::HashValue;
     use super::super::entry::Draft;
     use super::super::unit::hash_of;
     use super::super::value::Form;
@@ -364,7 +365,15 @@ mod tests {
     fn the_bytes_on_disk_are_golden() {
         let account = Account { keys: 1, expires: 1, bytes: 300 };
         let limit = Limit { bytes: 4096, policy: Kind::S3Fifo, samples: 5 };
-        let head = CutHead { seed: 7, clock: 1_700_000_000_000, version: 42, account, images: 1, limit };
+        let head = CutHead {
+            seed: 7,
+            clock: 1_700_000_000_000,
+            version: 42,
+            account,
+            images: 1,
+            limit,
+            packing: Packing::default(),
+        };
         assert_eq!(hex(&head.to_bytes()), GOLDEN_HEAD);
         assert_eq!(CutHead::from_bytes(&head.to_bytes()).unwrap(), head);
 
@@ -374,10 +383,21 @@ mod tests {
             entry(b"{t}c", Value::formed(Bytes::new(), Form::Edited)),
         ];
         assert_eq!(hex(&image(slot_of(b"t"), &entries, 7)), GOLDEN_IMAGE);
+
+        let (mut small, mut large) = (HashValue::new(), HashValue::new());
+        let limits = Packing::default().hash;
+        small.set(b"f", b"v", 0, limits);
+        large.set(b"f", &[b'v'; 65], 0, limits);
+        large.set(b"g", b"w", 1_700_000_000_500, limits);
+        let entries = [entry(b"{t}d", Value::Hash(small)), entry(b"{t}e", Value::Hash(large))];
+        assert_eq!(hex(&image(slot_of(b"t"), &entries, 7)), GOLDEN_HASHES);
     }
 
-    const GOLDEN_HEAD: &str = "48434802070000000000000080d095ffbc312a0101ac02018020010588f2ea90dbd59b59";
-    const GOLDEN_IMAGE: &str = "48435302133e29000000000000000301047b747d61f4d395ffbc31ac0202013102047b747d6200010203302e3503047b747d63000102001d8dd1a39ce7d32c";
+    const GOLDEN_HASHES: &str = "48435303133e68000000000000000205047b747d650001024f000166417676767676767676767676767676767676767676767676767676767676767676767676767676767676767676767676767676767676767676767676767676767676f4d395ffbc310167017704047b747d640001020401660176251091d265db2355";
+
+    const GOLDEN_HEAD: &str =
+        "48434803070000000000000080d095ffbc312a0101ac02018020010580014080014080014080040325ac357d7e7670d4";
+    const GOLDEN_IMAGE: &str = "48435303133e29000000000000000301047b747d61f4d395ffbc31ac0202013102047b747d6200010203302e3503047b747d63000102008450ef909352c413";
 
     #[test]
     fn a_damaged_image_is_refused_whatever_is_damaged() {
@@ -390,7 +410,7 @@ mod tests {
             assert!(decode_slot(&image[..at]).is_err(), "cut at {at}");
         }
         let newer = [IMAGE_MAGIC, &[FORMAT + 1], &image[4..]].concat();
-        assert!(matches!(decode_slot(&newer), Err(RestoreError::Newer { found: 3, .. })));
+        assert!(matches!(decode_slot(&newer), Err(RestoreError::Newer { found: 4, .. })));
         let older = [IMAGE_MAGIC, &[FORMAT - 1], &image[4..]].concat();
         assert!(matches!(decode_slot(&older), Err(RestoreError::Damaged { .. })));
     }
