@@ -22,6 +22,7 @@ pub mod generic;
 pub mod node;
 pub mod server;
 pub mod session;
+mod stream;
 pub mod string;
 
 use crate::resp::{Args, Reply, integer};
@@ -66,6 +67,10 @@ pub enum Keys {
     Counted {
         at: usize,
         step: usize,
+    },
+    /// The first half of all that follows this word.
+    After {
+        word: &'static str,
     },
 }
 
@@ -138,6 +143,9 @@ static FAMILIES: &[&[Command]] = &[
     generic::GENERIC,
     hyperloglog::HYPERLOGLOG,
     server::SERVER,
+    stream::STREAM,
+    stream::STREAM_GROUP,
+    stream::STREAM_INFO,
     string::STRING,
 ];
 
@@ -403,6 +411,11 @@ pub fn keys<'a>(command: &Command, args: &'a Args) -> impl Iterator<Item = &'a B
             let count = args.get(at).and_then(|word| integer(word)).and_then(|n| usize::try_from(n).ok());
             let end = (at + 1).saturating_add(count.unwrap_or(0).saturating_mul(step));
             (at + 1, end, step)
+        }
+        Keys::After { word } => {
+            let first =
+                args.iter().position(|arg| arg.eq_ignore_ascii_case(word.as_bytes())).map_or(args.len(), |at| at + 1);
+            (first, first + args.len().saturating_sub(first) / 2, 1)
         }
     };
     let end = end.min(args.len());

@@ -31,6 +31,8 @@ pub enum Reply {
     },
     Array(Vec<Reply>),
     Map(Vec<(Reply, Reply)>),
+    /// A map; in RESP2 an array of arrays of two.
+    PairMap(Vec<(Reply, Reply)>),
     Set(Vec<Reply>),
     Push(Vec<Reply>),
     /// Writes nothing: after `CLIENT REPLY OFF`.
@@ -100,6 +102,16 @@ impl Reply {
                 let (kind, length) = if resp3 { (b'%', pairs.len()) } else { (b'*', pairs.len() * 2) };
                 number(out, kind, length as i64);
                 for (key, value) in pairs {
+                    key.encode(protocol, out);
+                    value.encode(protocol, out);
+                }
+            }
+            Reply::PairMap(pairs) => {
+                number(out, if resp3 { b'%' } else { b'*' }, pairs.len() as i64);
+                for (key, value) in pairs {
+                    if !resp3 {
+                        number(out, b'*', 2);
+                    }
                     key.encode(protocol, out);
                     value.encode(protocol, out);
                 }

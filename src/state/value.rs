@@ -4,7 +4,7 @@
 //! [`ValueRef`] is what reads are shown, wherever it lies. A new type implements [`Aggregate`] and is a new variant of
 //! [`Value`], with one line in `aggregate`, one in `of_tag` and its accessors. Tags are on disk and never reused.
 
-use super::collections::{Aggregate, HashRef, HashValue, hash};
+use super::collections::{Aggregate, HashRef, HashValue, StreamValue, hash, stream};
 use super::filters::{BloomValue, CuckooValue};
 use crate::types::Millis;
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use std::sync::Arc;
 pub enum Value {
     Text(Text),
     Hash(HashValue),
+    Stream(Box<StreamValue>),
     Cuckoo(Arc<CuckooValue>),
     Bloom(Arc<BloomValue>),
 }
@@ -88,6 +89,22 @@ impl Value {
         }
     }
 
+    /// The stream, or `None` for another type.
+    pub fn as_stream(&self) -> Option<&StreamValue> {
+        match self {
+            Value::Stream(stream) => Some(stream),
+            _ => None,
+        }
+    }
+
+    /// The stream, or `None` for another type.
+    pub fn as_stream_mut(&mut self) -> Option<&mut StreamValue> {
+        match self {
+            Value::Stream(stream) => Some(stream),
+            _ => None,
+        }
+    }
+
     /// The cuckoo filter, or `None` for another type.
     pub fn as_cuckoo(&self) -> Option<&CuckooValue> {
         match self {
@@ -109,6 +126,7 @@ impl Value {
         match self {
             Value::Text(_) => None,
             Value::Hash(hash) => Some(hash),
+            Value::Stream(stream) => Some(&**stream),
             Value::Cuckoo(filter) => Some(&**filter),
             Value::Bloom(filter) => Some(&**filter),
         }
@@ -148,6 +166,7 @@ impl Value {
     pub(super) fn from_body(tag: u8, body: &[u8]) -> Option<Value> {
         match tag {
             hash::PACKED | hash::TREE => HashValue::from_body(tag, body).map(Value::Hash),
+            stream::STREAM => StreamValue::from_body(body).map(|stream| Value::Stream(stream.into())),
             CUCKOO => CuckooValue::from_bytes(body).map(|filter| Value::Cuckoo(filter.into())),
             BLOOM => BloomValue::from_bytes(body).map(|filter| Value::Bloom(filter.into())),
             _ => Form::of_tag(tag).map(|form| Value::formed(Bytes::copy_from_slice(body), form)),

@@ -127,6 +127,9 @@ pub fn show(reply: &Reply) -> Vec<String> {
         Reply::Double(value) => one(format!("(double) {value}")),
         Reply::BigNumber(digits) => one(String::from_utf8_lossy(digits).into_owned()),
         Reply::Array(items) | Reply::Set(items) | Reply::Push(items) => listed(items.iter().map(show).collect()),
+        Reply::PairMap(pairs) => {
+            listed(pairs.iter().map(|(key, value)| listed(vec![show(key), show(value)])).collect())
+        }
         Reply::Map(pairs) => listed(pairs.iter().flat_map(|(key, value)| [show(key), show(value)]).collect()),
         Reply::Nothing => Vec::new(),
     }

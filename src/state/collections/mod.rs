@@ -11,14 +11,17 @@
 //! | `tree.rs` | the large form |
 //! | `body.rs` | bytes of a tree on disk |
 //! | `hash.rs` | fields with values, and deadlines of their own |
+//! | `stream.rs` | entries in the order of their ids, and groups that read them |
 
 pub(super) mod body;
 pub(super) mod hash;
 mod packed;
+pub(super) mod stream;
 mod tree;
 
 pub use hash::{FieldRef, Fields, HashRef, HashValue};
 pub use packed::PackedLimits;
+pub use stream::{Consumer, Pending, StreamEntry, StreamGroup, StreamId, StreamValue};
 
 use crate::types::Millis;
 use bytes::Bytes;
