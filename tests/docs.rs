@@ -44,6 +44,13 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("del", "across slots (proxy face) a part a group, each atomic, not the whole; UNCERTAIN if only some took effect"),
     ("unlink", "the same as DEL"),
     ("exists", "across slots (proxy face) not one moment"),
+    ("client|reply", "not inside MULTI, where it would cut EXEC's reply short"),
+    (
+        "exec",
+        "queued and watched keys in one slot, or CROSSSLOT when they are queued; any keys, and commands about all keys, \
+                      where the cluster has one data group (proxy face). At most 65,536 commands, 64 MiB",
+    ),
+    ("watch", "at most 1,024 keys; one that was absent, made and deleted again counts as unchanged"),
     ("expiretime", "by the group clock, which starts near Unix time and never goes back"),
     ("flushall", "each group in its own entry; ASYNC and SYNC are the same"),
     ("flushdb", "the same as FLUSHALL: there is one database"),
@@ -96,7 +103,7 @@ fn way(command: &Command) -> String {
     let kind = match command.run {
         Run::Read(_) => "read",
         Run::Write(_) => "write",
-        Run::Session(_) | Run::Node(_) | Run::Container => return "here".to_owned(),
+        Run::Session(_) | Run::Node(_) | Run::Transaction(_) | Run::Container => return "here".to_owned(),
     };
     let place = match command.spec.scope {
         Scope::OneSlot => "one slot",

@@ -3,7 +3,8 @@
 mod transcript;
 
 use bytes::{Bytes, BytesMut};
-use hypercache::commands::{self, Run, session::Session};
+use hypercache::commands::transaction::{self, Exec, Step, Transaction};
+use hypercache::commands::{self, Run, atomic, session::Session};
 use hypercache::resp::{Args, Limits, Protocol, Reply, ReplyDecoder};
 use hypercache::state::{Keyspace, View};
 use hypercache::types::Stamp;
@@ -17,29 +18,80 @@ use transcript::Action;
 /// The clock at the beginning of every transcript.
 const START_MS: u64 = 1_700_000_000_000;
 
-/// One keyspace and nothing around it.
+/// One keyspace and one connection, with nothing around them.
 struct Bare {
     keyspace: Keyspace,
     stamp: Stamp,
+    session: Session,
+    transaction: Transaction,
 }
 
 impl Bare {
+    fn new() -> Bare {
+        Bare {
+            keyspace: Keyspace::new(7),
+            stamp: Stamp { now_ms: START_MS, seed: 0 },
+            session: Session::default(),
+            transaction: Transaction::default(),
+        }
+    }
+
     fn answer(&mut self, args: &Args) -> Reply {
         let command = match commands::lookup(args) {
             Ok(command) => command,
-            Err(reply) => return reply,
+            Err(refused) => {
+                self.transaction.spoil();
+                // An EXEC that is wrong ends the transaction it was meant for.
+                let exec = args[0].eq_ignore_ascii_case(b"exec") && self.transaction.is_open();
+                return if exec { self.transaction.abort(&refused) } else { refused };
+            }
         };
+        if self.transaction.takes(command) {
+            return self.transaction.queue(command, args.clone());
+        }
         if let Err(reply) = (command.check)(args) {
             return reply;
         }
         match command.run {
-            Run::Read(run) => run(args, &View::new(&self.keyspace, Some(self.stamp.now_ms))),
-            Run::Write(run) => {
-                self.keyspace.advance(&self.stamp);
-                run(args, &mut self.keyspace, &self.stamp)
-            }
-            Run::Session(run) => run(args, &mut Session::default()),
+            Run::Read(run) => run(args, &self.view()),
+            Run::Write(_) => self.apply(args),
+            Run::Session(run) => run(args, &mut self.session),
+            Run::Transaction(step) => self.step(step, args),
             Run::Node(_) | Run::Container => Reply::error("ERR needs a node"),
+        }
+    }
+
+    fn view(&self) -> View<'_> {
+        View::new(&self.keyspace, Some(self.stamp.now_ms))
+    }
+
+    fn apply(&mut self, args: &Args) -> Reply {
+        self.keyspace.advance(&self.stamp);
+        commands::apply(args, &mut self.keyspace, &self.stamp)
+    }
+
+    fn step(&mut self, step: Step, args: &Args) -> Reply {
+        match step {
+            Step::Multi => self.transaction.begin(),
+            Step::Discard => self.transaction.discard(),
+            Step::Unwatch => self.transaction.unwatch(),
+            Step::Watch if self.transaction.is_open() => transaction::watch_inside(),
+            Step::Watch => {
+                let versions = transaction::versions(args, &self.view());
+                self.transaction.watch(&args[1..], versions)
+            }
+            Step::Exec => {
+                let Exec { call, writes, weave, .. } = match self.transaction.exec(false) {
+                    Ok(exec) => exec,
+                    Err(refused) => return refused,
+                };
+                let keyed = match &call {
+                    None => Reply::Array(Vec::new()),
+                    Some(call) if writes => self.apply(call),
+                    Some(call) => atomic::read(call, &self.view()),
+                };
+                weave.finish(keyed, |_, args| self.answer(args), |_, _| ())
+            }
         }
     }
 }
@@ -48,12 +100,12 @@ impl Bare {
 fn the_bare_keyspace_answers_as_written() {
     let mut differences = String::new();
     for transcript in transcript::all() {
-        let bare = RefCell::new(Bare { keyspace: Keyspace::new(7), stamp: Stamp { now_ms: START_MS, seed: 0 } });
+        let bare = RefCell::new(Bare::new());
         differences += &transcript.run(
             |args| bare.borrow_mut().answer(args),
             |ms| {
                 // A tick: what is due goes.
-                let Bare { keyspace, stamp } = &mut *bare.borrow_mut();
+                let Bare { keyspace, stamp, .. } = &mut *bare.borrow_mut();
                 stamp.now_ms += ms;
                 keyspace.advance(stamp);
                 let due = keyspace.due_ranges(keyspace.clock(), usize::MAX);
@@ -75,7 +127,7 @@ fn every_command_of_the_keyspace_has_a_transcript() {
         }
     }
     let missing: Vec<String> = commands::all()
-        .filter(|(_, command)| command.is_read() || command.is_write())
+        .filter(|(_, command)| matches!(command.run, Run::Read(_) | Run::Write(_) | Run::Transaction(_)))
         .filter(|(_, command)| !seen.contains(&std::ptr::from_ref(*command)))
         .map(|(name, _)| name)
         .collect();
@@ -295,7 +347,7 @@ fn a_real_redis_answers_random_requests_alike() {
         eprintln!("SKIPPED: no redis-server is installed, random requests were not compared with Redis");
         return;
     };
-    let mut bare = Bare { keyspace: Keyspace::new(7), stamp: Stamp { now_ms: START_MS, seed: 0 } };
+    let mut bare = Bare::new();
     let mut requests = Requests(fastrand::Rng::with_seed(2));
     let mut differences = Vec::new();
     for _ in 0..30_000 {

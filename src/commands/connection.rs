@@ -438,13 +438,19 @@ impl NodeCommand for Consistency {
 /// One client as CLIENT LIST and CLIENT INFO print it.
 fn client_line(row: &ClientRow) -> String {
     let s = &row.session;
-    let flags = if s.readonly { "r" } else { "N" };
+    let flags = match (row.queued, s.readonly) {
+        (Some(_), true) => "xr",
+        (Some(_), false) => "x",
+        (None, true) => "r",
+        (None, false) => "N",
+    };
+    let multi = row.queued.map_or(-1, |queued| queued as i64);
     let proto = if s.protocol == Protocol::Resp3 { 3 } else { 2 };
     let mut line = String::with_capacity(256);
     let _ = write!(
         line,
-        "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={flags} db=0 sub=0 psub=0 ssub=0 multi=-1 \
-         qbuf={} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl={} oll=0 omem={} tot-mem={} events=r cmd={} \
+        "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={flags} db=0 sub=0 psub=0 ssub=0 multi={multi} \
+         watch={} qbuf={} qbuf-free=0 argv-mem=0 multi-mem={} rbs=0 rbp=0 obl={} oll=0 omem={} tot-mem={} events=r cmd={} \
          user={} redir=-1 resp={proto} lib-name={} lib-ver={}",
         s.id,
         s.peer,
@@ -452,10 +458,12 @@ fn client_line(row: &ClientRow) -> String {
         s.name,
         row.age_s,
         row.idle_s,
+        row.watching,
         row.input_bytes,
+        row.queued_bytes,
         row.output_bytes,
         row.output_bytes,
-        row.input_bytes + row.output_bytes,
+        row.input_bytes + row.output_bytes + row.queued_bytes,
         row.last_command,
         s.user.as_deref().unwrap_or("(none)"),
         s.lib_name,
@@ -482,6 +490,9 @@ impl NodeCommand for ClientInfo {
             last_command: "client|info".to_owned(),
             input_bytes: 0,
             output_bytes: 0,
+            queued: None,
+            queued_bytes: 0,
+            watching: 0,
         });
         Reply::Verbatim { format: *b"txt", text: Bytes::from(client_line(&row) + "\n") }
     }

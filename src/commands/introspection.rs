@@ -6,6 +6,7 @@
 use super::connection::{help, text};
 use super::server::{bulk, spec};
 use super::session::Session;
+use super::transaction::Step;
 use super::{
     Command, Keys, Run, SessionCommand, Spec, session,
     syntax::{is, syntax_error},
@@ -24,6 +25,8 @@ fn flags(command: &Command) -> Vec<&'static str> {
         Run::Write(_) => vec!["write"],
         Run::Session(_) => vec!["loading", "stale", "fast"],
         Run::Node(_) => vec!["loading", "stale"],
+        Run::Transaction(Step::Exec) => vec!["noscript", "loading", "stale", "skip_slowlog"],
+        Run::Transaction(_) => vec!["noscript", "loading", "stale", "fast", "allow_busy"],
         Run::Container => vec![],
     };
     if command.spec.denyoom {
@@ -42,7 +45,7 @@ fn categories(command: &Command) -> Vec<String> {
         Run::Read(_) => all.push("@read".to_owned()),
         Run::Write(_) => all.push("@write".to_owned()),
         Run::Node(_) => all.push("@admin".to_owned()),
-        Run::Session(_) | Run::Container => {}
+        Run::Session(_) | Run::Transaction(_) | Run::Container => {}
     }
     let family = match command.spec.family {
         "generic" => "keyspace",

@@ -15,6 +15,7 @@ mod introspection;
 mod syntax;
 mod text;
 
+pub mod atomic;
 pub mod cluster;
 pub mod connection;
 pub mod filter;
@@ -24,6 +25,7 @@ pub mod server;
 pub mod session;
 mod stream;
 pub mod string;
+pub mod transaction;
 
 use crate::resp::{Args, Reply, integer};
 use crate::state::{ENTRY_COST, Keyspace, View};
@@ -123,13 +125,15 @@ pub struct Command {
     pub subcommands: &'static [Command],
 }
 
-/// The four kinds, told apart by what the function is given.
+/// The kinds, told apart by what the function is given.
 #[derive(Clone, Copy)]
 pub enum Run {
     Read(fn(&Args, &View<'_>) -> Reply),
     Write(fn(&Args, &mut Keyspace, &Stamp) -> Reply),
     Session(fn(&Args, &mut session::Session) -> Reply),
     Node(fn(&Args, &dyn node::Node, &mut session::Session) -> Reply),
+    /// What the door does with the connection's [`transaction::Transaction`].
+    Transaction(transaction::Step),
     Container,
 }
 
@@ -147,6 +151,7 @@ static FAMILIES: &[&[Command]] = &[
     stream::STREAM_GROUP,
     stream::STREAM_INFO,
     string::STRING,
+    transaction::TRANSACTION,
 ];
 
 /// Reads the state of a group.
@@ -186,6 +191,9 @@ pub fn growth(args: &Args) -> Option<u64> {
     if args.first().is_some_and(|name| name.eq_ignore_ascii_case(b"set")) {
         let kept = args.iter().skip(1).take(2).map(|arg| arg.len() as u64).sum::<u64>();
         return Some(ENTRY_COST + kept);
+    }
+    if atomic::is_atomic(args) {
+        return atomic::growth(args);
     }
     let command = lookup(args).ok()?;
     // A filter is as large as it was asked for from the beginning.
@@ -433,6 +441,9 @@ pub fn all() -> impl Iterator<Item = (String, &'static Command)> {
 /// Applies one command of a log entry. Whatever the arguments are, the answer is a reply: a log may hold what an
 /// older or newer program proposed.
 pub fn apply(args: &Args, keyspace: &mut Keyspace, stamp: &Stamp) -> Reply {
+    if atomic::is_atomic(args) {
+        return atomic::apply(args, keyspace, stamp);
+    }
     match lookup(args) {
         Ok(command) => match command.run {
             Run::Write(run) => run(args, keyspace, stamp),

@@ -224,6 +224,11 @@ pub struct ClientRow {
     pub last_command: String,
     pub input_bytes: u64,
     pub output_bytes: u64,
+    /// Commands queued after MULTI, if there was one, and their bytes.
+    pub queued: Option<u64>,
+    pub queued_bytes: u64,
+    /// Keys watched.
+    pub watching: u64,
 }
 
 impl ClientRow {

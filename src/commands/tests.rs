@@ -227,6 +227,18 @@ fn requests(most: usize) -> impl Strategy<Value = Vec<(Args, u64)>> {
     prop::collection::vec(request, 0..most)
 }
 
+/// A read or a write.
+fn any_request() -> impl Strategy<Value = Args> {
+    let read = |(_, command): &(String, &Command)| command.is_read();
+    let reads: Vec<String> = all().filter(read).map(|(name, _)| name.replace('|', " ")).collect();
+    let words = prop::collection::vec(prop::sample::select(WORDS), 0..4);
+    let read = (prop::sample::select(reads), words).prop_map(|(name, words)| {
+        name.split(' ').chain(words).map(|word| Bytes::copy_from_slice(word.as_bytes())).collect()
+    });
+    let write = requests(2).prop_filter_map("one of them", |mut requests| requests.pop().map(|(args, _)| args));
+    prop_oneof![read, write]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
@@ -251,6 +263,53 @@ proptest! {
         }
         prop_assert_eq!(left.state_hash(), right.state_hash());
         prop_assert_eq!(left.used_bytes(), right.used_bytes());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// An atomic call is its calls one after the other with nothing between, on any replica.
+    #[test]
+    fn an_atomic_call_equals_its_calls(before in requests(20), inside in prop::collection::vec(any_request(), 0..12)) {
+        let mut replicas = [Keyspace::new(7), Keyspace::new(7), Keyspace::new(7)];
+        let stamp = Stamp { now_ms: 1000, seed: 1 };
+        for keyspace in &mut replicas {
+            keyspace.advance(&stamp);
+            before.iter().for_each(|(args, _)| drop(apply(args, keyspace, &stamp)));
+        }
+        let words = inside.iter().flat_map(|call| std::iter::once(atomic::number(call.len())).chain(call.iter().cloned()));
+        let watched: Vec<(Bytes, u64)> = ["k", "{k}2"]
+            .map(|key| (Bytes::from(key), replicas[0].get(key.as_bytes()).map_or(0, |entry| entry.version())))
+            .into();
+        let call = atomic::vector(&watched, words.collect());
+        let stamp = Stamp { now_ms: 2000, seed: 2 };
+        let [one, other, apart] = &mut replicas;
+        for keyspace in [&mut *one, &mut *other, &mut *apart] {
+            keyspace.advance(&stamp);
+        }
+        let (reply, again) = (apply(&call, one, &stamp), apply(&call, other, &stamp));
+        prop_assert_eq!(&reply, &again);
+        prop_assert_eq!(one.state_hash(), other.state_hash());
+        // A key that died since it was watched stops it.
+        let holds = watched.iter().all(|(key, version)| apart.get(key).map_or(0, |entry| entry.version()) == *version);
+        if !holds {
+            prop_assert_eq!(&reply, &Reply::NilArray);
+            prop_assert_eq!(one.state_hash(), apart.state_hash());
+            return Ok(());
+        }
+        let one_by_one = inside.iter().enumerate().map(|(place, args)| {
+            let seed = atomic::seed_of(stamp.seed, place);
+            match lookup(args).map(|command| command.run) {
+                Ok(Run::Write(run)) => run(args, apart, &Stamp { now_ms: stamp.now_ms, seed }),
+                Ok(Run::Read(run)) => run(args, &View::in_entry(apart, seed)),
+                Ok(_) => panic!("neither is drawn"),
+                Err(refused) => refused,
+            }
+        });
+        prop_assert_eq!(reply, Reply::Array(one_by_one.collect()));
+        prop_assert_eq!(one.state_hash(), apart.state_hash());
+        prop_assert_eq!(one.used_bytes(), apart.used_bytes());
     }
 }
 

@@ -69,6 +69,18 @@ impl Reply {
         matches!(self, Reply::Error(_))
     }
 
+    /// About the bytes it takes while it is kept.
+    pub fn weight(&self) -> usize {
+        const EACH: usize = std::mem::size_of::<Reply>();
+        EACH + match self {
+            Reply::Bulk(b) | Reply::Status(b) | Reply::Error(b) | Reply::BigNumber(b) => b.len(),
+            Reply::Verbatim { text, .. } => text.len(),
+            Reply::Array(items) | Reply::Set(items) | Reply::Push(items) => items.iter().map(Reply::weight).sum(),
+            Reply::Map(pairs) | Reply::PairMap(pairs) => pairs.iter().map(|(k, v)| k.weight() + v.weight()).sum(),
+            _ => 0,
+        }
+    }
+
     /// Appends this reply in the given protocol.
     pub fn encode(&self, protocol: Protocol, out: &mut BytesMut) {
         let resp3 = protocol == Protocol::Resp3;

@@ -7,6 +7,7 @@
 use super::counters::{self, Ordinal};
 use crate::commands::node::ClientRow;
 use crate::commands::session::Session;
+use crate::commands::transaction::Transaction;
 use crate::env::{self, Instant};
 use crate::raft::Outcome;
 use crate::types::GroupId;
@@ -28,6 +29,10 @@ pub struct Client {
     last_command: AtomicU32,
     input: AtomicU64,
     output: AtomicU64,
+    /// One more than the commands that are queued after MULTI; 0 without.
+    queued: AtomicU64,
+    queued_bytes: AtomicU64,
+    watching: AtomicU64,
     mail: Mutex<Vec<(GroupId, Outcome)>>,
     killed: AtomicBool,
     wake: Notify,
@@ -60,15 +65,19 @@ impl Client {
         self.killed.load(Relaxed)
     }
 
-    /// Notes a wake-up's figures: commands so far, the last one, bytes in both buffers.
-    pub(super) fn note(&self, now: Instant, commands: u64, last: Option<Ordinal>, input: usize, output: usize) {
-        self.last_ns.store((now - self.born).as_nanos() as u64, Relaxed);
-        self.commands.store(commands, Relaxed);
-        if let Some(last) = last {
+    /// Notes a wake-up's figures.
+    pub(super) fn note(&self, figures: Figures<'_>) {
+        self.last_ns.store((figures.now - self.born).as_nanos() as u64, Relaxed);
+        self.commands.store(figures.commands, Relaxed);
+        if let Some(last) = figures.last_command {
             self.last_command.store(last.to_u32(), Relaxed);
         }
-        self.input.store(input as u64, Relaxed);
-        self.output.store(output as u64, Relaxed);
+        self.input.store(figures.input as u64, Relaxed);
+        self.output.store(figures.output as u64, Relaxed);
+        let transaction = figures.transaction;
+        self.queued.store(transaction.queued().map_or(0, |queued| queued as u64 + 1), Relaxed);
+        self.queued_bytes.store(transaction.queued_bytes() as u64, Relaxed);
+        self.watching.store(transaction.watching().len() as u64, Relaxed);
     }
 
     pub(super) fn publish(&self, session: &Session) {
@@ -86,8 +95,22 @@ impl Client {
             last_command: Ordinal::from_u32(self.last_command.load(Relaxed)).map_or("NULL", counters::name).to_owned(),
             input_bytes: self.input.load(Relaxed),
             output_bytes: self.output.load(Relaxed),
+            queued: self.queued.load(Relaxed).checked_sub(1),
+            queued_bytes: self.queued_bytes.load(Relaxed),
+            watching: self.watching.load(Relaxed),
         }
     }
+}
+
+/// What a session says of itself at the end of a wake-up.
+pub(super) struct Figures<'a> {
+    pub now: Instant,
+    pub commands: u64,
+    pub last_command: Option<Ordinal>,
+    /// Bytes in both buffers.
+    pub input: usize,
+    pub output: usize,
+    pub transaction: &'a Transaction,
 }
 
 /// All connections of the RESP faces.
@@ -115,6 +138,9 @@ impl Clients {
             last_command: AtomicU32::new(u32::MAX),
             input: AtomicU64::new(0),
             output: AtomicU64::new(0),
+            queued: AtomicU64::new(0),
+            queued_bytes: AtomicU64::new(0),
+            watching: AtomicU64::new(0),
             mail: Mutex::new(Vec::new()),
             killed: AtomicBool::new(false),
             wake: Notify::new(),

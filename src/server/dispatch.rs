@@ -11,6 +11,7 @@ use crate::commands::{self, Command, Keys, Merge, Run, Scope};
 use crate::resp::{Args, Reply};
 use crate::slot::slot_of;
 use crate::types::{GroupId, Level, Slot};
+use bytes::Bytes;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// A request whose command is known.
@@ -42,8 +43,13 @@ pub(super) enum Route {
     },
 }
 
-/// Finds the command, unwrapping HC.READ.
-pub(super) fn find(args: Args) -> Result<Request, Reply> {
+/// Finds the command, unwrapping HC.READ. One that has too many or too few arguments is told with the error.
+pub(super) fn find(args: Args) -> Result<Request, (Reply, Option<&'static Command>)> {
+    let name = args.first().cloned();
+    find_inner(args).map_err(|reply| (reply, name.and_then(|name| commands::by_name(&name))))
+}
+
+fn find_inner(args: Args) -> Result<Request, Reply> {
     let (level, args) = match is_hc_read(&args) {
         false => (None, args),
         true => {
@@ -77,8 +83,18 @@ pub(super) const GATES: &[Gate] = &[
     Gate { name: "syntax", refuse: bad_syntax },
 ];
 
+/// The first refusal of the gates.
 pub(super) fn refused(request: &Request, session: &Session, shared: &Shared) -> Option<Reply> {
-    GATES.iter().find_map(|gate| {
+    ask(GATES, request, session, shared)
+}
+
+/// The same before a command is queued: wrong arguments show when it runs, as in Redis.
+pub(super) fn refused_in_queue(request: &Request, session: &Session, shared: &Shared) -> Option<Reply> {
+    ask(&GATES[..GATES.len() - 1], request, session, shared)
+}
+
+fn ask(gates: &[Gate], request: &Request, session: &Session, shared: &Shared) -> Option<Reply> {
+    gates.iter().find_map(|gate| {
         let reply = (gate.refuse)(request, session, shared);
         if reply.is_some() {
             tracing::trace!(event = "command_refused", gate = gate.name, command = request.command.spec.name);
@@ -155,6 +171,48 @@ pub(super) fn route(request: &Request, session: &Session, shared: &Shared, route
     }
 }
 
+/// Whether a command may be part of the transaction of its connection, whose other keys lie where `first` does: all of a
+/// transaction runs in one group.
+pub(super) fn may_queue(
+    request: &Request,
+    first: Option<&Bytes>,
+    session: &Session,
+    shared: &Shared,
+    routes: &Routes,
+) -> Result<(), Reply> {
+    let name = request.command.spec.name;
+    match request.command.spec.scope {
+        Scope::Local => match local(request, shared)? {
+            Route::Here => Ok(()),
+            _ => Err(Reply::error("ERR what all nodes share cannot be set inside a transaction")),
+        },
+        _ if routes.order.is_empty() => Err(no_groups()),
+        Scope::OneSlot | Scope::Split(_) => {
+            let keys = commands::keys(request.command, &request.args);
+            let anywhere = request.command.is_read() && answered_anywhere(request, session);
+            group_of_keys(first.into_iter().chain(keys), anywhere, session, shared, routes).map(drop)
+        }
+        Scope::AllGroups(_) | Scope::Cursor if routes.only.is_some() => Ok(()),
+        Scope::AllGroups(_) | Scope::Cursor => Err(Reply::error(format!(
+            "ERR {} inside a transaction needs a cluster with one data group",
+            name.to_ascii_uppercase()
+        ))),
+    }
+}
+
+/// The group of a transaction whose keys lie where `first` does; `weak` if any replica may answer it as far as it goes.
+pub(super) fn group_of_transaction(
+    first: Option<&Bytes>,
+    weak: bool,
+    request: &Request,
+    session: &Session,
+    shared: &Shared,
+    routes: &Routes,
+) -> Result<GroupId, Reply> {
+    let anywhere = weak && answered_anywhere(request, session);
+    group_of_keys(first.into_iter(), anywhere, session, shared, routes)
+}
+
 /// Most of these run at once. CONFIG SET of what all nodes agree on is an entry of the meta group.
 fn local(request: &Request, shared: &Shared) -> Result<Route, Reply> {
     let pairs = commands::server::config_set_pairs(request.command, &request.args);
@@ -164,12 +222,24 @@ fn local(request: &Request, shared: &Shared) -> Result<Route, Reply> {
 
 /// The group of a request whose keys must lie in one slot.
 fn one_slot(request: &Request, session: &Session, shared: &Shared, routes: &Routes) -> Result<GroupId, Reply> {
+    let anywhere = request.command.is_read() && answered_anywhere(request, session);
+    group_of_keys(commands::keys(request.command, &request.args), anywhere, session, shared, routes)
+}
+
+/// The group of keys that must lie in one slot.
+fn group_of_keys<'a>(
+    keys: impl Iterator<Item = &'a Bytes>,
+    anywhere: bool,
+    session: &Session,
+    shared: &Shared,
+    routes: &Routes,
+) -> Result<GroupId, Reply> {
     if session.face == Face::Proxy
         && let Some(only) = routes.only
     {
         return Ok(only);
     }
-    let mut slots = commands::keys(request.command, &request.args).map(|key| slot_of(key));
+    let mut slots = keys.map(|key| slot_of(key));
     let Some(slot) = slots.next() else {
         // No key at all, such as OBJECT HELP: any group will do.
         return routes.order.first().map(|(_, group)| *group).ok_or_else(no_groups);
@@ -180,7 +250,8 @@ fn one_slot(request: &Request, session: &Session, shared: &Shared, routes: &Rout
     let group = routes.table.group_of(slot);
     match session.face {
         Face::Proxy => Ok(group),
-        Face::Cluster => moved(request, session, shared, routes, slot, group).map_or(Ok(group), Err),
+        Face::Cluster if anywhere => Ok(group),
+        Face::Cluster => moved(shared, routes, slot, group).map_or(Ok(group), Err),
     }
 }
 
@@ -188,20 +259,14 @@ fn no_groups() -> Reply {
     Reply::error("CLUSTERDOWN the cluster has no data groups yet; the command was not applied")
 }
 
-/// MOVED, if another node leads the group and the client did not ask for what any replica may answer.
-fn moved(
-    request: &Request,
-    session: &Session,
-    shared: &Shared,
-    routes: &Routes,
-    slot: Slot,
-    group: GroupId,
-) -> Option<Reply> {
+/// Whether the client asks for what any replica may answer, if this reads.
+fn answered_anywhere(request: &Request, session: &Session) -> bool {
     let weak = |level: Option<Level>| matches!(level, Some(Level::Eventual | Level::Bounded(_)));
-    let anywhere = session.readonly || weak(request.level) || (request.level.is_none() && weak(session.level));
-    if request.command.is_read() && anywhere {
-        return None;
-    }
+    session.readonly || weak(request.level) || (request.level.is_none() && weak(session.level))
+}
+
+/// MOVED, if another node leads the group.
+fn moved(shared: &Shared, routes: &Routes, slot: Slot, group: GroupId) -> Option<Reply> {
     // A group without a leader is waited for here, like a request that came in by the other face.
     let leader = shared.cluster.host().group(group)?.leader()?;
     if leader == shared.me.id {

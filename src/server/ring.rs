@@ -11,8 +11,9 @@
 use super::counters::Ordinal;
 use super::merge::Gather;
 use super::scan::Scan;
+use crate::commands::transaction::Weave;
 use crate::env::Instant;
-use crate::resp::{Protocol, Reply};
+use crate::resp::{Args, Protocol, Reply};
 use bytes::Bytes;
 use std::collections::VecDeque;
 
@@ -41,6 +42,10 @@ pub(super) enum State {
     Waiting,
     Gathering(Box<Gather>),
     Scanning(Box<Scan>),
+    /// WATCH: the keys whose versions are asked for.
+    Watching(Args),
+    /// EXEC.
+    Executing(Box<Weave>),
 }
 
 pub(super) struct Slot {
@@ -54,18 +59,6 @@ pub(super) struct Ring {
     slots: VecDeque<Slot>,
     base: u64,
     held: usize,
-}
-
-/// About the bytes a reply takes while it is kept.
-pub(super) fn weight(reply: &Reply) -> usize {
-    const EACH: usize = std::mem::size_of::<Reply>();
-    EACH + match reply {
-        Reply::Bulk(b) | Reply::Status(b) | Reply::Error(b) | Reply::BigNumber(b) => b.len(),
-        Reply::Verbatim { text, .. } => text.len(),
-        Reply::Array(items) | Reply::Set(items) | Reply::Push(items) => items.iter().map(weight).sum(),
-        Reply::Map(pairs) | Reply::PairMap(pairs) => pairs.iter().map(|(k, v)| weight(k) + weight(v)).sum(),
-        _ => 0,
-    }
 }
 
 impl Ring {
@@ -116,7 +109,7 @@ impl Ring {
 
     /// The reply of a whole request is there.
     pub fn ready(&mut self, seq: u64, reply: Reply) {
-        let weight = weight(&reply);
+        let weight = reply.weight();
         let Some(slot) = self.at(seq) else { return };
         let before = std::mem::replace(&mut slot.weight, weight);
         slot.state = State::Ready(reply);

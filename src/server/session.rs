@@ -8,7 +8,9 @@
 //! plus one command and one reply. Beyond them nothing more is decoded or read, so a client that does not read costs no
 //! more than that. A protocol error closes this connection alone, after the replies before it.
 
-use super::clients::Client;
+mod transaction;
+
+use super::clients::{Client, Figures};
 use super::counters::{Counters, Ordinal, add};
 use super::dispatch::{self, Request, Route};
 use super::lane::{Kind, Lane, Op, ReadFn, Step, Tried};
@@ -18,7 +20,8 @@ use super::scan::{Next, Scan};
 use super::{Routes, Shared, verify};
 use crate::commands::node::SlowEntry;
 use crate::commands::session::{Face, ReplyMode, Session};
-use crate::commands::{Merge, Run};
+use crate::commands::transaction::Transaction;
+use crate::commands::{Command, Merge, Run};
 use crate::env::{self, Instant};
 use crate::raft::{Outcome, Permit, Refusal};
 use crate::resp::{Args, Decoder, Reply};
@@ -108,6 +111,9 @@ struct Connection {
     client: Arc<Client>,
     counters: Arc<Counters>,
     session: Session,
+    transaction: Transaction,
+    /// The request that must be answered before another is looked at: what comes behind it depends on it.
+    awaits: Option<u64>,
     routes: Arc<Routes>,
     decoder: Decoder,
     input: BytesMut,
@@ -208,6 +214,8 @@ impl Connection {
             client: seat.client.clone(),
             counters,
             session,
+            transaction: Transaction::default(),
+            awaits: None,
             routes: shared.routes(),
             decoder: Decoder::new(shared.settings.limits),
             input: BytesMut::new(),
@@ -252,7 +260,14 @@ impl Connection {
     }
 
     fn note(&self) {
-        self.client.note(self.now, self.commands, self.last_command, self.input.len(), self.output.len());
+        self.client.note(Figures {
+            now: self.now,
+            commands: self.commands,
+            last_command: self.last_command,
+            input: self.input.len(),
+            output: self.output.len(),
+            transaction: &self.transaction,
+        });
     }
 
     fn received(&mut self, n: usize) {
@@ -270,8 +285,9 @@ impl Connection {
         self.output.len() + self.ring.held()
     }
 
+    /// Whether nothing more may be decoded at present.
     fn is_full(&self) -> bool {
-        self.ring.len() >= IN_FLIGHT_MAX || self.kept() >= self.shared.settings.output_max
+        self.awaits.is_some() || self.ring.len() >= IN_FLIGHT_MAX || self.kept() >= self.shared.settings.output_max
     }
 
     fn decode(&mut self) {
@@ -455,46 +471,64 @@ impl Connection {
         let mute = self.session.mutes();
         let request = match dispatch::find(args) {
             Ok(request) => request,
-            Err(reply) => {
+            Err((reply, command)) => {
+                let reply = self.refused_in_transaction(command, reply);
                 let asked = self.asked(None, &Args::new(), mute);
                 return self.answer(asked, reply);
             }
         };
         self.last_command = Some(request.ordinal);
+        if self.transaction.takes(request.command) {
+            return self.queue(request, mute);
+        }
         let route = match dispatch::refused(&request, &self.session, &self.shared) {
             Some(reply) => Err(reply),
             None => dispatch::route(&request, &self.session, &self.shared, &self.routes),
         };
         match route {
-            Ok(Route::Here) => self.run_here(&request, was, mute),
+            Ok(Route::Here) => self.run_here(request, was, mute),
+            Ok(Route::One(group)) if matches!(request.command.run, Run::Transaction(_)) => {
+                self.run_watch(group, request, mute)
+            }
             Ok(Route::One(group)) => self.run_in(group, request, mute),
             Ok(Route::Cluster(args)) => self.run_in(GroupId::META, Request { args, ..request }, mute),
             Ok(Route::Split { merge, parts, places }) => self.run_split(&request, mute, merge, parts, places),
             Ok(Route::Scan { order, begin }) => self.run_scan(request, mute, &order, begin),
             Err(reply) => {
                 self.counters.rejected(request.ordinal);
+                let reply = self.refused_in_transaction(Some(request.command), reply);
                 let asked = self.asked(Some(request.ordinal), &request.args, mute);
                 self.answer(asked, reply);
             }
         }
     }
 
-    fn run_here(&mut self, request: &Request, was: ReplyMode, mute: bool) {
+    fn run_here(&mut self, request: Request, was: ReplyMode, mute: bool) {
         if request.command.spec.name == verify::NAME {
-            return self.run_verify(request, mute);
+            return self.run_verify(&request, mute);
         }
-        // CLIENT LIST shows the client that asks as running just that.
-        self.note();
-        let reply = match request.command.run {
-            Run::Session(run) => run(&request.args, &mut self.session),
-            Run::Node(run) => run(&request.args, &*self.shared, &mut self.session),
-            _ => Reply::error("ERR this command does not run on a connection"),
-        };
-        self.client.publish(&self.session);
+        if let Run::Transaction(step) = request.command.run {
+            return self.run_step(step, request, mute);
+        }
+        let reply = self.run_local(request.command, &request.args);
         // CLIENT REPLY ON is itself answered, and HELLO speaks the protocol it chose.
         let unmuted = was == ReplyMode::Off && self.session.reply == ReplyMode::On;
         let asked = self.asked(Some(request.ordinal), &request.args, mute && !unmuted);
         self.answered(asked, reply);
+    }
+
+    /// Runs a command of connection or node.
+    fn run_local(&mut self, command: &Command, args: &Args) -> Reply {
+        // CLIENT LIST shows the client that asks as running just that.
+        self.note();
+        let reply = match command.run {
+            Run::Session(run) => run(args, &mut self.session),
+            Run::Node(run) => run(args, &*self.shared, &mut self.session),
+            _ => Reply::error("ERR this command does not run on a connection"),
+        };
+        self.transaction.ran(command);
+        self.client.publish(&self.session);
+        reply
     }
 
     /// HC.VERIFY: asks the groups' leaders, and the connection goes on meanwhile.
@@ -650,6 +684,7 @@ impl Connection {
         let whole = match &mut slot.state {
             State::Waiting => Some(reply),
             State::Ready(_) => None,
+            State::Watching(_) | State::Executing(_) => return self.finish_transaction(ticket.seq, reply),
             State::Gathering(gather) => gather.put(ticket.part, reply).then(|| gather.finish()),
             State::Scanning(scan) => match scan.page(reply) {
                 Next::Answer(reply) => Some(reply),

@@ -723,10 +723,7 @@ impl Keyspace {
 
     /// A number that differs from call to call, for reads that choose at random. Never for apply.
     pub(super) fn draw(&self) -> u64 {
-        let mut draw = self.draws.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
-        draw = (draw ^ draw >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        draw = (draw ^ draw >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        draw ^ draw >> 31
+        scramble(self.draws.fetch_add(STEP, Ordering::Relaxed))
     }
 
     #[cfg(test)]
@@ -740,6 +737,15 @@ impl Keyspace {
     pub(super) fn account(&self) -> Account {
         self.account
     }
+}
+
+/// From one random number to the next, which [`scramble`] makes of it (SplitMix64).
+pub(super) const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
+
+pub(super) fn scramble(mut draw: u64) -> u64 {
+    draw = (draw ^ draw >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    draw = (draw ^ draw >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+    draw ^ draw >> 31
 }
 
 /// What saves a unit before it changes, while a cut runs.

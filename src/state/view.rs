@@ -4,10 +4,13 @@
 //! leader's estimate of the time: where that calls a key dead which the state still calls alive, nobody may answer
 //! yet. The view notes it ([`View::needs_tick`]); the caller throws the reply away, has a tick committed, and runs
 //! the read again **with the same estimate**, which the clock has then reached.
+//!
+//! A read that is part of an entry ([`View::in_entry`]) answers alike on every replica: chance comes from the entry,
+//! and what is a replica's own, such as the bits of filters, is not asked.
 
 use super::entry::EntryRef;
-use super::keyspace::Keyspace;
-use crate::types::{Millis, Slot};
+use super::keyspace::{Keyspace, STEP, scramble};
+use crate::types::{Millis, SLOTS, Slot};
 use std::cell::Cell;
 
 /// Read access to a keyspace, for one command.
@@ -15,6 +18,8 @@ pub struct View<'a> {
     keyspace: &'a Keyspace,
     estimate: Option<Millis>,
     needs_tick: Cell<bool>,
+    /// Of a read in an entry: what its random choices are drawn from.
+    seed: Option<Cell<u64>>,
 }
 
 /// How far the estimate may be ahead of the clock before an answer about remaining time waits for a tick. Without
@@ -30,7 +35,12 @@ const CURSOR_HASH_BITS: u32 = 48;
 impl<'a> View<'a> {
     /// `estimate_ms`: the stamp the leader would write now; `None` for reads that do not promise the present.
     pub fn new(keyspace: &'a Keyspace, estimate_ms: Option<Millis>) -> View<'a> {
-        View { keyspace, estimate: estimate_ms, needs_tick: Cell::new(false) }
+        View { keyspace, estimate: estimate_ms, needs_tick: Cell::new(false), seed: None }
+    }
+
+    /// What a read sees that is applied as part of an entry, by the state's clock.
+    pub fn in_entry(keyspace: &'a Keyspace, seed: u64) -> View<'a> {
+        View { seed: Some(Cell::new(seed)), ..View::new(keyspace, None) }
     }
 
     /// Whether what was read may not be answered before a tick.
@@ -54,7 +64,11 @@ impl<'a> View<'a> {
 
     /// What the filters say: `false` if the key is surely absent.
     pub fn might_contain(&self, key: &[u8]) -> bool {
-        self.keyspace.might_contain(key)
+        match self.seed {
+            None => self.keyspace.might_contain(key),
+            // What a filter says of an absent key depends on the replica.
+            Some(_) => self.keyspace.locate(key).is_some(),
+        }
     }
 
     fn judge(&self, entry: &EntryRef<'_>) {
@@ -147,6 +161,14 @@ impl<'a> View<'a> {
 
     /// A living entry chosen at random; `None` if there is none.
     pub fn random(&self) -> Option<EntryRef<'a>> {
+        if let Some(seed) = &self.seed {
+            // How the keys lie in memory is a replica's own: the next one by hash from a place drawn, which is fairer to
+            // keys that stand alone.
+            let draw = scramble(seed.replace(seed.get().wrapping_add(STEP)));
+            let from = self.keyspace.walk(Slot((draw % SLOTS as u64) as u16), scramble(draw));
+            let next = from.map(|located| located.entry).find(|entry| self.is_alive(entry));
+            return next.or_else(|| self.entries().next());
+        }
         for _ in 0..RANDOM_TRIES {
             let entry = self.keyspace.draw_entry([self.keyspace.draw(), self.keyspace.draw()])?.entry;
             if self.is_alive(&entry) {

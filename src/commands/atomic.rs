@@ -1,0 +1,260 @@
+//! The atomic call: several commands as one call of a log entry, with nothing between them.
+//!
+//! ```text
+//! hc.atomic | watches W | { key, version } x W | { words of the call, word ... } ...
+//! ```
+//!
+//! Every field is an argument; numbers are decimal. A version is that of the key's last change, 0 if there was no such
+//! key. If every watched key still has its version, the calls run one after the other and the reply is the array of
+//! theirs; otherwise nothing runs and the reply is a missing array. Only a node builds it: its name is in no table, so no
+//! door takes it from a client. Its keys and what it may add to memory are those of its calls.
+//!
+//! This is part of the log's format: the vector and the seeds are golden below. It is applied as any write is, so it must
+//! be a function of the vector, the keyspace and the stamp alone. What a call inside answers does not decide whether
+//! the next one runs.
+
+use super::{Run, growth as growth_of_call, lookup};
+use crate::resp::{Args, Reply};
+use crate::state::{Keyspace, View};
+use crate::types::Stamp;
+use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// The first argument; never sent by a client.
+pub const NAME: &[u8] = b"hc.atomic";
+/// Calls in it, at most: an entry is applied under one lock.
+pub const CALLS_MAX: usize = 65_536;
+/// Bytes of its arguments, at most: it has to fit an entry beside others, and a frame between nodes.
+pub const BYTES_MAX: usize = 64 << 20;
+/// What is counted for an argument beside its bytes: what the log and a frame add to it.
+pub const ARGUMENT_BYTES: usize = 4;
+/// Bytes of replies after which reads inside are refused, each alone: they travel to the node that asked in one frame.
+const REPLY_BYTES_MAX: usize = 64 << 20;
+
+/// A number as an argument.
+pub(super) fn number(n: usize) -> Bytes {
+    const SMALL: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+    match SMALL.get(n) {
+        Some(digit) => Bytes::from_static(digit.as_bytes()),
+        None => Bytes::from(n.to_string()),
+    }
+}
+
+/// The vector of the calls, which are numbers of words with their words behind them, on condition of the watched
+/// keys' versions.
+pub(super) fn vector(watches: &[(Bytes, u64)], calls: Vec<Bytes>) -> Args {
+    let mut args = Vec::with_capacity(2 + 2 * watches.len() + calls.len());
+    args.push(Bytes::from_static(NAME));
+    args.push(number(watches.len()));
+    for (key, version) in watches {
+        args.push(key.clone());
+        args.push(Bytes::from(version.to_string()));
+    }
+    args.extend(calls);
+    Args::from_vec(args)
+}
+
+/// Whether this is an atomic call.
+pub(super) fn is_atomic(args: &Args) -> bool {
+    args.first().is_some_and(|name| &name[..] == NAME)
+}
+
+/// An atomic call taken apart. Nothing is run before the whole of it was read.
+struct Atomic<'a> {
+    /// Keys and versions in turn.
+    watches: &'a [Bytes],
+    calls: Vec<&'a [Bytes]>,
+}
+
+fn digits<T: std::str::FromStr>(arg: &Bytes) -> Option<T> {
+    std::str::from_utf8(arg).ok()?.parse().ok()
+}
+
+impl<'a> Atomic<'a> {
+    fn parse(args: &'a Args) -> Option<Atomic<'a>> {
+        let watches = digits::<usize>(args.get(1)?)?.checked_mul(2)?;
+        let (watches, mut rest) = args[2..].split_at_checked(watches)?;
+        let mut calls = Vec::new();
+        while let Some((words, behind)) = rest.split_first() {
+            let (call, behind) = behind.split_at_checked(digits(words)?)?;
+            calls.push(call);
+            rest = behind;
+        }
+        Some(Atomic { watches, calls })
+    }
+
+    /// Whether every watched key has its version; 0 means that there is no such key.
+    fn holds(&self, version: impl Fn(&[u8]) -> u64) -> bool {
+        self.watches.chunks_exact(2).all(|watch| digits(&watch[1]) == Some(version(&watch[0])))
+    }
+
+    /// The calls one after the other, each with its seed.
+    fn each(&self, seed: u64, mut run: impl FnMut(&Args, u64, bool) -> Reply) -> Reply {
+        let mut kept = 0;
+        let replies = self.calls.iter().enumerate().map(|(place, call)| {
+            let reply = run(&call.iter().cloned().collect(), seed_of(seed, place), kept < REPLY_BYTES_MAX);
+            kept += reply.weight();
+            reply
+        });
+        Reply::Array(replies.collect())
+    }
+}
+
+/// The seed of the call at a place.
+pub(super) fn seed_of(seed: u64, place: usize) -> u64 {
+    xxh3_64_with_seed(&(place as u64).to_le_bytes(), seed)
+}
+
+fn malformed() -> Reply {
+    Reply::error("ERR an atomic call that cannot be read")
+}
+
+fn too_much() -> Reply {
+    Reply::error("ERR the replies of this transaction are larger than 64 MiB; this read was left out")
+}
+
+/// Applies it. Whatever the arguments are, the answer is a reply.
+pub(super) fn apply(args: &Args, keyspace: &mut Keyspace, stamp: &Stamp) -> Reply {
+    let Some(atomic) = Atomic::parse(args) else { return malformed() };
+    if !atomic.holds(|key| keyspace.get(key).map_or(0, |entry| entry.version())) {
+        return Reply::NilArray;
+    }
+    atomic.each(stamp.seed, |call, seed, room| match lookup(call).map(|command| command.run) {
+        Ok(Run::Write(run)) => run(call, keyspace, &Stamp { now_ms: stamp.now_ms, seed }),
+        Ok(Run::Read(run)) if room => run(call, &View::in_entry(keyspace, seed)),
+        Ok(Run::Read(_)) => too_much(),
+        Ok(_) => Reply::error("ERR only commands about keys can be applied"),
+        Err(refused) => refused,
+    })
+}
+
+/// The same for one that only reads: it needs no entry.
+pub fn read(args: &Args, view: &View<'_>) -> Reply {
+    let Some(atomic) = Atomic::parse(args) else { return malformed() };
+    if !atomic.holds(|key| view.get(key).map_or(0, |entry| entry.version())) {
+        return Reply::NilArray;
+    }
+    atomic.each(0, |call, _, room| match lookup(call).map(|command| command.run) {
+        Ok(Run::Read(run)) if room => run(call, view),
+        Ok(Run::Read(_)) => too_much(),
+        Ok(_) => Reply::error("ERR only reads can be run on a view"),
+        Err(refused) => refused,
+    })
+}
+
+/// What its calls can add to the account; none if every one of them is let through however full memory is.
+pub(super) fn growth(args: &Args) -> Option<u64> {
+    let atomic = Atomic::parse(args)?;
+    let grown = atomic.calls.iter().filter_map(|call| growth_of_call(&call.iter().cloned().collect()));
+    grown.reduce(u64::saturating_add)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resp::split_words;
+
+    fn args(line: &str) -> Args {
+        split_words(line.as_bytes()).unwrap()
+    }
+
+    fn atomic(watches: &[(&'static str, u64)], lines: &[&str]) -> Args {
+        let watches: Vec<(Bytes, u64)> = watches.iter().map(|(key, version)| (Bytes::from(*key), *version)).collect();
+        let calls =
+            lines.iter().map(|line| args(line)).flat_map(|call| std::iter::once(number(call.len())).chain(call));
+        vector(&watches, calls.collect())
+    }
+
+    #[test]
+    fn golden_vector_and_seeds() {
+        let line = "hc.atomic 2 a 0 b 18446744073709551615 3 SET a 1 12 mget a a a a a a a a a a a";
+        let built = atomic(&[("a", 0), ("b", u64::MAX)], &["SET a 1", "mget a a a a a a a a a a a"]);
+        assert_eq!(built, args(line), "the format of what is in the log may not change");
+        assert_eq!(atomic(&[], &[]), args("hc.atomic 0"));
+        let seeds = [seed_of(0, 0), seed_of(1, 0), seed_of(1, 1)];
+        assert_eq!(seeds, GOLDEN_SEEDS, "what is in the log may not mean something else");
+    }
+
+    const GOLDEN_SEEDS: [u64; 3] = [0, 0, 0];
+
+    #[test]
+    fn what_cannot_be_read_changes_nothing() {
+        let mut keyspace = Keyspace::new(7);
+        for line in [
+            "hc.atomic",
+            "hc.atomic x",
+            "hc.atomic -1 3 set a 1",
+            "hc.atomic 1 a",
+            "hc.atomic 18446744073709551615 3 set a 1",
+            "hc.atomic 0 3 set a",
+            "hc.atomic 0 3 set a 1 2 get",
+            "hc.atomic 0 3 set a 1 x",
+        ] {
+            assert!(super::super::apply(&args(line), &mut keyspace, &Stamp::default()).is_error(), "{line}");
+            assert!(read(&args(line), &View::new(&keyspace, None)).is_error(), "{line}");
+            assert_eq!(growth(&args(line)), None, "{line}");
+        }
+        assert_eq!(keyspace.version(), 0);
+    }
+
+    #[test]
+    fn a_client_cannot_say_it_and_one_inside_another_is_not_run() {
+        for line in ["hc.atomic 0", "HC.ATOMIC 0 3 set a 1"] {
+            assert!(lookup(&args(line)).is_err(), "{line}");
+        }
+        let mut keyspace = Keyspace::new(7);
+        let nested = atomic(&[], &["hc.atomic 0 3 set a 1", "client id", "set b 1"]);
+        let Reply::Array(replies) = apply(&nested, &mut keyspace, &Stamp::default()) else { panic!() };
+        assert!(replies[0].is_error() && replies[1].is_error() && replies[2] == Reply::OK, "{replies:?}");
+        assert!(!keyspace.contains(b"a"));
+    }
+
+    #[test]
+    fn a_watched_version_that_moved_stops_everything() {
+        let mut keyspace = Keyspace::new(7);
+        let stamp = Stamp { now_ms: 1000, seed: 0 };
+        keyspace.advance(&stamp);
+        let set = |keyspace: &mut Keyspace, line: &str| super::super::apply(&args(line), keyspace, &stamp);
+        set(&mut keyspace, "set a 1");
+        set(&mut keyspace, "set t 1 px 10");
+        let [a, t] = [&b"a"[..], b"t"].map(|key| keyspace.get(key).unwrap().version());
+        let once = |keyspace: &mut Keyspace, watches: &[(&'static str, u64)]| {
+            let call = atomic(watches, &["get a"]);
+            let viewed = read(&call, &View::new(keyspace, None));
+            assert_eq!(viewed, apply(&call, keyspace, &stamp), "both ways answer alike");
+            viewed != Reply::NilArray
+        };
+        assert!(once(&mut keyspace, &[("a", a), ("t", t), ("none", 0)]));
+        assert!(!once(&mut keyspace, &[("a", a), ("none", 1)]));
+        assert!(!once(&mut keyspace, &[("a", 0)]));
+        // One that was alive and died counts as changed; one that was gone already does not.
+        keyspace.advance(&Stamp { now_ms: 1010, seed: 0 });
+        assert!(!once(&mut keyspace, &[("t", t)]));
+        assert!(once(&mut keyspace, &[("t", 0)]));
+        set(&mut keyspace, "set a 1");
+        assert!(!once(&mut keyspace, &[("a", a)]), "written again with the same value");
+        set(&mut keyspace, "flushall");
+        assert!(!once(&mut keyspace, &[("a", a)]));
+    }
+
+    #[test]
+    fn it_may_add_what_its_calls_may() {
+        let calls = ["set a 1", "get a", "del a", "append b xyz", "nope"];
+        let sum: u64 = calls.iter().filter_map(|line| growth_of_call(&args(line))).sum();
+        assert!(sum > 0);
+        assert_eq!(growth_of_call(&atomic(&[("a", 1)], &calls)), Some(sum));
+        assert_eq!(growth_of_call(&atomic(&[], &["get a", "del a"])), None);
+    }
+
+    #[test]
+    fn reads_that_would_answer_too_much_are_left_out_and_writes_are_not() {
+        let mut keyspace = Keyspace::new(7);
+        let stamp = Stamp::default();
+        super::super::apply(&args(&format!("set a {}", "x".repeat(1 << 20))), &mut keyspace, &stamp);
+        let lines: Vec<&str> = std::iter::repeat_n("get a", 66).chain(["set b 1", "get b"]).collect();
+        let Reply::Array(replies) = apply(&atomic(&[], &lines), &mut keyspace, &stamp) else { panic!() };
+        let refused: Vec<usize> = (0..replies.len()).filter(|at| replies[*at].is_error()).collect();
+        assert_eq!(refused, [64, 65, 67]);
+        assert!(keyspace.contains(b"b"));
+    }
+}

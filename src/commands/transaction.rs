@@ -1,0 +1,354 @@
+//! MULTI, EXEC, DISCARD, WATCH, UNWATCH: what a connection has queued and watches.
+//!
+//! Queued commands about keys become one atomic call (`atomic.rs`): one entry of the log, or one read if none of them
+//! writes. Those that concern the connection or the node run when EXEC is answered, in their places between the others;
+//! one whose arguments are wrong is not run at all, its error stands in its place. The conditions of WATCH travel
+//! in the atomic call, so it does not matter who leads when EXEC comes.
+//!
+//! Nothing here knows a socket, a group or a slot: the door asks its gates before it queues anything, says when one of
+//! them refused ([`Transaction::spoil`]), and carries out what EXEC gives it. Bounds: [`atomic::CALLS_MAX`] commands
+//! and watched keys, [`atomic::BYTES_MAX`] bytes of both; a transaction that was spoiled keeps nothing.
+
+use super::atomic;
+use super::{Command, Keys, Run, Scope, Spec};
+use crate::resp::{Args, Reply};
+use crate::state::View;
+use bytes::Bytes;
+
+/// What a command does with the transaction of its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    Multi,
+    Exec,
+    Discard,
+    Watch,
+    Unwatch,
+}
+
+/// What a queued command becomes at EXEC.
+enum Part {
+    /// A call inside the atomic call.
+    Keyed(&'static Command),
+    /// Runs on the connection or the node.
+    Local(&'static Command, Args),
+    /// Was wrong, and is answered so.
+    Settled(&'static Command, Reply),
+}
+
+#[derive(Default)]
+struct Queue {
+    parts: Vec<Part>,
+    /// As an atomic call wants them.
+    calls: Vec<Bytes>,
+    bytes: usize,
+    first_key: Option<Bytes>,
+    spoiled: bool,
+    writes: bool,
+    denyoom: bool,
+}
+
+/// The transaction of one connection. Default: none, nothing watched.
+#[derive(Default)]
+pub struct Transaction {
+    /// Keys with their versions when they were first watched.
+    watches: Vec<(Bytes, u64)>,
+    watched_bytes: usize,
+    queue: Option<Queue>,
+}
+
+/// What EXEC has to do.
+pub struct Exec {
+    /// The atomic call, unless there is nothing to ask of any group.
+    pub call: Option<Args>,
+    /// Whether the call changes anything: else [`atomic::read`] runs it.
+    pub writes: bool,
+    /// Whether keys were watched: then the call must see what is newest.
+    pub watched: bool,
+    pub weave: Weave,
+}
+
+/// Puts the replies of a transaction together.
+pub struct Weave(Vec<Part>);
+
+/// What is not queued after MULTI, besides what is about the transaction itself.
+const AT_ONCE: [&str; 2] = ["quit", "reset"];
+
+fn is_connection(command: &Command, names: &[&str]) -> bool {
+    command.spec.family == "connection" && names.contains(&command.spec.name)
+}
+
+impl Transaction {
+    /// Whether MULTI has begun one.
+    pub fn is_open(&self) -> bool {
+        self.queue.is_some()
+    }
+
+    /// Whether a command is queued, and not run at once.
+    pub fn takes(&self, command: &Command) -> bool {
+        self.is_open()
+            && match command.run {
+                Run::Transaction(step) => step == Step::Unwatch,
+                _ => !is_connection(command, &AT_ONCE),
+            }
+    }
+
+    /// A command of the connection was run: RESET ends the transaction.
+    pub fn ran(&mut self, command: &Command) {
+        if is_connection(command, &["reset"]) {
+            self.reset();
+        }
+    }
+
+    /// Commands that are queued; none if there is no transaction.
+    pub fn queued(&self) -> Option<usize> {
+        self.queue.as_ref().map(|queue| queue.parts.len())
+    }
+
+    /// Bytes that are queued.
+    pub fn queued_bytes(&self) -> usize {
+        self.queue.as_ref().map_or(0, |queue| queue.bytes)
+    }
+
+    /// Keys that are watched.
+    pub fn watching(&self) -> impl ExactSizeIterator<Item = &Bytes> {
+        self.watches.iter().map(|(key, _)| key)
+    }
+
+    /// MULTI.
+    pub fn begin(&mut self) -> Reply {
+        if self.is_open() {
+            return Reply::error("ERR MULTI calls can not be nested");
+        }
+        self.queue = Some(Queue::default());
+        Reply::OK
+    }
+
+    /// DISCARD.
+    pub fn discard(&mut self) -> Reply {
+        if !self.is_open() {
+            return Reply::error("ERR DISCARD without MULTI");
+        }
+        self.reset();
+        Reply::OK
+    }
+
+    /// UNWATCH, outside of a transaction.
+    pub fn unwatch(&mut self) -> Reply {
+        self.watches = Vec::new();
+        self.watched_bytes = 0;
+        Reply::OK
+    }
+
+    /// Forgets everything: RESET, and the end of a transaction.
+    pub fn reset(&mut self) {
+        *self = Transaction::default();
+    }
+
+    /// A command was refused: EXEC will do nothing. Of no effect outside of a transaction.
+    pub fn spoil(&mut self) {
+        if let Some(queue) = &mut self.queue {
+            *queue = Queue { spoiled: true, ..Queue::default() };
+        }
+    }
+
+    /// The first key that is watched or queued, if there is one: all others must lie where it does.
+    pub fn first_key(&self) -> Option<&Bytes> {
+        self.watching().next().or_else(|| self.queue.as_ref()?.first_key.as_ref())
+    }
+
+    /// Queues a command that the gates let through.
+    pub fn queue(&mut self, command: &'static Command, args: Args) -> Reply {
+        let watched = (self.watches.len(), self.watched_bytes);
+        let Some(queue) = &mut self.queue else { return Reply::error("ERR no transaction was begun") };
+        if queue.spoiled {
+            return Reply::status("QUEUED");
+        }
+        if is_connection(command, &["reply"]) {
+            // It would mute a part of the reply to EXEC.
+            self.spoil();
+            return Reply::error("ERR Command not allowed inside a transaction");
+        }
+        queue.bytes += args.iter().map(|arg| arg.len() + atomic::ARGUMENT_BYTES).sum::<usize>();
+        if queue.parts.len() + watched.0 >= atomic::CALLS_MAX || queue.bytes + watched.1 > atomic::BYTES_MAX {
+            self.spoil();
+            return Reply::error(
+                "ERR the transaction is larger than an entry of the log may be (65536 commands, 64 MiB); \
+                 this command was not queued",
+            );
+        }
+        queue.parts.push(match (command.check)(&args) {
+            Err(wrong) => Part::Settled(command, wrong),
+            Ok(()) if command.is_read() || command.is_write() => {
+                queue.writes |= command.is_write();
+                queue.denyoom |= command.spec.denyoom;
+                queue.first_key = queue.first_key.take().or_else(|| super::keys(command, &args).next().cloned());
+                queue.calls.push(atomic::number(args.len()));
+                queue.calls.extend(args);
+                Part::Keyed(command)
+            }
+            Ok(()) => Part::Local(command, args),
+        });
+        Reply::status("QUEUED")
+    }
+
+    /// The keys of `WATCH key ...` have these versions, as [`versions`] answered. The reply to the client.
+    pub fn watch(&mut self, keys: &[Bytes], versions: Reply) -> Reply {
+        let versions = match versions {
+            Reply::Array(versions) if versions.len() == keys.len() => versions,
+            Reply::Error(text) => return Reply::Error(text),
+            _ => return Reply::error("ERR the versions of the watched keys cannot be told apart"),
+        };
+        for (key, version) in keys.iter().zip(versions) {
+            let Reply::Int(version) = version else { continue };
+            if self.watches.iter().any(|(known, _)| known == key) {
+                continue;
+            }
+            let bytes = key.len() + 2 * atomic::ARGUMENT_BYTES + u64::MAX.ilog10() as usize;
+            if self.watches.len() >= WATCHES_MAX || self.watched_bytes + bytes > atomic::BYTES_MAX / 2 {
+                return Reply::error("ERR too many watched keys (1024, or 32 MiB); the rest is not watched");
+            }
+            self.watched_bytes += bytes;
+            self.watches.push((key.clone(), version as u64));
+        }
+        Reply::OK
+    }
+
+    /// EXEC was itself refused, for this reason: the transaction ends. The reply to it.
+    pub fn abort(&mut self, why: &Reply) -> Reply {
+        self.reset();
+        aborted(why)
+    }
+
+    /// EXEC of a node whose memory is full, if `full`. Ends the transaction whatever comes of it.
+    pub fn exec(&mut self, full: bool) -> Result<Exec, Reply> {
+        let Some(queue) = self.queue.take() else { return Err(Reply::error("ERR EXEC without MULTI")) };
+        let Transaction { watches, .. } = std::mem::take(self);
+        if queue.spoiled {
+            return Err(Reply::error("EXECABORT Transaction discarded because of previous errors."));
+        }
+        if full && queue.denyoom {
+            return Err(aborted(&Reply::error("OOM command not allowed when used memory > 'maxmemory'.")));
+        }
+        let asks = !queue.calls.is_empty() || !watches.is_empty();
+        let call = asks.then(|| atomic::vector(&watches, queue.calls));
+        let (writes, watched) = (queue.writes, !watches.is_empty());
+        Ok(Exec { call, writes, watched, weave: Weave(queue.parts) })
+    }
+}
+
+/// Keys that a connection may watch.
+const WATCHES_MAX: usize = 1024;
+
+/// The reply to a WATCH after MULTI.
+pub fn watch_inside() -> Reply {
+    Reply::error("ERR WATCH inside MULTI is not allowed")
+}
+
+/// The reply to an EXEC that was itself refused.
+fn aborted(why: &Reply) -> Reply {
+    let Reply::Error(text) = why else { return why.clone() };
+    let text = text.strip_prefix(b"ERR ").unwrap_or(text);
+    Reply::error([b"EXECABORT Transaction discarded because of: ", text].concat())
+}
+
+/// The versions of the keys of `WATCH key ...`: 0 for one that does not exist.
+pub fn versions(args: &Args, view: &View<'_>) -> Reply {
+    let version = |key: &Bytes| view.get(key).map_or(0, |entry| entry.version());
+    Reply::Array(args[1..].iter().map(|key| Reply::Int(version(key) as i64)).collect())
+}
+
+impl Weave {
+    /// The reply to EXEC. `keyed`: what the atomic call answered, an empty array if there was none. `run` is called for
+    /// commands of connection and node, in their order, if the transaction took effect; `each` sees every reply.
+    pub fn finish(
+        self,
+        keyed: Reply,
+        mut run: impl FnMut(&'static Command, &Args) -> Reply,
+        mut each: impl FnMut(&'static Command, &Reply),
+    ) -> Reply {
+        let Reply::Array(keyed) = keyed else { return keyed };
+        if keyed.len() != self.0.iter().filter(|part| matches!(part, Part::Keyed(_))).count() {
+            return Reply::error(
+                "UNCERTAIN the replies of the transaction cannot be told apart; it may have been applied",
+            );
+        }
+        let mut keyed = keyed.into_iter();
+        let replies = self.0.into_iter().map(|part| {
+            let (command, reply) = match part {
+                Part::Keyed(command) => (command, keyed.next().unwrap_or(Reply::Nil)),
+                Part::Local(command, args) => (command, run(command, &args)),
+                Part::Settled(command, reply) => (command, reply),
+            };
+            each(command, &reply);
+            reply
+        });
+        Reply::Array(replies.collect())
+    }
+
+    /// Whether something runs on the connection or the node.
+    pub fn has_local(&self) -> bool {
+        self.0.iter().any(|part| matches!(part, Part::Local(..)))
+    }
+}
+
+const BASE: Spec = Spec {
+    name: "",
+    arity: 1,
+    keys: Keys::None,
+    scope: Scope::Local,
+    family: "transaction",
+    syntax: "",
+    summary: "",
+    complexity: "O(1)",
+    since: "1.2.0",
+    denyoom: false,
+};
+
+const fn step(step: Step, spec: Spec) -> Command {
+    Command { spec, run: Run::Transaction(step), check: |_| Ok(()), growth: |_| 0, subcommands: &[] }
+}
+
+pub static TRANSACTION: &[Command] = &[
+    step(
+        Step::Discard,
+        Spec {
+            name: "discard",
+            syntax: "DISCARD",
+            summary: "Forgets what was queued since MULTI, and what is watched.",
+            since: "2.0.0",
+            ..BASE
+        },
+    ),
+    step(
+        Step::Exec,
+        Spec {
+            name: "exec",
+            syntax: "EXEC",
+            summary: "Runs what was queued since MULTI as one; nil if a watched key has changed.",
+            complexity: "that of the queued commands",
+            ..BASE
+        },
+    ),
+    step(
+        Step::Multi,
+        Spec { name: "multi", syntax: "MULTI", summary: "Begins a transaction: what follows is queued.", ..BASE },
+    ),
+    step(
+        Step::Unwatch,
+        Spec { name: "unwatch", syntax: "UNWATCH", summary: "Watches no key any more.", since: "2.2.0", ..BASE },
+    ),
+    step(
+        Step::Watch,
+        Spec {
+            name: "watch",
+            arity: -2,
+            keys: Keys::ALL,
+            scope: Scope::OneSlot,
+            syntax: "WATCH key [key ...]",
+            summary: "Has the next EXEC do nothing if one of the keys changes before it.",
+            complexity: "O(N), N the number of keys",
+            since: "2.2.0",
+            ..BASE
+        },
+    ),
+];

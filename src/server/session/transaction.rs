@@ -1,0 +1,154 @@
+//! What a session does with MULTI, EXEC and WATCH: queues behind the gates, sends one call, puts the replies together.
+//!
+//! EXEC with anything about keys is one operation in the lane of one group: a write of one atomic call, or a read if none
+//! of its commands writes, at the connection's level (linearizable if keys are watched). The commands of connection and node
+//! run when its reply is there, so that a transaction that does nothing does nothing here either; until then nothing
+//! behind it is decoded. Nor behind WATCH, because what follows depends on the versions it read.
+
+use super::super::dispatch::{self, Request};
+use super::super::lane::{Kind, Op};
+use super::super::ring::{State, Ticket};
+use super::{Connection, unserved};
+use crate::commands::transaction::{self, Exec, Step, Weave};
+use crate::commands::{Command, Run, atomic};
+use crate::resp::{Args, Reply};
+use crate::types::{GroupId, Level};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+impl Connection {
+    /// A command was refused. In a transaction that spoils it, and an EXEC that is refused ends it.
+    pub(super) fn refused_in_transaction(&mut self, command: Option<&Command>, reply: Reply) -> Reply {
+        if !self.transaction.is_open() {
+            return reply;
+        }
+        match command.map(|command| command.run) {
+            Some(Run::Transaction(Step::Exec)) => self.transaction.abort(&reply),
+            _ => {
+                self.transaction.spoil();
+                reply
+            }
+        }
+    }
+
+    /// A command after MULTI.
+    pub(super) fn queue(&mut self, request: Request, mute: bool) {
+        let asked = self.asked(Some(request.ordinal), &request.args, mute);
+        let refused = dispatch::refused_in_queue(&request, &self.session, &self.shared).or_else(|| {
+            let first = self.transaction.first_key();
+            dispatch::may_queue(&request, first, &self.session, &self.shared, &self.routes).err()
+        });
+        let reply = match refused {
+            None => self.transaction.queue(request.command, request.args),
+            Some(reply) => {
+                self.counters.rejected(request.ordinal);
+                self.refused_in_transaction(Some(request.command), reply)
+            }
+        };
+        self.answer(asked, reply);
+    }
+
+    /// What is answered without asking a group, and EXEC.
+    pub(super) fn run_step(&mut self, step: Step, request: Request, mute: bool) {
+        let reply = match step {
+            Step::Multi => self.transaction.begin(),
+            Step::Discard => self.transaction.discard(),
+            Step::Unwatch => self.transaction.unwatch(),
+            Step::Exec => return self.run_exec(request, mute),
+            // It has keys, so it is routed to a group.
+            Step::Watch => Reply::error("ERR WATCH needs a group to ask"),
+        };
+        let asked = self.asked(Some(request.ordinal), &request.args, mute);
+        self.answered(asked, reply);
+    }
+
+    /// WATCH asks for the versions of its keys.
+    pub(super) fn run_watch(&mut self, group: GroupId, request: Request, mute: bool) {
+        let asked = self.asked(Some(request.ordinal), &request.args, mute);
+        if self.transaction.is_open() {
+            return self.answered(asked, transaction::watch_inside());
+        }
+        let first = self.transaction.first_key();
+        if let Err(refused) = dispatch::may_queue(&request, first, &self.session, &self.shared, &self.routes) {
+            return self.answer(asked, refused);
+        }
+        let kind = Kind::Read { run: transaction::versions, level: Level::Linearizable };
+        let seq = self.ring.next_seq();
+        self.awaits = Some(seq);
+        let keys: Args = request.args[1..].iter().cloned().collect();
+        self.enter(group, asked, State::Watching(keys), request.args, kind);
+    }
+
+    fn run_exec(&mut self, request: Request, mute: bool) {
+        let asked = self.asked(Some(request.ordinal), &request.args, mute);
+        let first = self.transaction.first_key().cloned();
+        let Exec { call, writes, watched, weave } = match self.transaction.exec(self.shared.memory_full.load(Relaxed)) {
+            Ok(exec) => exec,
+            Err(refused) => return self.answered(asked, refused),
+        };
+        let Some(call) = call else {
+            let reply = self.weave(weave, Reply::Array(Vec::new()));
+            return self.answered(asked, reply);
+        };
+        let (session, shared, routes, weak) = (&self.session, &self.shared, &self.routes, !writes && !watched);
+        let group = match dispatch::group_of_transaction(first.as_ref(), weak, &request, session, shared, routes) {
+            Ok(group) => group,
+            Err(refused) => return self.answered(asked, refused),
+        };
+        let kind = match (writes, watched) {
+            (true, _) => Kind::Write,
+            // What was watched is only known to be unchanged by a state that is as new as can be.
+            (false, true) => Kind::Read { run: atomic::read, level: Level::Linearizable },
+            (false, false) => {
+                let level = dispatch::level(&request, &self.session, &self.shared);
+                Kind::Read { run: atomic::read, level }
+            }
+        };
+        if weave.has_local() {
+            self.awaits = Some(self.ring.next_seq());
+        }
+        self.enter(group, asked, State::Executing(Box::new(weave)), call, kind);
+    }
+
+    /// Puts an operation into the lane of its group.
+    fn enter(&mut self, group: GroupId, asked: super::Asked, state: State, args: Args, kind: Kind) {
+        let weight = args.iter().map(|a| a.len()).sum();
+        let deadline = self.deadline();
+        let seq = self.ring.push(asked, state, weight);
+        let ticket = Ticket { seq, part: 0 };
+        match self.lane(group) {
+            Some(at) => self.lanes[at].push(Op { ticket, args, kind, deadline }),
+            None => self.complete(ticket, unserved(group)),
+        }
+    }
+
+    /// The reply of the group that WATCH or EXEC asked has come.
+    pub(super) fn finish_transaction(&mut self, seq: u64, reply: Reply) {
+        let Some(slot) = self.ring.get(seq) else { return };
+        let asked = slot.asked.clone();
+        let reply = match std::mem::replace(&mut slot.state, State::Waiting) {
+            State::Watching(keys) => self.transaction.watch(&keys, reply),
+            State::Executing(weave) => self.weave(*weave, reply),
+            _ => reply,
+        };
+        self.awaits = self.awaits.filter(|awaited| *awaited != seq);
+        self.finish(&asked, &reply);
+        self.ring.ready(seq, reply);
+    }
+
+    /// Runs what runs here, and puts all replies in their places.
+    fn weave(&mut self, weave: Weave, keyed: Reply) -> Reply {
+        let counters = self.counters.clone();
+        weave.finish(
+            keyed,
+            |command, args| self.run_local(command, args),
+            |command, reply| {
+                // The time of the whole is EXEC's.
+                counters.called(super::super::counters::ordinal(command), Duration::ZERO, reply.is_error());
+                if let Reply::Error(text) = reply {
+                    counters.error(text);
+                }
+            },
+        )
+    }
+}
