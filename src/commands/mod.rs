@@ -6,12 +6,14 @@
 
 mod bitmap;
 mod bloom;
+mod command_log;
 mod cuckoo;
 mod extended;
 mod glob;
 mod hyperloglog;
 mod info;
 mod introspection;
+mod latency;
 mod syntax;
 mod text;
 

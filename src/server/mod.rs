@@ -18,12 +18,14 @@ mod dispatch;
 pub mod grpc;
 pub mod http;
 mod lane;
+mod latency;
 mod listener;
 mod merge;
 pub mod metrics;
 mod node_view;
 pub mod overview;
 mod parameters;
+mod remembered;
 mod ring;
 mod scan;
 mod session;
@@ -32,6 +34,7 @@ mod slow;
 pub mod testing;
 #[cfg(test)]
 mod tests;
+mod times;
 mod verify;
 
 pub use clients::Clients;
@@ -154,7 +157,8 @@ pub struct Shared {
     live: parameters::Live,
     clients: Clients,
     workers: Vec<Arc<Counters>>,
-    slow: slow::SlowLog,
+    slow: slow::CommandLogs,
+    latency: latency::Latency,
     routes: ArcSwap<Routes>,
     /// Commands that touch keys are refused while set.
     loading: AtomicBool,
@@ -164,6 +168,8 @@ pub struct Shared {
     run_id: String,
     /// Totals when RESETSTAT was last called.
     reset: Mutex<Totals>,
+    /// Times by command and bucket when RESETSTAT was last called.
+    reset_times: Mutex<Vec<Vec<u64>>>,
     /// Instant and commands of the last sample of the rate, and the rate.
     rate: Mutex<(Instant, u64, u64)>,
     peak_bytes: Mutex<u64>,
@@ -228,13 +234,15 @@ pub async fn start(start: Start) -> Result<Server, StartError> {
         live: parameters::Live::new(&settings),
         clients: Clients::default(),
         workers: workers.iter().map(|_| Arc::new(Counters::new())).collect(),
-        slow: slow::SlowLog::default(),
+        slow: slow::CommandLogs::default(),
+        latency: latency::Latency::default(),
         routes: ArcSwap::from_pointee(Routes::new(cluster.table())),
         loading: AtomicBool::new(false),
         memory_full: AtomicBool::new(false),
         started: env::now(),
         run_id: run_id(),
         reset: Mutex::new(Totals::default()),
+        reset_times: Mutex::default(),
         rate: Mutex::new((env::now(), 0, 0)),
         peak_bytes: Mutex::new(0),
         cluster,

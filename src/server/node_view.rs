@@ -4,10 +4,10 @@
 //! node's own view of them.
 
 use super::counters::{LEVELS, Totals};
-use super::{Shared, parameters};
+use super::{Shared, counters, parameters, times};
 use crate::commands::node::{
-    ClientFacts, ClientRow, CommandStat, ConfigError, Facts, GroupFacts, Member, MemoryFacts, Node, Shard, SlowEntry,
-    Topology, TrafficFacts,
+    ClientFacts, ClientRow, CommandLatency, CommandLog, CommandStat, ConfigError, Facts, GroupFacts, LatencyEvent,
+    Member, MemoryFacts, Node, Shard, SlowEntry, Topology, TrafficFacts,
 };
 use crate::commands::session::Face;
 use crate::env;
@@ -280,6 +280,7 @@ impl Node for Shared {
     fn reset_stats(&self) {
         let totals = self.all_time();
         *self.reset.lock() = totals;
+        *self.reset_times.lock() = counters::times(&self.workers);
     }
 
     fn command_stats(&self) -> Vec<CommandStat> {
@@ -308,16 +309,47 @@ impl Node for Shared {
         self.clients.kill(id)
     }
 
-    fn slow_log(&self, max: usize) -> Vec<SlowEntry> {
-        self.slow.newest(max)
+    fn command_log(&self, log: CommandLog, max: usize) -> Vec<SlowEntry> {
+        self.slow.newest(log, max)
     }
 
-    fn slow_log_len(&self) -> usize {
-        self.slow.len()
+    fn command_log_len(&self, log: CommandLog) -> usize {
+        self.slow.len(log)
     }
 
-    fn slow_log_reset(&self) {
-        self.slow.reset();
+    fn command_log_reset(&self, log: CommandLog) {
+        self.slow.reset(log);
+    }
+
+    fn command_latencies(&self) -> Vec<CommandLatency> {
+        let (before, mut now) = (self.reset_times.lock(), counters::times(&self.workers));
+        for (counts, before) in now.iter_mut().zip(before.iter()) {
+            counts.iter_mut().zip(before).for_each(|(count, before)| *count = count.saturating_sub(*before));
+        }
+        let row = |((name, _), counts): ((String, _), Vec<u64>)| {
+            let within = times::within(&counts);
+            let calls = within.last().map_or(0, |(_, calls)| *calls);
+            CommandLatency { name, calls, within }
+        };
+        let mut rows: Vec<CommandLatency> = crate::commands::all().zip(now).map(row).filter(|r| r.calls > 0).collect();
+        rows.sort_by(|a, b| a.name.cmp(&b.name));
+        rows
+    }
+
+    fn latency_percentiles(&self) -> Vec<f64> {
+        if self.live.tracks_latency() { self.live.percentiles() } else { Vec::new() }
+    }
+
+    fn latency_events(&self) -> Vec<LatencyEvent> {
+        self.latency.all()
+    }
+
+    fn latency_reset(&self, names: &[String]) -> usize {
+        self.latency.reset(names)
+    }
+
+    fn latency_threshold_ms(&self) -> Option<u64> {
+        self.live.latency_threshold_ms()
     }
 
     fn open_user(&self) -> Option<String> {

@@ -11,9 +11,9 @@
 use super::counters::Ordinal;
 use super::merge::Gather;
 use super::scan::Scan;
+use super::slow::Head;
 use crate::env::Instant;
 use crate::resp::{Protocol, Reply};
-use bytes::Bytes;
 use std::collections::VecDeque;
 
 /// Names one request of a connection, and the part of it where it was split.
@@ -29,8 +29,8 @@ pub(super) struct Asked {
     pub at: Instant,
     /// None if no command was found.
     pub ordinal: Option<Ordinal>,
-    /// For the slow log.
-    pub first_arg: Option<Bytes>,
+    /// For the logs of commands; sharing the request's bytes.
+    pub head: Head,
     /// The protocol at the time of the request: a HELLO behind it changes nothing for it.
     pub protocol: Protocol,
     pub mute: bool,
