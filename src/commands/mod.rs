@@ -13,7 +13,9 @@ mod glob;
 mod hyperloglog;
 mod info;
 mod introspection;
+mod key_flags;
 mod latency;
+mod lifecycle;
 mod syntax;
 mod text;
 
@@ -139,6 +141,7 @@ static FAMILIES: &[&[Command]] = &[
     cuckoo::CUCKOO,
     generic::GENERIC,
     hyperloglog::HYPERLOGLOG,
+    lifecycle::LIFECYCLE,
     server::SERVER,
     string::STRING,
 ];

@@ -33,6 +33,13 @@ pub trait Node: Send + Sync {
     /// Error replies by their code, in order of codes.
     fn error_stats(&self) -> Vec<(String, u64)>;
 
+    /// Begins a snapshot of every replica of this node, in the background; false if one is under way.
+    fn save(&self) -> bool;
+    /// Has the node stop in order.
+    fn shut_down(&self);
+    /// What the allocator says of itself: names and bytes.
+    fn allocator(&self) -> Vec<(&'static str, u64)>;
+
     /// The connections of this node, in order of ids.
     fn clients(&self) -> Vec<ClientRow>;
     /// Closes the connection `id`; false if there is none.
@@ -94,6 +101,7 @@ pub struct Facts {
     pub clients: ClientFacts,
     pub memory: MemoryFacts,
     pub traffic: TrafficFacts,
+    pub saves: SaveFacts,
     pub groups: Vec<GroupFacts>,
     /// Nodes of the cluster, this one included, in order of ids.
     pub nodes: Vec<(NodeId, String, u16, bool)>,
@@ -131,6 +139,15 @@ pub struct MemoryFacts {
     pub filters: FilterStatus,
     /// Memory of the store that holds log and snapshots.
     pub log: u64,
+}
+
+/// Of BGSAVE.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SaveFacts {
+    pub under_way: bool,
+    /// When one last succeeded; the start of the node before.
+    pub last_unix_s: u64,
+    pub last_failed: bool,
 }
 
 #[derive(Debug, Clone, Default)]

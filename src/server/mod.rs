@@ -52,7 +52,7 @@ use parking_lot::Mutex;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -151,6 +151,8 @@ impl Routes {
 
 /// What all sessions of a node share.
 pub struct Shared {
+    /// This one, for what outlives the call that begins it.
+    weak: std::sync::Weak<Shared>,
     cluster: Arc<Cluster>,
     me: NodeInfo,
     settings: Settings,
@@ -173,6 +175,12 @@ pub struct Shared {
     /// Instant and commands of the last sample of the rate, and the rate.
     rate: Mutex<(Instant, u64, u64)>,
     peak_bytes: Mutex<u64>,
+    saving: AtomicBool,
+    save_failed: AtomicBool,
+    /// Unix seconds of the last BGSAVE that succeeded, or of the start.
+    saved_at: AtomicU64,
+    /// SHUTDOWN was called.
+    shut_down: tokio::sync::Notify,
 }
 
 impl Shared {
@@ -230,7 +238,8 @@ pub async fn start(start: Start) -> Result<Server, StartError> {
     }
     settings.workers = workers.len();
     let me = cluster.me();
-    let shared = Arc::new(Shared {
+    let shared = Arc::new_cyclic(|weak| Shared {
+        weak: weak.clone(),
         live: parameters::Live::new(&settings),
         clients: Clients::default(),
         workers: workers.iter().map(|_| Arc::new(Counters::new())).collect(),
@@ -245,6 +254,10 @@ pub async fn start(start: Start) -> Result<Server, StartError> {
         reset_times: Mutex::default(),
         rate: Mutex::new((env::now(), 0, 0)),
         peak_bytes: Mutex::new(0),
+        saving: AtomicBool::new(false),
+        save_failed: AtomicBool::new(false),
+        saved_at: AtomicU64::new(env::wall_ms() / 1000),
+        shut_down: tokio::sync::Notify::new(),
         cluster,
         me,
         settings,
@@ -285,6 +298,11 @@ impl Server {
     /// While set, writes that grow memory are refused with OOM.
     pub fn set_memory_full(&self, full: bool) {
         self.shared.memory_full.store(full, Relaxed);
+    }
+
+    /// Resolves when a client said SHUTDOWN.
+    pub async fn shut_down_asked(&self) {
+        self.shared.shut_down.notified().await
     }
 
     /// Resolves when the listeners and every session have ended: some time after `stop` became true.

@@ -7,7 +7,7 @@ use super::counters::{LEVELS, Totals};
 use super::{Shared, counters, parameters, times};
 use crate::commands::node::{
     ClientFacts, ClientRow, CommandLatency, CommandLog, CommandStat, ConfigError, Facts, GroupFacts, LatencyEvent,
-    Member, MemoryFacts, Node, Shard, SlowEntry, Topology, TrafficFacts,
+    Member, MemoryFacts, Node, SaveFacts, Shard, SlowEntry, Topology, TrafficFacts,
 };
 use crate::commands::session::Face;
 use crate::env;
@@ -216,6 +216,11 @@ impl Node for Shared {
             },
             memory: self.memory(&groups),
             traffic: self.traffic(),
+            saves: SaveFacts {
+                under_way: self.saving.load(Relaxed),
+                last_unix_s: self.saved_at.load(Relaxed),
+                last_failed: self.save_failed.load(Relaxed),
+            },
             groups,
             nodes: table
                 .nodes
@@ -299,6 +304,47 @@ impl Node for Shared {
 
     fn error_stats(&self) -> Vec<(String, u64)> {
         self.totals().codes.into_iter().collect()
+    }
+
+    fn save(&self) -> bool {
+        let Some(shared) = self.weak.upgrade() else { return false };
+        if self.saving.swap(true, Relaxed) {
+            return false;
+        }
+        tokio::spawn(async move {
+            let mut failed = false;
+            for group in shared.cluster.host().groups() {
+                if let Err(error) = group.snapshot().await {
+                    tracing::warn!(event = "save_failed", node = %shared.me.id, group = %group.id(), %error);
+                    failed = true;
+                }
+            }
+            shared.save_failed.store(failed, Relaxed);
+            if !failed {
+                shared.saved_at.store(env::wall_ms() / 1000, Relaxed);
+            }
+            shared.saving.store(false, Relaxed);
+        });
+        true
+    }
+
+    fn shut_down(&self) {
+        self.shut_down.notify_one();
+    }
+
+    fn allocator(&self) -> Vec<(&'static str, u64)> {
+        use tikv_jemalloc_ctl::{epoch, stats};
+        // The numbers are as old as the epoch. Without jemalloc there are none.
+        let _ = epoch::advance();
+        let all = [
+            ("allocated", stats::allocated::read()),
+            ("active", stats::active::read()),
+            ("metadata", stats::metadata::read()),
+            ("resident", stats::resident::read()),
+            ("mapped", stats::mapped::read()),
+            ("retained", stats::retained::read()),
+        ];
+        all.into_iter().filter_map(|(name, bytes)| Some((name, bytes.ok()? as u64))).collect()
     }
 
     fn clients(&self) -> Vec<ClientRow> {
