@@ -234,6 +234,7 @@ async fn serve(config: &Config, workers: Vec<Handle>) -> anyhow::Result<()> {
     tokio::select! {
         biased;
         () = stop_asked.asked() => (),
+        () = server.shut_down_asked() => (),
         () = watch_resources(config, dir, &host, &server) => (),
     }
     tracing::info!(node = %me, "node-stopping");

@@ -75,7 +75,7 @@ static PARAMETERS: &[Parameter] = &[
 ];
 
 /// Bytes as Redis' configuration writes them: `100mb` is 2^20 a unit, `100m` is 10^6.
-fn size(text: &str) -> Option<u64> {
+pub fn size(text: &str) -> Option<u64> {
     let lower = text.to_ascii_lowercase();
     let digits = lower.trim_end_matches(|c: char| !c.is_ascii_digit());
     let unit = match &lower[digits.len()..] {

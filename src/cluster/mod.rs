@@ -17,7 +17,7 @@ mod identity;
 mod memory;
 
 pub use identity::{Founder, IdentityError, Members, UNFINISHED, new_cluster_id};
-pub use memory::Memory;
+pub use memory::{Memory, size as memory_size};
 
 use crate::commands;
 use crate::env;

@@ -245,7 +245,8 @@ impl SessionCommand for Select {
     fn run(self, _: &mut Session) -> Reply {
         match self.0 {
             0 => Reply::OK,
-            _ => Reply::error("ERR SELECT is not allowed in cluster mode"),
+            1..16 => Reply::error("ERR SELECT is not allowed in cluster mode"),
+            _ => Reply::error("ERR DB index is out of range"),
         }
     }
 }

@@ -4,9 +4,10 @@
 //! relative one becomes a deadline in apply. Patterns are in `glob.rs`. More than 800 lines: some thirty commands.
 
 use super::glob;
+use super::lifecycle::{MallocStats, MemoryDoctor, MemoryStats};
 use super::syntax::{help, invalid_expire, is, syntax_error, want_integer};
 use super::{
-    Command, Keys, Merge, ReadCommand, Scope, SessionCommand, Spec, WriteCommand, container, read, session, write,
+    Command, Keys, Merge, ReadCommand, Scope, SessionCommand, Spec, WriteCommand, container, node, read, session, write,
 };
 use crate::commands::session::Session;
 use crate::resp::{Args, Reply};
@@ -870,6 +871,12 @@ impl SessionCommand for MemoryHelp {
     fn run(self, _: &mut Session) -> Reply {
         help(&[
             "MEMORY <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+            "DOCTOR",
+            "    Return memory problems reports.",
+            "MALLOC-STATS",
+            "    Return internal statistics report from the memory allocator.",
+            "STATS",
+            "    Return information about the memory usage of the server.",
             "USAGE <key> [SAMPLES <count>]",
             "    Return memory in bytes used by <key> and its value. Nested values are",
             "    sampled up to <count> times (default: 5, 0 means sample all).",
@@ -879,12 +886,18 @@ impl SessionCommand for MemoryHelp {
     }
 }
 
-static MEMORY: &[Command] = &[session::<MemoryHelp>(), read::<MemoryUsage>()];
+static MEMORY: &[Command] = &[
+    node::<MemoryDoctor>(),
+    session::<MemoryHelp>(),
+    node::<MallocStats>(),
+    node::<MemoryStats>(),
+    read::<MemoryUsage>(),
+];
 
 const MEMORY_SPEC: Spec = Spec {
     name: "memory",
     family: "server",
-    syntax: "MEMORY HELP | USAGE",
+    syntax: "MEMORY DOCTOR | HELP | MALLOC-STATS | STATS | USAGE",
     summary: "Tells what keys cost.",
     since: "4.0.0",
     ..OBJECT_SPEC

@@ -24,6 +24,7 @@ const SECTIONS: &[(&str, bool, WriteSection)] = &[
     ("cpu", true, info_cpu),
     ("modules", true, |_, _, _, out| out.push_str("# Modules\r\n")),
     ("commandstats", false, info_commandstats),
+    ("latencystats", false, info_latencystats),
     ("errorstats", true, info_errorstats),
     ("cluster", true, info_cluster),
     ("keyspace", true, info_keyspace),
@@ -124,8 +125,9 @@ fn info_persistence(f: &Facts, _: &dyn Node, _: Face, out: &mut String) {
         "loading" => u8::from(f.loading),
         "async_loading" => 0,
         "rdb_changes_since_last_save" => behind,
-        "rdb_bgsave_in_progress" => 0,
-        "rdb_last_bgsave_status" => "ok",
+        "rdb_bgsave_in_progress" => u8::from(f.saves.under_way),
+        "rdb_last_save_time" => f.saves.last_unix_s,
+        "rdb_last_bgsave_status" => if f.saves.last_failed { "err" } else { "ok" },
         "aof_enabled" => 1,
         "aof_rewrite_in_progress" => 0,
         "aof_last_bgrewrite_status" => "ok",
@@ -193,6 +195,19 @@ fn info_commandstats(_: &Facts, node: &dyn Node, _: Face, out: &mut String) {
             "cmdstat_{}:calls={},usec={},usec_per_call={each:.2},rejected_calls={},failed_calls={}\r\n",
             c.name, c.calls, c.usec, c.rejected, c.failed
         );
+    }
+}
+
+fn info_latencystats(_: &Facts, node: &dyn Node, _: Face, out: &mut String) {
+    out.push_str("# Latencystats\r\n");
+    let percentiles = node.latency_percentiles();
+    if percentiles.is_empty() {
+        return;
+    }
+    for latency in node.command_latencies() {
+        let shares: Vec<String> =
+            percentiles.iter().map(|p| format!("p{p}={:.3}", latency.percentile(*p) as f64)).collect();
+        let _ = write!(out, "latency_percentiles_usec_{}:{}\r\n", latency.name, shares.join(","));
     }
 }
 

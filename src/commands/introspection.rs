@@ -8,7 +8,7 @@ use super::server::{bulk, spec};
 use super::session::Session;
 use super::transaction::Step;
 use super::{
-    Command, Keys, Run, SessionCommand, Spec, session,
+    Command, Keys, Run, SessionCommand, Spec, key_flags, session,
     syntax::{is, syntax_error},
 };
 use crate::resp::{Args, Reply};
@@ -34,6 +34,9 @@ fn flags(command: &Command) -> Vec<&'static str> {
     }
     if matches!(command.run, Run::Read(_) | Run::Write(_)) && command.spec.complexity == "O(1)" {
         flags.push("fast");
+    }
+    if !matches!(command.spec.keys, Keys::None | Keys::Range { .. }) {
+        flags.push("movablekeys");
     }
     flags
 }
@@ -64,38 +67,38 @@ fn key_range(keys: &Keys) -> (i64, i64, i64) {
     }
 }
 
-fn key_specs(command: &Command) -> Reply {
-    let (first, last, step) = key_range(&command.spec.keys);
-    if first == 0 {
-        return Reply::Array(Vec::new());
-    }
-    let access = if command.is_write() { ["RW", "UPDATE"] } else { ["RO", "ACCESS"] };
-    let last = if last < 0 { last } else { last - first };
+/// One of COMMAND INFO's key specifications: where to begin, and how to find the keys from there.
+fn key_spec(flags: key_flags::Flags, begin: usize, kind: &str, find: Vec<(&str, i64)>) -> Reply {
     let pair = |k: &str, v: Reply| (bulk(k), v);
-    Reply::Array(vec![Reply::Map(vec![
-        pair("flags", Reply::Set(access.into_iter().map(status).collect())),
-        pair(
-            "begin_search",
-            Reply::Map(vec![
-                pair("type", bulk("index")),
-                pair("spec", Reply::Map(vec![pair("index", Reply::Int(first))])),
-            ]),
-        ),
-        pair(
-            "find_keys",
-            Reply::Map(vec![
-                pair("type", bulk("range")),
-                pair(
-                    "spec",
-                    Reply::Map(vec![
-                        pair("lastkey", Reply::Int(last)),
-                        pair("keystep", Reply::Int(step)),
-                        pair("limit", Reply::Int(0)),
-                    ]),
-                ),
-            ]),
-        ),
-    ])])
+    let typed = |kind: &str, spec: Vec<(&str, i64)>| {
+        let spec = spec.into_iter().map(|(name, value)| pair(name, Reply::Int(value)));
+        Reply::Map(vec![pair("type", bulk(kind)), pair("spec", Reply::Map(spec.collect()))])
+    };
+    Reply::Map(vec![
+        pair("flags", Reply::Set(flags.iter().map(|flag| status(*flag)).collect())),
+        pair("begin_search", typed("index", vec![("index", begin as i64)])),
+        pair("find_keys", typed(kind, find)),
+    ])
+}
+
+fn key_specs(name: &str, command: &Command) -> Reply {
+    let (of_first, of_rest) = key_flags::of(name, command);
+    let range = |flags, first: usize, last: i32, step: usize| {
+        let last = if last < 0 { i64::from(last) } else { i64::from(last) - first as i64 };
+        key_spec(flags, first, "range", vec![("lastkey", last), ("keystep", step as i64), ("limit", 0)])
+    };
+    let specs = match command.spec.keys {
+        Keys::None => Vec::new(),
+        Keys::Range { first, last, step } if of_first != of_rest && last != first as i32 => {
+            vec![range(of_first, first, first as i32, 1), range(of_rest, first + step, last, step)]
+        }
+        Keys::Range { first, last, step } => vec![range(of_first, first, last, step)],
+        Keys::Counted { at, step } => {
+            let find = vec![("keynumidx", 0), ("firstkey", 1), ("keystep", step as i64)];
+            vec![key_spec(of_first, at, "keynum", find)]
+        }
+    };
+    Reply::Array(specs)
 }
 
 fn command_info(name: &str, command: &Command) -> Reply {
@@ -111,7 +114,7 @@ fn command_info(name: &str, command: &Command) -> Reply {
         Reply::Int(step),
         Reply::Set(categories(command).into_iter().map(status).collect()),
         Reply::Array(Vec::new()),
-        key_specs(command),
+        key_specs(name, command),
         Reply::Array(subcommands),
     ])
 }
@@ -237,41 +240,41 @@ impl SessionCommand for CommandDocs {
     }
 }
 
-/// COMMAND GETKEYS and GETKEYSANDFLAGS.
-fn keys_of(inner: &[Bytes]) -> Result<(&'static Command, Vec<Bytes>), Reply> {
-    let inner: Args = inner.iter().cloned().collect();
-    let command = super::lookup(&inner).map_err(|refused| match &refused {
+/// COMMAND GETKEYS and GETKEYSANDFLAGS: the command with its full name, and its keys.
+fn keys_of(inner: &Args) -> Result<(String, &'static Command, Vec<Bytes>), Reply> {
+    let command = super::lookup(inner).map_err(|refused| match &refused {
         Reply::Error(text) if text.starts_with(b"ERR wrong number") => {
             Reply::error("ERR Invalid number of arguments specified for command")
         }
         _ => Reply::error("ERR Invalid command specified"),
     })?;
-    let keys: Vec<Bytes> = super::keys(command, &inner).cloned().collect();
-    match keys.is_empty() {
-        true => Err(Reply::error("ERR The command has no key arguments")),
-        false => Ok((command, keys)),
+    if matches!(command.spec.keys, Keys::None) {
+        return Err(Reply::error("ERR The command has no key arguments"));
     }
+    let found = super::all().find(|(_, other)| std::ptr::eq(*other, command));
+    let name = found.map_or_else(|| command.spec.name.to_owned(), |(name, _)| name);
+    Ok((name, command, super::keys(command, inner).cloned().collect()))
 }
 
-struct GetKeys(Vec<Bytes>);
+struct GetKeys(Args);
 
 impl SessionCommand for GetKeys {
     const SPEC: Spec =
         spec("getkeys", -3, "2.8.13", "COMMAND GETKEYS command [arg ...]", "The keys of a full command.");
 
     fn parse(args: &Args) -> Result<Self, Reply> {
-        Ok(GetKeys(args[2..].to_vec()))
+        Ok(GetKeys(args[2..].into()))
     }
 
     fn run(self, _: &mut Session) -> Reply {
         match keys_of(&self.0) {
-            Ok((_, keys)) => Reply::Array(keys.into_iter().map(Reply::Bulk).collect()),
+            Ok((.., keys)) => Reply::Array(keys.into_iter().map(Reply::Bulk).collect()),
             Err(refused) => refused,
         }
     }
 }
 
-struct GetKeysAndFlags(Vec<Bytes>);
+struct GetKeysAndFlags(Args);
 
 impl SessionCommand for GetKeysAndFlags {
     const SPEC: Spec = spec(
@@ -283,20 +286,20 @@ impl SessionCommand for GetKeysAndFlags {
     );
 
     fn parse(args: &Args) -> Result<Self, Reply> {
-        Ok(GetKeysAndFlags(args[2..].to_vec()))
+        Ok(GetKeysAndFlags(args[2..].into()))
     }
 
     fn run(self, _: &mut Session) -> Reply {
-        let (command, keys) = match keys_of(&self.0) {
+        let (name, command, keys) = match keys_of(&self.0) {
             Ok(found) => found,
             Err(refused) => return refused,
         };
-        let access = if command.is_write() { ["RW", "UPDATE"] } else { ["RO", "ACCESS"] };
-        let one = |key| {
-            let flags = access.iter().map(|f| status(*f)).collect();
-            Reply::Array(vec![Reply::Bulk(key), Reply::Set(flags)])
+        let (of_first, of_rest) = key_flags::of_call(&name, command, &self.0);
+        let one = |(place, key): (usize, Bytes)| {
+            let flags = if place == 0 { of_first } else { of_rest };
+            Reply::Array(vec![Reply::Bulk(key), Reply::Set(flags.iter().map(|flag| status(*flag)).collect())])
         };
-        Reply::Array(keys.into_iter().map(one).collect())
+        Reply::Array(keys.into_iter().enumerate().map(one).collect())
     }
 }
 

@@ -6,12 +6,16 @@
 
 mod bitmap;
 mod bloom;
+mod command_log;
 mod cuckoo;
 mod extended;
 mod glob;
 mod hyperloglog;
 mod info;
 mod introspection;
+mod key_flags;
+mod latency;
+mod lifecycle;
 mod syntax;
 mod text;
 
@@ -146,6 +150,7 @@ static FAMILIES: &[&[Command]] = &[
     cuckoo::CUCKOO,
     generic::GENERIC,
     hyperloglog::HYPERLOGLOG,
+    lifecycle::LIFECYCLE,
     server::SERVER,
     stream::STREAM,
     stream::STREAM_GROUP,

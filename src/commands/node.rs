@@ -33,15 +33,33 @@ pub trait Node: Send + Sync {
     /// Error replies by their code, in order of codes.
     fn error_stats(&self) -> Vec<(String, u64)>;
 
+    /// Begins a snapshot of every replica of this node, in the background; false if one is under way.
+    fn save(&self) -> bool;
+    /// Has the node stop in order.
+    fn shut_down(&self);
+    /// What the allocator says of itself: names and bytes.
+    fn allocator(&self) -> Vec<(&'static str, u64)>;
+
     /// The connections of this node, in order of ids.
     fn clients(&self) -> Vec<ClientRow>;
     /// Closes the connection `id`; false if there is none.
     fn kill(&self, id: u64) -> bool;
 
-    /// The newest slow commands first.
-    fn slow_log(&self, max: usize) -> Vec<SlowEntry>;
-    fn slow_log_len(&self) -> usize;
-    fn slow_log_reset(&self);
+    /// The newest commands of a log first.
+    fn command_log(&self, log: CommandLog, max: usize) -> Vec<SlowEntry>;
+    fn command_log_len(&self, log: CommandLog) -> usize;
+    fn command_log_reset(&self, log: CommandLog);
+
+    /// How long calls took, of every command called since start or RESETSTAT, in order of names.
+    fn command_latencies(&self) -> Vec<CommandLatency>;
+    /// The percentiles that INFO latencystats shows, in per cent; none if times are not to be told.
+    fn latency_percentiles(&self) -> Vec<f64>;
+    /// What LATENCY keeps, in order of names.
+    fn latency_events(&self) -> Vec<LatencyEvent>;
+    /// Forgets these events, or all of them if none is named; returns how many there were.
+    fn latency_reset(&self, names: &[String]) -> usize;
+    /// Milliseconds from which an event is kept; None: none is.
+    fn latency_threshold_ms(&self) -> Option<u64>;
 
     /// The user that needs no password, if there is one: who a fresh connection is.
     fn open_user(&self) -> Option<String>;
@@ -83,6 +101,7 @@ pub struct Facts {
     pub clients: ClientFacts,
     pub memory: MemoryFacts,
     pub traffic: TrafficFacts,
+    pub saves: SaveFacts,
     pub groups: Vec<GroupFacts>,
     /// Nodes of the cluster, this one included, in order of ids.
     pub nodes: Vec<(NodeId, String, u16, bool)>,
@@ -120,6 +139,15 @@ pub struct MemoryFacts {
     pub filters: FilterStatus,
     /// Memory of the store that holds log and snapshots.
     pub log: u64,
+}
+
+/// Of BGSAVE.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SaveFacts {
+    pub under_way: bool,
+    /// When one last succeeded; the start of the node before.
+    pub last_unix_s: u64,
+    pub last_failed: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -237,12 +265,52 @@ impl ClientRow {
     }
 }
 
-/// One line of SLOWLOG.
+/// The logs of single commands: SLOWLOG's, and those that COMMANDLOG adds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommandLog {
+    Slow,
+    LargeRequest,
+    LargeReply,
+}
+
+impl CommandLog {
+    pub const ALL: [CommandLog; 3] = [CommandLog::Slow, CommandLog::LargeRequest, CommandLog::LargeReply];
+}
+
+/// How long the calls of one command took.
+#[derive(Debug, Clone)]
+pub struct CommandLatency {
+    pub name: String,
+    pub calls: u64,
+    /// Upper bounds in microseconds, rising, each with the calls that took no longer.
+    pub within: Vec<(u64, u64)>,
+}
+
+impl CommandLatency {
+    /// The bound that this share of the calls, in per cent, did not exceed; in microseconds.
+    pub fn percentile(&self, percent: f64) -> u64 {
+        let wanted = (self.calls as f64 * percent / 100.0).ceil().max(1.0) as u64;
+        self.within.iter().find(|(_, calls)| *calls >= wanted).map_or(0, |(bound, _)| *bound)
+    }
+}
+
+/// What LATENCY keeps of one kind of event.
+#[derive(Debug, Clone)]
+pub struct LatencyEvent {
+    pub name: &'static str,
+    /// The longest ever, in milliseconds.
+    pub max_ms: u64,
+    /// Unix seconds and milliseconds, the oldest first; at most one a second.
+    pub samples: Vec<(u64, u64)>,
+}
+
+/// One line of SLOWLOG or COMMANDLOG.
 #[derive(Debug, Clone)]
 pub struct SlowEntry {
     pub id: u64,
     pub unix_s: u64,
-    pub usec: u64,
+    /// Microseconds, or bytes of the request or reply.
+    pub measure: u64,
     pub args: Vec<Bytes>,
     pub peer: String,
     pub client_name: String,

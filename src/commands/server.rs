@@ -187,84 +187,6 @@ impl NodeCommand for Time {
     }
 }
 
-struct SlowGet(usize);
-
-/// How many entries SLOWLOG GET answers without a number.
-const SLOWLOG_GET_DEFAULT: i64 = 10;
-
-impl NodeCommand for SlowGet {
-    const SPEC: Spec = spec("get", -2, "2.2.12", "SLOWLOG GET [count]", "The newest slow commands.");
-
-    fn parse(args: &Args) -> Result<Self, Reply> {
-        let count = match args.get(2) {
-            None => SLOWLOG_GET_DEFAULT,
-            Some(arg) => integer(arg)?,
-        };
-        match count {
-            -1 => Ok(SlowGet(usize::MAX)),
-            n if n >= 0 => Ok(SlowGet(n as usize)),
-            _ => Err(Reply::error("ERR count should be greater than or equal to -1")),
-        }
-    }
-
-    fn run(self, node: &dyn Node, _: &mut Session) -> Reply {
-        let rows = node.slow_log(self.0).into_iter().map(|e| {
-            Reply::Array(vec![
-                Reply::Int(e.id as i64),
-                Reply::Int(e.unix_s as i64),
-                Reply::Int(e.usec as i64),
-                Reply::Array(e.args.into_iter().map(Reply::Bulk).collect()),
-                bulk(e.peer),
-                bulk(e.client_name),
-            ])
-        });
-        Reply::Array(rows.collect())
-    }
-}
-
-struct SlowLen;
-
-impl NodeCommand for SlowLen {
-    const SPEC: Spec = spec("len", 2, "2.2.12", "SLOWLOG LEN", "How many slow commands are kept.");
-
-    fn parse(_: &Args) -> Result<Self, Reply> {
-        Ok(SlowLen)
-    }
-
-    fn run(self, node: &dyn Node, _: &mut Session) -> Reply {
-        Reply::Int(node.slow_log_len() as i64)
-    }
-}
-
-struct SlowReset;
-
-impl NodeCommand for SlowReset {
-    const SPEC: Spec = spec("reset", 2, "2.2.12", "SLOWLOG RESET", "Forgets the slow commands.");
-
-    fn parse(_: &Args) -> Result<Self, Reply> {
-        Ok(SlowReset)
-    }
-
-    fn run(self, node: &dyn Node, _: &mut Session) -> Reply {
-        node.slow_log_reset();
-        Reply::OK
-    }
-}
-
-struct SlowHelp;
-
-impl SessionCommand for SlowHelp {
-    const SPEC: Spec = spec("help", 2, "6.2.0", "SLOWLOG HELP", "The subcommands of SLOWLOG.");
-
-    fn parse(_: &Args) -> Result<Self, Reply> {
-        Ok(SlowHelp)
-    }
-
-    fn run(self, _: &mut Session) -> Reply {
-        help("SLOWLOG", SLOWLOG)
-    }
-}
-
 /// Replicas beside the leader on which every acknowledged write is, whatever the group.
 fn replicas_guaranteed(facts: &Facts) -> i64 {
     facts.groups.iter().map(|g| g.voters.len() / 2).min().unwrap_or(0) as i64
@@ -360,14 +282,23 @@ impl<const N: usize> SessionCommand for Never<N> {
 static CONFIG: &[Command] =
     &[node::<ConfigGet>(), session::<ConfigHelp>(), node::<ResetStat>(), session::<Rewrite>(), node::<ConfigSet>()];
 
-static SLOWLOG: &[Command] = &[node::<SlowGet>(), session::<SlowHelp>(), node::<SlowLen>(), node::<SlowReset>()];
-
 pub static SERVER: &[Command] = &[
     session::<super::introspection::CommandAll>().with(super::introspection::COMMAND),
+    container(
+        spec("commandlog", -2, "valkey-8.1.0", "COMMANDLOG subcommand", "Commands that took long or were large."),
+        super::command_log::COMMANDLOG,
+    ),
     container(spec("config", -2, "2.0.0", "CONFIG subcommand", "Parameters of this node."), CONFIG),
     node::<super::info::Info>(),
+    container(
+        spec("latency", -2, "2.8.13", "LATENCY subcommand", "How long things took on this node."),
+        super::latency::LATENCY,
+    ),
     node::<Role>(),
-    container(spec("slowlog", -2, "2.2.12", "SLOWLOG subcommand", "Commands that took long."), SLOWLOG),
+    container(
+        spec("slowlog", -2, "2.2.12", "SLOWLOG subcommand", "Commands that took long."),
+        super::command_log::SLOWLOG,
+    ),
     node::<Time>(),
     node::<Wait>(),
     node::<WaitAof>(),

@@ -4,6 +4,7 @@
 //! shared cache line. Readers add the workers up and may be a moment late. RESETSTAT never writes to a counter: it
 //! keeps the sums of that moment and later ones are shown less these.
 
+use super::times::Times;
 use crate::commands::{self, Command};
 use crate::resp::Reply;
 use crate::types::Level;
@@ -60,6 +61,11 @@ pub fn name(ordinal: Ordinal) -> &'static str {
     &INDEX.names[ordinal.0 as usize]
 }
 
+/// Whether the cost of a command does not depend on how much there is.
+pub(super) fn is_fast(ordinal: Ordinal) -> bool {
+    commands::all().nth(ordinal.to_u32() as usize).is_some_and(|(_, command)| command.spec.complexity == "O(1)")
+}
+
 impl Ordinal {
     pub fn to_u32(self) -> u32 {
         self.0
@@ -76,6 +82,7 @@ struct PerCommand {
     nanos: AtomicU64,
     rejected: AtomicU64,
     failed: AtomicU64,
+    times: Times,
 }
 
 /// One worker's counts. Written by its thread alone.
@@ -127,6 +134,7 @@ impl Counters {
         let c = &self.per_command[ordinal.0 as usize];
         add(&c.calls, 1);
         add(&c.nanos, took.as_nanos() as u64);
+        c.times.record(took);
         if failed {
             add(&c.failed, 1);
         }
@@ -159,6 +167,15 @@ impl Default for Counters {
     fn default() -> Counters {
         Counters::new()
     }
+}
+
+/// The times of every command by bucket, summed over all workers; in the tables' order, empty for one never called.
+pub(super) fn times(workers: &[Arc<Counters>]) -> Vec<Vec<u64>> {
+    let mut sums = vec![Vec::new(); workers.first().map_or(0, |worker| worker.per_command.len())];
+    for worker in workers {
+        sums.iter_mut().zip(&worker.per_command).for_each(|(sum, command)| command.times.add_to(sum));
+    }
+    sums
 }
 
 /// Sums over all workers.

@@ -18,12 +18,14 @@ mod dispatch;
 pub mod grpc;
 pub mod http;
 mod lane;
+mod latency;
 mod listener;
 mod merge;
 pub mod metrics;
 mod node_view;
 pub mod overview;
 mod parameters;
+mod remembered;
 mod ring;
 mod scan;
 mod session;
@@ -32,6 +34,7 @@ mod slow;
 pub mod testing;
 #[cfg(test)]
 mod tests;
+mod times;
 mod verify;
 
 pub use clients::Clients;
@@ -49,7 +52,7 @@ use parking_lot::Mutex;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -148,13 +151,16 @@ impl Routes {
 
 /// What all sessions of a node share.
 pub struct Shared {
+    /// This one, for what outlives the call that begins it.
+    weak: std::sync::Weak<Shared>,
     cluster: Arc<Cluster>,
     me: NodeInfo,
     settings: Settings,
     live: parameters::Live,
     clients: Clients,
     workers: Vec<Arc<Counters>>,
-    slow: slow::SlowLog,
+    slow: slow::CommandLogs,
+    latency: latency::Latency,
     routes: ArcSwap<Routes>,
     /// Commands that touch keys are refused while set.
     loading: AtomicBool,
@@ -164,9 +170,17 @@ pub struct Shared {
     run_id: String,
     /// Totals when RESETSTAT was last called.
     reset: Mutex<Totals>,
+    /// Times by command and bucket when RESETSTAT was last called.
+    reset_times: Mutex<Vec<Vec<u64>>>,
     /// Instant and commands of the last sample of the rate, and the rate.
     rate: Mutex<(Instant, u64, u64)>,
     peak_bytes: Mutex<u64>,
+    saving: AtomicBool,
+    save_failed: AtomicBool,
+    /// Unix seconds of the last BGSAVE that succeeded, or of the start.
+    saved_at: AtomicU64,
+    /// SHUTDOWN was called.
+    shut_down: tokio::sync::Notify,
 }
 
 impl Shared {
@@ -224,19 +238,26 @@ pub async fn start(start: Start) -> Result<Server, StartError> {
     }
     settings.workers = workers.len();
     let me = cluster.me();
-    let shared = Arc::new(Shared {
+    let shared = Arc::new_cyclic(|weak| Shared {
+        weak: weak.clone(),
         live: parameters::Live::new(&settings),
         clients: Clients::default(),
         workers: workers.iter().map(|_| Arc::new(Counters::new())).collect(),
-        slow: slow::SlowLog::default(),
+        slow: slow::CommandLogs::default(),
+        latency: latency::Latency::default(),
         routes: ArcSwap::from_pointee(Routes::new(cluster.table())),
         loading: AtomicBool::new(false),
         memory_full: AtomicBool::new(false),
         started: env::now(),
         run_id: run_id(),
         reset: Mutex::new(Totals::default()),
+        reset_times: Mutex::default(),
         rate: Mutex::new((env::now(), 0, 0)),
         peak_bytes: Mutex::new(0),
+        saving: AtomicBool::new(false),
+        save_failed: AtomicBool::new(false),
+        saved_at: AtomicU64::new(env::wall_ms() / 1000),
+        shut_down: tokio::sync::Notify::new(),
         cluster,
         me,
         settings,
@@ -277,6 +298,11 @@ impl Server {
     /// While set, writes that grow memory are refused with OOM.
     pub fn set_memory_full(&self, full: bool) {
         self.shared.memory_full.store(full, Relaxed);
+    }
+
+    /// Resolves when a client said SHUTDOWN.
+    pub async fn shut_down_asked(&self) {
+        self.shared.shut_down.notified().await
     }
 
     /// Resolves when the listeners and every session have ended: some time after `stop` became true.

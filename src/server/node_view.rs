@@ -4,10 +4,10 @@
 //! node's own view of them.
 
 use super::counters::{LEVELS, Totals};
-use super::{Shared, parameters};
+use super::{Shared, counters, parameters, times};
 use crate::commands::node::{
-    ClientFacts, ClientRow, CommandStat, ConfigError, Facts, GroupFacts, Member, MemoryFacts, Node, Shard, SlowEntry,
-    Topology, TrafficFacts,
+    ClientFacts, ClientRow, CommandLatency, CommandLog, CommandStat, ConfigError, Facts, GroupFacts, LatencyEvent,
+    Member, MemoryFacts, Node, SaveFacts, Shard, SlowEntry, Topology, TrafficFacts,
 };
 use crate::commands::session::Face;
 use crate::env;
@@ -216,6 +216,11 @@ impl Node for Shared {
             },
             memory: self.memory(&groups),
             traffic: self.traffic(),
+            saves: SaveFacts {
+                under_way: self.saving.load(Relaxed),
+                last_unix_s: self.saved_at.load(Relaxed),
+                last_failed: self.save_failed.load(Relaxed),
+            },
             groups,
             nodes: table
                 .nodes
@@ -280,6 +285,7 @@ impl Node for Shared {
     fn reset_stats(&self) {
         let totals = self.all_time();
         *self.reset.lock() = totals;
+        *self.reset_times.lock() = counters::times(&self.workers);
     }
 
     fn command_stats(&self) -> Vec<CommandStat> {
@@ -300,6 +306,47 @@ impl Node for Shared {
         self.totals().codes.into_iter().collect()
     }
 
+    fn save(&self) -> bool {
+        let Some(shared) = self.weak.upgrade() else { return false };
+        if self.saving.swap(true, Relaxed) {
+            return false;
+        }
+        tokio::spawn(async move {
+            let mut failed = false;
+            for group in shared.cluster.host().groups() {
+                if let Err(error) = group.snapshot().await {
+                    tracing::warn!(event = "save_failed", node = %shared.me.id, group = %group.id(), %error);
+                    failed = true;
+                }
+            }
+            shared.save_failed.store(failed, Relaxed);
+            if !failed {
+                shared.saved_at.store(env::wall_ms() / 1000, Relaxed);
+            }
+            shared.saving.store(false, Relaxed);
+        });
+        true
+    }
+
+    fn shut_down(&self) {
+        self.shut_down.notify_one();
+    }
+
+    fn allocator(&self) -> Vec<(&'static str, u64)> {
+        use tikv_jemalloc_ctl::{epoch, stats};
+        // The numbers are as old as the epoch. Without jemalloc there are none.
+        let _ = epoch::advance();
+        let all = [
+            ("allocated", stats::allocated::read()),
+            ("active", stats::active::read()),
+            ("metadata", stats::metadata::read()),
+            ("resident", stats::resident::read()),
+            ("mapped", stats::mapped::read()),
+            ("retained", stats::retained::read()),
+        ];
+        all.into_iter().filter_map(|(name, bytes)| Some((name, bytes.ok()? as u64))).collect()
+    }
+
     fn clients(&self) -> Vec<ClientRow> {
         self.clients.rows()
     }
@@ -308,16 +355,47 @@ impl Node for Shared {
         self.clients.kill(id)
     }
 
-    fn slow_log(&self, max: usize) -> Vec<SlowEntry> {
-        self.slow.newest(max)
+    fn command_log(&self, log: CommandLog, max: usize) -> Vec<SlowEntry> {
+        self.slow.newest(log, max)
     }
 
-    fn slow_log_len(&self) -> usize {
-        self.slow.len()
+    fn command_log_len(&self, log: CommandLog) -> usize {
+        self.slow.len(log)
     }
 
-    fn slow_log_reset(&self) {
-        self.slow.reset();
+    fn command_log_reset(&self, log: CommandLog) {
+        self.slow.reset(log);
+    }
+
+    fn command_latencies(&self) -> Vec<CommandLatency> {
+        let (before, mut now) = (self.reset_times.lock(), counters::times(&self.workers));
+        for (counts, before) in now.iter_mut().zip(before.iter()) {
+            counts.iter_mut().zip(before).for_each(|(count, before)| *count = count.saturating_sub(*before));
+        }
+        let row = |((name, _), counts): ((String, _), Vec<u64>)| {
+            let within = times::within(&counts);
+            let calls = within.last().map_or(0, |(_, calls)| *calls);
+            CommandLatency { name, calls, within }
+        };
+        let mut rows: Vec<CommandLatency> = crate::commands::all().zip(now).map(row).filter(|r| r.calls > 0).collect();
+        rows.sort_by(|a, b| a.name.cmp(&b.name));
+        rows
+    }
+
+    fn latency_percentiles(&self) -> Vec<f64> {
+        if self.live.tracks_latency() { self.live.percentiles() } else { Vec::new() }
+    }
+
+    fn latency_events(&self) -> Vec<LatencyEvent> {
+        self.latency.all()
+    }
+
+    fn latency_reset(&self, names: &[String]) -> usize {
+        self.latency.reset(names)
+    }
+
+    fn latency_threshold_ms(&self) -> Option<u64> {
+        self.live.latency_threshold_ms()
     }
 
     fn open_user(&self) -> Option<String> {

@@ -3,6 +3,7 @@
 //! One table; GET, SET and their errors are loops over it. What must be the same on all nodes (memory, policy) is
 //! known to [`Memory`]; it is shown here too, and [`through_cluster`] makes a command on the meta group of its change.
 
+use super::remembered::Remembered;
 use super::{Settings, slow};
 use crate::cluster::Memory;
 use crate::commands::node::ConfigError;
@@ -11,7 +12,7 @@ use crate::types::Level;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 /// What may change while the node runs.
@@ -20,11 +21,17 @@ pub struct Live {
     request_timeout_ms: AtomicU64,
     idle_timeout_ms: AtomicU64,
     max_clients: AtomicUsize,
-    /// Microseconds; negative: off.
-    slower_than_us: AtomicI64,
-    slow_log_max: AtomicUsize,
     /// Kept and shown; no notifications are sent yet.
     notify_events: Mutex<String>,
+    /// Milliseconds from which LATENCY keeps an event; 0: it keeps none.
+    latency_threshold_ms: AtomicU64,
+    tracks_latency: AtomicBool,
+    /// In per cent.
+    percentiles: ArcSwap<Vec<f64>>,
+    /// Most entries, and what they are logged from on, by [`slow::Kind`].
+    log_max: [AtomicUsize; slow::KINDS],
+    log_from: [AtomicI64; slow::KINDS],
+    remembered: Remembered,
 }
 
 impl Live {
@@ -34,9 +41,13 @@ impl Live {
             request_timeout_ms: AtomicU64::new(settings.request_timeout.as_millis() as u64),
             idle_timeout_ms: AtomicU64::new(settings.idle_timeout.as_millis() as u64),
             max_clients: AtomicUsize::new(settings.max_clients),
-            slower_than_us: AtomicI64::new(10_000),
-            slow_log_max: AtomicUsize::new(128),
             notify_events: Mutex::new(String::new()),
+            latency_threshold_ms: AtomicU64::new(0),
+            tracks_latency: AtomicBool::new(true),
+            percentiles: ArcSwap::from_pointee(vec![50.0, 99.0, 99.9]),
+            log_max: std::array::from_fn(|_| AtomicUsize::new(slow::ENTRIES_DEFAULT)),
+            log_from: slow::Kind::ALL.map(|kind| AtomicI64::new(kind.default_from())),
+            remembered: Remembered::default(),
         }
     }
 
@@ -58,13 +69,28 @@ impl Live {
         self.max_clients.load(Relaxed)
     }
 
-    /// None: the slow log is off.
-    pub fn slower_than(&self) -> Option<Duration> {
-        u64::try_from(self.slower_than_us.load(Relaxed)).ok().map(Duration::from_micros)
+    /// From which measure on a log keeps a command: microseconds, or bytes. None: the log is off.
+    pub fn log_from(&self, kind: slow::Kind) -> Option<u64> {
+        u64::try_from(self.log_from[kind as usize].load(Relaxed)).ok()
     }
 
-    pub fn slow_log_max(&self) -> usize {
-        self.slow_log_max.load(Relaxed)
+    pub fn log_max(&self, kind: slow::Kind) -> usize {
+        self.log_max[kind as usize].load(Relaxed)
+    }
+
+    /// Milliseconds from which LATENCY keeps an event; None: it keeps none.
+    pub fn latency_threshold_ms(&self) -> Option<u64> {
+        Some(self.latency_threshold_ms.load(Relaxed)).filter(|ms| *ms > 0)
+    }
+
+    /// Whether calls' times are told by LATENCY HISTOGRAM and INFO latencystats.
+    pub fn tracks_latency(&self) -> bool {
+        self.tracks_latency.load(Relaxed)
+    }
+
+    /// The percentiles that INFO latencystats shows, in per cent.
+    pub fn percentiles(&self) -> Vec<f64> {
+        self.percentiles.load().to_vec()
     }
 }
 
@@ -93,6 +119,46 @@ fn number(text: &str, range: std::ops::RangeInclusive<i64>) -> Result<i64, &'sta
     if range.contains(&n) { Ok(n) } else { Err("argument is out of range") }
 }
 
+fn yes_no(value: bool) -> String {
+    if value { "yes" } else { "no" }.to_owned()
+}
+
+fn flag(text: &str) -> Result<bool, &'static str> {
+    match text {
+        text if text.eq_ignore_ascii_case("yes") => Ok(true),
+        text if text.eq_ignore_ascii_case("no") => Ok(false),
+        _ => Err("argument must be 'yes' or 'no'"),
+    }
+}
+
+const SLOW: usize = slow::Kind::Slow as usize;
+const REQUEST: usize = slow::Kind::LargeRequest as usize;
+const REPLY: usize = slow::Kind::LargeReply as usize;
+
+/// From what on a log of commands keeps one.
+const fn log_from<const KIND: usize>(name: &'static str) -> Parameter {
+    live(
+        name,
+        |_, l| l.log_from[KIND].load(Relaxed).to_string(),
+        |l, v| {
+            l.log_from[KIND].store(number(v, -1..=i64::MAX)?, Relaxed);
+            Ok(())
+        },
+    )
+}
+
+/// How many commands a log keeps.
+const fn log_max<const KIND: usize>(name: &'static str) -> Parameter {
+    live(
+        name,
+        |_, l| l.log_max[KIND].load(Relaxed).to_string(),
+        |l, v| {
+            l.log_max[KIND].store(number(v, 0..=slow::ENTRIES_MAX as i64)? as usize, Relaxed);
+            Ok(())
+        },
+    )
+}
+
 /// Letters that notify-keyspace-events may have.
 const EVENT_LETTERS: &str = "KEg$lshzxetdmnA";
 
@@ -100,8 +166,18 @@ const EVENT_LETTERS: &str = "KEg$lshzxetdmnA";
 static PARAMETERS: &[Parameter] = &[
     fixed("activedefrag", |_, _| "no".to_owned()),
     fixed("appendfsync", |s, _| s.sync.clone()),
-    fixed("appendonly", |_, _| "yes".to_owned()),
+    live(
+        "appendonly",
+        |_, _| "yes".to_owned(),
+        |_, v| if v == "yes" { Ok(()) } else { Err("the log cannot be switched off; see storage.sync") },
+    ),
     fixed("bind", |s, _| s.listens().map(|(_, _, a)| a.ip().to_string()).next().unwrap_or_default()),
+    log_max::<REPLY>("commandlog-large-reply-max-len"),
+    log_max::<REQUEST>("commandlog-large-request-max-len"),
+    log_from::<SLOW>("commandlog-execution-slower-than"),
+    log_from::<REPLY>("commandlog-reply-larger-than"),
+    log_from::<REQUEST>("commandlog-request-larger-than"),
+    log_max::<SLOW>("commandlog-slow-execution-max-len"),
     live(
         "consistency-level",
         |_, l| l.level().to_string(),
@@ -111,8 +187,35 @@ static PARAMETERS: &[Parameter] = &[
             Ok(())
         },
     ),
+    fixed("daemonize", |_, _| "no".to_owned()),
     fixed("databases", |_, _| "1".to_owned()),
     fixed("io-threads", |s, _| s.workers.to_string()),
+    live(
+        "latency-monitor-threshold",
+        |_, l| l.latency_threshold_ms.load(Relaxed).to_string(),
+        |l, v| {
+            l.latency_threshold_ms.store(number(v, 0..=i64::MAX)? as u64, Relaxed);
+            Ok(())
+        },
+    ),
+    live(
+        "latency-tracking",
+        |_, l| yes_no(l.tracks_latency()),
+        |l, v| {
+            l.tracks_latency.store(flag(v)?, Relaxed);
+            Ok(())
+        },
+    ),
+    live(
+        "latency-tracking-info-percentiles",
+        |_, l| l.percentiles().iter().map(f64::to_string).collect::<Vec<_>>().join(" "),
+        |l, v| {
+            let share = |word: &str| word.parse().ok().filter(|p| (0.0..=100.0).contains(p));
+            let shares: Option<Vec<f64>> = v.split_whitespace().map(share).collect();
+            l.percentiles.store(Arc::new(shares.ok_or("argument(s) must be numbers from 0.0 to 100.0")?));
+            Ok(())
+        },
+    ),
     fixed("lazyfree-lazy-user-del", |_, _| "no".to_owned()),
     live(
         "maxclients",
@@ -144,23 +247,13 @@ static PARAMETERS: &[Parameter] = &[
         },
     ),
     fixed("requirepass", |_, _| String::new()),
-    fixed("save", |_, _| String::new()),
     live(
-        "slowlog-log-slower-than",
-        |_, l| l.slower_than_us.load(Relaxed).to_string(),
-        |l, v| {
-            l.slower_than_us.store(number(v, -1..=i64::MAX)?, Relaxed);
-            Ok(())
-        },
+        "save",
+        |_, _| String::new(),
+        |_, v| if v.is_empty() { Ok(()) } else { Err("snapshots are taken when the log has grown; see persistence") },
     ),
-    live(
-        "slowlog-max-len",
-        |_, l| l.slow_log_max().to_string(),
-        |l, v| {
-            l.slow_log_max.store(number(v, 0..=slow::ENTRIES_MAX as i64)? as usize, Relaxed);
-            Ok(())
-        },
-    ),
+    log_from::<SLOW>("slowlog-log-slower-than"),
+    log_max::<SLOW>("slowlog-max-len"),
     fixed("tcp-keepalive", |s, _| s.keepalive.as_secs().to_string()),
     live(
         "timeout",
@@ -175,7 +268,8 @@ static PARAMETERS: &[Parameter] = &[
 /// Names and values, in order of names.
 pub fn all(settings: &Settings, live: &Live, memory: &Memory) -> Vec<(String, String)> {
     let own = PARAMETERS.iter().map(|p| (p.name.to_owned(), (p.get)(settings, live)));
-    let mut all: Vec<_> = own.chain(memory.parameters().map(|(name, value)| (name.to_owned(), value))).collect();
+    let others = live.remembered.all().chain(memory.parameters());
+    let mut all: Vec<_> = own.chain(others.map(|(name, value)| (name.to_owned(), value))).collect();
     all.sort_unstable();
     all
 }
@@ -190,6 +284,9 @@ pub fn through_cluster(mut memory: Memory, pairs: &[(String, String)]) -> Result
     let failed = |name: &str, why: &str| {
         Reply::error(format!("ERR CONFIG SET failed (possibly related to argument '{name}') - {why}"))
     };
+    if let Some(name) = twice(pairs) {
+        return Err(failed(name, DUPLICATE));
+    }
     for (name, value) in pairs {
         if !names.contains(&name.as_str()) {
             return Err(failed(name, "it is this node's own and cannot be set together with one of the whole cluster"));
@@ -199,12 +296,27 @@ pub fn through_cluster(mut memory: Memory, pairs: &[(String, String)]) -> Result
     Ok(Some(memory.write("MSET", &names)))
 }
 
+const DUPLICATE: &str = "duplicate parameter";
+
+/// A name that stands in `pairs` more than once.
+fn twice(pairs: &[(String, String)]) -> Option<&str> {
+    let names = pairs.iter().map(|(name, _)| name.as_str()).enumerate();
+    names.into_iter().find(|(at, name)| pairs[..*at].iter().any(|(earlier, _)| earlier == name)).map(|(_, name)| name)
+}
+
 /// Sets all of `pairs`, or none of them if any cannot be set.
 pub fn set(settings: &Settings, live: &Live, pairs: &[(String, String)]) -> Result<(), ConfigError> {
+    if let Some(name) = twice(pairs) {
+        return Err(ConfigError::Invalid(name.to_owned(), DUPLICATE.to_owned()));
+    }
     // A first pass over a copy finds every mistake before anything changes.
     let trial = Live::new(settings);
     for target in [&trial, live] {
         for (name, value) in pairs {
+            if let Some(done) = target.remembered.set(name, value) {
+                done.map_err(|why| ConfigError::Invalid(name.clone(), why))?;
+                continue;
+            }
             let Some(parameter) = PARAMETERS.iter().find(|p| p.name == name) else {
                 return Err(ConfigError::Unknown(name.clone()));
             };

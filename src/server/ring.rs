@@ -11,6 +11,7 @@
 use super::counters::Ordinal;
 use super::merge::Gather;
 use super::scan::Scan;
+use super::slow::Head;
 use crate::commands::transaction::Weave;
 use crate::env::Instant;
 use crate::resp::{Args, Protocol, Reply};
@@ -30,8 +31,8 @@ pub(super) struct Asked {
     pub at: Instant,
     /// None if no command was found.
     pub ordinal: Option<Ordinal>,
-    /// For the slow log.
-    pub first_arg: Option<Bytes>,
+    /// For the logs of commands; sharing the request's bytes.
+    pub head: Head,
     /// The protocol at the time of the request: a HELLO behind it changes nothing for it.
     pub protocol: Protocol,
     pub mute: bool,

@@ -17,7 +17,8 @@ use super::lane::{Kind, Lane, Op, ReadFn, Step, Tried};
 use super::merge::Gather;
 use super::ring::{Asked, Ring, State, Ticket};
 use super::scan::{Next, Scan};
-use super::{Routes, Shared, verify};
+use super::slow::{self, Head};
+use super::{Routes, Shared, latency, verify};
 use crate::commands::node::SlowEntry;
 use crate::commands::session::{Face, ReplyMode, Session};
 use crate::commands::transaction::Transaction;
@@ -372,8 +373,13 @@ impl Connection {
         if let Reply::Error(text) = reply {
             self.counters.error(text);
         }
-        if !asked.mute {
-            reply.encode(asked.protocol, &mut self.output);
+        if asked.mute {
+            return;
+        }
+        let before = self.output.len();
+        reply.encode(asked.protocol, &mut self.output);
+        if asked.ordinal.is_some() {
+            self.log(slow::Kind::LargeReply, (self.output.len() - before) as u64, asked);
         }
     }
 
@@ -460,8 +466,7 @@ impl Connection {
     // --- a request ---------------------------------------------------------------------------------------------
 
     fn asked(&self, ordinal: Option<Ordinal>, args: &Args, mute: bool) -> Asked {
-        let first_arg = args.get(1).cloned();
-        Asked { at: self.now, ordinal, first_arg, protocol: self.session.protocol, mute }
+        Asked { at: self.now, ordinal, head: slow::head(args), protocol: self.session.protocol, mute }
     }
 
     fn accept(&mut self, args: Args) {
@@ -566,7 +571,7 @@ impl Connection {
 
     /// The hot path: a read with leave is run and encoded here and now.
     fn run_in(&mut self, group: GroupId, request: Request, mute: bool) {
-        let asked = self.asked(Some(request.ordinal), &request.args, mute);
+        let mut asked = self.asked(Some(request.ordinal), &Args::new(), mute);
         let kind = self.kind(&request);
         let Some(at) = self.lane(group) else { return self.answer(asked, unserved(group)) };
         let seq = self.ring.next_seq();
@@ -576,8 +581,10 @@ impl Connection {
             && let Tried::Answer(reply) = lane.try_read(run, &request.args, level, seq)
         {
             self.counters.read(level, lane.leads(), &reply);
+            asked.head = Head::from(request.args);
             return self.answered(asked, reply);
         }
+        asked.head = slow::head(&request.args);
         let deadline = self.deadline();
         let weight = request.args.iter().map(|a| a.len()).sum();
         let seq = self.ring.push(asked, State::Waiting, weight);
@@ -652,19 +659,29 @@ impl Connection {
         let Some(ordinal) = asked.ordinal else { return };
         let took = self.now - asked.at;
         self.counters.called(ordinal, took, reply.is_error());
-        if self.shared.live.slower_than().is_none_or(|limit| took < limit) {
+        self.log(slow::Kind::Slow, took.as_micros() as u64, asked);
+        self.log(slow::Kind::LargeRequest, asked.head.bytes() as u64, asked);
+        let ms = took.as_millis() as u64;
+        if self.shared.live.latency_threshold_ms().is_some_and(|limit| ms >= limit) {
+            let event = if super::counters::is_fast(ordinal) { latency::FAST_COMMAND } else { latency::COMMAND };
+            self.shared.latency.keep(event, env::wall_ms() / 1000, ms);
+        }
+    }
+
+    /// Keeps a command in a log if its measure reaches what the log is kept from.
+    fn log(&self, kind: slow::Kind, measure: u64, asked: &Asked) {
+        if self.shared.live.log_from(kind).is_none_or(|from| measure < from) {
             return;
         }
-        let name = bytes::Bytes::from_static(super::counters::name(ordinal).as_bytes());
         let entry = SlowEntry {
             id: 0,
             unix_s: env::wall_ms() / 1000,
-            usec: took.as_micros() as u64,
-            args: std::iter::once(name).chain(asked.first_arg.clone()).collect(),
+            measure,
+            args: Vec::new(),
             peer: self.session.peer.to_string(),
             client_name: self.session.name.clone(),
         };
-        self.shared.slow.push(entry, self.shared.live.slow_log_max());
+        self.shared.slow.push(kind, &asked.head, entry, self.shared.live.log_max(kind));
     }
 
     fn count_read(&mut self, at: usize, ticket: Ticket, reply: &Reply) {

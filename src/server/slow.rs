@@ -1,22 +1,45 @@
-//! SLOWLOG: the last commands that took longer than a threshold from being read to being answered.
+//! SLOWLOG and COMMANDLOG: the last commands that took long, were large, or had a large reply.
 //!
-//! A replicated command's time includes its quorum. Arguments are copied and cut, so that an entry never keeps a
-//! connection's buffer alive.
+//! A replicated command's time includes its quorum. Arguments are copied and cut as Redis cuts them, so that an entry never
+//! keeps a connection's buffer alive; what a client proves itself with is not kept at all.
 
 use crate::commands::node::SlowEntry;
+use crate::resp::Args;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 
 /// Longest piece of an argument that is kept.
 const ARG_BYTES_MAX: usize = 128;
-/// Most arguments that are kept.
-const ARGS_MAX: usize = 32;
+/// Most arguments that are kept; the last one says how many more there were.
+pub(super) const ARGS_MAX: usize = 32;
 /// Most entries, whatever is configured.
 pub const ENTRIES_MAX: usize = 10_000;
+pub const ENTRIES_DEFAULT: usize = 128;
+/// What is put down instead of a secret.
+const REDACTED: &[u8] = b"(redacted)";
+
+pub(super) use crate::commands::node::CommandLog as Kind;
+pub(super) const KINDS: usize = Kind::ALL.len();
+
+impl Kind {
+    /// Microseconds, or bytes: from this on a command is kept unless configured otherwise.
+    pub(super) fn default_from(self) -> i64 {
+        match self {
+            Kind::Slow => 10_000,
+            Kind::LargeRequest | Kind::LargeReply => 1 << 20,
+        }
+    }
+}
+
+/// The logs of a node.
+#[derive(Default)]
+pub struct CommandLogs {
+    logs: [Log; KINDS],
+}
 
 #[derive(Default)]
-pub struct SlowLog {
+struct Log {
     inner: Mutex<Inner>,
 }
 
@@ -27,30 +50,95 @@ struct Inner {
     entries: VecDeque<SlowEntry>,
 }
 
-impl SlowLog {
-    /// Keeps an entry and lets the oldest go beyond `keep`; its `id` is given here.
-    pub(super) fn push(&self, mut entry: SlowEntry, keep: usize) {
-        let cut = |a: &Bytes| Bytes::copy_from_slice(&a[..a.len().min(ARG_BYTES_MAX)]);
-        entry.args = entry.args.iter().take(ARGS_MAX).map(cut).collect();
-        let mut inner = self.inner.lock();
+/// What may be kept of a request while it waits: enough of its arguments to log it, sharing their bytes.
+pub(super) fn head(args: &Args) -> Head {
+    let bytes = args.iter().map(Bytes::len).sum();
+    Head { args: args.iter().take(ARGS_MAX).cloned().collect(), count: args.len(), bytes }
+}
+
+/// See [`head`].
+#[derive(Debug, Clone, Default)]
+pub(super) struct Head {
+    args: Args,
+    /// How many there were, and their bytes together.
+    count: usize,
+    bytes: usize,
+}
+
+impl From<Args> for Head {
+    fn from(args: Args) -> Head {
+        Head { count: args.len(), bytes: args.iter().map(Bytes::len).sum(), args }
+    }
+}
+
+impl Head {
+    /// Of all arguments.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// As Redis shows them: long arguments and the end of many are cut, and say by how much.
+    fn shown(&self) -> Vec<Bytes> {
+        let cut = |arg: &Bytes| match arg.len().checked_sub(ARG_BYTES_MAX) {
+            None | Some(0) => Bytes::copy_from_slice(arg),
+            Some(more) => {
+                let mut text = arg[..ARG_BYTES_MAX].to_vec();
+                text.extend_from_slice(format!("... ({more} more bytes)").as_bytes());
+                Bytes::from(text)
+            }
+        };
+        let kept = if self.count > ARGS_MAX { ARGS_MAX - 1 } else { self.count };
+        let mut shown: Vec<Bytes> = self.args.iter().take(kept).map(cut).collect();
+        if self.count > ARGS_MAX {
+            shown.push(Bytes::from(format!("... ({} more arguments)", self.count - kept)));
+        }
+        for at in self.secrets() {
+            if let Some(arg) = shown.get_mut(at) {
+                *arg = Bytes::from_static(REDACTED);
+            }
+        }
+        shown
+    }
+
+    /// Where secrets stand.
+    fn secrets(&self) -> std::ops::Range<usize> {
+        let is = |at: usize, word: &str| self.args.get(at).is_some_and(|a| a.eq_ignore_ascii_case(word.as_bytes()));
+        let secret =
+            |name: &Bytes| name.eq_ignore_ascii_case(b"requirepass") || name.eq_ignore_ascii_case(b"masterauth");
+        match () {
+            () if is(0, "auth") => 1..self.count,
+            () if is(0, "hello") => 2..self.count,
+            () if is(0, "acl") && (is(1, "setuser") || is(1, "deluser")) => 2..self.count,
+            () if is(0, "config") && is(1, "set") && self.args.iter().skip(2).any(secret) => 3..self.count,
+            () => 0..0,
+        }
+    }
+}
+
+impl CommandLogs {
+    /// Keeps a command and lets the oldest go beyond `keep`.
+    pub(super) fn push(&self, kind: Kind, head: &Head, mut entry: SlowEntry, keep: usize) {
+        entry.args = head.shown();
+        let mut inner = self.logs[kind as usize].inner.lock();
         entry.id = inner.next;
         inner.next += 1;
         inner.entries.push_back(entry);
-        while inner.entries.len() > keep.min(ENTRIES_MAX) {
+        let most = keep.min(ENTRIES_MAX);
+        while inner.entries.len() > most {
             inner.entries.pop_front();
         }
     }
 
-    pub(super) fn newest(&self, max: usize) -> Vec<SlowEntry> {
-        self.inner.lock().entries.iter().rev().take(max).cloned().collect()
+    pub(super) fn newest(&self, kind: Kind, max: usize) -> Vec<SlowEntry> {
+        self.logs[kind as usize].inner.lock().entries.iter().rev().take(max).cloned().collect()
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.inner.lock().entries.len()
+    pub(super) fn len(&self, kind: Kind) -> usize {
+        self.logs[kind as usize].inner.lock().entries.len()
     }
 
-    pub(super) fn reset(&self) {
-        self.inner.lock().entries.clear();
+    pub(super) fn reset(&self, kind: Kind) {
+        self.logs[kind as usize].inner.lock().entries.clear();
     }
 }
 
@@ -58,25 +146,44 @@ impl SlowLog {
 mod tests {
     use super::*;
 
-    fn entry(arg: Bytes) -> SlowEntry {
-        SlowEntry { id: 0, unix_s: 0, usec: 0, args: vec![arg], peer: String::new(), client_name: String::new() }
+    fn entry() -> SlowEntry {
+        SlowEntry { id: 0, unix_s: 0, measure: 0, args: Vec::new(), peer: String::new(), client_name: String::new() }
+    }
+
+    fn shown(line: &str) -> String {
+        let args = crate::resp::split_words(line.as_bytes()).expect("words");
+        let shown = head(&args).shown();
+        assert_eq!(shown, Head::from(args).shown(), "whether all arguments are kept or the first ones");
+        shown.iter().map(|a| String::from_utf8_lossy(a).into_owned()).collect::<Vec<_>>().join(" ")
     }
 
     #[test]
     fn the_oldest_go_first_and_numbers_go_on_after_a_reset() {
-        let log = SlowLog::default();
-        (0..5).for_each(|_| log.push(entry(Bytes::new()), 3));
-        assert_eq!(log.newest(2).iter().map(|e| e.id).collect::<Vec<_>>(), [4, 3]);
-        assert_eq!(log.len(), 3);
-        log.reset();
-        log.push(entry(Bytes::new()), 3);
-        assert_eq!(log.newest(9)[0].id, 5);
+        let logs = CommandLogs::default();
+        (0..5).for_each(|_| logs.push(Kind::Slow, &Head::default(), entry(), 3));
+        assert_eq!(logs.newest(Kind::Slow, 2).iter().map(|e| e.id).collect::<Vec<_>>(), [4, 3]);
+        assert_eq!((logs.len(Kind::Slow), logs.len(Kind::LargeReply)), (3, 0));
+        logs.reset(Kind::Slow);
+        logs.push(Kind::Slow, &Head::default(), entry(), 3);
+        assert_eq!(logs.newest(Kind::Slow, 9)[0].id, 5);
     }
 
     #[test]
-    fn long_arguments_are_cut() {
-        let log = SlowLog::default();
-        log.push(entry(Bytes::from(vec![b'x'; 5000])), 3);
-        assert_eq!(log.newest(1)[0].args[0].len(), ARG_BYTES_MAX);
+    fn what_is_long_is_cut_and_says_so() {
+        let long = "A".repeat(ARG_BYTES_MAX);
+        assert_eq!(shown(&format!("sadd set {long}")), format!("sadd set {long}"));
+        assert_eq!(shown(&format!("sadd set {long}A")), format!("sadd set {long}... (1 more bytes)"));
+        let line = |n: usize| (0..n).map(|n| n.to_string()).collect::<Vec<_>>().join(" ");
+        assert_eq!(shown(&line(ARGS_MAX)), line(ARGS_MAX));
+        assert_eq!(shown(&line(33)), format!("{} ... (2 more arguments)", line(31)));
+    }
+
+    #[test]
+    fn secrets_are_not_kept() {
+        assert_eq!(shown("AUTH user password"), "AUTH (redacted) (redacted)");
+        assert_eq!(shown("hello 3 auth user password"), "hello 3 (redacted) (redacted) (redacted)");
+        assert_eq!(shown("acl setuser u >p"), "acl setuser (redacted) (redacted)");
+        assert_eq!(shown("config set requirepass p"), "config set requirepass (redacted)");
+        assert_eq!(shown("config set timeout 1"), "config set timeout 1");
     }
 }

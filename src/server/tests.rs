@@ -826,13 +826,47 @@ async fn wait_tells_on_how_many_replicas_every_acknowledged_write_is() {
 }
 
 #[tokio::test]
-async fn the_slow_log_keeps_command_and_key() {
+async fn the_slow_log_keeps_commands_as_they_were_sent_but_no_secrets() {
     let rig = rig(1).await;
     let mut c = rig.proxy().await;
     assert_eq!(c.ask("CONFIG SET slowlog-log-slower-than 0").await, "OK");
-    c.ask_all("SLOWLOG RESET\nSET a secret").await;
-    let log = c.ask("SLOWLOG GET 1").await;
-    assert!(log.contains("[set a]") && !log.contains("secret"), "{log}");
+    c.ask_all("SLOWLOG RESET\nSET a 1\nGET a\nAUTH secret").await;
+    let log = c.ask("SLOWLOG GET 3").await;
+    assert!(["[SET a 1]", "[GET a]", "[AUTH (redacted)]"].iter().all(|entry| log.contains(entry)), "{log}");
+    assert!(!log.contains("secret"), "{log}");
+}
+
+#[tokio::test]
+async fn large_requests_and_replies_are_kept_by_their_bytes() {
+    let rig = rig(1).await;
+    let mut c = rig.proxy().await;
+    c.ask_all("CONFIG SET commandlog-request-larger-than 50\nCONFIG SET commandlog-reply-larger-than 50").await;
+    let long = "x".repeat(60);
+    c.ask_all(&format!("SET a {long}\nGET a\nSET b 1\nGET b")).await;
+    let lens = "COMMANDLOG LEN large-request\nCOMMANDLOG LEN large-reply\nCOMMANDLOG LEN slow";
+    assert_eq!(c.ask_all(lens).await, ["1", "1", "0"]);
+    let (request, reply) =
+        (c.ask("COMMANDLOG GET 1 large-request").await, c.ask("COMMANDLOG GET -1 large-reply").await);
+    // SET, a and the value; `$60`, the value and two line ends.
+    assert!(request.contains(" 64 [SET a ") && reply.contains(" 67 [GET a]"), "{request} {reply}");
+    assert_eq!(c.ask_all("COMMANDLOG RESET large-reply\nCOMMANDLOG LEN large-reply").await, ["OK", "0"]);
+}
+
+#[tokio::test]
+async fn latency_tells_how_long_calls_took_and_which_moments_were_long() {
+    let rig = rig(1).await;
+    let mut c = rig.proxy().await;
+    c.ask_all("SET a 1\nSET b 1\nGET a").await;
+    let histogram = c.ask("LATENCY HISTOGRAM set get nonsense").await;
+    assert!(
+        histogram.contains("calls 2 histogram_usec") && histogram.contains("calls 1 histogram_usec"),
+        "{histogram}"
+    );
+    assert!(!histogram.contains("nonsense"), "{histogram}");
+    let info = c.ask("INFO latencystats").await;
+    assert!(info.contains("latency_percentiles_usec_set:p50=") && info.contains(",p99.9="), "{info}");
+    assert_eq!(c.ask_all("CONFIG RESETSTAT\nLATENCY HISTOGRAM set").await, ["OK", "[]"]);
+    assert_eq!(c.ask_all("LATENCY LATEST\nLATENCY HISTORY command\nLATENCY RESET").await, ["[]", "[]", "0"]);
 }
 
 // --- the end ----------------------------------------------------------------------------------------------------

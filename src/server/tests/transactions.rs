@@ -100,7 +100,7 @@ async fn watch_and_what_follows_may_come_in_one_packet() {
 async fn a_watched_key_that_the_leader_calls_dead_has_changed() {
     let rig = rig(1).await;
     let mut c = rig.proxy().await;
-    assert_eq!(c.ask_all("SET a 1 PX 100000\nWATCH a"). await, ["OK", "OK"]);
+    assert_eq!(c.ask_all("SET a 1 PX 100000\nWATCH a").await, ["OK", "OK"]);
     rig.group(1).pass_time(Duration::from_secs(150));
     assert_eq!(c.ask_all("MULTI\nGET b\nEXEC").await[2], "nil");
     // One that was dead when it was watched has not.
