@@ -7,11 +7,14 @@
 mod bitmap;
 mod bloom;
 mod cuckoo;
+mod draw;
 mod extended;
 mod glob;
 mod hyperloglog;
 mod info;
 mod introspection;
+mod set;
+mod set_algebra;
 mod syntax;
 mod text;
 
@@ -25,7 +28,7 @@ pub mod session;
 pub mod string;
 
 use crate::resp::{Args, Reply, integer};
-use crate::state::{ENTRY_COST, Keyspace, View};
+use crate::state::{ELEMENT_COST, ENTRY_COST, Keyspace, Size, View};
 use crate::types::Stamp;
 use bytes::Bytes;
 use hashbrown::HashTable;
@@ -114,9 +117,14 @@ pub struct Command {
     pub check: fn(&Args) -> Result<(), Reply>,
     /// [`WriteCommand::growth`]; of no meaning for other kinds.
     pub growth: fn(&Args) -> u64,
+    /// [`WriteCommand::COPIED`]; of no meaning for other kinds.
+    copied: Option<Copied>,
     /// A container such as CLIENT or OBJECT has its subcommands here and is never run itself.
     pub subcommands: &'static [Command],
 }
+
+/// See [`WriteCommand::COPIED`].
+pub type Copied = fn(&Args, &dyn Fn(&[u8]) -> Size) -> u64;
 
 /// The four kinds, told apart by what the function is given.
 #[derive(Clone, Copy)]
@@ -138,6 +146,8 @@ static FAMILIES: &[&[Command]] = &[
     generic::GENERIC,
     hyperloglog::HYPERLOGLOG,
     server::SERVER,
+    set::SET,
+    set_algebra::SET_ALGEBRA,
     string::STRING,
 ];
 
@@ -161,6 +171,15 @@ pub trait WriteCommand: Sized {
     fn growth(args: &Args) -> u64 {
         usual_growth(args)
     }
+    /// Of a command that copies elements out of values that are there into the one under its first key: the bytes that
+    /// these can add to the account, at most, beside [`WriteCommand::growth`]. It is given the arguments, their number
+    /// checked, and what says how large a value is, or may be when the command is applied.
+    const COPIED: Option<Copied> = None;
+}
+
+/// What `count` elements can add whose bytes are among the arguments.
+fn element_growth(args: &Args, count: usize) -> u64 {
+    ENTRY_COST + (count * ELEMENT_COST) as u64 + args.iter().map(|arg| arg.len() as u64).sum::<u64>()
 }
 
 /// What a result may be longer than the arguments it was made of, where it is a number.
@@ -172,8 +191,12 @@ pub fn usual_growth(args: &Args) -> u64 {
     entries * (ENTRY_COST + NUMBER_MAX) + args.iter().map(|arg| arg.len() as u64).sum::<u64>()
 }
 
-/// Bytes that a call can add to the account, at most; none if it is one that is let through however full memory is.
-pub fn growth(args: &Args) -> Option<u64> {
+/// Bytes that a call can add to the account, at most, to values as they are now; none if it is one that is let through
+/// however full memory is. Should calls that are under way fill a packed value to its limit, the next one's estimate lacks
+/// what unpacking costs for their elements.
+///
+/// `under_way` says of a key what is reserved for it by calls that will be applied before.
+pub fn growth(args: &Args, keyspace: &Keyspace, mut under_way: impl FnMut(&[u8]) -> u64) -> Option<u64> {
     // By far the most frequent one is not looked up.
     if args.first().is_some_and(|name| name.eq_ignore_ascii_case(b"set")) {
         let kept = args.iter().skip(1).take(2).map(|arg| arg.len() as u64).sum::<u64>();
@@ -181,7 +204,31 @@ pub fn growth(args: &Args) -> Option<u64> {
     }
     let command = lookup(args).ok()?;
     // A filter is as large as it was asked for from the beginning.
-    command.spec.denyoom.then(|| (command.growth)(args) + filter::reserve_bytes(args))
+    command.spec.denyoom.then(|| {
+        // Strings are never packed, and by far the most frequent.
+        let unpacking = match command.spec.family {
+            "string" => 0,
+            _ => keys(command, args).map(|key| keyspace.unpacking(key)).sum(),
+        };
+        let under_way = std::cell::RefCell::new(&mut under_way);
+        let size = |key: &[u8]| keyspace.size_of(key).with(under_way.borrow_mut()(key));
+        let copied = command.copied.map_or(0, |copied| copied(args, &size));
+        ((command.growth)(args) + filter::reserve_bytes(args) + unpacking).saturating_add(copied)
+    })
+}
+
+/// The keys whose values a call may make larger.
+pub fn grown(args: &Args) -> impl Iterator<Item = &Bytes> {
+    // As above.
+    let set = args.first().is_some_and(|name| name.eq_ignore_ascii_case(b"set"));
+    let command = if set { None } else { lookup(args).ok() };
+    let most = match command {
+        None => 0,
+        Some(command) if command.copied.is_some() => 1,
+        Some(_) => usize::MAX,
+    };
+    let keys = command.into_iter().flat_map(|command| keys(command, args)).take(most);
+    args.iter().skip(1).take(usize::from(set)).chain(keys)
 }
 
 /// Concerns the connection alone.
@@ -213,6 +260,7 @@ pub const fn read<T: ReadCommand>() -> Command {
         run: Run::Read(run::<T>),
         check: |args| T::parse(args).map(drop),
         growth: |_| 0,
+        copied: None,
         subcommands: &[],
     }
 }
@@ -230,6 +278,7 @@ pub const fn write<T: WriteCommand>() -> Command {
         run: Run::Write(run::<T>),
         check: |args| T::parse(args).map(drop),
         growth: T::growth,
+        copied: T::COPIED,
         subcommands: &[],
     }
 }
@@ -247,6 +296,7 @@ pub const fn session<T: SessionCommand>() -> Command {
         run: Run::Session(run::<T>),
         check: |args| T::parse(args).map(drop),
         growth: |_| 0,
+        copied: None,
         subcommands: &[],
     }
 }
@@ -264,6 +314,7 @@ pub const fn node<T: NodeCommand>() -> Command {
         run: Run::Node(run::<T>),
         check: |args| T::parse(args).map(drop),
         growth: |_| 0,
+        copied: None,
         subcommands: &[],
     }
 }
@@ -271,7 +322,7 @@ pub const fn node<T: NodeCommand>() -> Command {
 /// A name that only has subcommands, for a family's table. One that also does something alone, as COMMAND does, is
 /// made with [`Command::with`].
 pub const fn container(spec: Spec, subcommands: &'static [Command]) -> Command {
-    Command { spec, run: Run::Container, check: |_| Ok(()), growth: |_| 0, subcommands }
+    Command { spec, run: Run::Container, check: |_| Ok(()), growth: |_| 0, copied: None, subcommands }
 }
 
 impl Command {

@@ -63,7 +63,7 @@ pub(super) fn weight(reply: &Reply) -> usize {
         Reply::Bulk(b) | Reply::Status(b) | Reply::Error(b) | Reply::BigNumber(b) => b.len(),
         Reply::Verbatim { text, .. } => text.len(),
         Reply::Array(items) | Reply::Set(items) | Reply::Push(items) => items.iter().map(weight).sum(),
-        Reply::Map(pairs) => pairs.iter().map(|(k, v)| weight(k) + weight(v)).sum(),
+        Reply::Map(pairs) | Reply::Pairs(pairs) => pairs.iter().map(|(k, v)| weight(k) + weight(v)).sum(),
         _ => 0,
     }
 }

@@ -47,7 +47,10 @@ mod tests;
 pub use account::{ENTRY_COST, cost};
 pub use candidates::{Chooser, Leaving};
 pub use codec::{CutHead, RestoreError, SlotImage, digest};
-pub use collections::{FieldRef, Fields, HashRef, HashValue, PackedLimits, Packing};
+pub use collections::{
+    ELEMENT_COST, FieldRef, Fields, HashRef, HashValue, MemberRef, Members, PackedLimits, Packing, SetRef, SetValue,
+    Size,
+};
 pub use cuckoo::{Parameters, Precision, RATE_MAX, RATE_MIN, UnitFilter};
 pub use entry::{Entry, EntryRef};
 pub use expiry::HashRange;

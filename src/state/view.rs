@@ -5,6 +5,7 @@
 //! yet. The view notes it ([`View::needs_tick`]); the caller throws the reply away, has a tick committed, and runs
 //! the read again **with the same estimate**, which the clock has then reached.
 
+use super::collections::Packing;
 use super::entry::EntryRef;
 use super::keyspace::Keyspace;
 use crate::types::{Millis, Slot};
@@ -143,6 +144,16 @@ impl<'a> View<'a> {
             }
         }
         (found, 0)
+    }
+
+    /// When values stop being packed.
+    pub fn packing(&self) -> Packing {
+        self.keyspace.packing()
+    }
+
+    /// A number drawn at random.
+    pub fn draw(&self) -> u64 {
+        self.keyspace.draw()
     }
 
     /// A living entry chosen at random; `None` if there is none.

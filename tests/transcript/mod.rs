@@ -99,7 +99,7 @@ impl Transcript {
                 Action::Command { args, any_order } => (args, *any_order),
             };
             let mut reply = answer(args);
-            if any_order && let Reply::Array(items) = &mut reply {
+            if any_order && let Reply::Array(items) | Reply::Set(items) = &mut reply {
                 items.sort_by_key(|item| show(item).join("\n"));
             }
             let got = show(&reply);
@@ -127,7 +127,7 @@ pub fn show(reply: &Reply) -> Vec<String> {
         Reply::Double(value) => one(format!("(double) {value}")),
         Reply::BigNumber(digits) => one(String::from_utf8_lossy(digits).into_owned()),
         Reply::Array(items) | Reply::Set(items) | Reply::Push(items) => listed(items.iter().map(show).collect()),
-        Reply::Map(pairs) => listed(pairs.iter().flat_map(|(key, value)| [show(key), show(value)]).collect()),
+        Reply::Map(pairs) | Reply::Pairs(pairs) => listed(pairs.iter().flat_map(|(key, value)| [show(key), show(value)]).collect()),
         Reply::Nothing => Vec::new(),
     }
 }
