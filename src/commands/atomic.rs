@@ -13,7 +13,7 @@
 //! be a function of the vector, the keyspace and the stamp alone. What a call inside answers does not decide whether
 //! the next one runs.
 
-use super::{Run, growth as growth_of_call, lookup};
+use super::{Run, grown as grown_by_call, growth as growth_of_call, lookup};
 use crate::resp::{Args, Reply};
 use crate::state::{Keyspace, View};
 use crate::types::Stamp;
@@ -143,10 +143,22 @@ pub fn read(args: &Args, view: &View<'_>) -> Reply {
 }
 
 /// What its calls can add to the account; none if every one of them is let through however full memory is.
-pub(super) fn growth(args: &Args) -> Option<u64> {
-    let atomic = Atomic::parse(args)?;
-    let grown = atomic.calls.iter().filter_map(|call| growth_of_call(&call.iter().cloned().collect()));
-    grown.reduce(u64::saturating_add)
+pub(super) fn growth(args: &Args, keyspace: &Keyspace, under_way: &mut dyn FnMut(&[u8]) -> u64) -> Option<u64> {
+    let mut sum: Option<u64> = None;
+    for call in Atomic::parse(args)?.calls {
+        // Each works on what the calls before it have left, wherever they put it.
+        let before = sum.unwrap_or(0);
+        let grown = growth_of_call(&call.iter().cloned().collect(), keyspace, &mut |key| under_way(key) + before);
+        sum = grown.map(|grown| before.saturating_add(grown)).or(sum);
+    }
+    sum
+}
+
+/// Tells of each key whose value one of its calls may make larger.
+pub(super) fn grown(args: &Args, tell: &mut dyn FnMut(&[u8])) {
+    for call in Atomic::parse(args).into_iter().flat_map(|atomic| atomic.calls) {
+        grown_by_call(&call.iter().cloned().collect(), &mut *tell);
+    }
 }
 
 #[cfg(test)]

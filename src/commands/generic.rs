@@ -5,7 +5,7 @@
 
 use super::glob;
 use super::lifecycle::{MallocStats, MemoryDoctor, MemoryStats};
-use super::syntax::{help, invalid_expire, is, syntax_error, want_integer};
+use super::syntax::{cursor, help, invalid_expire, is, syntax_error, want_integer};
 use super::{
     Command, Keys, Merge, ReadCommand, Scope, SessionCommand, Spec, WriteCommand, container, node, read, session, write,
 };
@@ -526,20 +526,6 @@ struct Scan {
 
 /// Keys looked at in one step of a SCAN that names no COUNT.
 const SCAN_COUNT: usize = 10;
-
-/// A cursor as C's `strtoul` reads it: a sign and no digits at all are taken.
-fn cursor(text: &[u8]) -> Option<u64> {
-    let (negative, digits) = match text {
-        [b'-', digits @ ..] => (true, digits),
-        [b'+', digits @ ..] => (false, digits),
-        digits => (false, digits),
-    };
-    if digits.is_empty() {
-        return text.is_empty().then_some(0);
-    }
-    let number: u64 = std::str::from_utf8(digits).ok().filter(|_| digits[0].is_ascii_digit())?.parse().ok()?;
-    Some(if negative { number.wrapping_neg() } else { number })
-}
 
 impl ReadCommand for Scan {
     const SPEC: Spec = Spec {

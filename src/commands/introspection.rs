@@ -67,16 +67,29 @@ fn key_range(keys: &Keys) -> (i64, i64, i64) {
     }
 }
 
+/// Where one of COMMAND INFO's key specifications begins.
+enum Begin {
+    Index(usize),
+    /// Behind this word.
+    Keyword(&'static str),
+}
+
 /// One of COMMAND INFO's key specifications: where to begin, and how to find the keys from there.
-fn key_spec(flags: key_flags::Flags, begin: usize, kind: &str, find: Vec<(&str, i64)>) -> Reply {
+fn key_spec(flags: key_flags::Flags, begin: Begin, kind: &str, find: Vec<(&str, i64)>) -> Reply {
     let pair = |k: &str, v: Reply| (bulk(k), v);
-    let typed = |kind: &str, spec: Vec<(&str, i64)>| {
-        let spec = spec.into_iter().map(|(name, value)| pair(name, Reply::Int(value)));
-        Reply::Map(vec![pair("type", bulk(kind)), pair("spec", Reply::Map(spec.collect()))])
+    let typed = |kind: &str, spec: Vec<(Reply, Reply)>| {
+        Reply::Map(vec![pair("type", bulk(kind)), pair("spec", Reply::Map(spec))])
     };
+    let begin = match begin {
+        Begin::Index(at) => typed("index", vec![pair("index", Reply::Int(at as i64))]),
+        Begin::Keyword(word) => {
+            typed("keyword", vec![pair("keyword", bulk(&word.to_ascii_uppercase())), pair("startfrom", Reply::Int(1))])
+        }
+    };
+    let find = find.into_iter().map(|(name, value)| pair(name, Reply::Int(value))).collect();
     Reply::Map(vec![
         pair("flags", Reply::Set(flags.iter().map(|flag| status(*flag)).collect())),
-        pair("begin_search", typed("index", vec![("index", begin as i64)])),
+        pair("begin_search", begin),
         pair("find_keys", typed(kind, find)),
     ])
 }
@@ -85,7 +98,7 @@ fn key_specs(name: &str, command: &Command) -> Reply {
     let (of_first, of_rest) = key_flags::of(name, command);
     let range = |flags, first: usize, last: i32, step: usize| {
         let last = if last < 0 { i64::from(last) } else { i64::from(last) - first as i64 };
-        key_spec(flags, first, "range", vec![("lastkey", last), ("keystep", step as i64), ("limit", 0)])
+        key_spec(flags, Begin::Index(first), "range", vec![("lastkey", last), ("keystep", step as i64), ("limit", 0)])
     };
     let specs = match command.spec.keys {
         Keys::None => Vec::new(),
@@ -95,7 +108,12 @@ fn key_specs(name: &str, command: &Command) -> Reply {
         Keys::Range { first, last, step } => vec![range(of_first, first, last, step)],
         Keys::Counted { at, step } => {
             let find = vec![("keynumidx", 0), ("firstkey", 1), ("keystep", step as i64)];
-            vec![key_spec(of_first, at, "keynum", find)]
+            vec![key_spec(of_first, Begin::Index(at), "keynum", find)]
+        }
+        // A limit of 2: half of what follows are keys.
+        Keys::After { word } => {
+            let find = vec![("lastkey", -1), ("keystep", 1), ("limit", 2)];
+            vec![key_spec(of_first, Begin::Keyword(word), "range", find)]
         }
     };
     Reply::Array(specs)

@@ -8,6 +8,7 @@ mod bitmap;
 mod bloom;
 mod command_log;
 mod cuckoo;
+mod draw;
 mod extended;
 mod glob;
 mod hyperloglog;
@@ -16,6 +17,8 @@ mod introspection;
 mod key_flags;
 mod latency;
 mod lifecycle;
+mod set;
+mod set_algebra;
 mod syntax;
 mod text;
 
@@ -32,7 +35,7 @@ pub mod string;
 pub mod transaction;
 
 use crate::resp::{Args, Reply, integer};
-use crate::state::{ENTRY_COST, Keyspace, View};
+use crate::state::{ELEMENT_COST, ENTRY_COST, Keyspace, Size, View};
 use crate::types::Stamp;
 use bytes::Bytes;
 use hashbrown::HashTable;
@@ -125,9 +128,14 @@ pub struct Command {
     pub check: fn(&Args) -> Result<(), Reply>,
     /// [`WriteCommand::growth`]; of no meaning for other kinds.
     pub growth: fn(&Args) -> u64,
+    /// [`WriteCommand::COPIED`]; of no meaning for other kinds.
+    copied: Option<Copied>,
     /// A container such as CLIENT or OBJECT has its subcommands here and is never run itself.
     pub subcommands: &'static [Command],
 }
+
+/// See [`WriteCommand::COPIED`].
+pub type Copied = fn(&Args, &dyn Fn(&[u8]) -> Size) -> u64;
 
 /// The kinds, told apart by what the function is given.
 #[derive(Clone, Copy)]
@@ -155,6 +163,8 @@ static FAMILIES: &[&[Command]] = &[
     stream::STREAM,
     stream::STREAM_GROUP,
     stream::STREAM_INFO,
+    set::SET,
+    set_algebra::SET_ALGEBRA,
     string::STRING,
     transaction::TRANSACTION,
 ];
@@ -179,6 +189,15 @@ pub trait WriteCommand: Sized {
     fn growth(args: &Args) -> u64 {
         usual_growth(args)
     }
+    /// Of a command that copies elements out of values that are there into the one under its first key: the bytes that
+    /// these can add to the account, at most, beside [`WriteCommand::growth`]. It is given the arguments, their number
+    /// checked, and what says how large a value is, or may be when the command is applied.
+    const COPIED: Option<Copied> = None;
+}
+
+/// What `count` elements can add whose bytes are among the arguments.
+fn element_growth(args: &Args, count: usize) -> u64 {
+    ENTRY_COST + (count * ELEMENT_COST) as u64 + args.iter().map(|arg| arg.len() as u64).sum::<u64>()
 }
 
 /// What a result may be longer than the arguments it was made of, where it is a number.
@@ -190,19 +209,47 @@ pub fn usual_growth(args: &Args) -> u64 {
     entries * (ENTRY_COST + NUMBER_MAX) + args.iter().map(|arg| arg.len() as u64).sum::<u64>()
 }
 
-/// Bytes that a call can add to the account, at most; none if it is one that is let through however full memory is.
-pub fn growth(args: &Args) -> Option<u64> {
+/// Bytes that a call can add to the account, at most, to values as they are now; none if it is one that is let through
+/// however full memory is. Should calls that are under way fill a packed value to its limit, the next one's estimate lacks
+/// what unpacking costs for their elements.
+///
+/// `under_way` says of a key what is reserved for it by calls that will be applied before.
+pub fn growth(args: &Args, keyspace: &Keyspace, under_way: &mut dyn FnMut(&[u8]) -> u64) -> Option<u64> {
     // By far the most frequent one is not looked up.
     if args.first().is_some_and(|name| name.eq_ignore_ascii_case(b"set")) {
         let kept = args.iter().skip(1).take(2).map(|arg| arg.len() as u64).sum::<u64>();
         return Some(ENTRY_COST + kept);
     }
     if atomic::is_atomic(args) {
-        return atomic::growth(args);
+        return atomic::growth(args, keyspace, under_way);
     }
     let command = lookup(args).ok()?;
     // A filter is as large as it was asked for from the beginning.
-    command.spec.denyoom.then(|| (command.growth)(args) + filter::reserve_bytes(args))
+    command.spec.denyoom.then(|| {
+        // Strings are never packed, and by far the most frequent.
+        let unpacking = match command.spec.family {
+            "string" => 0,
+            _ => keys(command, args).map(|key| keyspace.unpacking(key)).sum(),
+        };
+        let under_way = std::cell::RefCell::new(under_way);
+        let size = |key: &[u8]| keyspace.size_of(key).with(under_way.borrow_mut()(key));
+        let copied = command.copied.map_or(0, |copied| copied(args, &size));
+        ((command.growth)(args) + filter::reserve_bytes(args) + unpacking).saturating_add(copied)
+    })
+}
+
+/// Tells of each key whose value a call may make larger.
+pub fn grown(args: &Args, mut tell: impl FnMut(&[u8])) {
+    // As above.
+    if args.first().is_some_and(|name| name.eq_ignore_ascii_case(b"set")) {
+        return args.get(1).into_iter().for_each(|key| tell(key));
+    }
+    if atomic::is_atomic(args) {
+        return atomic::grown(args, &mut tell);
+    }
+    let Ok(command) = lookup(args) else { return };
+    let most = if command.copied.is_some() { 1 } else { usize::MAX };
+    keys(command, args).take(most).for_each(|key| tell(key));
 }
 
 /// Concerns the connection alone.
@@ -234,6 +281,7 @@ pub const fn read<T: ReadCommand>() -> Command {
         run: Run::Read(run::<T>),
         check: |args| T::parse(args).map(drop),
         growth: |_| 0,
+        copied: None,
         subcommands: &[],
     }
 }
@@ -251,6 +299,7 @@ pub const fn write<T: WriteCommand>() -> Command {
         run: Run::Write(run::<T>),
         check: |args| T::parse(args).map(drop),
         growth: T::growth,
+        copied: T::COPIED,
         subcommands: &[],
     }
 }
@@ -268,6 +317,7 @@ pub const fn session<T: SessionCommand>() -> Command {
         run: Run::Session(run::<T>),
         check: |args| T::parse(args).map(drop),
         growth: |_| 0,
+        copied: None,
         subcommands: &[],
     }
 }
@@ -285,6 +335,7 @@ pub const fn node<T: NodeCommand>() -> Command {
         run: Run::Node(run::<T>),
         check: |args| T::parse(args).map(drop),
         growth: |_| 0,
+        copied: None,
         subcommands: &[],
     }
 }
@@ -292,7 +343,7 @@ pub const fn node<T: NodeCommand>() -> Command {
 /// A name that only has subcommands, for a family's table. One that also does something alone, as COMMAND does, is
 /// made with [`Command::with`].
 pub const fn container(spec: Spec, subcommands: &'static [Command]) -> Command {
-    Command { spec, run: Run::Container, check: |_| Ok(()), growth: |_| 0, subcommands }
+    Command { spec, run: Run::Container, check: |_| Ok(()), growth: |_| 0, copied: None, subcommands }
 }
 
 impl Command {

@@ -26,6 +26,8 @@ use crate::resp::Args;
 use crate::state::eviction::{Candidates, Kind, Policy, Recency, policy};
 use crate::state::{Chooser, Keyspace, Leaving};
 use bytes::Bytes;
+use std::collections::HashMap;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Rows that a choice gives which mean no key any more, at most, before it is given up.
 const EMPTY_MAX: usize = 64;
@@ -51,7 +53,23 @@ struct Chosen {
 struct UnderWay {
     flight: u64,
     growth: u64,
+    /// Hashes of keys, and what the calls that write to them may add.
+    grown: Vec<(u64, u64)>,
     rows: Vec<crate::state::eviction::Row>,
+}
+
+/// What is reserved for keys, by their hashes.
+type Sums = HashMap<u64, u64>;
+
+fn add(sums: &mut Sums, hash: u64, growth: u64) {
+    let sum = sums.entry(hash).or_default();
+    *sum = sum.saturating_add(growth);
+}
+
+fn sums_of<'a>(under_way: impl Iterator<Item = &'a UnderWay>) -> Sums {
+    let mut sums = Sums::default();
+    under_way.flat_map(|one| &one.grown).for_each(|(hash, growth)| add(&mut sums, *hash, *growth));
+    sums
 }
 
 /// What may be proposed, and what goes before it.
@@ -79,13 +97,19 @@ impl Room {
         }
         let reserved: u64 = self.under_way.iter().map(|other| other.growth).sum();
         let mut left = i128::from(limit) - i128::from(keyspace.used_bytes()) - i128::from(reserved);
-        let mut making = UnderWay { flight, growth: 0, rows: Vec::new() };
+        let mut making = UnderWay { flight, growth: 0, grown: Vec::new(), rows: Vec::new() };
+        let mut sums = None;
         let (mut freed, mut dry, mut calls) = (0u64, false, calls.enumerate().peekable());
         if calls.peek().is_none() && left < 0 {
             self.evict(keyspace, left.unsigned_abs() as u64, &mut making, &mut admission.evictions);
         }
         for (at, call) in calls {
-            let Some(need) = commands::growth(call) else { continue };
+            // What copies a value that is still growing copies what it will be.
+            let mut under_way = |key: &[u8]| {
+                let all = || sums_of(self.under_way.iter().chain([&making]));
+                sums.get_or_insert_with(all).get(&xxh3_64(key)).copied().unwrap_or(0)
+            };
+            let Some(need) = commands::growth(call, keyspace, &mut under_way) else { continue };
             let missing = i128::from(need) - left;
             if missing > 0 && need <= limit && !dry {
                 let more = self.evict(keyspace, missing as u64, &mut making, &mut admission.evictions);
@@ -102,6 +126,13 @@ impl Room {
             }
             left -= i128::from(need);
             making.growth += need;
+            commands::grown(call, |key| {
+                let hash = xxh3_64(key);
+                making.grown.push((hash, need));
+                if let Some(sums) = &mut sums {
+                    add(sums, hash, need);
+                }
+            });
         }
         if making.growth > 0 || !making.rows.is_empty() {
             self.under_way.push(making);

@@ -1,8 +1,8 @@
 //! A reply and its two spellings.
 //!
 //! A reply is a value, not text: the same one is written as RESP2 or RESP3, kept for a retried request and turned
-//! into JSON by other doors. What RESP2 cannot say is written as Redis writes it there: a map as a flat array, a
-//! double as a bulk string, a null as `$-1` or `*-1`.
+//! into JSON by other doors. What RESP2 cannot say is written as Redis writes it there: a map or pairs as a flat array,
+//! a double as a bulk string, a null as `$-1` or `*-1`.
 
 use super::Protocol;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -37,6 +37,8 @@ pub enum Reply {
     Push(Vec<Reply>),
     /// Writes nothing: after `CLIENT REPLY OFF`.
     Nothing,
+    /// An array of arrays of two; of all their elements in RESP2.
+    Pairs(Vec<(Reply, Reply)>),
 }
 
 impl Reply {
@@ -76,7 +78,9 @@ impl Reply {
             Reply::Bulk(b) | Reply::Status(b) | Reply::Error(b) | Reply::BigNumber(b) => b.len(),
             Reply::Verbatim { text, .. } => text.len(),
             Reply::Array(items) | Reply::Set(items) | Reply::Push(items) => items.iter().map(Reply::weight).sum(),
-            Reply::Map(pairs) | Reply::PairMap(pairs) => pairs.iter().map(|(k, v)| k.weight() + v.weight()).sum(),
+            Reply::Map(pairs) | Reply::PairMap(pairs) | Reply::Pairs(pairs) => {
+                pairs.iter().map(|(k, v)| k.weight() + v.weight()).sum()
+            }
             _ => 0,
         }
     }
@@ -129,6 +133,16 @@ impl Reply {
                 }
             }
             Reply::Nothing => {}
+            Reply::Pairs(pairs) => {
+                number(out, b'*', if resp3 { pairs.len() } else { pairs.len() * 2 } as i64);
+                for (first, second) in pairs {
+                    if resp3 {
+                        number(out, b'*', 2);
+                    }
+                    first.encode(protocol, out);
+                    second.encode(protocol, out);
+                }
+            }
         }
     }
 }
@@ -259,6 +273,11 @@ mod tests {
             (Reply::Set(vec![Reply::Int(1)]), "*1\r\n:1\r\n", "~1\r\n:1\r\n"),
             (Reply::Push(vec![Reply::Int(1)]), "*1\r\n:1\r\n", ">1\r\n:1\r\n"),
             (Reply::Nothing, "", ""),
+            (
+                Reply::Pairs(vec![(bulk("a"), Reply::Double(2.0)), (bulk("b"), Reply::Nil)]),
+                "*4\r\n$1\r\na\r\n$1\r\n2\r\n$1\r\nb\r\n$-1\r\n",
+                "*2\r\n*2\r\n$1\r\na\r\n,2\r\n*2\r\n$1\r\nb\r\n_\r\n",
+            ),
         ] {
             assert_eq!(both(&reply), (resp2.to_string(), resp3.to_string()), "{reply:?}");
         }

@@ -149,7 +149,7 @@ fn show(reply: &Reply) -> String {
         Reply::Int(n) => n.to_string(),
         Reply::Nil | Reply::NilArray => "nil".to_owned(),
         Reply::Array(items) | Reply::Set(items) | Reply::Push(items) => list(items),
-        Reply::Map(pairs) | Reply::PairMap(pairs) => {
+        Reply::Map(pairs) | Reply::PairMap(pairs) | Reply::Pairs(pairs) => {
             let pairs = pairs.iter().map(|(k, v)| format!("{}={}", show(k), show(v)));
             format!("{{{}}}", pairs.collect::<Vec<_>>().join(" "))
         }

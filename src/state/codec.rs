@@ -331,7 +331,7 @@ impl<'a> Reader<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::collections::HashValue;
+    use super::super::collections::{HashValue, SetValue};
     use super::super::entry::Draft;
     use super::super::unit::hash_of;
     use super::super::value::Form;
@@ -398,6 +398,24 @@ mod tests {
     const GOLDEN_HEAD: &str =
         "48434803070000000000000080d095ffbc312a0101ac02018020010580014080014080014080040325ac357d7e7670d4";
     const GOLDEN_IMAGE: &str = "48435303133e29000000000000000301047b747d61f4d395ffbc31ac0202013102047b747d6200010203302e3503047b747d63000102008450ef909352c413";
+
+    #[test]
+    fn sets_are_golden() {
+        let set = |members: &[&[u8]]| {
+            let (mut set, packing) = (SetValue::new(), Packing::default());
+            members.iter().for_each(|member| assert!(set.add(member, &packing)));
+            Value::Set(set)
+        };
+        let entries = [
+            entry(b"{t}f", set(&[b"7", b"-1"])),
+            entry(b"{t}g", set(&[b"7", b"100000"])),
+            entry(b"{t}h", set(&[b"b", b"7"])),
+            entry(b"{t}i", set(&[b"b", &[b'a'; 65], b"7"])),
+        ];
+        assert_eq!(hex(&image(slot_of(b"t"), &entries, 7)), GOLDEN_SETS);
+    }
+
+    const GOLDEN_SETS: &str = "";
 
     #[test]
     fn a_damaged_image_is_refused_whatever_is_damaged() {

@@ -16,7 +16,7 @@
 
 use super::account::Account;
 use super::codec::{self, CutHead, RestoreError, SlotImage};
-use super::collections::Packing;
+use super::collections::{Packing, Size};
 use super::cuckoo::{Precision, UnitFilter};
 use super::cut::Cut;
 use super::entry::{Draft, Entry, EntryRef};
@@ -529,6 +529,16 @@ impl Keyspace {
     /// Sets when values stop being packed, in apply. Those that are there stay as they are until they are written to.
     pub fn set_packing(&mut self, packing: Packing) {
         self.packing = packing;
+    }
+
+    /// Bytes that the account may grow by, beside what a change adds, because the key's value stops being packed.
+    pub fn unpacking(&self, key: &[u8]) -> u64 {
+        self.get(key).map_or(0, |entry| entry.value().unpacking() as u64)
+    }
+
+    /// What the key's value has of elements that a command may copy into another.
+    pub fn size_of(&self, key: &[u8]) -> Size {
+        self.get(key).map_or(Size::default(), |entry| entry.value().size())
     }
 
     /// Removes a key, dead or alive, if it was not changed since it had this version; whether it was removed. In apply.

@@ -48,8 +48,8 @@ pub use account::{ENTRY_COST, cost};
 pub use candidates::{Chooser, Leaving};
 pub use codec::{CutHead, RestoreError, SlotImage, digest};
 pub use collections::{
-    Consumer, FieldRef, Fields, HashRef, HashValue, PackedLimits, Packing, Pending, StreamEntry, StreamGroup, StreamId,
-    StreamValue,
+    Consumer, ELEMENT_COST, FieldRef, Fields, HashRef, HashValue, MemberRef, Members, PackedLimits, Packing, Pending,
+    SetRef, SetValue, Size, StreamEntry, StreamGroup, StreamId, StreamValue,
 };
 pub use cuckoo::{Parameters, Precision, RATE_MAX, RATE_MIN, UnitFilter};
 pub use entry::{Entry, EntryRef};

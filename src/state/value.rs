@@ -4,7 +4,7 @@
 //! [`ValueRef`] is what reads are shown, wherever it lies. A new type implements [`Aggregate`] and is a new variant of
 //! [`Value`], with one line in `aggregate`, one in `of_tag` and its accessors. Tags are on disk and never reused.
 
-use super::collections::{Aggregate, HashRef, HashValue, StreamValue, hash, stream};
+use super::collections::{Aggregate, HashRef, HashValue, SetRef, SetValue, Size, StreamValue, hash, set, stream};
 use super::filters::{BloomValue, CuckooValue};
 use crate::types::Millis;
 use bytes::Bytes;
@@ -17,6 +17,7 @@ pub enum Value {
     Text(Text),
     Hash(HashValue),
     Stream(Box<StreamValue>),
+    Set(SetValue),
     Cuckoo(Arc<CuckooValue>),
     Bloom(Arc<BloomValue>),
 }
@@ -89,6 +90,14 @@ impl Value {
         }
     }
 
+    /// The set, or `None` for another type.
+    pub fn as_set_mut(&mut self) -> Option<&mut SetValue> {
+        match self {
+            Value::Set(set) => Some(set),
+            _ => None,
+        }
+    }
+
     /// The stream, or `None` for another type.
     pub fn as_stream(&self) -> Option<&StreamValue> {
         match self {
@@ -127,6 +136,7 @@ impl Value {
             Value::Text(_) => None,
             Value::Hash(hash) => Some(hash),
             Value::Stream(stream) => Some(&**stream),
+            Value::Set(set) => Some(set),
             Value::Cuckoo(filter) => Some(&**filter),
             Value::Bloom(filter) => Some(&**filter),
         }
@@ -167,6 +177,7 @@ impl Value {
         match tag {
             hash::PACKED | hash::TREE => HashValue::from_body(tag, body).map(Value::Hash),
             stream::STREAM => StreamValue::from_body(body).map(|stream| Value::Stream(stream.into())),
+            set::INTEGERS | set::PACKED | set::TREE => SetValue::from_body(tag, body).map(Value::Set),
             CUCKOO => CuckooValue::from_bytes(body).map(|filter| Value::Cuckoo(filter.into())),
             BLOOM => BloomValue::from_bytes(body).map(|filter| Value::Bloom(filter.into())),
             _ => Form::of_tag(tag).map(|form| Value::formed(Bytes::copy_from_slice(body), form)),
@@ -316,6 +327,16 @@ impl<'a> ValueRef<'a> {
         }
     }
 
+    /// The set, or `None` for another type.
+    pub fn as_set(self) -> Option<SetRef<'a>> {
+        match self {
+            ValueRef::Plain(set::INTEGERS, bytes) => Some(SetRef::Integers(bytes)),
+            ValueRef::Plain(set::PACKED, bytes) => Some(SetRef::Packed(bytes)),
+            ValueRef::Owned(Value::Set(set)) => Some(set.as_ref()),
+            _ => None,
+        }
+    }
+
     /// A copy; of what is large, in an instant.
     pub fn to_value(self) -> Value {
         match self {
@@ -364,6 +385,21 @@ impl<'a> ValueRef<'a> {
     /// Not later than the earliest deadline of any element; 0 if none has one.
     pub(super) fn soonest(self) -> Millis {
         self.owned().map_or(0, Value::soonest)
+    }
+
+    /// Bytes that the account may grow by, beside what is added, when this stops being packed.
+    pub(super) fn unpacking(self) -> usize {
+        match self {
+            ValueRef::Plain(tag, _) if Form::of_tag(tag).is_some() => 0,
+            ValueRef::Plain(..) => self.to_value().aggregate().map_or(0, Aggregate::unpacking),
+            ValueRef::Owned(value) => value.aggregate().map_or(0, Aggregate::unpacking),
+            ValueRef::Integer(_) => 0,
+        }
+    }
+
+    /// What there is of elements that can be copied into other values.
+    pub(super) fn size(self) -> Size {
+        self.as_set().map_or(Size::default(), SetRef::size)
     }
 
     pub(super) fn tag(self) -> u8 {
@@ -417,13 +453,13 @@ impl Deref for TextRef<'_> {
 
 /// An integer's spelling.
 #[derive(Debug, Clone, Copy)]
-struct Digits {
+pub(super) struct Digits {
     bytes: [u8; 20],
     len: u8,
 }
 
 impl Digits {
-    fn of(value: i64) -> Digits {
+    pub fn of(value: i64) -> Digits {
         let mut buffer = itoa::Buffer::new();
         let text = buffer.format(value).as_bytes();
         let mut bytes = [0; 20];

@@ -8,6 +8,7 @@
 //! A read that is part of an entry ([`View::in_entry`]) answers alike on every replica: chance comes from the entry,
 //! and what is a replica's own, such as the bits of filters, is not asked.
 
+use super::collections::Packing;
 use super::entry::EntryRef;
 use super::keyspace::{Keyspace, STEP, scramble};
 use crate::types::{Millis, SLOTS, Slot};
@@ -157,6 +158,16 @@ impl<'a> View<'a> {
             }
         }
         (found, 0)
+    }
+
+    /// When values stop being packed.
+    pub fn packing(&self) -> Packing {
+        self.keyspace.packing()
+    }
+
+    /// A number drawn at random.
+    pub fn draw(&self) -> u64 {
+        self.keyspace.draw()
     }
 
     /// A living entry chosen at random; `None` if there is none.

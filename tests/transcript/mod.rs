@@ -99,7 +99,7 @@ impl Transcript {
                 Action::Command { args, any_order } => (args, *any_order),
             };
             let mut reply = answer(args);
-            if any_order && let Reply::Array(items) = &mut reply {
+            if any_order && let Reply::Array(items) | Reply::Set(items) = &mut reply {
                 items.sort_by_key(|item| show(item).join("\n"));
             }
             let got = show(&reply);
@@ -130,7 +130,9 @@ pub fn show(reply: &Reply) -> Vec<String> {
         Reply::PairMap(pairs) => {
             listed(pairs.iter().map(|(key, value)| listed(vec![show(key), show(value)])).collect())
         }
-        Reply::Map(pairs) => listed(pairs.iter().flat_map(|(key, value)| [show(key), show(value)]).collect()),
+        Reply::Map(pairs) | Reply::Pairs(pairs) => {
+            listed(pairs.iter().flat_map(|(key, value)| [show(key), show(value)]).collect())
+        }
         Reply::Nothing => Vec::new(),
     }
 }

@@ -12,15 +12,18 @@
 //! | `body.rs` | bytes of a tree on disk |
 //! | `hash.rs` | fields with values, and deadlines of their own |
 //! | `stream.rs` | entries in the order of their ids, and groups that read them |
+//! | `set.rs` | members, each once |
 
 pub(super) mod body;
 pub(super) mod hash;
 mod packed;
+pub(super) mod set;
 pub(super) mod stream;
 mod tree;
 
 pub use hash::{FieldRef, Fields, HashRef, HashValue};
 pub use packed::PackedLimits;
+pub use set::{MemberRef, Members, SetRef, SetValue};
 pub use stream::{Consumer, Pending, StreamEntry, StreamGroup, StreamId, StreamValue};
 
 use crate::types::Millis;
@@ -56,6 +59,11 @@ pub(super) trait Aggregate {
 
     /// Not later than the earliest deadline of any element; 0 if none has one.
     fn soonest(&self) -> Millis {
+        0
+    }
+
+    /// What [`Aggregate::weight`] grows by should it stop being packed, at most.
+    fn unpacking(&self) -> usize {
         0
     }
 }
@@ -101,7 +109,28 @@ impl Packing {
 
 /// What an element of a tree counts for in the account beside its bytes: its share of leaves and branches, the header and
 /// the rounding of its allocation. Part of the replicated state's meaning, as [`super::ENTRY_COST`].
-const ELEMENT_COST: usize = 48;
+pub const ELEMENT_COST: usize = 48;
+
+/// How many elements a value has and how many bytes these are, at most: what there would be of them in another value.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Size {
+    pub elements: u64,
+    pub bytes: u64,
+}
+
+impl Size {
+    /// What these elements weigh in a set, at most.
+    pub fn in_set(self) -> u64 {
+        self.bytes.saturating_add(self.elements.saturating_mul(ELEMENT_COST as u64))
+    }
+
+    /// The same with what changes that are reserved for may add to them, in bytes of the account.
+    #[must_use]
+    pub fn with(self, growth: u64) -> Size {
+        let elements = self.elements.saturating_add(growth / ELEMENT_COST as u64);
+        Size { elements, bytes: self.bytes.saturating_add(growth) }
+    }
+}
 
 /// The order of elements that have none of their own: by this, then by their bytes. Never changes: it is in the order
 /// of bytes on disk, and in the cursors of scans.
