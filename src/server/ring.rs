@@ -15,7 +15,6 @@ use super::slow::Head;
 use crate::commands::transaction::Weave;
 use crate::env::Instant;
 use crate::resp::{Args, Protocol, Reply};
-use bytes::Bytes;
 use std::collections::VecDeque;
 
 /// Names one request of a connection, and the part of it where it was split.
