@@ -6,6 +6,9 @@
 
 use std::cmp::Ordering;
 
+/// No number's text is longer than this: 4,932 digits before the point, a few behind it.
+pub(super) const TEXT_MAX: u64 = 5_120;
+
 /// Longest text that is read, as in Redis.
 const MAX_TEXT: usize = 5 * 1024;
 /// Exponent of the highest bit of the smallest normal number.

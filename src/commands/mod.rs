@@ -11,12 +11,15 @@ mod cuckoo;
 mod draw;
 mod extended;
 mod glob;
+mod hash;
+mod hash_ttl;
 mod hyperloglog;
 mod info;
 mod introspection;
 mod key_flags;
 mod latency;
 mod lifecycle;
+mod list;
 mod set;
 mod set_algebra;
 mod syntax;
@@ -157,8 +160,11 @@ static FAMILIES: &[&[Command]] = &[
     connection::CONNECTION,
     cuckoo::CUCKOO,
     generic::GENERIC,
+    hash::HASH,
+    hash_ttl::HASH_TTL,
     hyperloglog::HYPERLOGLOG,
     lifecycle::LIFECYCLE,
+    list::LIST,
     server::SERVER,
     stream::STREAM,
     stream::STREAM_GROUP,

@@ -105,6 +105,9 @@ fn writes_that_change_nothing_leave_the_version_alone() {
     keyspace.advance(&stamp);
     apply(&args("set k v"), &mut keyspace, &stamp);
     apply(&args("set t v ex 10"), &mut keyspace, &stamp);
+    apply(&args("hset h a 1 text x"), &mut keyspace, &stamp);
+    apply(&args("hexpire h 10 fields 1 a"), &mut keyspace, &stamp);
+    apply(&args("rpush l a b"), &mut keyspace, &stamp);
     for line in [
         "cf.add cf a",
         "cf.reserve full 4 bucketsize 1 expansion 0 maxiterations 1",
@@ -153,6 +156,42 @@ fn writes_that_change_nothing_leave_the_version_alone() {
         "cf.add k a",
         "cf.addnx cf a",
         "cf.insertnx cf items a",
+        "hset k a 1",
+        "hsetnx h a 2",
+        "hdel h b",
+        "hdel nothing a",
+        "hincrby h text 1",
+        "hincrby h a 9223372036854775807",
+        "hincrbyfloat h text 1",
+        "hexpire h 10 fields 2 a nothing",
+        "hexpire h 20 nx fields 1 a",
+        "hexpire h 5 gt fields 1 a",
+        "hpexpireat h 1 gt fields 1 a",
+        "hexpire h 70368744177 fields 1 a",
+        "hexpire nothing 10 fields 1 a",
+        "hpersist h fields 2 text nothing",
+        "hgetex h fields 1 a",
+        "hgetex h ex 10 fields 1 a",
+        "hgetex h persist fields 1 text",
+        "hgetdel h fields 1 nothing",
+        "hsetex h fnx fields 2 a 1 b 2",
+        "hsetex h fxx fields 2 a 1 b 2",
+        "hsetex nothing px 0 fields 1 a 1",
+        "lpush k a",
+        "lpushx nothing a",
+        "rpushx nothing a",
+        "lpop nothing",
+        "rpop l 0",
+        "lmpop 1 nothing left",
+        "lset l 5 a",
+        "lset nothing 0 a",
+        "linsert l before x a",
+        "lrem l 0 x",
+        "ltrim l 0 -1",
+        "ltrim nothing 0 1",
+        "lmove nothing l left left",
+        "lmove l k left left",
+        "rpoplpush nothing nothing",
         "cf.insert nothing nocreate items a",
         "cf.del cf never",
         "cf.del nothing a",
@@ -194,6 +233,15 @@ fn writes_that_change_nothing_leave_the_version_alone() {
     }
 }
 
+/// An element that is never packed with others.
+const LONG: &str = {
+    const BYTES: [u8; 5000] = [b'x'; 5000];
+    match std::str::from_utf8(&BYTES) {
+        Ok(text) => text,
+        Err(_) => unreachable!(),
+    }
+};
+
 /// Words from which commands are thrown together: some make sense.
 const WORDS: &[&str] = &[
     "k",
@@ -233,6 +281,13 @@ const WORDS: &[&str] = &[
     "NONSCALING",
     "536870911",
     "async",
+    "FIELDS",
+    "FNX",
+    "LEFT",
+    "RIGHT",
+    "BEFORE",
+    "COUNT",
+    LONG,
 ];
 
 fn writes() -> Vec<String> {
@@ -279,8 +334,9 @@ proptest! {
                 keyspace.advance(&stamp);
                 keyspace.sweep(&due);
             }
-            let version = left.version();
+            let (version, used, reserved) = (left.version(), left.used_bytes(), growth(args, &left));
             let reply = apply(args, &mut left, &stamp);
+            prop_assert!(reserved.is_none_or(|most| left.used_bytes() <= used + most), "{:?} of {:?}", args, reserved);
             if reply.is_error() {
                 prop_assert_eq!(left.version(), version, "an error changes nothing");
             }

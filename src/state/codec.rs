@@ -338,6 +338,7 @@ mod tests {
     use super::*;
     use crate::slot::slot_of;
     use crate::state::cuckoo::Precision;
+    use crate::state::{End, ListValue};
     use proptest::prelude::*;
 
     fn hex(bytes: &[u8]) -> String {
@@ -416,6 +417,19 @@ mod tests {
     }
 
     const GOLDEN_SETS: &str = "48435303133e81000000000000000409047b747d68000102040162013708047b747d660001020502ffff070008047b747d67000102090407000000a08601000a047b747d690001024601370162416161616161616161616161616161616161616161616161616161616161616161616161616161616161616161616161616161616161616161616161616161616161fe05be10f61a07e0";
+
+    #[test]
+    fn lists_are_golden() {
+        let list = |limit| {
+            let mut list = ListValue::new();
+            list.push(End::Back, &["one".into(), "".into(), vec![b'x'; 130].into()], limit);
+            Value::List(list)
+        };
+        let entries = [entry(b"{t}j", list(-2)), entry(b"{t}k", list(1))];
+        assert_eq!(hex(&image(slot_of(b"t"), &entries, 7)), GOLDEN_LISTS);
+    }
+
+    const GOLDEN_LISTS: &str = "";
 
     #[test]
     fn a_damaged_image_is_refused_whatever_is_damaged() {

@@ -79,9 +79,9 @@ impl<'a> EntryRef<'a> {
         self.written_ms
     }
 
-    /// Dead iff its deadline is not after `clock`.
+    /// Dead iff its deadline is not after `clock`, or everything in it is dead.
     pub fn is_dead(&self, clock: Millis) -> bool {
-        self.deadline != 0 && self.deadline <= clock
+        self.deadline != 0 && self.deadline <= clock || self.value.is_dead(clock)
     }
 
     /// Not later than the moment at which it, or something in it, dies; 0 if nothing does.

@@ -48,8 +48,9 @@ pub use account::{ENTRY_COST, cost};
 pub use candidates::{Chooser, Leaving};
 pub use codec::{CutHead, RestoreError, SlotImage, digest};
 pub use collections::{
-    Consumer, ELEMENT_COST, FieldRef, Fields, HashRef, HashValue, MemberRef, Members, PackedLimits, Packing, Pending,
-    SetRef, SetValue, Size, StreamEntry, StreamGroup, StreamId, StreamValue,
+    Consumer, DEADLINE_COST, ELEMENT_COST, End, FieldRef, Fields, HashRef, HashValue, ListRef, ListValue, MemberRef,
+    Members, PackedLimits, Packing, Pending, Runs, SetRef, SetValue, Size, StreamEntry, StreamGroup, StreamId,
+    StreamValue, list_element_cost,
 };
 pub use cuckoo::{Parameters, Precision, RATE_MAX, RATE_MIN, UnitFilter};
 pub use entry::{Entry, EntryRef};

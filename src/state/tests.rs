@@ -3,7 +3,7 @@
 use super::cuckoo::Precision;
 use super::eviction::Row;
 use super::table::SPLIT_ABOVE;
-use super::{HashRange, Keyspace, SlotImage, Value, View};
+use super::{Changed, End, HashRange, HashValue, Keyspace, ListValue, SlotImage, Value, ValueRef, View};
 use crate::slot::slot_of;
 use crate::types::{Millis, SLOTS, Slot, Stamp};
 use bytes::{Bytes, BytesMut};
@@ -700,4 +700,256 @@ fn filters_deny_no_key_that_is_there_and_most_that_are_not() {
             assert!(mistaken as f64 <= rate * 100_000.0 * 1.2, "{mistaken} of 100,000 at {rate}");
         }
     }
+}
+
+// -- Values of many elements
+
+/// Something done to one of some collections, small and large.
+#[derive(Debug, Clone)]
+enum Many {
+    /// So many fields from a number on, with values of this length, and for every third a deadline this far away.
+    Fields(u8, u16, u16, usize, Option<u16>),
+    NoFields(u8, u16, u16),
+    /// So many elements of this length at an end.
+    Push(u8, bool, u16, usize),
+    Cut(u8, prop::sample::Index, u16),
+    /// A copy, under another name.
+    Copy(u8, u8),
+    Remove(u8),
+    Deadline(u8, u16),
+    Pass(u16),
+    /// What the leader names.
+    Sweep,
+    SweepRange(u8, u32, u32),
+    /// Strings beside: units split, and join again.
+    Strings(bool),
+}
+
+fn manys(most: usize) -> impl Strategy<Value = Vec<Many>> {
+    let count = || prop_oneof![4 => 1..8u16, 2 => 50..300u16, 1 => 1000..3000u16];
+    let length = || prop_oneof![6 => 0..20usize, 2 => 60..70usize, 1 => 1020..1030usize, 1 => 17_000..17_001usize];
+    let few = |(count, length): (u16, usize)| (if length > 100 { count.min(5) } else { count }, length);
+    let call = prop_oneof![
+        6 => (0..6u8, 0..4000u16, (count(), length()).prop_map(few), prop::option::of(1..60u16))
+            .prop_map(|(key, from, (n, length), after)| Many::Fields(key, from, n, length, after)),
+        3 => (0..6u8, 0..4000u16, count()).prop_map(|(key, from, n)| Many::NoFields(key, from, n)),
+        6 => (0..6u8, any::<bool>(), (count(), length()).prop_map(few)).prop_map(|(key, end, (n, length))| Many::Push(key, end, n, length)),
+        3 => (0..6u8, any::<prop::sample::Index>(), count()).prop_map(|(key, at, n)| Many::Cut(key, at, n)),
+        2 => (0..6u8, 0..6u8).prop_map(|(from, to)| Many::Copy(from, to)),
+        1 => (0..6u8).prop_map(Many::Remove),
+        1 => (0..6u8, 0..60u16).prop_map(|(key, after)| Many::Deadline(key, after)),
+        3 => (0..30u16).prop_map(Many::Pass),
+        3 => Just(Many::Sweep),
+        2 => (0..6u8, any::<[u32; 2]>()).prop_map(|(key, [a, b])| Many::SweepRange(key, a.min(b), a.max(b))),
+        1 => any::<bool>().prop_map(Many::Strings),
+    ];
+    prop::collection::vec(call, 0..most)
+}
+
+/// Six keys that share a slot with the strings.
+fn many_key(number: u8) -> Vec<u8> {
+    format!("{{0}}many{number}").into_bytes()
+}
+
+fn run_many(keyspace: &mut Keyspace, call: &Many, ranges: Option<&[HashRange]>) {
+    let packing = keyspace.packing();
+    let at = |keyspace: &Keyspace, after: &u16| Some(keyspace.clock() + Millis::from(*after));
+    match call {
+        Many::Fields(key, from, n, length, after) => {
+            let deadline = after.and_then(|after| at(keyspace, &after)).unwrap_or(0);
+            keyspace.change_or_create(
+                &many_key(*key),
+                || Value::Hash(HashValue::new()),
+                |value| {
+                    let Some(hash) = value.as_hash_mut() else { return Changed::No(()) };
+                    for number in *from..from + n {
+                        let deadline = if number % 3 == 0 { deadline } else { 0 };
+                        hash.set(&number.to_le_bytes(), &vec![*key; *length], deadline, packing.hash);
+                    }
+                    Changed::Yes(())
+                },
+            );
+        }
+        Many::NoFields(key, from, n) => {
+            keyspace.change(&many_key(*key), |value| {
+                let Some(hash) = value.as_hash_mut() else { return Changed::No(()) };
+                let gone = (*from..from + n).filter(|number| hash.remove(&number.to_le_bytes())).count();
+                Changed::when(gone > 0, ())
+            });
+        }
+        Many::Push(key, front, n, length) => {
+            let elements: Vec<Bytes> = (0..*n).map(|n| vec![n as u8; *length].into()).collect();
+            let end = if *front { End::Front } else { End::Back };
+            keyspace.change_or_create(
+                &many_key(*key),
+                || Value::List(ListValue::new()),
+                |value| {
+                    let Some(list) = value.as_list_mut() else { return Changed::No(()) };
+                    list.push(end, &elements, packing.list);
+                    Changed::Yes(())
+                },
+            );
+        }
+        Many::Cut(key, at, n) => {
+            keyspace.change(&many_key(*key), |value| {
+                let Some(list) = value.as_list_mut() else { return Changed::No(()) };
+                let length = list.as_ref().len();
+                let at = at.index(length);
+                list.remove(at..(at + usize::from(*n)).min(length), packing.list);
+                Changed::Yes(())
+            });
+        }
+        Many::Copy(from, to) => {
+            if let Some(entry) = keyspace.get(&many_key(*from)) {
+                let (value, deadline) = (entry.value().to_value(), entry.deadline());
+                keyspace.set(&many_key(*to), value, deadline);
+            }
+        }
+        Many::Remove(key) => drop(keyspace.remove(&many_key(*key))),
+        Many::Deadline(key, after) => {
+            let deadline = at(keyspace, after);
+            keyspace.set_deadline(&many_key(*key), deadline);
+        }
+        Many::Pass(ms) => {
+            let now_ms = keyspace.clock() + Millis::from(*ms);
+            keyspace.advance(&Stamp { now_ms, seed: 0 });
+        }
+        Many::Sweep => {
+            let own = keyspace.due_ranges(keyspace.clock(), SLOTS);
+            keyspace.sweep(ranges.unwrap_or(&own));
+        }
+        Many::SweepRange(key, first, last) => {
+            keyspace.sweep(&[HashRange { slot: slot_of(&many_key(*key)), first: *first, last: *last }]);
+        }
+        Many::Strings(there) => {
+            for number in 0..1500 {
+                match there {
+                    true => keyspace.set(&one_of_many(number), Value::text(b"v"), None),
+                    false => drop(keyspace.remove(&one_of_many(number))),
+                }
+            }
+        }
+    }
+    drop(keyspace.take_garbage());
+}
+
+/// All that a reader can see of a key: what it is called, its deadline, and its living elements.
+type Shown = (&'static str, Option<Millis>, Vec<(Vec<u8>, Vec<u8>, Millis)>);
+
+fn shown(keyspace: &Keyspace) -> BTreeMap<Vec<u8>, Shown> {
+    let view = View::new(keyspace, None);
+    let elements = |value: ValueRef<'_>| match (value.as_hash(), value.as_list()) {
+        (Some(hash), _) => {
+            let living = hash.iter().filter(|field| view.is_alive_until(field.deadline));
+            let mut all: Vec<_> = living.map(|f| (f.name.to_vec(), f.value.to_vec(), f.deadline)).collect();
+            all.sort();
+            all
+        }
+        (_, Some(list)) => list.iter_from(0).map(|element| (element.to_vec(), Vec::new(), 0)).collect(),
+        _ => vec![(value.as_text().unwrap().to_vec(), Vec::new(), 0)],
+    };
+    let all = view.entries().map(|entry| {
+        let value = entry.value();
+        (entry.key().to_vec(), (value.type_name(), entry.deadline(), elements(value)))
+    });
+    all.collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    /// Whatever the state went through, what is dead is seen by nobody, nothing is empty, and a sweep of everything due changes
+    /// nothing that is seen.
+    #[test]
+    fn collections_are_kept_by_the_rules(calls in manys(40), ahead in 0..70u64) {
+        let mut keyspace = fresh();
+        for call in &calls {
+            let (before, version) = (keyspace.state_hash(), keyspace.version());
+            let clock = keyspace.clock();
+            run_many(&mut keyspace, call, None);
+            prop_assert_eq!(keyspace.account(), keyspace.recomputed_account());
+            let moved = keyspace.version() > version || keyspace.clock() > clock;
+            prop_assert_eq!(keyspace.state_hash() != before, moved, "{:?}", call);
+            keyspace.table().check();
+        }
+        let now = keyspace.clock() + ahead;
+        keyspace.advance(&Stamp { now_ms: now, seed: 0 });
+        let before = shown(&keyspace);
+        prop_assert!(before.values().all(|(_, _, elements)| !elements.is_empty()));
+        let due = keyspace.due_ranges(now, SLOTS);
+        keyspace.sweep(&due);
+        prop_assert!(keyspace.due_ranges(now, SLOTS).is_empty());
+        prop_assert_eq!(keyspace.len(), before.len() as u64);
+        prop_assert_eq!(shown(&keyspace), before);
+        prop_assert_eq!(keyspace.account(), keyspace.recomputed_account());
+    }
+
+    /// A copy has other units, other runs and other hints, and goes on alike.
+    #[test]
+    fn copies_of_collections_go_on_alike(before in manys(30), after in manys(20)) {
+        let mut keyspace = fresh();
+        before.iter().for_each(|call| run_many(&mut keyspace, call, None));
+        let head = keyspace.begin_cut().to_bytes();
+        let mut images = rest(&mut keyspace);
+        images.reverse();
+        let mut copy = restored(&head, images);
+        prop_assert_eq!(copy.state_hash(), keyspace.state_hash());
+        prop_assert_eq!(copy.account(), keyspace.account());
+        for call in &after {
+            let named = keyspace.due_ranges(keyspace.clock(), SLOTS);
+            run_many(&mut keyspace, call, Some(&named));
+            run_many(&mut copy, call, Some(&named));
+            prop_assert_eq!(keyspace.version(), copy.version());
+            prop_assert_eq!(keyspace.state_hash(), copy.state_hash());
+            prop_assert_eq!(keyspace.account(), copy.account());
+        }
+        prop_assert_eq!(shown(&keyspace), shown(&copy));
+    }
+
+    #[test]
+    fn a_cut_shows_collections_as_they_were(before in manys(30), during in manys(20), steps in prop::collection::vec(0..3usize, 20)) {
+        let mut keyspace = fresh();
+        before.iter().for_each(|call| run_many(&mut keyspace, call, None));
+        let (hash, moment) = (keyspace.state_hash(), shown(&keyspace));
+        let head = keyspace.begin_cut().to_bytes();
+        let mut images = Vec::new();
+        for (call, steps) in during.iter().zip(&steps) {
+            run_many(&mut keyspace, call, None);
+            for _ in 0..*steps {
+                images.extend(keyspace.cut_next(1).into_iter().flatten());
+            }
+        }
+        images.extend(rest(&mut keyspace));
+        let copy = restored(&head, images);
+        prop_assert_eq!(copy.state_hash(), hash);
+        prop_assert_eq!(shown(&copy), moment);
+    }
+}
+
+#[test]
+fn a_key_dies_with_the_last_of_its_fields() {
+    let mut keyspace = fresh();
+    let limits = keyspace.packing().hash;
+    let mut hash = HashValue::new();
+    hash.set(b"a", b"1", 2000, limits);
+    hash.set(b"b", b"2", 3000, limits);
+    keyspace.set(b"k", Value::Hash(hash.clone()), None);
+    keyspace.advance(&Stamp { now_ms: 2999, seed: 0 });
+    assert!(keyspace.contains(b"k"));
+    let view = View::new(&keyspace, Some(3000));
+    assert!(view.contains(b"k") && view.needs_tick(), "it is about to die");
+    keyspace.advance(&Stamp { now_ms: 3000, seed: 0 });
+    assert!(!keyspace.contains(b"k") && keyspace.len() == 1, "until the sweep");
+    // What is written to it now begins anew.
+    let set = |value: &mut Value| {
+        value.as_hash_mut().unwrap().set(b"c", b"3", 0, limits);
+        Changed::Yes(())
+    };
+    assert_eq!(keyspace.change(b"k", set), None);
+    keyspace.change_or_create(b"k", || Value::Hash(HashValue::new()), set);
+    assert_eq!(keyspace.get(b"k").unwrap().value().as_hash().unwrap().len(), 1);
+    keyspace.set(b"k", Value::Hash(hash), None);
+    assert_eq!(keyspace.sweep(&[HashRange::whole(slot_of(b"k"))]), 1);
+    assert!(keyspace.is_empty() && keyspace.next_deadline().is_none());
+    assert_eq!(keyspace.account(), keyspace.recomputed_account());
 }

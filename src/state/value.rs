@@ -4,7 +4,9 @@
 //! [`ValueRef`] is what reads are shown, wherever it lies. A new type implements [`Aggregate`] and is a new variant of
 //! [`Value`], with one line in `aggregate`, one in `of_tag` and its accessors. Tags are on disk and never reused.
 
-use super::collections::{Aggregate, HashRef, HashValue, SetRef, SetValue, Size, StreamValue, hash, set, stream};
+use super::collections::{
+    Aggregate, HashRef, HashValue, ListRef, ListValue, SetRef, SetValue, Size, StreamValue, hash, list, set, stream,
+};
 use super::filters::{BloomValue, CuckooValue};
 use crate::types::Millis;
 use bytes::Bytes;
@@ -18,6 +20,7 @@ pub enum Value {
     Hash(HashValue),
     Stream(Box<StreamValue>),
     Set(SetValue),
+    List(ListValue),
     Cuckoo(Arc<CuckooValue>),
     Bloom(Arc<BloomValue>),
 }
@@ -114,6 +117,14 @@ impl Value {
         }
     }
 
+    /// The list, or `None` for another type.
+    pub fn as_list_mut(&mut self) -> Option<&mut ListValue> {
+        match self {
+            Value::List(list) => Some(list),
+            _ => None,
+        }
+    }
+
     /// The cuckoo filter, or `None` for another type.
     pub fn as_cuckoo(&self) -> Option<&CuckooValue> {
         match self {
@@ -137,6 +148,7 @@ impl Value {
             Value::Hash(hash) => Some(hash),
             Value::Stream(stream) => Some(&**stream),
             Value::Set(set) => Some(set),
+            Value::List(list) => Some(list),
             Value::Cuckoo(filter) => Some(&**filter),
             Value::Bloom(filter) => Some(&**filter),
         }
@@ -178,6 +190,7 @@ impl Value {
             hash::PACKED | hash::TREE => HashValue::from_body(tag, body).map(Value::Hash),
             stream::STREAM => StreamValue::from_body(body).map(|stream| Value::Stream(stream.into())),
             set::INTEGERS | set::PACKED | set::TREE => SetValue::from_body(tag, body).map(Value::Set),
+            list::PACKED | list::RUNS => ListValue::from_body(tag, body).map(Value::List),
             CUCKOO => CuckooValue::from_bytes(body).map(|filter| Value::Cuckoo(filter.into())),
             BLOOM => BloomValue::from_bytes(body).map(|filter| Value::Bloom(filter.into())),
             _ => Form::of_tag(tag).map(|form| Value::formed(Bytes::copy_from_slice(body), form)),
@@ -213,6 +226,11 @@ impl Value {
     /// Not later than the earliest deadline of any element; 0 if none has one.
     pub(super) fn soonest(&self) -> Millis {
         self.aggregate().map_or(0, Aggregate::soonest)
+    }
+
+    /// Whether it has elements and all are dead at `clock`.
+    pub(super) fn is_dead(&self, clock: Millis) -> bool {
+        self.aggregate().is_some_and(|aggregate| aggregate.is_dead(clock))
     }
 
     /// Removes elements that are dead at `clock`; whether there were any.
@@ -337,6 +355,15 @@ impl<'a> ValueRef<'a> {
         }
     }
 
+    /// The list, or `None` for another type.
+    pub fn as_list(self) -> Option<ListRef<'a>> {
+        match self {
+            ValueRef::Plain(list::PACKED, bytes) => Some(ListRef::Packed(bytes)),
+            ValueRef::Owned(Value::List(list)) => Some(list.as_ref()),
+            _ => None,
+        }
+    }
+
     /// A copy; of what is large, in an instant.
     pub fn to_value(self) -> Value {
         match self {
@@ -385,6 +412,11 @@ impl<'a> ValueRef<'a> {
     /// Not later than the earliest deadline of any element; 0 if none has one.
     pub(super) fn soonest(self) -> Millis {
         self.owned().map_or(0, Value::soonest)
+    }
+
+    /// Whether it has elements and all are dead at `clock`. What lies in a row has none that die.
+    pub(super) fn is_dead(self, clock: Millis) -> bool {
+        self.owned().is_some_and(|value| value.is_dead(clock))
     }
 
     /// Bytes that the account may grow by, beside what is added, when this stops being packed.

@@ -97,11 +97,15 @@ impl<'a> View<'a> {
 
     /// Time left to the entry, by the state's clock; `None` if it has no deadline.
     pub fn remaining(&self, entry: &EntryRef<'_>) -> Option<Millis> {
-        let deadline = entry.deadline()?;
+        entry.deadline().map(|deadline| self.time_left(deadline))
+    }
+
+    /// Time left until a deadline, by the state's clock.
+    pub fn time_left(&self, deadline: Millis) -> Millis {
         if self.estimate.is_some_and(|estimate| estimate > self.clock() + TTL_SLACK_MS) {
             self.needs_tick.set(true);
         }
-        Some(deadline.saturating_sub(self.clock()))
+        deadline.saturating_sub(self.clock())
     }
 
     /// Keys, with those that are dead and not yet swept.
@@ -165,17 +169,20 @@ impl<'a> View<'a> {
         self.keyspace.packing()
     }
 
-    /// A number drawn at random.
+    /// A number drawn at random: by the entry's seed for a read in an entry.
     pub fn draw(&self) -> u64 {
-        self.keyspace.draw()
+        match &self.seed {
+            None => self.keyspace.draw(),
+            Some(seed) => scramble(seed.replace(seed.get().wrapping_add(STEP))),
+        }
     }
 
     /// A living entry chosen at random; `None` if there is none.
     pub fn random(&self) -> Option<EntryRef<'a>> {
-        if let Some(seed) = &self.seed {
+        if self.seed.is_some() {
             // How the keys lie in memory is a replica's own: the next one by hash from a place drawn, which is fairer to
             // keys that stand alone.
-            let draw = scramble(seed.replace(seed.get().wrapping_add(STEP)));
+            let draw = self.draw();
             let from = self.keyspace.walk(Slot((draw % SLOTS as u64) as u16), scramble(draw));
             let next = from.map(|located| located.entry).find(|entry| self.is_alive(entry));
             return next.or_else(|| self.entries().next());

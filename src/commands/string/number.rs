@@ -140,9 +140,6 @@ impl Incrbyfloat {
     }
 }
 
-/// A floating-point number's text is no longer than this: 4,932 digits before the point, a few behind it.
-const FLOAT_MAX: u64 = 5_120;
-
 impl WriteCommand for Incrbyfloat {
     const SPEC: Spec = Spec {
         name: "incrbyfloat",
@@ -158,7 +155,7 @@ impl WriteCommand for Incrbyfloat {
     }
 
     fn growth(args: &Args) -> u64 {
-        usual_growth(args) + FLOAT_MAX
+        usual_growth(args) + extended::TEXT_MAX
     }
 
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {

@@ -2,13 +2,13 @@
 //!
 //! ```text
 //! packed   name, value, name, value ...   in the order in which the fields came; no field has a deadline
-//! tree     fields by (hash of the name, name)
+//! tree     fields by (hash of the name, name); beside it what dies by (deadline, hash of the name)
 //! body     of a tree: { deadline v  name blob  value blob } in the tree's order
 //! ```
 //!
 //! A field is dead iff its deadline is not after the group's clock, exactly as a key is: who reads judges by the clock
-//! it was given, apply removes dead fields when their key is swept or written to ([`HashValue::prune`]). Nothing here knows
-//! a clock.
+//! it was given, apply removes dead fields when their key is swept or written to ([`HashValue::prune`]). A hash of nothing
+//! but dead fields is dead, key and all. Nothing here knows a clock.
 
 use super::body::{Body, put_blob, put_number};
 use super::packed::{Elements, PACKED_MAX, PackedLimits, element_len, is_packed, splice};
@@ -35,13 +35,11 @@ pub struct Fields {
     tree: Tree<Field>,
     /// Bytes of names and values.
     bytes: usize,
-    /// Fields with a deadline.
-    mortal: usize,
-    /// Not later than the earliest deadline; 0 if none has one.
-    soonest: Millis,
+    /// One for every field that has a deadline.
+    due: Tree<Due>,
 }
 
-/// What is but a hint has no part in it.
+/// The fields say all: the rest follows from them.
 impl PartialEq for Fields {
     fn eq(&self, other: &Self) -> bool {
         self.tree == other.tree
@@ -58,6 +56,25 @@ struct Field {
     /// Length of the name; the highest bit says that a deadline of eight bytes precedes it.
     name: u32,
 }
+
+/// When a field dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Due {
+    deadline: Millis,
+    /// Of the name. Should fields share it, any of them is meant that has this deadline.
+    hash: u64,
+}
+
+impl Item for Due {
+    type Key = (Millis, u64);
+
+    fn key(&self) -> (Millis, u64) {
+        (self.deadline, self.hash)
+    }
+}
+
+/// What a deadline counts for in the account: its bytes with the field, and what says when it is due.
+pub const DEADLINE_COST: usize = 8 + 32;
 
 /// Longest name of a field, and so that the length has a bit to spare.
 const NAME_BITS: u32 = 31;
@@ -168,9 +185,15 @@ impl<'a> HashRef<'a> {
         }
     }
 
-    /// Whether a field may be dead at `clock`.
-    pub fn may_be_due(self, clock: Millis) -> bool {
-        matches!(self, HashRef::Tree(fields) if fields.soonest != 0 && fields.soonest <= clock)
+    /// How many fields are alive at `clock`, and when the next of them dies; 0 if none will.
+    pub fn living(self, clock: Millis) -> (usize, Millis) {
+        match self {
+            HashRef::Packed(_) => (self.len(), 0),
+            HashRef::Tree(fields) => {
+                let dead = fields.dead(clock);
+                (fields.tree.len() - dead, fields.due.get(dead).map_or(0, |due| due.deadline))
+            }
+        }
     }
 }
 
@@ -194,21 +217,23 @@ impl Fields {
         }
     }
 
+    /// How many fields are dead at `clock`.
+    fn dead(&self, clock: Millis) -> usize {
+        self.due.partition_point((clock, u64::MAX), |_| true)
+    }
+
     fn count(&mut self, field: FieldRef<'_>) {
         self.bytes += field.name.len() + field.value.len();
         if field.deadline != 0 {
-            self.mortal += 1;
-            if self.soonest == 0 || field.deadline < self.soonest {
-                self.soonest = field.deadline;
-            }
+            let due = Due { deadline: field.deadline, hash: order_of(field.name) };
+            self.due.insert(self.due.partition_point(due.key(), |_| false), due);
         }
     }
 
     fn discount(&mut self, field: FieldRef<'_>) {
         self.bytes -= field.name.len() + field.value.len();
-        self.mortal -= usize::from(field.deadline != 0);
-        if self.mortal == 0 {
-            self.soonest = 0;
+        if field.deadline != 0 {
+            self.due.remove(self.due.partition_point((field.deadline, order_of(field.name)), |_| false));
         }
     }
 
@@ -267,6 +292,21 @@ impl HashValue {
         self.fields().set(FieldRef { name, value, deadline })
     }
 
+    /// Gives a field another deadline, or none (0); whether this changed anything.
+    pub fn set_deadline(&mut self, name: &[u8], deadline: Millis) -> bool {
+        if self.as_ref().get(name).is_none_or(|field| field.deadline == deadline) {
+            return false;
+        }
+        let fields = self.fields();
+        let at = fields.find(name).expect("it was just found");
+        let old = fields.tree.get(at).expect("it was just found").clone();
+        let (FieldRef { name, value, .. }, before) = (old.show(), old.show());
+        fields.discount(before);
+        fields.tree.update(at, |field| *field = Field::new(name, value, deadline));
+        fields.count(FieldRef { name, value, deadline });
+        true
+    }
+
     /// Removes a field; whether it was there.
     pub fn remove(&mut self, name: &[u8]) -> bool {
         match self {
@@ -286,16 +326,28 @@ impl HashValue {
     /// Removes what is dead at `clock`; how many fields that were.
     pub fn prune(&mut self, clock: Millis) -> usize {
         let HashValue::Tree(fields) = self else { return 0 };
-        if fields.soonest == 0 || fields.soonest > clock {
+        let dead = fields.dead(clock);
+        if dead == 0 {
             return 0;
         }
-        let dead: Vec<usize> =
-            fields.tree.iter().enumerate().filter(|(_, field)| field.show().is_dead(clock)).map(|(at, _)| at).collect();
-        // From the end, so that positions stay what they are.
-        dead.iter().rev().for_each(|&at| fields.remove_at(at));
-        let deadlines = fields.tree.iter().map(|field| field.show().deadline);
-        fields.soonest = deadlines.filter(|deadline| *deadline != 0).min().unwrap_or(0);
-        dead.len()
+        if dead > fields.tree.len() / 2 {
+            // Fewer stay than go.
+            let mut rest = Fields::default();
+            for field in fields.tree.iter().filter(|field| !field.show().is_dead(clock)) {
+                rest.count(field.show());
+                rest.tree.push(field.clone());
+            }
+            **fields = rest;
+            return dead;
+        }
+        for _ in 0..dead {
+            let hash = fields.due.get(0).expect("so many are dead").hash;
+            let first = fields.tree.partition_point(hash, |_| false);
+            let mut namesakes = fields.tree.iter_from(first).take_while(|field| field.hash == hash);
+            let place = namesakes.position(|field| field.show().is_dead(clock));
+            fields.remove_at(first + place.expect("what is due is in the tree"));
+        }
+        dead
     }
 
     /// The fields as a tree, from now on.
@@ -383,7 +435,9 @@ impl Aggregate for HashValue {
     fn weight(&self) -> usize {
         match self {
             HashValue::Packed(bytes) => bytes.len(),
-            HashValue::Tree(fields) => fields.bytes + fields.mortal * 8 + fields.tree.len() * ELEMENT_COST,
+            HashValue::Tree(fields) => {
+                fields.bytes + fields.due.len() * DEADLINE_COST + fields.tree.len() * ELEMENT_COST
+            }
         }
     }
 
@@ -397,7 +451,21 @@ impl Aggregate for HashValue {
     fn soonest(&self) -> Millis {
         match self {
             HashValue::Packed(_) => 0,
-            HashValue::Tree(fields) => fields.soonest,
+            HashValue::Tree(fields) => fields.due.get(0).map_or(0, |due| due.deadline),
+        }
+    }
+
+    fn is_dead(&self, clock: Millis) -> bool {
+        let HashValue::Tree(fields) = self else { return false };
+        // One that does not die, or dies last, decides.
+        let last = fields.tree.len().checked_sub(1).and_then(|last| fields.due.get(last));
+        last.is_some_and(|last| last.deadline <= clock)
+    }
+
+    fn unpacking(&self) -> usize {
+        match self {
+            HashValue::Packed(_) => self.as_ref().len() * ELEMENT_COST,
+            HashValue::Tree(_) => 0,
         }
     }
 }
@@ -429,6 +497,12 @@ mod tests {
                         model.retain(|_, (_, deadline)| *deadline == 0 || *deadline > number);
                         prop_assert_eq!(hash.prune(number), before - model.len());
                     }
+                    5 => {
+                        let old = model.get_mut(&name).map(|(_, deadline)| deadline);
+                        let changes = old.as_ref().is_some_and(|old| **old != number);
+                        prop_assert_eq!(hash.set_deadline(&name, number), changes);
+                        old.map(|old| *old = number);
+                    }
                     _ => {
                         let deadline = if kind == 2 { number } else { 0 };
                         let value = vec![b'v'; length];
@@ -437,8 +511,11 @@ mod tests {
                     }
                 }
                 let deadlines = model.values().map(|(_, deadline)| *deadline).filter(|deadline| *deadline != 0);
-                prop_assert!(deadlines.clone().all(|deadline| (1..=deadline).contains(&hash.soonest())));
-                prop_assert!(deadlines.count() > 0 || hash.soonest() == 0);
+                prop_assert_eq!(hash.soonest(), deadlines.clone().min().unwrap_or(0));
+                let living = |clock| model.values().filter(|(_, deadline)| *deadline == 0 || *deadline > clock).count();
+                let next = deadlines.clone().filter(|deadline| *deadline > number).min().unwrap_or(0);
+                prop_assert_eq!(hash.as_ref().living(number), (living(number), next));
+                prop_assert_eq!(hash.is_dead(number), !model.is_empty() && living(number) == 0);
             }
             prop_assert_eq!(contents(&hash), model.clone());
             prop_assert_eq!(hash.as_ref().len(), model.len());
@@ -448,9 +525,7 @@ mod tests {
             let mut body = Vec::new();
             hash.put_body(&mut body);
             let again = HashValue::from_body(hash.tag(), &body).unwrap();
-            // What is read back has exact hints.
-            hash.prune(0);
-            prop_assert_eq!(again.weight(), hash.weight());
+            prop_assert_eq!((again.weight(), again.soonest()), (hash.weight(), hash.soonest()));
             prop_assert_eq!(contents(&again), contents(&hash));
             for length in 0..body.len() {
                 if let Some(other) = HashValue::from_body(hash.tag(), &body[..length]) {

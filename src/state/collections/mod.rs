@@ -13,15 +13,18 @@
 //! | `hash.rs` | fields with values, and deadlines of their own |
 //! | `stream.rs` | entries in the order of their ids, and groups that read them |
 //! | `set.rs` | members, each once |
+//! | `list.rs` | elements in the order they were put in |
 
 pub(super) mod body;
 pub(super) mod hash;
+pub(super) mod list;
 mod packed;
 pub(super) mod set;
 pub(super) mod stream;
 mod tree;
 
-pub use hash::{FieldRef, Fields, HashRef, HashValue};
+pub use hash::{DEADLINE_COST, FieldRef, Fields, HashRef, HashValue};
+pub use list::{End, ListRef, ListValue, Runs, list_element_cost};
 pub use packed::PackedLimits;
 pub use set::{MemberRef, Members, SetRef, SetValue};
 pub use stream::{Consumer, Pending, StreamEntry, StreamGroup, StreamId, StreamValue};
@@ -60,6 +63,11 @@ pub(super) trait Aggregate {
     /// Not later than the earliest deadline of any element; 0 if none has one.
     fn soonest(&self) -> Millis {
         0
+    }
+
+    /// Whether there are elements and all of them are dead at `clock`: so is its key then.
+    fn is_dead(&self, _clock: Millis) -> bool {
+        false
     }
 
     /// What [`Aggregate::weight`] grows by should it stop being packed, at most.

@@ -35,6 +35,11 @@ impl<'a> Elements<'a> {
     pub(super) fn of(packed: &'a [u8]) -> Elements<'a> {
         Elements(packed)
     }
+
+    /// What is still to come, packed.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.0
+    }
 }
 
 impl<'a> Iterator for Elements<'a> {
@@ -89,13 +94,7 @@ impl Packer {
     }
 
     pub fn put(&mut self, element: &[u8]) {
-        let mut length = element.len();
-        while length >= 0x80 {
-            self.0.push(length as u8 | 0x80);
-            length >>= 7;
-        }
-        self.0.push(length as u8);
-        self.0.extend_from_slice(element);
+        put_element(&mut self.0, element);
     }
 
     pub fn len(&self) -> usize {
@@ -106,6 +105,17 @@ impl Packer {
         self.0.shrink_to_fit();
         Bytes::from(self.0)
     }
+}
+
+/// Appends an element.
+pub(super) fn put_element(out: &mut Vec<u8>, element: &[u8]) {
+    let mut length = element.len();
+    while length >= 0x80 {
+        out.push(length as u8 | 0x80);
+        length >>= 7;
+    }
+    out.push(length as u8);
+    out.extend_from_slice(element);
 }
 
 /// Bytes that an element takes.
