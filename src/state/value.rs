@@ -4,7 +4,9 @@
 //! [`ValueRef`] is what reads are shown, wherever it lies. A new type implements [`Aggregate`] and is a new variant of
 //! [`Value`], with one line in `aggregate`, one in `of_tag` and its accessors. Tags are on disk and never reused.
 
-use super::collections::{Aggregate, HashRef, HashValue, SetRef, SetValue, Size, StreamValue, hash, set, stream};
+use super::collections::{
+    Aggregate, HashRef, HashValue, SetRef, SetValue, Size, SortedRef, SortedValue, StreamValue, hash, set, sorted, stream,
+};
 use super::filters::{BloomValue, CuckooValue};
 use crate::types::Millis;
 use bytes::Bytes;
@@ -18,6 +20,7 @@ pub enum Value {
     Hash(HashValue),
     Stream(Box<StreamValue>),
     Set(SetValue),
+    Sorted(SortedValue),
     Cuckoo(Arc<CuckooValue>),
     Bloom(Arc<BloomValue>),
 }
@@ -114,6 +117,14 @@ impl Value {
         }
     }
 
+    /// The sorted set, or `None` for another type.
+    pub fn as_sorted_mut(&mut self) -> Option<&mut SortedValue> {
+        match self {
+            Value::Sorted(sorted) => Some(sorted),
+            _ => None,
+        }
+    }
+
     /// The cuckoo filter, or `None` for another type.
     pub fn as_cuckoo(&self) -> Option<&CuckooValue> {
         match self {
@@ -137,6 +148,7 @@ impl Value {
             Value::Hash(hash) => Some(hash),
             Value::Stream(stream) => Some(&**stream),
             Value::Set(set) => Some(set),
+            Value::Sorted(sorted) => Some(sorted),
             Value::Cuckoo(filter) => Some(&**filter),
             Value::Bloom(filter) => Some(&**filter),
         }
@@ -178,6 +190,7 @@ impl Value {
             hash::PACKED | hash::TREE => HashValue::from_body(tag, body).map(Value::Hash),
             stream::STREAM => StreamValue::from_body(body).map(|stream| Value::Stream(stream.into())),
             set::INTEGERS | set::PACKED | set::TREE => SetValue::from_body(tag, body).map(Value::Set),
+            sorted::PACKED | sorted::TREE => SortedValue::from_body(tag, body).map(Value::Sorted),
             CUCKOO => CuckooValue::from_bytes(body).map(|filter| Value::Cuckoo(filter.into())),
             BLOOM => BloomValue::from_bytes(body).map(|filter| Value::Bloom(filter.into())),
             _ => Form::of_tag(tag).map(|form| Value::formed(Bytes::copy_from_slice(body), form)),
@@ -337,6 +350,15 @@ impl<'a> ValueRef<'a> {
         }
     }
 
+    /// The sorted set, or `None` for another type.
+    pub fn as_sorted(self) -> Option<SortedRef<'a>> {
+        match self {
+            ValueRef::Plain(sorted::PACKED, bytes) => Some(SortedRef::Packed(bytes)),
+            ValueRef::Owned(Value::Sorted(sorted)) => Some(sorted.as_ref()),
+            _ => None,
+        }
+    }
+
     /// A copy; of what is large, in an instant.
     pub fn to_value(self) -> Value {
         match self {
@@ -399,7 +421,8 @@ impl<'a> ValueRef<'a> {
 
     /// What there is of elements that can be copied into other values.
     pub(super) fn size(self) -> Size {
-        self.as_set().map_or(Size::default(), SetRef::size)
+        let size = self.as_set().map(SetRef::size).or_else(|| self.as_sorted().map(SortedRef::size));
+        size.unwrap_or_default()
     }
 
     pub(super) fn tag(self) -> u8 {
