@@ -181,6 +181,20 @@ impl Extended {
         round(negative, left, Big::from(1), low.exponent)
     }
 
+    /// The nearest double, half to even; infinite if there is none.
+    pub fn to_double(self) -> f64 {
+        // Below the smallest normal double, its last digit stays where it is.
+        const LOWEST: i64 = -1074;
+        let width = 64 - i64::from(self.mantissa.leading_zeros());
+        let drop = (width - i64::from(f64::MANTISSA_DIGITS)).max(LOWEST - self.exponent).max(0);
+        let mantissa = shift_right_rounded(u128::from(self.mantissa), drop as u64);
+        let exponent = self.exponent + drop;
+        // Exact, in two steps, because a power may be out of range where the product is not.
+        let half = exponent.clamp(-1000, 1000);
+        let size = mantissa as f64 * 2f64.powi(half as i32) * 2f64.powi((exponent - half).clamp(-2000, 2000) as i32);
+        if self.negative { -size } else { size }
+    }
+
     /// Redis' "human" form: up to 17 digits behind the point, no trailing zeros, no exponent.
     pub fn to_text(self) -> String {
         const SCALE: u128 = 100_000_000_000_000_000;

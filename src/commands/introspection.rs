@@ -52,6 +52,7 @@ fn categories(command: &Command) -> Vec<String> {
     }
     let family = match command.spec.family {
         "generic" => "keyspace",
+        "sorted-set" => "sortedset",
         other => other,
     };
     all.push(format!("@{family}"));
@@ -63,6 +64,7 @@ fn categories(command: &Command) -> Vec<String> {
 fn key_range(keys: &Keys) -> (i64, i64, i64) {
     match keys {
         Keys::Range { first, last, step } => (*first as i64, i64::from(*last), *step as i64),
+        Keys::FirstAndCounted { .. } => (1, 1, 1),
         _ => (0, 0, 0),
     }
 }

@@ -20,8 +20,12 @@ mod key_flags;
 mod latency;
 mod lifecycle;
 mod list;
+mod score;
 mod set;
 mod set_algebra;
+mod sorted;
+mod sorted_algebra;
+mod sorted_range;
 mod syntax;
 mod text;
 
@@ -83,6 +87,10 @@ pub enum Keys {
     /// The first half of all that follows this word.
     After {
         word: &'static str,
+    },
+    /// The first argument, and those behind the argument `at`, which says how many they are.
+    FirstAndCounted {
+        at: usize,
     },
 }
 
@@ -171,6 +179,9 @@ static FAMILIES: &[&[Command]] = &[
     stream::STREAM_INFO,
     set::SET,
     set_algebra::SET_ALGEBRA,
+    sorted::SORTED,
+    sorted_algebra::SORTED_ALGEBRA,
+    sorted_range::SORTED_RANGE,
     string::STRING,
     transaction::TRANSACTION,
 ];
@@ -471,17 +482,19 @@ pub fn wrong_arity(name: &str) -> Reply {
 
 /// The keys of a request, in its order.
 pub fn keys<'a>(command: &Command, args: &'a Args) -> impl Iterator<Item = &'a Bytes> + use<'a> {
+    let counted = |at: usize, step: usize| {
+        let count = args.get(at).and_then(|word| integer(word)).and_then(|n| usize::try_from(n).ok());
+        (at + 1, (at + 1).saturating_add(count.unwrap_or(0).saturating_mul(step)), step)
+    };
+    let alone = usize::from(matches!(command.spec.keys, Keys::FirstAndCounted { .. }));
     let (first, end, step) = match command.spec.keys {
         Keys::None => (0, 0, 1),
         Keys::Range { first, last, step } => {
             let last = if last < 0 { args.len() as i64 + i64::from(last) } else { i64::from(last) };
             (first, usize::try_from(last + 1).unwrap_or(0), step)
         }
-        Keys::Counted { at, step } => {
-            let count = args.get(at).and_then(|word| integer(word)).and_then(|n| usize::try_from(n).ok());
-            let end = (at + 1).saturating_add(count.unwrap_or(0).saturating_mul(step));
-            (at + 1, end, step)
-        }
+        Keys::Counted { at, step } => counted(at, step),
+        Keys::FirstAndCounted { at } => counted(at, 1),
         Keys::After { word } => {
             let first =
                 args.iter().position(|arg| arg.eq_ignore_ascii_case(word.as_bytes())).map_or(args.len(), |at| at + 1);
@@ -489,7 +502,8 @@ pub fn keys<'a>(command: &Command, args: &'a Args) -> impl Iterator<Item = &'a B
         }
     };
     let end = end.min(args.len());
-    args.get(first.min(end)..end).unwrap_or(&[]).iter().step_by(step.max(1))
+    let rest = args.get(first.min(end)..end).unwrap_or(&[]).iter().step_by(step.max(1));
+    args.iter().skip(1).take(alone).chain(rest)
 }
 
 /// Every command and subcommand with its full name (`get`, `object`, `object|encoding`), in the tables' order.

@@ -76,6 +76,11 @@ fn keys_are_found() {
         ("sinterstore to a b", "to a b"),
         ("sintercard 2 a b limit 1", "a b"),
         ("sintercard x a", ""),
+        ("zunionstore to 2 a b weights 1 2", "to a b"),
+        ("zinterstore to x a b", "to"),
+        ("zdiff 2 a b withscores", "a b"),
+        ("zmpop 1 a min", "a"),
+        ("zrangestore to a 0 1", "to a"),
         ("scan 0", ""),
         ("dbsize", ""),
     ] {
@@ -117,6 +122,7 @@ fn writes_that_change_nothing_leave_the_version_alone() {
         "bf.add fixed a",
         "sadd s 1 2",
         "sadd w a b",
+        "zadd z 1 a 2 b inf c",
     ] {
         assert!(!apply(&args(line), &mut keyspace, &stamp).is_error(), "{line}");
     }
@@ -227,6 +233,37 @@ fn writes_that_change_nothing_leave_the_version_alone() {
         "sunionstore nothing nothing",
         "sdiffstore nothing s s",
         "sunionstore s k",
+        "zadd z 1 a 2 b",
+        "zadd z nx 5 a",
+        "zadd z xx 5 x",
+        "zadd nothing xx 5 x",
+        "zadd z gt 1 a",
+        "zadd z gt 0 a",
+        "zadd z lt 2 a",
+        "zadd z incr -inf c",
+        "zadd z ch 1 a",
+        "zadd s 1 a",
+        "zincrby z 0 a",
+        "zincrby z -inf c",
+        "zincrby k 1 a",
+        "zrem z x",
+        "zrem nothing a",
+        "zrem k a",
+        "zpopmin z 0",
+        "zpopmin nothing",
+        "zpopmax k",
+        "zmpop 2 nothing none min",
+        "zmpop 2 nothing k min",
+        "zremrangebyrank z 5 9",
+        "zremrangebyscore z (1 (2",
+        "zremrangebylex z - (a",
+        "zremrangebyrank k 0 -1",
+        "zrangestore nothing z 5 9",
+        "zrangestore z k 0 1",
+        "zunionstore nothing 1 nothing",
+        "zinterstore nothing 2 z nothing",
+        "zdiffstore nothing 2 z z",
+        "zunionstore z 1 k",
     ] {
         apply(&args(line), &mut keyspace, &stamp);
         assert_eq!(keyspace.version(), version, "{line}");
@@ -523,18 +560,27 @@ fn a_stored_set_takes_no_more_than_was_reserved() {
         ("few", "a b c".into()),
     ] {
         apply(&args(&format!("sadd {key} {members}")), &mut keyspace, &stamp);
+        apply(&args(&format!("zunionstore z{key} 1 {key}")), &mut keyspace, &stamp);
     }
     let mut random = fastrand::Rng::with_seed(3);
     let keys = ["ints", "many", "words", "one", "few", "made", "again", "nothing"];
     let mut stored = 0;
     for turn in 0..600 {
         let name = ["sunionstore", "sinterstore", "sdiffstore", "sadd", "srem"][random.usize(..5)];
-        let mut line = format!("{name} {}", keys[random.usize(..keys.len())]);
-        for _ in 0..random.usize(1..4) {
-            let word =
-                if name.len() > 5 { keys[random.usize(..keys.len())].into() } else { random.u16(..999).to_string() };
-            line += &format!(" {word}");
-        }
+        let sorted = random.bool();
+        let mut key = || {
+            let key = keys[random.usize(..keys.len())];
+            if sorted { format!("z{key}") } else { key.into() }
+        };
+        let (to, from) = (key(), [key(), key(), key()]);
+        let count = random.usize(1..4);
+        let line = match (sorted, name.len() > 5) {
+            (true, true) if turn % 4 == 0 => format!("zrangestore {to} {} {count} 500", from[0]),
+            (true, true) => format!("z{} {to} {count} {}", &name[1..], from[..count].join(" ")),
+            (true, false) => format!("zadd {to} {} {}", random.i16(..), random.u16(..999)),
+            (false, true) => format!("{name} {to} {}", from[..count].join(" ")),
+            (false, false) => format!("{name} {to} {} {}", random.u16(..999), random.u16(..999)),
+        };
         let (reserved, before) = (growth(&args(&line), &keyspace, &mut |_| 0), keyspace.used_bytes());
         assert!(!apply(&args(&line), &mut keyspace, &stamp).is_error(), "{line}");
         let grown = keyspace.used_bytes().saturating_sub(before);

@@ -12,7 +12,7 @@ mod reply;
 pub use client::ReplyDecoder;
 pub use decoder::{Decoder, Limits, ProtocolError, integer};
 pub use inline::split_words;
-pub use reply::Reply;
+pub use reply::{Reply, double};
 
 use bytes::Bytes;
 use smallvec::SmallVec;

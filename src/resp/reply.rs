@@ -178,22 +178,30 @@ fn line(out: &mut BytesMut, kind: u8, text: &[u8]) {
     out.put_slice(b"\r\n");
 }
 
-/// The shortest text that reads back as the same double; exponents only where digits would run long.
-fn double(value: f64) -> String {
+/// A double as Redis 7.2 writes it: the shortest digits that read back as the same number. A whole number is written out
+/// up to 2^62, others have an exponent where many zeros would stand before or behind their digits.
+pub fn double(value: f64) -> String {
+    /// Beyond this Redis takes no number for an integer.
+    const WHOLE_MAX: f64 = (1u64 << 62) as f64;
     if value.is_nan() {
         return "nan".into();
     }
     if value.is_infinite() {
         return if value > 0.0 { "inf".into() } else { "-inf".into() };
     }
-    let size = value.abs();
-    if size == 0.0 || (1e-5..1e17).contains(&size) {
+    if value == 0.0 || value.fract() == 0.0 && value.abs() <= WHOLE_MAX {
         return format!("{value}");
     }
     let text = format!("{value:e}");
-    match text.split_once('e') {
-        Some((digits, power)) if !power.starts_with('-') => format!("{digits}e+{power}"),
-        _ => text,
+    let (digits, power) = text.split_once('e').expect("this form has an exponent");
+    let power: i32 = power.parse().expect("an exponent is a number");
+    let count = digits.bytes().filter(u8::is_ascii_digit).count() as i32;
+    // The exponent of the last digit.
+    let last = power - (count - 1);
+    let plain = if last >= 0 { power.abs() < count + 7 } else { last > -7 || power.abs() < 4 };
+    match plain {
+        true => format!("{value}"),
+        false => format!("{digits}e{power:+}"),
     }
 }
 
@@ -293,7 +301,25 @@ mod tests {
         for value in [0.1, 1e21, -1e-7, 1.7976931348623157e308, 5e-324, 123456789.125] {
             assert_eq!(double(value).parse::<f64>().unwrap(), value, "{}", double(value));
         }
-        assert_eq!(double(1e21), "1e+21");
+        for (value, text) in [
+            (1e21, "1e+21"),
+            (-0.0, "-0"),
+            (3.0, "3"),
+            (1e18, "1000000000000000000"),
+            (1e19, "1e+19"),
+            (-123456789012345680000.0, "-123456789012345680000"),
+            (0.1, "0.1"),
+            (0.000001, "0.000001"),
+            (0.0000001, "1e-7"),
+            (1.5e-7, "1.5e-7"),
+            (0.0001234, "1.234e-4"),
+            (0.00012345678, "1.2345678e-4"),
+            (0.012345678901, "0.012345678901"),
+            (1234.56789, "1234.56789"),
+            (1.7976931348623157e308, "1.7976931348623157e+308"),
+        ] {
+            assert_eq!(double(value), text);
+        }
     }
 
     #[test]

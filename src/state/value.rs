@@ -5,7 +5,8 @@
 //! [`Value`], with one line in `aggregate`, one in `of_tag` and its accessors. Tags are on disk and never reused.
 
 use super::collections::{
-    Aggregate, HashRef, HashValue, ListRef, ListValue, SetRef, SetValue, Size, StreamValue, hash, list, set, stream,
+    Aggregate, HashRef, HashValue, ListRef, ListValue, SetRef, SetValue, Size, SortedRef, SortedValue, StreamValue,
+    hash, list, set, sorted, stream,
 };
 use super::filters::{BloomValue, CuckooValue};
 use crate::types::Millis;
@@ -21,6 +22,7 @@ pub enum Value {
     Stream(Box<StreamValue>),
     Set(SetValue),
     List(ListValue),
+    Sorted(SortedValue),
     Cuckoo(Arc<CuckooValue>),
     Bloom(Arc<BloomValue>),
 }
@@ -125,6 +127,14 @@ impl Value {
         }
     }
 
+    /// The sorted set, or `None` for another type.
+    pub fn as_sorted_mut(&mut self) -> Option<&mut SortedValue> {
+        match self {
+            Value::Sorted(sorted) => Some(sorted),
+            _ => None,
+        }
+    }
+
     /// The cuckoo filter, or `None` for another type.
     pub fn as_cuckoo(&self) -> Option<&CuckooValue> {
         match self {
@@ -149,6 +159,7 @@ impl Value {
             Value::Stream(stream) => Some(&**stream),
             Value::Set(set) => Some(set),
             Value::List(list) => Some(list),
+            Value::Sorted(sorted) => Some(sorted),
             Value::Cuckoo(filter) => Some(&**filter),
             Value::Bloom(filter) => Some(&**filter),
         }
@@ -191,6 +202,7 @@ impl Value {
             stream::STREAM => StreamValue::from_body(body).map(|stream| Value::Stream(stream.into())),
             set::INTEGERS | set::PACKED | set::TREE => SetValue::from_body(tag, body).map(Value::Set),
             list::PACKED | list::RUNS => ListValue::from_body(tag, body).map(Value::List),
+            sorted::PACKED | sorted::TREE => SortedValue::from_body(tag, body).map(Value::Sorted),
             CUCKOO => CuckooValue::from_bytes(body).map(|filter| Value::Cuckoo(filter.into())),
             BLOOM => BloomValue::from_bytes(body).map(|filter| Value::Bloom(filter.into())),
             _ => Form::of_tag(tag).map(|form| Value::formed(Bytes::copy_from_slice(body), form)),
@@ -364,6 +376,15 @@ impl<'a> ValueRef<'a> {
         }
     }
 
+    /// The sorted set, or `None` for another type.
+    pub fn as_sorted(self) -> Option<SortedRef<'a>> {
+        match self {
+            ValueRef::Plain(sorted::PACKED, bytes) => Some(SortedRef::Packed(bytes)),
+            ValueRef::Owned(Value::Sorted(sorted)) => Some(sorted.as_ref()),
+            _ => None,
+        }
+    }
+
     /// A copy; of what is large, in an instant.
     pub fn to_value(self) -> Value {
         match self {
@@ -431,7 +452,8 @@ impl<'a> ValueRef<'a> {
 
     /// What there is of elements that can be copied into other values.
     pub(super) fn size(self) -> Size {
-        self.as_set().map_or(Size::default(), SetRef::size)
+        let size = self.as_set().map(SetRef::size).or_else(|| self.as_sorted().map(SortedRef::size));
+        size.unwrap_or_default()
     }
 
     pub(super) fn tag(self) -> u8 {

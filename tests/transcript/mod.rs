@@ -3,7 +3,7 @@
 //! What runs a transcript is a function from a request to a reply, so the same file serves the bare keyspace, a
 //! node, a cluster and a real Redis.
 
-use hypercache::resp::{Args, Reply, split_words};
+use hypercache::resp::{Args, Reply, double, split_words};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -124,7 +124,7 @@ pub fn show(reply: &Reply) -> Vec<String> {
         Reply::Nil | Reply::NilArray => one("(nil)".into()),
         // As RESP2 says it, which is what transcripts are told in.
         Reply::Bool(value) => one(format!("(integer) {}", u8::from(*value))),
-        Reply::Double(value) => one(format!("(double) {value}")),
+        Reply::Double(value) => one(quoted(double(*value).as_bytes())),
         Reply::BigNumber(digits) => one(String::from_utf8_lossy(digits).into_owned()),
         Reply::Array(items) | Reply::Set(items) | Reply::Push(items) => listed(items.iter().map(show).collect()),
         Reply::PairMap(pairs) => {

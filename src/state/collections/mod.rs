@@ -14,12 +14,14 @@
 //! | `stream.rs` | entries in the order of their ids, and groups that read them |
 //! | `set.rs` | members, each once |
 //! | `list.rs` | elements in the order they were put in |
+//! | `sorted.rs` | members with scores, in their order |
 
 pub(super) mod body;
 pub(super) mod hash;
 pub(super) mod list;
 mod packed;
 pub(super) mod set;
+pub(super) mod sorted;
 pub(super) mod stream;
 mod tree;
 
@@ -27,6 +29,7 @@ pub use hash::{DEADLINE_COST, FieldRef, Fields, HashRef, HashValue};
 pub use list::{End, ListRef, ListValue, Runs, list_element_cost};
 pub use packed::PackedLimits;
 pub use set::{MemberRef, Members, SetRef, SetValue};
+pub use sorted::{Ranked, ScoredIter, ScoredRef, SortedRef, SortedValue};
 pub use stream::{Consumer, Pending, StreamEntry, StreamGroup, StreamId, StreamValue};
 
 use crate::types::Millis;
@@ -119,11 +122,16 @@ impl Packing {
 /// the rounding of its allocation. Part of the replicated state's meaning, as [`super::ENTRY_COST`].
 pub const ELEMENT_COST: usize = 48;
 
+/// The same of a member of a sorted set, which stands in two trees.
+pub const RANKED_COST: usize = 96;
+
 /// How many elements a value has and how many bytes these are, at most: what there would be of them in another value.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Size {
     pub elements: u64,
     pub bytes: u64,
+    /// Whether they have scores already.
+    pub ranked: bool,
 }
 
 impl Size {
@@ -132,11 +140,21 @@ impl Size {
         self.bytes.saturating_add(self.elements.saturating_mul(ELEMENT_COST as u64))
     }
 
+    /// What they weigh in a sorted set, at most.
+    pub fn in_sorted(self) -> u64 {
+        self.bytes.saturating_add(self.elements.saturating_mul(RANKED_COST as u64))
+    }
+
+    /// What they weigh more as a sorted set than as the tree they are.
+    pub fn ranking(self) -> u64 {
+        if self.ranked { 0 } else { self.elements.saturating_mul((RANKED_COST - ELEMENT_COST) as u64) }
+    }
+
     /// The same with what changes that are reserved for may add to them, in bytes of the account.
     #[must_use]
     pub fn with(self, growth: u64) -> Size {
         let elements = self.elements.saturating_add(growth / ELEMENT_COST as u64);
-        Size { elements, bytes: self.bytes.saturating_add(growth) }
+        Size { elements, bytes: self.bytes.saturating_add(growth), ..self }
     }
 }
 

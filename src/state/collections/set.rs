@@ -253,7 +253,7 @@ impl<'a> SetRef<'a> {
             SetRef::Packed(bytes) => bytes.len(),
             SetRef::Tree(members) => members.bytes,
         };
-        Size { elements: self.len() as u64, bytes: bytes as u64 }
+        Size { elements: self.len() as u64, bytes: bytes as u64, ranked: false }
     }
 }
 
