@@ -88,6 +88,16 @@ pub fn seed() -> u64 {
     fastrand::u64(..)
 }
 
+/// A number that nobody can guess, whatever else of this process they have seen: from the kernel. Panics where the
+/// kernel gives none, which Linux does not do once it has started.
+pub fn secret() -> u64 {
+    let mut bytes = [0; 8];
+    // SAFETY: the buffer is eight bytes long, and the kernel writes no more than that.
+    let written = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    assert_eq!(written, bytes.len() as isize, "up to 256 bytes come whole: {}", std::io::Error::last_os_error());
+    u64::from_ne_bytes(bytes)
+}
+
 /// A deadline passed before the future was ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Elapsed;

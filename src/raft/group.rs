@@ -230,12 +230,18 @@ pub struct GroupStatus {
 }
 
 impl Group {
-    pub(super) fn new(id: GroupId, worker: u16, handle: Handle, around: Arc<Surroundings>) -> Arc<Group> {
+    pub(super) fn new(
+        id: GroupId,
+        worker: u16,
+        handle: Handle,
+        around: Arc<Surroundings>,
+        hash_seed: u64,
+    ) -> Arc<Group> {
         Arc::new(Group {
             id,
             worker,
             handle,
-            replica: Arc::new(Replica::new(hash_seed(id), around.filter_precision)),
+            replica: Arc::new(Replica::new(hash_seed, around.filter_precision)),
             around,
             clock: Arc::default(),
             core: ArcSwapOption::empty(),
@@ -1206,11 +1212,6 @@ impl Core {
         let matched = replication.get(&node).and_then(|id| id.as_ref()).map(|id| id.index());
         matched.is_some() && matched == metrics.last_log_index
     }
-}
-
-/// Part of the replicated state, so it follows from the group alone.
-fn hash_seed(id: GroupId) -> u64 {
-    xxhash_rust::xxh3::xxh3_64_with_seed(b"hypercache keyspace", u64::from(id.0))
 }
 
 /// Shares what rarely changes with many readers.

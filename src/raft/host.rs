@@ -77,14 +77,15 @@ impl Host {
         Ok(Arc::new(Host { around, workers, groups: Table::from_pointee(BTreeMap::new()), opening: Mutex::new(()) }))
     }
 
-    /// Opens a group and starts it. Blocks while its state is loaded; must not be called on a worker.
-    pub fn open_group(&self, id: GroupId) -> Result<Arc<Group>, StorageError> {
+    /// Opens a group and starts it. `hash_seed` is what an empty state hashes keys with: the same on all of its replicas, and
+    /// for as long as it lives. Blocks while its state is loaded; must not be called on a worker.
+    pub fn open_group(&self, id: GroupId, hash_seed: u64) -> Result<Arc<Group>, StorageError> {
         let _one_at_a_time = self.opening.lock();
         if let Some(group) = self.group(id) {
             return Ok(group);
         }
         let worker = id.0 as usize % self.workers.len();
-        let group = Group::new(id, worker as u16, self.workers[worker].clone(), self.around.clone());
+        let group = Group::new(id, worker as u16, self.workers[worker].clone(), self.around.clone(), hash_seed);
         group.start()?;
         let mut groups = BTreeMap::clone(&self.groups.load());
         groups.insert(id, group.clone());
