@@ -527,9 +527,12 @@ mod tests {
 
     /// Any of them, or mostly one kind.
     fn many() -> impl Strategy<Value = Vec<(u64, u8)>> {
-        let kind = prop_oneof![2 => hashes().boxed(), 1 => Just(7).boxed(), 1 => any::<u32>().prop_map(u64::from).boxed()];
+        let kind =
+            prop_oneof![2 => hashes().boxed(), 1 => Just(7).boxed(), 1 => any::<u32>().prop_map(u64::from).boxed()];
         let mixed = prop::collection::vec((hashes(), any::<u8>()), 0..600);
-        let alike = kind.prop_flat_map(|hash| prop::collection::vec((prop_oneof![9 => Just(hash), 1 => any::<u64>()], 0..150u8), 0..1500));
+        let alike = kind.prop_flat_map(|hash| {
+            prop::collection::vec((prop_oneof![9 => Just(hash), 1 => any::<u64>()], 0..150u8), 0..1500)
+        });
         prop_oneof![mixed, alike]
     }
 
