@@ -234,15 +234,16 @@ impl Group {
         let quarantined = log.vote().is_some();
         let quarantine_until = if quarantined { env::now() + timers.quarantine() } else { env::now() };
         let config = Arc::new(self.config(!quarantined));
-        let network = NetworkFactory::new(
-            self.id,
-            self.worker,
-            self.around.peers.clone(),
-            self.clock.clone(),
-            snapshots.clone(),
-            self.lease_off_term.clone(),
-            self.wanted.clone(),
-        );
+        let network = NetworkFactory {
+            group: self.id,
+            worker: self.worker,
+            peers: self.around.peers.clone(),
+            clock: self.clock.clone(),
+            snapshots: snapshots.clone(),
+            lease_off_term: self.lease_off_term.clone(),
+            wanted: self.wanted.clone(),
+            fenced: self.verifier.fenced.clone(),
+        };
         let (me, log_for_raft) = (self.around.me, log.clone());
         let (tx, rx) = std::sync::mpsc::channel();
         self.handle.spawn(async move {
