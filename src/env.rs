@@ -6,6 +6,10 @@
 
 #![allow(clippy::disallowed_methods)]
 
+mod turns;
+
+pub use turns::{counted as counted_turns, longest as longest_turn, timed};
+
 use std::future::Future;
 use std::ops::{Add, AddAssign, Sub, SubAssign};
 use std::time::Duration;

@@ -320,7 +320,7 @@ impl Group {
     }
 
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.handle.spawn(task);
+        self.handle.spawn(env::timed(task));
     }
 
     fn core(&self) -> Arc<Core> {
