@@ -50,6 +50,8 @@ const RETRY: Duration = Duration::from_millis(100);
 
 /// How often the meta group's leader looks at what the groups use.
 const LOOK_AT_MEMORY: Duration = Duration::from_millis(200);
+/// How often it asks what groups use that it has no replica of.
+const ASK_FOR_MEMORY: Duration = Duration::from_secs(1);
 /// Shares follow what is used no more often than this; a new maxmemory is dealt at once.
 const DEAL_PAUSE: Duration = Duration::from_secs(5);
 
@@ -319,13 +321,13 @@ impl Cluster {
 
     /// While this node leads the meta group: deals the memory to the groups, anew when what they use has changed a good deal.
     async fn deal_memory(self: Arc<Self>, meta: Arc<Group>) {
-        let mut settled = env::now();
+        let (mut settled, mut asked, mut used) = (env::now(), None, BTreeMap::new());
         loop {
             env::sleep(LOOK_AT_MEMORY).await;
             let table = self.table();
             let Some(memory) = agreed_memory(&meta).filter(|_| meta.is_leader() && table.epoch > 0) else { continue };
-            let used = |id: GroupId| Some((id, self.host.group(id)?.peek(|keyspace| keyspace.used_bytes())));
-            let wanted = Shares::deal(memory.limit.bytes, &table, &table.data_groups().filter_map(used).collect());
+            self.look_at_groups(&table, &mut used, &mut asked).await;
+            let wanted = Shares::deal(memory.limit.bytes, &table, &used);
             let known = meta.peek(|keyspace| Shares::read(&View::new(keyspace, None))).unwrap_or_default();
             let news = known.maxmemory != wanted.maxmemory || known.groups.len() != wanted.groups.len();
             if !wanted.far_from(&known) || (!news && settled.elapsed() < DEAL_PAUSE) {
@@ -338,6 +340,28 @@ impl Cluster {
             tracing::debug!(?outcome, shares = json, "memory-dealt");
             settled = env::now();
         }
+    }
+}
+
+impl Cluster {
+    /// Brings up to date what the groups use. Those that this node has no replica of are asked for elsewhere, now and then;
+    /// of one that nobody speaks for, what was known stays.
+    async fn look_at_groups(
+        &self,
+        table: &RoutingTable,
+        used: &mut BTreeMap<GroupId, u64>,
+        asked: &mut Option<env::Instant>,
+    ) {
+        let ask = asked.is_none_or(|at| at.elapsed() >= ASK_FOR_MEMORY);
+        if ask {
+            *asked = Some(env::now());
+        }
+        let wanted = table.data_groups().filter(|id| ask || self.host.group(*id).is_some());
+        let looks = wanted.map(|id| async move {
+            let voters = table.groups.get(&id).map(|info| info.voters.as_slice()).unwrap_or_default();
+            Some((id, self.host.used_bytes(id, voters).await?))
+        });
+        used.extend(futures_util::future::join_all(looks).await.into_iter().flatten());
     }
 }
 
