@@ -6,6 +6,10 @@
 
 #![allow(clippy::disallowed_methods)]
 
+mod turns;
+
+pub use turns::{counted as counted_turns, longest as longest_turn, timed};
+
 use std::future::Future;
 use std::ops::{Add, AddAssign, Sub, SubAssign};
 use std::time::Duration;
@@ -86,6 +90,16 @@ pub fn wall_us() -> u64 {
 /// Fresh entropy. Whoever needs repeatable randomness seeds a `fastrand::Rng` with it and keeps the seed.
 pub fn seed() -> u64 {
     fastrand::u64(..)
+}
+
+/// A number that nobody can guess, whatever else of this process they have seen: from the kernel. Panics where the
+/// kernel gives none, which Linux does not do once it has started.
+pub fn secret() -> u64 {
+    let mut bytes = [0; 8];
+    // SAFETY: the buffer is eight bytes long, and the kernel writes no more than that.
+    let written = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    assert_eq!(written, bytes.len() as isize, "up to 256 bytes come whole: {}", std::io::Error::last_os_error());
+    u64::from_ne_bytes(bytes)
 }
 
 /// A deadline passed before the future was ready.

@@ -12,8 +12,9 @@
 //! anything but the leavings of an earlier attempt; a node of the old cluster, or of another restore, carries another
 //! cluster id and is refused by the new ones.
 //!
-//! The id's last eight digits are a checksum of the file and of the digits before them: the same id may be given for
-//! machines apart, and one that was made for another file is refused, since replicas must begin alike.
+//! The id's last eight digits are a checksum of the file, of who belongs to the new cluster and of the digits before them:
+//! the same id may be given for machines apart, and one that was made for another file or for other nodes is refused,
+//! since replicas must begin alike and agree on who they are.
 
 use crate::archive::{ArchiveError, Head, Part, Reader};
 use crate::cluster::{self, Founder, IdentityError, RelocateError, UNFINISHED};
@@ -49,7 +50,9 @@ pub enum RestoreError {
     NotEmpty { path: PathBuf, node: String, found: String },
     #[error("{} holds {held}: a cluster is restored from all of its groups", path.display())]
     Part { path: PathBuf, held: String },
-    #[error("{0} is not the id of a cluster restored from this file")]
+    #[error(
+        "{0} is not the id of a cluster restored from this file for these cluster.seeds and this cluster.replication_factor"
+    )]
     ClusterId(String),
     #[error("{0}: {1}")]
     Io(PathBuf, io::Error),
@@ -86,8 +89,26 @@ struct Target {
     file: PathBuf,
     config: Config,
     founder: Founder,
+    members: Membership,
+}
+
+/// Who belongs to the new cluster: the same on every machine, or nodes would place the groups differently.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Membership {
     nodes: Vec<NodeId>,
+    addresses: BTreeMap<NodeId, String>,
     replication_factor: usize,
+}
+
+impl Membership {
+    /// In the id of the cluster, so never to be written differently. No part can be taken for another: an address has no
+    /// line's end in it.
+    fn bytes(&self) -> Vec<u8> {
+        let address = |node| self.addresses.get(node).map_or("", String::as_str);
+        let nodes = self.nodes.iter().map(|node| format!("{node} {}\n", address(node)));
+        let head = format!("{}\n", self.replication_factor);
+        std::iter::once(head).chain(nodes).collect::<String>().into_bytes()
+    }
 }
 
 impl Target {
@@ -107,10 +128,11 @@ pub fn restore(
     let targets = targets(configs)?;
     let (checksum, whole) = verify(file, &mut progress)?;
     let from = whole.cluster.clone();
+    let members = &targets[0].members;
     let cluster = match cluster {
-        Some(id) if id_of(id.get(..ID_DRAWN).unwrap_or_default(), checksum) == id => id.to_owned(),
+        Some(id) if id_of(id.get(..ID_DRAWN).unwrap_or_default(), checksum, members) == id => id.to_owned(),
         Some(id) => return Err(RestoreError::ClusterId(id.to_owned())),
-        None => id_of(&cluster::new_cluster_id()[..ID_DRAWN], checksum),
+        None => id_of(&cluster::new_cluster_id()[..ID_DRAWN], checksum, members),
     };
     for target in &targets {
         clear_leavings(target)?;
@@ -129,7 +151,7 @@ pub fn restore(
         removed.map_err(|e| RestoreError::Io(mark, e))?;
     }
     let here: BTreeSet<NodeId> = targets.iter().map(|t| t.founder.node).collect();
-    let elsewhere = targets[0].nodes.iter().copied().filter(|n| !here.contains(n)).collect();
+    let elsewhere = targets[0].members.nodes.iter().copied().filter(|n| !here.contains(n)).collect();
     let (heads, hosted) = groups;
     let nodes = targets.iter().zip(hosted).map(|(target, groups)| RestoredNode {
         name: target.founder.name.clone(),
@@ -139,10 +161,11 @@ pub fn restore(
     Ok(Restored { cluster, from, nodes: nodes.collect(), elsewhere, groups: heads })
 }
 
-/// The id of a cluster restored from the file with this checksum.
-fn id_of(drawn: &str, checksum: u128) -> String {
+/// The id of a cluster of these nodes, restored from the file with this checksum.
+fn id_of(drawn: &str, checksum: u128, members: &Membership) -> String {
     let mut bytes = drawn.as_bytes().to_vec();
     bytes.extend_from_slice(&checksum.to_le_bytes());
+    bytes.extend_from_slice(&members.bytes());
     format!("{drawn}{:0width$x}", xxh3_64(&bytes) as u32, width = ID_DIGITS - ID_DRAWN)
 }
 
@@ -154,13 +177,12 @@ fn targets(configs: &[PathBuf]) -> Result<Vec<Target>, RestoreError> {
             loaded.map_err(|problems| RestoreError::Config { path: file.clone(), problems: Box::new(problems) });
         let config = config?.config;
         let layout = node::layout(&config);
-        let (me, layout, _) =
+        let (me, layout, addresses) =
             layout.map_err(|e| RestoreError::Layout { path: file.clone(), cause: format!("{e:#}") })?;
         let target = Target {
             file: file.clone(),
             founder: Founder::new(me, &config.node.id.0),
-            nodes: layout.nodes,
-            replication_factor: layout.replication_factor,
+            members: Membership { nodes: layout.nodes, addresses, replication_factor: layout.replication_factor },
             config,
         };
         for other in &targets {
@@ -168,7 +190,7 @@ fn targets(configs: &[PathBuf]) -> Result<Vec<Target>, RestoreError> {
                 "one and the same node".to_owned()
             } else if other.dir() == target.dir() {
                 format!("one and the same node.data_dir, {}", target.dir().display())
-            } else if (&other.nodes, other.replication_factor) != (&target.nodes, target.replication_factor) {
+            } else if other.members != target.members {
                 "clusters of different nodes (cluster.seeds, cluster.replication_factor)".to_owned()
             } else {
                 continue;
@@ -313,11 +335,11 @@ fn place(
             chunks.push(Bytes::from(bytes));
         }
     }
-    let (nodes, factor) = (&targets[0].nodes, targets[0].replication_factor);
+    let Membership { nodes, replication_factor: factor, .. } = &targets[0].members;
     let mut placed = BTreeMap::new();
     for (target, store) in targets.iter().zip(stores) {
         let mut state = state_of(&chunks)?;
-        placed = cluster::relocate(&mut state, cluster, nodes, factor)?;
+        placed = cluster::relocate(&mut state, cluster, nodes, *factor)?;
         let mut group = store.group(GroupId::META)?;
         group.push_state(state)?;
         group.finish((head.index, head.term), &nodes.iter().copied().collect())?;
@@ -338,10 +360,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_belongs_to_the_file_it_was_made_for() {
-        let id = id_of(&"0123456789abcdef".repeat(2), 5);
+    fn an_id_belongs_to_the_file_and_the_nodes_it_was_made_for() {
+        let address = |n: &NodeId| (*n, format!("host-{n}:7000"));
+        let nodes: Vec<NodeId> = (1..=3).map(NodeId).collect();
+        let members =
+            Membership { addresses: nodes.iter().map(address).collect(), nodes: nodes.clone(), replication_factor: 3 };
+        let id = id_of(&"0123456789abcdef".repeat(2), 5, &members);
         assert_eq!(id.len(), ID_DIGITS);
-        assert_eq!(id_of(&id[..ID_DRAWN], 5), id);
-        assert_ne!(id_of(&id[..ID_DRAWN], 6), id);
+        assert_eq!(id_of(&id[..ID_DRAWN], 5, &members), id);
+        assert_ne!(id_of(&id[..ID_DRAWN], 6, &members), id);
+        let mut elsewhere = members.clone();
+        elsewhere.addresses.insert(NodeId(2), "host-4:7000".to_owned());
+        let fewer = Membership { nodes: nodes[..2].to_vec(), ..members.clone() };
+        for others in [Membership { replication_factor: 2, ..members.clone() }, elsewhere, fewer] {
+            assert_ne!(id_of(&id[..ID_DRAWN], 5, &others), id, "{others:?}");
+        }
     }
 }

@@ -4,11 +4,15 @@
 //!
 //! ```text
 //! config/... what CONFIG SET says to all nodes, and `shares`: see `memory.rs`
-//! table      cluster id, epoch, which group owns which slots, which nodes hold which group   (JSON, written once)
+//! table      cluster id, epoch, which group owns which slots, which nodes hold which group,
+//!            what each group seeds the hashes of its keys with                               (JSON, written once)
 //! node/<id>  where a node's doors are                                                         (JSON, by that node)
 //! ```
 //!
 //! Every node has a replica of it and routes by its own copy.
+//!
+//! The seeds are drawn by the founder and are a secret of the nodes: no door shows them, and they are in no structure that
+//! is shown. Who knows one can make keys that are alike, and slow their group down (`state::index`).
 //!
 //! A cluster is formed by its first seed: it founds the cluster, gives the meta group its members and writes the table.
 //! Every other node takes the cluster's id from whom it meets, and starts its groups when the table reaches it.
@@ -35,6 +39,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// A peer that was not heard for so long counts as not alive. Advice only.
 const ALIVE: Duration = Duration::from_secs(3);
@@ -45,6 +50,8 @@ const RETRY: Duration = Duration::from_millis(100);
 
 /// How often the meta group's leader looks at what the groups use.
 const LOOK_AT_MEMORY: Duration = Duration::from_millis(200);
+/// How often it asks what groups use that it has no replica of.
+const ASK_FOR_MEMORY: Duration = Duration::from_secs(1);
 /// Shares follow what is used no more often than this; a new maxmemory is dealt at once.
 const DEAL_PAUSE: Duration = Duration::from_secs(5);
 
@@ -63,8 +70,11 @@ pub struct Layout {
     pub memory: Memory,
 }
 
-/// The document under `table`.
-#[derive(Debug, Serialize, Deserialize)]
+/// Newest version of the table that is known, and the one that is written.
+const TABLE_VERSION: u32 = 2;
+
+/// The document under `table`. Has no `Debug`, so that its seeds get into no log.
+#[derive(Serialize, Deserialize)]
 struct TableDocument {
     version: u32,
     cluster: String,
@@ -72,6 +82,37 @@ struct TableDocument {
     /// First slot, last slot, group.
     ranges: Vec<(Slot, Slot, GroupId)>,
     groups: BTreeMap<GroupId, GroupInfo>,
+    /// Since version 2.
+    #[serde(default)]
+    seeds: Seeds,
+}
+
+/// What the data groups seed the hashes of their keys with.
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct Seeds(BTreeMap<GroupId, u64>);
+
+impl Seeds {
+    /// Drawn by nobody else again: a group keeps its own for as long as it lives.
+    fn draw<'a>(groups: impl Iterator<Item = &'a GroupId>) -> Seeds {
+        Seeds(groups.map(|id| (*id, env::secret())).collect())
+    }
+
+    /// A table of version 1 has none; its groups began with what follows from their numbers. So does the meta group, which
+    /// has to be opened before there is a table: only nodes write there, under names that they choose.
+    fn of(&self, id: GroupId) -> u64 {
+        let by_number = || xxh3_64_with_seed(b"hypercache keyspace", u64::from(id.0));
+        self.0.get(&id).copied().unwrap_or_else(by_number)
+    }
+}
+
+impl TableDocument {
+    fn parse(json: &[u8]) -> Result<TableDocument, String> {
+        let document: TableDocument = serde_json::from_slice(json).map_err(|e| format!("table: {e}"))?;
+        match document.version > TABLE_VERSION {
+            true => Err(format!("the table has version {}, this program knows {TABLE_VERSION}", document.version)),
+            false => Ok(document),
+        }
+    }
 }
 
 /// This node's view of its cluster.
@@ -140,7 +181,7 @@ impl Cluster {
 
     /// Forms or joins the cluster and follows the table. Ends with an error if a group cannot be opened.
     pub async fn run(self: Arc<Self>) -> Result<(), StorageError> {
-        let meta = self.open(GroupId::META).await?;
+        let meta = self.open(GroupId::META, &Seeds::default()).await?;
         let first = self.layout.nodes.first() == Some(&self.info.id);
         if first {
             self.members.found().map_err(|e| StorageError::Io("identity".into(), e))?;
@@ -173,11 +214,11 @@ impl Cluster {
     }
 
     /// Opens a group off this thread: loading its state blocks.
-    async fn open(&self, id: GroupId) -> Result<Arc<Group>, StorageError> {
-        let host = self.host.clone();
+    async fn open(&self, id: GroupId, seeds: &Seeds) -> Result<Arc<Group>, StorageError> {
+        let (host, seed) = (self.host.clone(), seeds.of(id));
         let (tx, rx) = tokio::sync::oneshot::channel();
         env::spawn_thread("open-group", move || {
-            let _ = tx.send(host.open_group(id));
+            let _ = tx.send(host.open_group(id, seed));
         });
         rx.await.map_err(|_| StorageError::Stopped)?
     }
@@ -224,14 +265,15 @@ impl Cluster {
         let placed = routing::place(*groups, nodes, *replication_factor);
         let ids: Vec<GroupId> = placed.keys().copied().collect();
         let table = RoutingTable { slots: routing::deal(&ids), ..RoutingTable::unformed() };
-        TableDocument { version: 1, cluster: self.id(), epoch: 1, ranges: table.ranges(), groups: placed }
+        let (ranges, seeds) = (table.ranges(), Seeds::draw(placed.keys()));
+        TableDocument { version: TABLE_VERSION, cluster: self.id(), epoch: 1, ranges, groups: placed, seeds }
     }
 
     /// Takes over what the meta group says now: the table, and the groups that this node has a part in.
     async fn follow(&self, meta: &Group) -> Result<(), StorageError> {
         let documents = meta.peek(|keyspace| read_documents(&View::new(keyspace, None)));
-        let table = match documents {
-            Ok(table) => table,
+        let (table, seeds) = match documents {
+            Ok(documents) => documents,
             Err(e) => {
                 tracing::error!(error = %e, "meta-document-unreadable: routing stays as it was");
                 return Ok(());
@@ -243,7 +285,7 @@ impl Cluster {
         self.table.store(Arc::new(table));
         for (id, info) in voters.iter().filter(|(_, info)| info.voters.contains(&self.info.id)) {
             if self.host.group(*id).is_none() {
-                self.open(*id).await?;
+                self.open(*id, &seeds).await?;
                 if info.voters.first() == Some(&self.info.id) {
                     self.initialize(*id, &info.voters.iter().copied().collect()).await;
                 }
@@ -279,13 +321,13 @@ impl Cluster {
 
     /// While this node leads the meta group: deals the memory to the groups, anew when what they use has changed a good deal.
     async fn deal_memory(self: Arc<Self>, meta: Arc<Group>) {
-        let mut settled = env::now();
+        let (mut settled, mut asked, mut used) = (env::now(), None, BTreeMap::new());
         loop {
             env::sleep(LOOK_AT_MEMORY).await;
             let table = self.table();
             let Some(memory) = agreed_memory(&meta).filter(|_| meta.is_leader() && table.epoch > 0) else { continue };
-            let used = |id: GroupId| Some((id, self.host.group(id)?.peek(|keyspace| keyspace.used_bytes())));
-            let wanted = Shares::deal(memory.limit.bytes, &table, &table.data_groups().filter_map(used).collect());
+            self.look_at_groups(&table, &mut used, &mut asked).await;
+            let wanted = Shares::deal(memory.limit.bytes, &table, &used);
             let known = meta.peek(|keyspace| Shares::read(&View::new(keyspace, None))).unwrap_or_default();
             let news = known.maxmemory != wanted.maxmemory || known.groups.len() != wanted.groups.len();
             if !wanted.far_from(&known) || (!news && settled.elapsed() < DEAL_PAUSE) {
@@ -298,6 +340,28 @@ impl Cluster {
             tracing::debug!(?outcome, shares = json, "memory-dealt");
             settled = env::now();
         }
+    }
+}
+
+impl Cluster {
+    /// Brings up to date what the groups use. Those that this node has no replica of are asked for elsewhere, now and then;
+    /// of one that nobody speaks for, what was known stays.
+    async fn look_at_groups(
+        &self,
+        table: &RoutingTable,
+        used: &mut BTreeMap<GroupId, u64>,
+        asked: &mut Option<env::Instant>,
+    ) {
+        let ask = asked.is_none_or(|at| at.elapsed() >= ASK_FOR_MEMORY);
+        if ask {
+            *asked = Some(env::now());
+        }
+        let wanted = table.data_groups().filter(|id| ask || self.host.group(*id).is_some());
+        let looks = wanted.map(|id| async move {
+            let voters = table.groups.get(&id).map(|info| info.voters.as_slice()).unwrap_or_default();
+            Some((id, self.host.used_bytes(id, voters).await?))
+        });
+        used.extend(futures_util::future::join_all(looks).await.into_iter().flatten());
     }
 }
 
@@ -326,8 +390,7 @@ pub fn relocate(
         let view = View::new(keyspace, None);
         let json = view.get(TABLE.as_bytes()).and_then(|e| e.value().as_text().map(|t| t.to_bytes(0)));
         let json = json.ok_or(RelocateError::NoTable)?;
-        let document: TableDocument =
-            serde_json::from_slice(&json).map_err(|e| RelocateError::Unreadable(format!("table: {e}")))?;
+        let document = TableDocument::parse(&json).map_err(RelocateError::Unreadable)?;
         let old: Vec<Bytes> = view
             .entries()
             .filter(|e| e.key().starts_with(NODE.as_bytes()))
@@ -335,16 +398,13 @@ pub fn relocate(
             .collect();
         (document, old)
     };
-    if document.version > 1 {
-        let text = format!("the table has version {}, this program knows 1", document.version);
-        return Err(RelocateError::Unreadable(text));
-    }
     let data_groups = document.groups.keys().filter(|id| **id != GroupId::META).count();
     let groups = routing::place(data_groups as u32, nodes, replication_factor);
     if !groups.keys().eq(document.groups.keys()) {
         return Err(RelocateError::Unreadable("the table's groups are not numbered without a hole".to_owned()));
     }
     let epoch = document.epoch + 1;
+    // The seeds stay: the groups' states in the file were begun with them.
     let table = TableDocument { cluster: cluster.to_owned(), epoch, groups: groups.clone(), ..document };
     let json = serde_json::to_vec(&table).expect("the table is plain data");
     // At the state's own time: nothing that was alive in it expires on the way.
@@ -359,14 +419,11 @@ pub fn relocate(
     Ok(groups)
 }
 
-fn read_documents(view: &View<'_>) -> Result<RoutingTable, String> {
-    let mut table = RoutingTable::unformed();
+fn read_documents(view: &View<'_>) -> Result<(RoutingTable, Seeds), String> {
+    let (mut table, mut seeds) = (RoutingTable::unformed(), Seeds::default());
     let text = |key: &str| view.get(key.as_bytes()).and_then(|e| e.value().as_text()).map(|t| t.to_bytes(0));
     if let Some(json) = text(TABLE) {
-        let document: TableDocument = serde_json::from_slice(&json).map_err(|e| format!("table: {e}"))?;
-        if document.version > 1 {
-            return Err(format!("the table has version {}, this program knows 1", document.version));
-        }
+        let document = TableDocument::parse(&json)?;
         table.epoch = document.epoch;
         for (first, last, group) in document.ranges {
             for slot in first.0..=last.0 {
@@ -374,6 +431,7 @@ fn read_documents(view: &View<'_>) -> Result<RoutingTable, String> {
             }
         }
         table.groups = document.groups;
+        seeds = document.seeds;
         assert_eq!(table.slots.len(), SLOTS, "every slot has its place");
     }
     for entry in view.entries().filter(|e| e.key().starts_with(NODE.as_bytes())) {
@@ -382,5 +440,56 @@ fn read_documents(view: &View<'_>) -> Result<RoutingTable, String> {
         let info: NodeInfo = serde_json::from_slice(&json).map_err(|e| format!("{name}: {e}"))?;
         table.nodes.insert(info.id, info);
     }
-    Ok(table)
+    Ok((table, seeds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn apply(keyspace: &mut Keyspace, words: &[&str]) {
+        let call = words.iter().map(|word| Bytes::copy_from_slice(word.as_bytes())).collect();
+        commands::apply(&call, keyspace, &Stamp { now_ms: 1, seed: 0 });
+    }
+
+    fn documents(keyspace: &Keyspace) -> Result<(RoutingTable, Seeds), String> {
+        read_documents(&View::new(keyspace, None))
+    }
+
+    fn table(version: u32, seeds: &str) -> String {
+        format!(
+            r#"{{"version":{version},"cluster":"c","epoch":1,"ranges":[[0,16383,1]],"groups":{{"1":{{"voters":[1]}}}}{seeds}}}"#
+        )
+    }
+
+    #[test]
+    fn a_new_clusters_seeds_are_drawn_and_nothing_follows_from_them() {
+        let ids = [1, 2, 3].map(GroupId);
+        let (one, other) = (Seeds::draw(ids.iter()), Seeds::draw(ids.iter()));
+        let all: BTreeSet<u64> = ids.iter().flat_map(|id| [one.of(*id), other.of(*id)]).collect();
+        assert_eq!(all.len(), 6);
+        assert!(ids.iter().all(|id| one.of(*id) != Seeds::default().of(*id)));
+        assert_eq!(one.of(GroupId::META), other.of(GroupId::META));
+    }
+
+    #[test]
+    fn seeds_stay_with_their_groups_when_the_cluster_becomes_another() {
+        let mut keyspace = Keyspace::new(1);
+        apply(&mut keyspace, &["SET", TABLE, &table(2, r#","seeds":{"1":18446744073709551615}"#)]);
+        assert_eq!(documents(&keyspace).unwrap().1.of(GroupId(1)), u64::MAX);
+        let placed = relocate(&mut keyspace, "d", &[NodeId(7)], 1).unwrap();
+        assert_eq!(placed[&GroupId(1)].voters, [NodeId(7)]);
+        let (table, seeds) = documents(&keyspace).unwrap();
+        assert_eq!((table.epoch, seeds.of(GroupId(1))), (2, u64::MAX));
+    }
+
+    #[test]
+    fn a_table_from_before_the_seeds_is_read_and_a_later_one_is_not() {
+        let mut keyspace = Keyspace::new(1);
+        apply(&mut keyspace, &["SET", TABLE, &table(1, "")]);
+        assert_eq!(documents(&keyspace).unwrap().1.of(GroupId(1)), Seeds::default().of(GroupId(1)));
+        apply(&mut keyspace, &["SET", TABLE, &table(3, "")]);
+        assert!(documents(&keyspace).is_err_and(|e| e.contains("version 3")));
+        assert!(relocate(&mut keyspace, "d", &[NodeId(7)], 1).is_err());
+    }
 }

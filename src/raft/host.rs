@@ -23,6 +23,8 @@ use tokio::runtime::Handle;
 
 /// How long a peer may take to greet.
 const GREETING: Duration = Duration::from_secs(2);
+/// How long a peer may take to say how much a group uses.
+const USED: Duration = Duration::from_millis(500);
 /// Connections from peers that may be open at once.
 const MAX_PEER_CONNECTIONS: usize = 1024;
 
@@ -77,14 +79,15 @@ impl Host {
         Ok(Arc::new(Host { around, workers, groups: Table::from_pointee(BTreeMap::new()), opening: Mutex::new(()) }))
     }
 
-    /// Opens a group and starts it. Blocks while its state is loaded; must not be called on a worker.
-    pub fn open_group(&self, id: GroupId) -> Result<Arc<Group>, StorageError> {
+    /// Opens a group and starts it. `hash_seed` is what an empty state hashes keys with: the same on all of its replicas, and
+    /// for as long as it lives. Blocks while its state is loaded; must not be called on a worker.
+    pub fn open_group(&self, id: GroupId, hash_seed: u64) -> Result<Arc<Group>, StorageError> {
         let _one_at_a_time = self.opening.lock();
         if let Some(group) = self.group(id) {
             return Ok(group);
         }
         let worker = id.0 as usize % self.workers.len();
-        let group = Group::new(id, worker as u16, self.workers[worker].clone(), self.around.clone());
+        let group = Group::new(id, worker as u16, self.workers[worker].clone(), self.around.clone(), hash_seed);
         group.start()?;
         let mut groups = BTreeMap::clone(&self.groups.load());
         groups.insert(id, group.clone());
@@ -99,6 +102,24 @@ impl Host {
             return Ok(());
         }
         group.initialize(members).await
+    }
+
+    /// Bytes that a group uses by its account: as it is here, or as one of these voters says; none if nobody says it.
+    pub async fn used_bytes(&self, id: GroupId, voters: &[NodeId]) -> Option<u64> {
+        if let Some(group) = self.group(id) {
+            return Some(group.peek(|keyspace| keyspace.used_bytes()));
+        }
+        let worker = id.0 as usize % self.workers.len();
+        for voter in voters.iter().filter(|voter| **voter != self.around.me) {
+            let link = self.around.peers.link(*voter, Lane::Raft(worker as u16));
+            let Ok(answer) = link.call(Method::Used, id, |_| ()) else { continue };
+            if let Ok(Ok(bytes)) = env::timeout(USED, answer.wait()).await
+                && let Ok(used) = wire::get(&bytes, "bytes that are used")
+            {
+                return Some(used);
+            }
+        }
+        None
     }
 
     /// A group of this node.
@@ -188,11 +209,11 @@ impl Host {
                 // The connection moves to the worker that its groups are pinned to.
                 let stream = stream.into_std()?;
                 let host = self.clone();
-                let serving = self.workers[worker as usize % self.workers.len()].spawn(async move {
+                let serving = self.workers[worker as usize % self.workers.len()].spawn(env::timed(async move {
                     let stream = TcpStream::from_std(stream)?;
                     peers::serve(stream, move |method, group, payload| host.clone().answer(method, group, payload))
                         .await
-                });
+                }));
                 serving.await.map_err(io::Error::other)?
             }
         }
@@ -234,6 +255,7 @@ impl Host {
                 let ask = wire::get(&payload, "a verification").map_err(wrong)?;
                 wire::put(&mut out, &group.on_run_verification(ask).await?);
             }
+            Method::Used => wire::put(&mut out, &group.peek(|keyspace| keyspace.used_bytes())),
             Method::Fence => group.on_fence(wire::get(&payload, "an order").map_err(wrong)?).await?,
             Method::Ping | Method::InstallSnapshot | Method::FetchSnapshot => return Err("not on this lane".to_owned()),
         }

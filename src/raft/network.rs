@@ -23,9 +23,9 @@ use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 /// How long an append may take: a follower's disk may be slow under load, and asking twice makes it slower.
 const APPEND: Duration = Duration::from_millis(2000);
@@ -46,27 +46,15 @@ pub(super) struct Offer {
 
 /// Makes a [`Network`] for each follower of a group.
 pub(super) struct NetworkFactory {
-    group: GroupId,
-    worker: u16,
-    peers: Arc<Peers>,
-    clock: Arc<GroupClock>,
-    snapshots: SnapshotStore,
-    lease_off_term: Arc<AtomicU64>,
-    wanted: Arc<WantedCommit>,
-}
-
-impl NetworkFactory {
-    pub(super) fn new(
-        group: GroupId,
-        worker: u16,
-        peers: Arc<Peers>,
-        clock: Arc<GroupClock>,
-        snapshots: SnapshotStore,
-        lease_off_term: Arc<AtomicU64>,
-        wanted: Arc<WantedCommit>,
-    ) -> Self {
-        NetworkFactory { group, worker, peers, clock, snapshots, lease_off_term, wanted }
-    }
+    pub group: GroupId,
+    pub worker: u16,
+    pub peers: Arc<Peers>,
+    pub clock: Arc<GroupClock>,
+    pub snapshots: SnapshotStore,
+    pub lease_off_term: Arc<AtomicU64>,
+    pub wanted: Arc<WantedCommit>,
+    /// Raised while the state here is not to be trusted: no snapshot of it is sent.
+    pub fenced: Arc<AtomicBool>,
 }
 
 impl RaftNetworkFactory<Types> for NetworkFactory {
@@ -82,6 +70,7 @@ impl RaftNetworkFactory<Types> for NetworkFactory {
             snapshots: self.snapshots.clone(),
             lease_off_term: self.lease_off_term.clone(),
             wanted: self.wanted.clone(),
+            fenced: self.fenced.clone(),
         }
     }
 }
@@ -97,6 +86,7 @@ pub(super) struct Network {
     snapshots: SnapshotStore,
     lease_off_term: Arc<AtomicU64>,
     wanted: Arc<WantedCommit>,
+    fenced: Arc<AtomicBool>,
 }
 
 pub(super) type RpcResult<T> = Result<T, RPCError<Types>>;
@@ -195,25 +185,20 @@ impl RaftNetworkV2<Types> for Network {
 }
 
 impl Network {
-    async fn send_snapshot(&self, vote: Vote, snapshot: Snapshot) -> io::Result<SnapshotResponse<Types>> {
-        let SnapshotRef { number, chunks, bytes } = snapshot.snapshot;
-        tracing::info!(peer = %self.target, group = %self.group, bytes, index = ?snapshot.meta.last_log_id.map(|id| id.index()), "snapshot-sent");
-        let _kept = self.snapshots.pin(number);
-        let mut stream = self.peers.dial(self.target).await?;
-        let mut out = BytesMut::new();
-        wire::put_frame(&mut out, Opcode::Request, |out| {
-            out.put_u64_le(0);
-            out.put_u8(Method::InstallSnapshot as u8);
-            out.put_u32_le(self.group.0);
-            wire::put(out, &Offer { vote, meta: snapshot.meta, chunks });
-        });
-        for chunk in 0..chunks {
-            let stored = self.snapshots.stored_chunk(number, chunk)?;
-            wire::put_frame(&mut out, Opcode::Chunk, |out| out.put_slice(&stored));
-            stream.write_all(&out).await?;
-            out.clear();
+    /// openraft asks again, of whoever leads then.
+    fn check_fence(&self) -> io::Result<()> {
+        match self.fenced.load(Ordering::Acquire) {
+            true => Err(io::Error::other("this replica is fenced: what it holds is sent to nobody")),
+            false => Ok(()),
         }
-        stream.write_all(&out).await?;
+    }
+
+    async fn send_snapshot(&self, vote: Vote, snapshot: Snapshot) -> io::Result<SnapshotResponse<Types>> {
+        self.check_fence()?;
+        let (bytes, index) = (snapshot.snapshot.bytes, snapshot.meta.last_log_id.map(|id| id.index()));
+        tracing::info!(peer = %self.target, group = %self.group, bytes, ?index, "snapshot-sent");
+        let mut stream = self.peers.dial(self.target).await?;
+        self.put_snapshot(vote, snapshot, &mut stream).await?;
         let mut buffer = BytesMut::new();
         let answer = env::timeout(INSTALL, peers::read_frame(&mut stream, &mut buffer, wire::MAX_FRAME)).await;
         let (opcode, mut payload) =
@@ -226,5 +211,118 @@ impl Network {
             0 => wire::get(&payload, "an answer").map_err(io::Error::other),
             _ => Err(io::Error::other(String::from_utf8_lossy(&payload).into_owned())),
         }
+    }
+
+    /// Writes the offer and all chunks.
+    async fn put_snapshot(
+        &self,
+        vote: Vote,
+        snapshot: Snapshot,
+        stream: &mut (impl AsyncWrite + Unpin),
+    ) -> io::Result<()> {
+        let SnapshotRef { number, chunks, .. } = snapshot.snapshot;
+        let _kept = self.snapshots.pin(number);
+        let mut out = BytesMut::new();
+        wire::put_frame(&mut out, Opcode::Request, |out| {
+            out.put_u64_le(0);
+            out.put_u8(Method::InstallSnapshot as u8);
+            out.put_u32_le(self.group.0);
+            wire::put(out, &Offer { vote, meta: snapshot.meta, chunks });
+        });
+        for chunk in 0..chunks {
+            let stored = self.snapshots.stored_chunk(number, chunk)?;
+            wire::put_frame(&mut out, Opcode::Chunk, |out| out.put_slice(&stored));
+            // A follower installs only what it has whole, so what has gone out is lost on it.
+            self.check_fence()?;
+            stream.write_all(&out).await?;
+            out.clear();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::storage::{Options_, Storage, Sync};
+    use super::super::wire::{Hello, Welcome};
+    use super::super::{Types, log_id};
+    use super::*;
+    use openraft::type_config::TypeConfigExt;
+    use openraft::vote::RaftLeaderId;
+    use tokio::runtime::Handle;
+
+    /// Nobody is called in these tests.
+    struct Alone;
+
+    impl peers::Identity for Alone {
+        fn hello(&self, _: NodeId, _: Lane) -> Hello {
+            panic!("it greets nobody")
+        }
+
+        fn admit(&self, _: &Hello) -> Result<Welcome, String> {
+            Err("it lets nobody in".to_owned())
+        }
+
+        fn recognize(&self, _: NodeId, _: &Welcome) -> Result<(), String> {
+            Err("it knows nobody".to_owned())
+        }
+
+        fn incarnation(&self) -> (u64, bool) {
+            (1, true)
+        }
+
+        fn address(&self, _: NodeId) -> Option<String> {
+            None
+        }
+    }
+
+    #[test]
+    fn a_fenced_replica_sends_no_snapshot_and_finishes_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = Storage::open(dir.path(), &Options_ { sync: Sync::No, ..Options_::default() }).unwrap();
+        Types::run(async move {
+            let snapshots = SnapshotStore::open(&storage, GroupId(3)).unwrap();
+            let mut writer = snapshots.begin().unwrap();
+            (0..8u8).for_each(|n| writer.push(&[n; 5000]).unwrap());
+            let snapshot = writer.finish().unwrap();
+            let meta = SnapshotMeta { last_log_id: Some(log_id(1, 9)), ..SnapshotMeta::default() };
+            let network = Network {
+                group: GroupId(3),
+                target: NodeId(2),
+                lane: Lane::Raft(0),
+                peers: Peers::new(Arc::new(Alone), vec![Handle::current()]),
+                clock: Arc::default(),
+                snapshots,
+                lease_off_term: Arc::default(),
+                wanted: Arc::default(),
+                fenced: Arc::default(),
+            };
+            let vote = Vote { leader_id: RaftLeaderId::new(1, NodeId(1)), committed: true };
+            let offer = || Snapshot { meta: meta.clone(), snapshot };
+            let chunks_sent = async |fence_after: usize| {
+                network.fenced.store(false, Ordering::Release);
+                // Less than a chunk fits, so that the writer is never far ahead.
+                let (mut from, mut to) = tokio::io::duplex(16);
+                let sending = network.clone();
+                let offer = offer();
+                let sent = async move { sending.put_snapshot(vote, offer, &mut from).await };
+                let received = async {
+                    let (mut buffer, mut chunks) = (BytesMut::new(), 0);
+                    while let Ok((opcode, _)) = peers::read_frame(&mut to, &mut buffer, wire::MAX_FRAME).await {
+                        chunks += usize::from(opcode == Opcode::Chunk);
+                        network.fenced.store(chunks >= fence_after, Ordering::Release);
+                    }
+                    chunks
+                };
+                tokio::join!(sent, received)
+            };
+            let (sent, chunks) = chunks_sent(usize::MAX).await;
+            assert!(sent.is_ok() && chunks == 8, "{sent:?}, {chunks} chunks");
+            let (sent, chunks) = chunks_sent(3).await;
+            assert!(sent.is_err_and(|e| e.to_string().contains("fenced")) && chunks < 8, "{chunks} chunks");
+            network.fenced.store(true, Ordering::Release);
+            let sent = network.send_snapshot(vote, offer()).await;
+            assert!(sent.is_err_and(|e| e.to_string().contains("fenced")), "it does not even dial");
+        });
     }
 }

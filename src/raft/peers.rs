@@ -271,7 +271,7 @@ impl Peers {
                 Lane::Raft(w) | Lane::Forward(w) => w as usize % self.workers.len(),
                 Lane::Snapshot => 0,
             };
-            self.workers[worker].spawn(link.clone().run(self.clone()));
+            self.workers[worker].spawn(env::timed(link.clone().run(self.clone())));
             link
         });
         link.clone()
@@ -452,7 +452,7 @@ where
                 match Method::from_u8(method) {
                     Some(method) => {
                         let answer = handle(method, group, payload);
-                        tokio::spawn(async move { answers.put(id, answer.await) });
+                        tokio::spawn(env::timed(async move { answers.put(id, answer.await) }));
                     }
                     None => answers.put(id, Err(format!("method {method} is not known"))),
                 }

@@ -759,7 +759,7 @@ fn forward(mut flight: Flight, leader: NodeId, term: u64) -> bool {
         }
         Ok(answer) => {
             tracing::debug!(node = %group.me(), group = %group.id(), term, request = format_args!("{request:x}"), peer = %leader, "forwarded");
-            tokio::spawn(async move {
+            group.spawn(async move {
                 match env::timeout_at(deadline + FORWARD_GRACE, answer.wait()).await {
                     Ok(Ok(bytes)) => match wire::get::<Outcome>(&bytes, "an outcome") {
                         Ok(Outcome::Applied { index, replies }) => flight.applied(index, replies),

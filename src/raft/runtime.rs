@@ -40,7 +40,7 @@ impl AsyncRuntime for Runtime {
         T: Future + OptionalSend + 'static,
         T::Output: OptionalSend + 'static,
     {
-        tokio::spawn(future)
+        tokio::spawn(env::timed(future))
     }
 
     fn sleep(duration: Duration) -> Self::Sleep {

@@ -106,7 +106,8 @@ pub(super) struct Verifier {
     /// Changes of the state at the last one that found all replicas equal.
     version: AtomicU64,
     running: AtomicBool,
-    pub fenced: AtomicBool,
+    /// Shared with whoever sends snapshots.
+    pub fenced: Arc<AtomicBool>,
     pub index: AtomicU64,
     pub at_ms: AtomicU64,
     pub rounds: AtomicU64,

@@ -65,6 +65,8 @@ pub enum Method {
     Fence = 12,
     FetchSnapshot = 13,
     RunVerification = 14,
+    /// Bytes that a group uses by its account, as this replica has applied it.
+    Used = 15,
 }
 
 impl Method {
@@ -85,6 +87,7 @@ impl Method {
             Fence,
             FetchSnapshot,
             RunVerification,
+            Used,
         ];
         all.into_iter().find(|m| *m as u8 == b)
     }

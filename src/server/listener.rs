@@ -97,12 +97,12 @@ fn hand_over(stream: TcpStream, incoming: Incoming, worker: &Handle) {
         Ok(stream) => stream,
         Err(error) => return tracing::warn!(event = "accept_failed", %error),
     };
-    worker.spawn(async move {
+    worker.spawn(env::timed(async move {
         match TcpStream::from_std(stream) {
             Ok(stream) => session::serve(stream, incoming).await,
             Err(error) => tracing::warn!(event = "accept_failed", %error),
         }
-    });
+    }));
 }
 
 /// Small replies leave at once, and a peer that vanished is noticed. A socket that refuses either still works.

@@ -3,6 +3,7 @@
 //! A family's HELP and TYPE stand once, before all of its samples, whoever contributed them. Names are
 //! `hypercache_*`, counters end in `_total`, units come last. Labels never hold a key or a value.
 
+use crate::env;
 use crate::raft::Host;
 use crate::server::counters::Totals;
 use crate::server::overview::{GroupRow, Overview};
@@ -65,6 +66,7 @@ impl Metric {
 /// The whole page: this node's own families, those in `more`, and those of the overview's sources.
 pub fn page(overview: &Overview, more: Vec<Metric>) -> String {
     let mut metrics = process(overview);
+    metrics.extend(of_workers());
     metrics.extend(of_groups(&overview.groups()));
     metrics.extend(of_nodes(overview));
     metrics.extend(more);
@@ -129,6 +131,25 @@ pub fn resident_bytes() -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: u64 = line.split_ascii_whitespace().next()?.parse().ok()?;
     Some(kib * 1024)
+}
+
+/// How long tasks keep the workers to themselves.
+fn of_workers() -> [Metric; 2] {
+    let over =
+        env::counted_turns().map(|(ms, count)| Sample::labelled(vec![("over_ms", ms.to_string())], count as f64));
+    [
+        Metric::gauge(
+            "hypercache_worker_turn_seconds_max",
+            "CPU time of the longest turn of a task on a worker since the start.",
+            env::longest_turn().as_secs_f64(),
+        ),
+        Metric::new(
+            "hypercache_worker_long_turns_total",
+            "Turns of tasks on workers that took more CPU time than so many milliseconds.",
+            Kind::Counter,
+            over.collect(),
+        ),
+    ]
 }
 
 fn process(overview: &Overview) -> Vec<Metric> {

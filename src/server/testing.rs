@@ -5,7 +5,7 @@
 
 use crate::cluster::{Cluster, Layout, Members};
 use crate::env;
-use crate::raft::{Host, HostOptions, Outcome, Timers, storage, wire::Lane};
+use crate::raft::{Group, Host, HostOptions, Outcome, Timers, storage, wire::Lane};
 use crate::resp::Args;
 use crate::routing::NodeInfo;
 use crate::server::overview::Overview;
@@ -167,6 +167,11 @@ pub async fn three_nodes_with(groups: u32) -> Arc<Cluster> {
 
 /// All three of them.
 pub async fn all_of_three_with(groups: u32) -> Vec<Arc<Cluster>> {
+    three_with_replicas(groups, 3).await
+}
+
+/// Three nodes with so many replicas of each group. Group g is on the nodes from g on, modulo three.
+pub async fn three_with_replicas(groups: u32, replication_factor: usize) -> Vec<Arc<Cluster>> {
     let ground = Ground::new();
     let nodes = vec![NodeId(1), NodeId(2), NodeId(3)];
     let mut doors = Vec::new();
@@ -180,15 +185,18 @@ pub async fn all_of_three_with(groups: u32) -> Vec<Arc<Cluster>> {
         let (members, host) = ground.host(id, peers.clone());
         let info = info(id, port(&door));
         tokio::spawn(host.clone().listen(door, members.clone()));
-        let layout =
-            Layout { nodes: nodes.clone(), groups, replication_factor: nodes.len(), memory: Default::default() };
+        let layout = Layout { nodes: nodes.clone(), groups, replication_factor, memory: Default::default() };
         let cluster = Cluster::new(members, host, info, layout);
         tokio::spawn(cluster.clone().run());
         clusters.push(cluster);
     }
     for cluster in &clusters {
         cluster.ready().await;
-        until(|| cluster.host().groups().iter().all(|g| g.status().voters.len() == nodes.len())).await;
+        let whole = |g: &Arc<Group>| match g.id() {
+            GroupId::META => g.status().voters.len() == nodes.len(),
+            _ => g.status().voters.len() == replication_factor,
+        };
+        until(|| cluster.host().groups().iter().all(whole)).await;
     }
     keep(ground);
     clusters

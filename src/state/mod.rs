@@ -42,6 +42,8 @@ mod value;
 mod view;
 
 #[cfg(test)]
+mod crafted_tests;
+#[cfg(test)]
 mod tests;
 
 pub use account::{ENTRY_COST, cost};

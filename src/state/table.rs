@@ -7,7 +7,8 @@
 //! Invariants:
 //! - a slot without keys has no unit, a page without keys is not there: an idle group takes next to nothing;
 //! - the ranges of a slot's units are halves of halves of the whole and cover it;
-//! - a unit holds [`SPLIT_ABOVE`] keys at most, so nothing that is done to one takes long;
+//! - a unit holds [`SPLIT_ABOVE`] keys at most, so nothing that is done to one takes long; more only where all of them
+//!   agree in the first [`DEEPEST`] bits of their hashes, which takes somebody who knows the seed;
 //! - the hint of each unit stands in `hints`.
 //!
 //! Where borders lie depends on the replica's own history, and decides nothing. Whoever shows entries to others does so
@@ -480,7 +481,7 @@ impl Table {
             for (number, unit) in place.units().iter().enumerate() {
                 unit.check();
                 assert_eq!(next, Some(unit.first()), "units cover their slot");
-                assert!(unit.len() <= SPLIT_ABOVE);
+                assert!(unit.len() <= SPLIT_ABOVE || unit.depth() == DEEPEST);
                 next = unit.last().checked_add(1);
                 keys += unit.len() as u64;
                 if let Place::Many(many) = place {

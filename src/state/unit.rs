@@ -3,6 +3,7 @@
 //! ```text
 //! index   4 bytes a key: 0 | chunk(8) offset(12)   the row in a chunk (`row.rs`)
 //!                        1 | number(20)            an owned entry: long, or of a type that has no row
+//!                        (the rest of a number above 2^20 stands in the bits above: never in an index of usual size)
 //! chunk   row row row .. up to 4 KiB; rows that died stay until the chunk is rewritten
 //! ```
 //!
@@ -19,7 +20,7 @@
 use super::account::Account;
 use super::cuckoo::{Precision, UnitFilter};
 use super::entry::{Draft, Entry, EntryRef};
-use super::index::{Index, Neighbours, SPOT_BITS, Walk, size_class};
+use super::index::{Index, Keys, Neighbours, SPOT_BITS, Walk, size_class};
 use super::keyspace::Changed;
 use super::row;
 use super::value::Value;
@@ -32,14 +33,20 @@ pub(super) fn hash_of(seed: u64, key: &[u8]) -> u64 {
     xxh3_64_with_seed(key, seed)
 }
 
+/// Tells keys apart whose hashes are equal: whoever made them so did it for one seed.
+fn second_of(seed: u64, key: &[u8]) -> u32 {
+    xxh3_64_with_seed(key, !seed) as u32
+}
+
 /// Bytes of a chunk at most: an offset has twelve bits.
 const CHUNK: usize = 1 << OFFSET_BITS;
 const OFFSET_BITS: u32 = 12;
 /// Chunks of a unit at most. Keys that find no room any more become owned entries.
 const CHUNKS_MAX: usize = 256;
 const OWNED: u32 = 1 << (SPOT_BITS - 1);
-/// A spot that names nothing: of a key whose old row is gone and whose new one is not written yet.
-const NOWHERE: u32 = (1 << SPOT_BITS) - 1;
+/// A spot that names nothing: of a key whose old row is gone and whose new one is not written yet. No row is so short that
+/// it begins there.
+const NOWHERE: u32 = OWNED - 1;
 /// A chunk with less room than this counts as full: rewriting it would gain too little.
 const WORTH_REWRITING: usize = CHUNK / 8;
 
@@ -129,8 +136,7 @@ impl Slab {
             return number;
         }
         self.entries.push(Some(entry));
-        assert!(self.entries.len() < (NOWHERE & !OWNED) as usize, "a unit splits long before");
-        self.entries.len() as u32 - 1
+        u32::try_from(self.entries.len() - 1).ok().filter(|number| *number <= NUMBER_MAX).expect("memory ends before")
     }
 
     fn get(&self, number: u32) -> &Entry {
@@ -152,6 +158,19 @@ pub(super) enum Swept {
     Gone(Account, Leftover),
     /// It lost elements: what it counted for, and what it counts for now.
     Pruned { before: Account, after: Account },
+}
+
+/// Largest number of an owned entry that a spot can name.
+const NUMBER_MAX: u32 = u32::MAX >> 1;
+
+/// The spot of an owned entry: the number's lower bits below [`OWNED`], the upper ones above it. Only a unit whose keys
+/// cannot be parted has so many that the spot is wider than a word of the index.
+fn owned_spot(number: u32) -> u32 {
+    number & (OWNED - 1) | OWNED | (number / OWNED) << SPOT_BITS
+}
+
+fn number_of(spot: u32) -> u32 {
+    spot & (OWNED - 1) | (spot >> SPOT_BITS) * OWNED
 }
 
 fn in_chunk(chunk: usize, offset: usize) -> u32 {
@@ -217,13 +236,9 @@ impl Unit {
 
     // -- Looking
 
-    fn hash(&self, spot: u32) -> u64 {
-        hash_of(self.seed, self.key(spot))
-    }
-
     fn key(&self, spot: u32) -> &[u8] {
         if spot & OWNED != 0 {
-            return self.slab().get(spot & !OWNED).key();
+            return self.slab().get(number_of(spot)).key();
         }
         let (chunk, offset) = chunk_of(spot);
         row::key(&self.chunks[chunk].bytes[offset..])
@@ -239,7 +254,7 @@ impl Unit {
 
     /// Position of a key in the index.
     pub fn find(&self, hash: u64, key: &[u8]) -> Option<usize> {
-        self.index.find(hash, self.depth, |spot| self.key(spot) == key)
+        self.index.find(hash, self.depth, || second_of(self.seed, key), |spot| self.key(spot) == key)
     }
 
     /// Position of a key for whose hash `is` holds, which must mean that it begins with the upper 42 bits of `hash`.
@@ -251,7 +266,7 @@ impl Unit {
     pub fn entry(&self, at: usize) -> EntryRef<'_> {
         let spot = self.index.spot(at);
         if spot & OWNED != 0 {
-            return self.slab().get(spot & !OWNED).as_ref();
+            return self.slab().get(number_of(spot)).as_ref();
         }
         let (chunk, offset) = chunk_of(spot);
         row::parse(&self.chunks[chunk].bytes[offset..], self.base).0
@@ -339,7 +354,7 @@ impl Unit {
             Some(row) => self.store_row(&row).unwrap_or_else(|| self.store_owned(Box::new(draft.into_entry()))),
             None => self.store_owned(Box::new(draft.into_entry())),
         };
-        self.index.set_spot(at, spot);
+        self.with_index(|index, unit| index.set_any_spot(at, spot, unit));
         self.tidy();
         leftover
     }
@@ -354,7 +369,7 @@ impl Unit {
     ) -> (Changed<R>, Account) {
         let spot = self.index.spot(at);
         if spot & OWNED != 0 {
-            return self.edit_owned(at, spot & !OWNED, version, written_ms, change);
+            return self.edit_owned(at, number_of(spot), version, written_ms, change);
         }
         let entry = self.entry(at);
         let mut value = entry.value.to_value();
@@ -475,15 +490,7 @@ impl Unit {
     /// After removals: gives back what is not needed any more.
     fn settle(&mut self) {
         self.tidy();
-        let (chunks, owned, seed) = (&self.chunks, &self.owned, self.seed);
-        // As `hash`, while the index is borrowed.
-        self.index.shrink(self.depth, |spot| {
-            if spot & OWNED != 0 {
-                return hash_of(seed, owned.as_ref().expect("it is named").get(spot & !OWNED).key());
-            }
-            let (chunk, offset) = chunk_of(spot);
-            hash_of(seed, row::key(&chunks[chunk].bytes[offset..]))
-        });
+        self.with_index(|index, unit| index.shrink(unit.depth, unit));
         if self.owned.as_ref().is_some_and(|slab| slab.free.len() == slab.entries.len()) {
             self.owned = None;
         }
@@ -495,7 +502,7 @@ impl Unit {
         self.mortal -= u32::from(self.entry(at).due() != 0);
         self.index.set_spot(at, NOWHERE);
         if spot & OWNED != 0 {
-            return Some(self.slab_mut().remove(spot & !OWNED));
+            return Some(self.slab_mut().remove(number_of(spot)));
         }
         let (chunk, offset) = chunk_of(spot);
         let chunk = &mut self.chunks[chunk];
@@ -513,7 +520,7 @@ impl Unit {
     }
 
     fn store_owned(&mut self, entry: Box<Entry>) -> u32 {
-        OWNED | self.owned.get_or_insert_default().insert(entry)
+        owned_spot(self.owned.get_or_insert_default().insert(entry))
     }
 
     /// `None` if there is no room in any chunk.
@@ -525,11 +532,18 @@ impl Unit {
 
     /// Gives a stored entry its word in the index.
     fn link(&mut self, hash: u64, spot: u32, mark: u32) {
-        while !self.index.insert(hash, self.depth, spot, mark) {
-            let mut index = std::mem::take(&mut self.index);
-            index.grow(self.depth, |spot| self.hash(spot));
-            self.index = index;
-        }
+        self.with_index(|index, unit| {
+            while !index.insert(hash, unit.depth, spot, mark, unit) {
+                index.grow(unit.depth, unit);
+            }
+        });
+    }
+
+    /// Changes the index by what the unit's keys are.
+    fn with_index(&mut self, change: impl FnOnce(&mut Index, &Unit)) {
+        let mut index = std::mem::take(&mut self.index);
+        change(&mut index, self);
+        self.index = index;
     }
 
     // -- Chunks
@@ -575,7 +589,8 @@ impl Unit {
 
     fn moved(&mut self, key: &[u8], from: u32, to: u32) {
         let hash = hash_of(self.seed, key);
-        let at = self.index.find(hash, self.depth, |spot| spot == from).expect("every living row has its word");
+        let at = self.index.find(hash, self.depth, || second_of(self.seed, key), |spot| spot == from);
+        let at = at.expect("every living row has its word");
         self.index.set_spot(at, to);
     }
 
@@ -652,7 +667,7 @@ impl Unit {
             let unit = &mut to[which(hash)];
             unit.mortal += u32::from(self.entry(at).due() != 0);
             let stored = if spot & OWNED != 0 {
-                unit.store_owned(self.slab_mut().remove(spot & !OWNED))
+                unit.store_owned(self.slab_mut().remove(number_of(spot)))
             } else {
                 let (chunk, offset) = chunk_of(spot);
                 let bytes = &self.chunks[chunk].bytes[offset..];
@@ -696,6 +711,16 @@ impl Unit {
         }
         assert_eq!(self.ordered(0).count(), self.len());
         assert!(self.mortal == 0 || (1..=self.earliest_due()).contains(&self.hint));
+    }
+}
+
+impl Keys for Unit {
+    fn hash(&self, spot: u32) -> u64 {
+        hash_of(self.seed, self.key(spot))
+    }
+
+    fn second(&self, spot: u32) -> u32 {
+        second_of(self.seed, self.key(spot))
     }
 }
 

@@ -11,20 +11,17 @@ import csv
 import datetime
 import os
 import platform
-import re
-import shutil
-import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "harness"))
 
-from cluster import CHECKOUT, HOST, Cluster, Trouble, cpu_seconds, end_on_sigterm, free_port, resident_mb, tag_in  # noqa: E402
+from cluster import CHECKOUT, Cluster, Trouble, cpu_seconds, end_on_sigterm, resident_mb, tag_in  # noqa: E402
+from servers import Redis, processor, redis_version, slots_led, table, verdict, version_of  # noqa: E402
 
 DOCUMENT = CHECKOUT / "docs" / "benchmarks.md"
 VALUE_BYTES = 64
@@ -105,32 +102,8 @@ def benchmark(command):
     return Figures(float(rate), float(p50), float(p99), 0.0)
 
 
-class Redis:
-    """Redis alone, every write synced before it is acknowledged."""
-
-    OPTIONS = ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
-
-    def __init__(self, folder):
-        self.port = free_port()
-        self.folder = Path(tempfile.mkdtemp(prefix="redis-", dir=folder))
-        command = ["redis-server", "--port", str(self.port), "--bind", HOST, "--dir", str(self.folder), *self.OPTIONS]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-
-    def __enter__(self):
-        until = time.monotonic() + 10
-        while time.monotonic() < until and self.process.poll() is None:
-            try:
-                socket.create_connection((HOST, self.port), 1).close()
-                return self
-            except OSError:
-                time.sleep(0.02)
-        self.__exit__()
-        raise Trouble("redis-server does not start")
-
-    def __exit__(self, *_):
-        self.process.terminate()
-        self.process.wait(30)
-        shutil.rmtree(self.folder, ignore_errors=True)
+# Redis alone, every write synced before it is acknowledged.
+REDIS_OPTIONS = ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
 
 
 class Bench:
@@ -142,7 +115,7 @@ class Bench:
         pids = [node.process.pid for node in cluster.nodes]
         keys = self.scale.keys
         return [
-            Target("Redis", redis.port, [redis.process.pid], keys=keys),
+            Target("Redis", redis.port, [redis.pid], keys=keys),
             Target("HyperCache, leaders", cluster.nodes[0].port("cluster"), pids, cluster=True, keys=keys),
             Target("HyperCache, any node", cluster.nodes[0].port("resp"), pids, keys=keys),
         ]
@@ -199,18 +172,9 @@ def idle(cluster):
     return sizes, shares
 
 
-def cli(port, *arguments):
-    return subprocess.run(["redis-cli", "-p", str(port), *map(str, arguments)], capture_output=True, text=True, check=True).stdout
-
-
 def slots_led_elsewhere(cluster, node):
     """Slots of other nodes, as many of the one as of the other: (slot, its leader)."""
-    lines = [line.split() for line in cli(node.port("cluster"), "CLUSTER", "NODES").splitlines()]
-    found = {}
-    for _, address, flags, *_, ranges in [[*line[:8], line[8:]] for line in lines if "myself" not in line[2]]:
-        port = int(re.match(r".*:(\d+)@", address)[1])
-        leader = next(other for other in cluster.nodes if other.port("cluster") == port)
-        found[leader] = [int(each.split("-")[0]) for each in ranges]
+    found = {leader: slots for leader, slots in slots_led(cluster, node).items() if leader is not node}
     share = max(1, FORWARDED_SLOTS // max(1, len(found)))
     return [(slot, leader) for leader, slots in found.items() for slot in slots[:: max(1, len(slots) // share)][:share]]
 
@@ -233,11 +197,6 @@ def forwarded(cluster, requests):
     for name, figures in worst.items():
         print(f"{name}: {done} GETs, 0 failures, p50 {figures.p50_ms:.2f} ms, p99 {figures.p99_ms:.2f} ms")
     return worst, done
-
-
-def table(head, rows):
-    lines = [head, ["---" if n == 0 else "--:" for n in range(len(head))], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def loads_table(bench, test, level):
@@ -272,24 +231,15 @@ def bars_table(bench, idled, fwd):
         ("resident size of an idle node", "<= 50 MB", *at_most(max(idled[0]), 50, "MB")),
         ("CPU of an idle node, share of a core", "< 5 %", *at_most(max(idled[1]), 5, "%")),
     ]
-    return table(["what", "bar", "measured", ""], [[what, bar, told, "reached" if ok else "**missed**"] for what, bar, told, ok in rows])
+    return table(["what", "bar", "measured", ""], [[what, bar, told, verdict(ok)] for what, bar, told, ok in rows])
 
 
 def at_most(value, bar, unit):
     return f"{value:.2f} {unit}", value <= bar
 
 
-def processor():
-    found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    return found[1] if found else platform.machine()
-
-
-def version_of(program, pattern):
-    return re.search(pattern, subprocess.run([program, "--version"], capture_output=True, text=True).stdout)[1]
-
-
 def document(bench, idled, fwd, busy, program):
-    redis = version_of("redis-server", r"v=(\S+)")
+    redis = redis_version()
     hypercache = version_of(str(program), r"(\d\S*)")
     worst, done = fwd
     slower = worst["forwarded"].p99_ms / worst["at the leader"].p99_ms
@@ -301,7 +251,7 @@ Written by `scripts/bench`{' --quick' if scale is QUICK else ''}; do not edit. W
 - {datetime.date.today()}, {os.cpu_count()} cores ({processor()}), Linux {platform.release().split('-')[0]}; servers and load share them.
 - Load average when it began: {busy:.1f}. Above about 0.5 other work was using
   cores and disk too: then figures are low, and ratios are only as good as the spread is small.
-- HyperCache {hypercache}, three nodes, 8 groups, `storage.sync: always`. Redis {redis} alone, `{' '.join(repr(o) if not o else o for o in Redis.OPTIONS)}`.
+- HyperCache {hypercache}, three nodes, 8 groups, `storage.sync: always`. Redis {redis} alone, `{' '.join(repr(o) if not o else o for o in REDIS_OPTIONS)}`.
 - {scale.rounds} round(s) of about {scale.seconds} s a load, Redis and HyperCache taking turns; medians. Spread is (max - min) / median of the throughput.
 - CPU is user and system time of all server processes, an operation.
 - *Leaders*: a cluster client, each command sent to the leader; redis-benchmark then uses one slot of each node, so three of
@@ -340,7 +290,7 @@ A fresh cluster, {IDLE_SETTLES_S} s after it was ready, watched for {IDLE_WATCHE
 ## Commands
 
 ```
-redis-server {' '.join(repr(o) if not o else o for o in Redis.OPTIONS)}
+redis-server {' '.join(repr(o) if not o else o for o in REDIS_OPTIONS)}
 hypercache server --config NODE.yaml            three of them, as `hypercache demo` configures them
 hypercache server --config NODE.yaml --set cluster.consistency_level=lease
 redis-benchmark --csv -p REDIS -c C -P P -n N -d {VALUE_BYTES} -r {scale.keys} -t set|get
@@ -363,7 +313,7 @@ def main():
     scale = QUICK if options.quick else FULL
     busy = os.getloadavg()[0]
     bench = Bench(scale, options.dir)
-    with Redis(options.dir) as redis:
+    with Redis(REDIS_OPTIONS, parent=options.dir) as redis:
         with Cluster(3, parent=options.dir) as cluster:
             program = cluster.program
             idled = idle(cluster)

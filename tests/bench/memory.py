@@ -9,22 +9,17 @@ measured.
 import argparse
 import datetime
 import os
-import random
-import socket
-import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "harness"))
 
-from cluster import CHECKOUT, HOST, Cluster, Trouble, end_on_sigterm, free_port, resident_mb  # noqa: E402
+from cluster import CHECKOUT, Cluster, Trouble, end_on_sigterm, resident_mb  # noqa: E402
+from servers import Redis, fill, redis_version, verdict  # noqa: E402
 
 DOCUMENT = CHECKOUT / "docs" / "memory.md"
-# Commands that are sent before their replies are read.
-WINDOW = 2000
 # Sizes of the values with which every key is overwritten, one after the other; the last is the first again.
 OVERWRITES = [8, 100, 20, 60, 32]
 SETTLES_S = 12
@@ -47,59 +42,12 @@ SHAPES = [
 ]
 
 
-def load(port, keys, value_bytes, ttl, seed):
-    """SETs every key once, in an order that has nothing to do with its slot."""
-    noise = random.Random(seed).randbytes(1 << 20)
-    head = b"*%d\r\n$3\r\nSET\r\n$16\r\n" % (5 if ttl else 3)
-    tail = b"\r\n$2\r\nEX\r\n$5\r\n86400\r\n" if ttl else b"\r\n"
-    length = b"\r\n$%d\r\n" % value_bytes
-    with socket.create_connection((HOST, port), 60) as connection:
-        connection.settimeout(60)
-        for first in range(0, keys, WINDOW):
-            count = min(WINDOW, keys - first)
-            out = bytearray()
-            for number in range(first, first + count):
-                at = (number * 2654435761) % (len(noise) - value_bytes)
-                out += head + b"key:%012d" % number + length + noise[at : at + value_bytes] + tail
-            connection.sendall(out)
-            expect_ok(connection, count)
+# Redis as Debian has it, in memory only.
+REDIS_OPTIONS = ["--save", "", "--appendonly", "no"]
 
 
-def expect_ok(connection, count):
-    wanted = b"+OK\r\n" * count
-    got = bytearray()
-    while len(got) < len(wanted):
-        piece = connection.recv(1 << 16)
-        if not piece:
-            raise Trouble("the server closed the connection")
-        got += piece
-    if got != wanted:
-        raise Trouble(f"a SET was refused: {bytes(got).replace(b'+OK', b'').strip()[:200]!r}")
-
-
-class Redis:
-    """Redis as Debian has it, in memory only."""
-
-    def __init__(self):
-        self.folder = tempfile.TemporaryDirectory(prefix="redis-")
-        self.port = free_port()
-        command = ["redis-server", "--port", str(self.port), "--bind", HOST, "--dir", self.folder.name, "--save", "", "--appendonly", "no"]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-
-    def __enter__(self):
-        until = time.monotonic() + 10
-        while time.monotonic() < until:
-            try:
-                socket.create_connection((HOST, self.port), 1).close()
-                return self.port, self.process.pid
-            except OSError:
-                time.sleep(0.02)
-        raise Trouble("redis-server does not start")
-
-    def __exit__(self, *_):
-        self.process.terminate()
-        self.process.wait(60)
-        self.folder.cleanup()
+def plain_redis():
+    return Redis(REDIS_OPTIONS)
 
 
 class HyperCache:
@@ -111,7 +59,8 @@ class HyperCache:
     def __enter__(self):
         self.cluster.__enter__()
         node = self.cluster.nodes[0]
-        return node.port("resp"), node.process.pid
+        self.port, self.pid = node.port("resp"), node.process.pid
+        return self
 
     def __exit__(self, *_):
         self.cluster.stop()
@@ -129,13 +78,13 @@ def settled(pid):
 
 def grown(server, shape, keys, overwrites=()):
     """Bytes a key of resident growth after the load, and again after all keys were overwritten with each of the sizes."""
-    with server as (port, pid):
-        before = settled(pid)
-        load(port, keys, shape.value_bytes, shape.ttl, seed=1)
-        fresh = settled(pid) - before
+    with server:
+        before = settled(server.pid)
+        fill(server.port, keys, shape.value_bytes, shape.ttl, seed=1)
+        fresh = settled(server.pid) - before
         for turn, size in enumerate(overwrites):
-            load(port, keys, size, shape.ttl, seed=2 + turn)
-        again = settled(pid) - before if overwrites else None
+            fill(server.port, keys, size, shape.ttl, seed=2 + turn)
+        again = settled(server.pid) - before if overwrites else None
     a_key = lambda mb: None if mb is None else mb * 2**20 / keys  # noqa: E731
     return a_key(fresh), a_key(again)
 
@@ -151,15 +100,15 @@ def main():
     rows, churn = [], None
     for number in arguments.shapes:
         shape = SHAPES[number]
-        redis, _ = grown(Redis(), shape, arguments.keys)
+        theirs, _ = grown(plain_redis(), shape, arguments.keys)
         overwrites = OVERWRITES if number == 0 else ()
         ours, again = grown(HyperCache(arguments.set), shape, arguments.keys, overwrites)
         if again is not None:
             churn = again / ours
-        ratio = ours / redis
+        ratio = ours / theirs
         payload = 16 + shape.value_bytes
-        rows.append((shape, redis, ours, ratio, ours - payload))
-        print(f"{shape.name}: Redis {redis:.1f} B a key, HyperCache {ours:.1f} B ({ours - payload:.1f} of overhead), ratio {ratio:.3f}, bar {shape.bar}", flush=True)
+        rows.append((shape, theirs, ours, ratio, ours - payload))
+        print(f"{shape.name}: Redis {theirs:.1f} B a key, HyperCache {ours:.1f} B ({ours - payload:.1f} of overhead), ratio {ratio:.3f}, bar {shape.bar}", flush=True)
         if again is not None:
             print(f"  after {len(overwrites)} overwrites of every key: {again:.1f} B a key, {churn:.2f} of the fresh figure, bar 1.20", flush=True)
     if arguments.write:
@@ -167,14 +116,14 @@ def main():
 
 
 def document(rows, churn, arguments):
-    version = subprocess.run(["redis-server", "--version"], capture_output=True, text=True).stdout.split("v=")[1].split()[0]
+    version = redis_version()
     lines = [
-        f"| {shape.name} | {redis:.1f} | {ours:.1f} | {overhead:.1f} | {ratio:.3f} | <= {shape.bar} | {'reached' if ratio <= shape.bar else '**missed**'} |"
+        f"| {shape.name} | {redis:.1f} | {ours:.1f} | {overhead:.1f} | {ratio:.3f} | <= {shape.bar} | {verdict(ratio <= shape.bar)} |"
         for shape, redis, ours, ratio, overhead in rows
     ]
     overwritten = "" if churn is None else (
         f"\nAfter every key was overwritten five times, with values of {', '.join(map(str, OVERWRITES))} bytes in turn: "
-        f"{churn:.2f} of the fresh figure (bar 1.20: {'reached' if churn <= 1.2 else '**missed**'}).\n"
+        f"{churn:.2f} of the fresh figure (bar 1.20: {verdict(churn <= 1.2)}).\n"
     )
     return f"""# Memory a key
 

@@ -55,14 +55,21 @@ def binary():
         if not os.access(given, os.X_OK):
             raise Trouble(f"HYPERCACHE_BIN: {given} is no program")
         return Path(given)
+    return built("--bins") / "hypercache"
+
+
+def example(name):
+    """A program of `examples/`: beside $HYPERCACHE_BIN, or what cargo builds in release."""
+    given = os.environ.get("HYPERCACHE_BIN")
+    return (Path(given).parent if given else built("--example", name)) / "examples" / name
+
+
+def built(*what):
+    """Has cargo build that in release, and says where it is."""
     target = os.environ.get("CARGO_TARGET_DIR") or str(cache_dir("target"))
-    subprocess.run(
-        ["cargo", "build", "--release", "--quiet", "--bins"],
-        cwd=CHECKOUT,
-        env={**os.environ, "CARGO_TARGET_DIR": target},
-        check=True,
-    )
-    return Path(target) / "release" / "hypercache"
+    command = ["cargo", "build", "--release", "--quiet", *what]
+    subprocess.run(command, cwd=CHECKOUT, env={**os.environ, "CARGO_TARGET_DIR": target}, check=True)
+    return Path(target) / "release"
 
 
 def free_port():

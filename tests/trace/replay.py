@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "harness"))
 
 from cluster import CHECKOUT, HOST, Cluster, Trouble, end_on_sigterm, tag_in  # noqa: E402
 from packages import run_in  # noqa: E402
+from servers import slots_led  # noqa: E402
 
 if __name__ == "__main__":
     run_in("redis-py-latest", "redis>=8")
@@ -300,9 +301,8 @@ def shared_out(keys):
 
 def keys_led_by(node):
     """A key in each range of slots that the node leads, as a cluster client finds it."""
-    client = redis.Redis(host=HOST, port=node.port("cluster"))
-    starts = {first for first, _, leader, *_ in client.execute_command("CLUSTER", "SLOTS") if int(leader[1]) == node.port("cluster")}
-    starts = sorted(starts)[:: max(1, len(starts) // 16)]
+    starts = sorted(slots_led(node.cluster, node)[node])
+    starts = starts[:: max(1, len(starts) // 16)]
     return [f"probe:{{{tag_in(slot)}}}" for slot in starts]
 
 

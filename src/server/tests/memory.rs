@@ -60,6 +60,26 @@ async fn a_full_group_refuses_or_evicts_as_the_cluster_says() {
     assert!(c.ask_all(&sets(0..1000)).await.iter().all(|reply| reply == "OK"));
 }
 
+/// Whoever leads the meta group has replicas of two of the three groups, and knows what the third uses all the same.
+#[tokio::test]
+async fn a_group_gets_its_share_wherever_the_shares_are_dealt() {
+    let nodes = testing::three_with_replicas(3, 2).await;
+    let meta = |node: &Arc<Cluster>| node.host().group(GroupId::META).expect("every node has it");
+    until("the meta group is led", || nodes.iter().any(|node| meta(node).is_leader())).await;
+    let leader = nodes.iter().find(|node| meta(node).is_leader()).expect("it was there a moment ago");
+    let missing = (1..=3).map(GroupId).find(|id| leader.host().group(*id).is_none()).expect("it has two of three");
+    let holder = nodes.iter().find(|node| node.host().group(missing).is_some()).expect("two nodes have it").clone();
+    let used = holder.host().group(missing).expect("it was just found");
+    let rig = rig_on(holder, |_| {}).await;
+    let (mut c, tag) = (rig.proxy().await, rig.key_in(missing.0));
+    let sets: String = (0..2000).map(|n| format!("SET {{{tag}}}{n} {}\n", "x".repeat(100))).collect();
+    assert!(c.ask_all(&sets).await.iter().all(|reply| reply == "OK"));
+    assert_eq!(c.ask("CONFIG SET maxmemory 8mb maxmemory-policy noeviction").await, "OK");
+    // Of an eighth, dealt by slots, it has half; of what is dealt by use, all.
+    let share = || used.peek(|keyspace| keyspace.limit()).bytes;
+    until("the group that uses most has most", || share() > (8 << 20) * 9 / 10).await;
+}
+
 #[tokio::test]
 async fn what_cannot_be_set_is_refused_and_changes_nothing() {
     let rig = rig(1).await;

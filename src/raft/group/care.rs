@@ -1,0 +1,147 @@
+//! What keeps a group going: due keys, limits, snapshots, and a core that died.
+
+use super::{Core, Group};
+use crate::env;
+use crate::raft::snapshot::SnapshotRef;
+use crate::raft::storage::{Storage, StorageError};
+use crate::raft::wire::Lane;
+use crate::raft::{LogId, SnapshotMeta};
+use crate::types::NodeId;
+use openraft::ServerState;
+use openraft::async_runtime::WatchReceiver;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// How often a group looks after itself: due keys, snapshots, a core that died.
+pub(super) const CARE: Duration = Duration::from_millis(50);
+
+/// Attempts of a core to start again follow each other at least this far apart.
+const RESTART_PAUSE: Duration = Duration::from_millis(500);
+
+impl Group {
+    pub(super) async fn care(self: Arc<Self>) {
+        while !self.closed() {
+            env::sleep(CARE).await;
+            let core = self.core();
+            let (running, leads) = {
+                let m = core.metrics.borrow_watched();
+                (
+                    m.running_state.is_ok() && !core.dead.load(Ordering::Acquire),
+                    m.state == ServerState::Leader && self.replica.applied_term() == m.current_term,
+                )
+            };
+            if !running && !self.closed() {
+                self.restart_core().await;
+                continue;
+            }
+            if leads {
+                self.ready.store(true, Ordering::Release);
+                self.sweep_due();
+                self.keep_limit();
+                self.verify_when_due();
+            } else {
+                self.forget_accesses();
+            }
+            if !self.fenced() {
+                self.snapshot_when_due(&core).await;
+            }
+        }
+    }
+
+    async fn snapshot_when_due(&self, core: &Core) {
+        let appended = core.log.appended_bytes();
+        let last = *self.snapshot_at.lock();
+        if last.is_some_and(|(at, _)| at.elapsed() < self.around.snapshot_min_interval) {
+            return;
+        }
+        // A state that is larger than the threshold makes snapshots rarer, so that they never cost more than the log.
+        let used = self.replica.with(|state| state.keyspace.used_bytes());
+        let threshold = self.around.snapshot_log_bytes.max(used);
+        if appended.saturating_sub(last.map_or(0, |(_, bytes)| bytes)) >= threshold {
+            *self.snapshot_at.lock() = Some((env::now(), appended));
+            if core.raft.trigger().snapshot().await.is_err() {
+                tracing::warn!(group = %self.id, "no snapshot: the core has stopped");
+            }
+        }
+    }
+
+    async fn restart_core(self: &Arc<Self>) {
+        let reason = self.core().metrics.borrow_watched().running_state.clone();
+        tracing::error!(node = %self.me(), group = %self.id, reason = ?reason, "group-restarts: its core died; it starts again from disk");
+        let _one_at_a_time = self.restarting.lock().await;
+        if !self.core().dead.load(Ordering::Acquire) && self.core().metrics.borrow_watched().running_state.is_ok() {
+            return;
+        }
+        self.stop_core().await;
+        env::sleep(RESTART_PAUSE).await;
+        if self.closed() {
+            return;
+        }
+        if let Err(e) = self.start_core_aside().await {
+            tracing::error!(node = %self.me(), group = %self.id, error = %e, "group-cannot-restart");
+        }
+    }
+
+    async fn stop_core(&self) {
+        self.ready.store(false, Ordering::Release);
+        self.leadership.send_replace(None);
+        let _ = self.core().raft.shutdown().await;
+    }
+
+    /// Loading blocks, and so does waiting for the core, which starts on this very worker.
+    async fn start_core_aside(self: &Arc<Self>) -> Result<(), StorageError> {
+        let group = self.clone();
+        let (tx, rx) = tokio::sync::oneshot::channel();
+        env::spawn_thread("group-restart", move || {
+            let _ = tx.send(group.start_core());
+        });
+        rx.await.map_err(|_| StorageError::Stopped)?
+    }
+
+    /// Puts another snapshot in the place of the group's own, and starts the core on it and the log behind it.
+    pub(in crate::raft) async fn replace_core(
+        self: &Arc<Self>,
+        meta: SnapshotMeta,
+        snapshot: SnapshotRef,
+    ) -> Result<(), StorageError> {
+        let _one_at_a_time = self.restarting.lock().await;
+        self.stop_core().await;
+        let published = self.snapshots().publish_instead(snapshot, meta).await;
+        // Whatever came of that, the group goes on.
+        self.start_core_aside().await?;
+        published
+    }
+
+    pub(in crate::raft) fn stop_campaigning(&self) {
+        self.core().raft.runtime_config().elect(false);
+    }
+
+    pub(in crate::raft) fn verify_interval(&self) -> Duration {
+        self.around.verify_interval
+    }
+
+    pub(in crate::raft) fn storage(&self) -> &Storage {
+        &self.around.storage
+    }
+
+    /// Voters and learners, as this replica knows them.
+    pub(in crate::raft) fn members(&self) -> (Vec<NodeId>, Vec<NodeId>) {
+        let core = self.core();
+        let metrics = core.metrics.borrow_watched();
+        let learners = metrics.membership_config.membership().learner_ids().collect();
+        (metrics.membership_config.voter_ids().collect(), learners)
+    }
+
+    /// The entry up to which the log is purged.
+    pub(in crate::raft) fn purged(&self) -> Option<LogId> {
+        self.core().metrics.borrow_watched().purged
+    }
+
+    /// Whether the voters in reach are a quorum, `node` not counted.
+    pub(in crate::raft) fn quorum_without(&self, node: NodeId) -> bool {
+        let voters = self.core().voters();
+        let there = |v: &NodeId| *v == self.me() || self.around.peers.link(*v, Lane::Raft(self.worker)).up();
+        voters.iter().filter(|v| **v != node && there(v)).count() > voters.len() / 2
+    }
+}

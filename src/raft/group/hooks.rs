@@ -1,0 +1,69 @@
+//! What tests do to a group.
+
+use super::Group;
+use crate::env;
+use crate::types::{Level, NodeId};
+use parking_lot::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// What tests of the doors do to a group, and what they count.
+#[derive(Default)]
+pub(super) struct Hooks {
+    pub(super) withhold_leave: AtomicBool,
+    pub(super) barriers: AtomicU64,
+    pub(super) leader: Mutex<Option<NodeId>>,
+    pub(super) proposals: Mutex<Vec<usize>>,
+}
+
+impl Group {
+    /// Writes wait in the queue, as they do while leadership is handed over, or go on.
+    pub(crate) fn hold_writes(&self, held: bool) {
+        self.proposer.pause(held);
+    }
+
+    /// From now on linearizable and lease reads have to wait for a round, as where no lease is in hand.
+    pub(crate) fn withhold_leave(&self) {
+        self.hooks.barriers.store(0, Ordering::SeqCst);
+        self.hooks.withhold_leave.store(true, Ordering::SeqCst);
+    }
+
+    pub(in crate::raft) fn withholds_leave(&self, level: Level) -> bool {
+        matches!(level, Level::Linearizable | Level::Lease) && self.hooks.withhold_leave.load(Ordering::SeqCst)
+    }
+
+    pub(in crate::raft) fn count_barrier(&self) {
+        self.hooks.barriers.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// How often somebody waited for leave since it is withheld.
+    pub(crate) fn barriers(&self) -> u64 {
+        self.hooks.barriers.load(Ordering::SeqCst)
+    }
+
+    /// The doors believe that `leader` leads; the group itself knows better.
+    pub(crate) fn show_leader(&self, leader: NodeId) {
+        *self.hooks.leader.lock() = Some(leader);
+    }
+
+    /// The leader's estimate of the time jumps ahead, and dead keys are left to those who read them.
+    pub(crate) fn pass_time(&self, passed: Duration) {
+        self.sweeping.store(true, Ordering::Release);
+        let estimate = self.estimate().expect("a group that was written to has a clock");
+        self.clock.observe(estimate + passed.as_millis() as u64, env::now());
+    }
+
+    pub(crate) fn me_for_tests(&self) -> NodeId {
+        self.me()
+    }
+
+    /// Changes this replica's state alone, as a fault in memory or in the program would.
+    pub(crate) fn corrupt(&self, change: impl FnOnce(&mut crate::state::Keyspace)) {
+        self.replica.corrupt(change);
+    }
+
+    /// How many calls each submission had, in order.
+    pub(crate) fn proposals(&self) -> Vec<usize> {
+        self.hooks.proposals.lock().clone()
+    }
+}

@@ -1,0 +1,149 @@
+//! What is put before the proposer: clients' calls, those of other nodes, and the entries that a leader makes by itself.
+
+use super::Group;
+use crate::env::{self, Instant};
+use crate::raft::proposer::{OnOutcome, Outcome, Refusal, Submission};
+use crate::raft::room::{Admission, Room};
+use crate::raft::wire::Proposal;
+use crate::resp::Args;
+use crate::state::HashRange;
+use crate::state::eviction::Limit;
+use crate::types::GroupId;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Ranges of slots that one tick sweeps, at most.
+const SWEEP_RANGES: usize = 64;
+
+impl Group {
+    /// Queues calls in order. `done` runs exactly once, on any thread, and must be quick. Commands find the leader
+    /// wherever it is and are tried again inside as long as they are certainly not applied, until the deadline.
+    pub fn propose(&self, calls: Vec<Args>, deadline: Instant, done: OnOutcome) {
+        #[cfg(test)]
+        self.hooks.proposals.lock().push(calls.len());
+        self.proposer.submit(Submission::new(calls, deadline, None, done));
+    }
+
+    /// The same, waiting for the outcome.
+    pub async fn propose_and_wait(&self, calls: Vec<Args>, deadline: Instant) -> Outcome {
+        let (tx, rx) = tokio::sync::oneshot::channel();
+        let done = move |outcome| {
+            let _ = tx.send(outcome);
+        };
+        self.propose(calls, deadline, Box::new(done));
+        rx.await.unwrap_or(Outcome::Unknown { index: None })
+    }
+
+    /// Proposes what another node forwarded to the leader of `term`.
+    pub(in crate::raft) async fn propose_forwarded(&self, proposal: Proposal) -> Outcome {
+        let Proposal { request, term, wait_ms, calls } = proposal;
+        tracing::debug!(node = %self.me(), group = %self.id, term, request = format_args!("{request:x}"), calls = calls.len(), "forwarded-here");
+        let (tx, rx) = tokio::sync::oneshot::channel();
+        let done = move |outcome| {
+            let _ = tx.send(outcome);
+        };
+        self.proposer.submit(Submission::new(
+            calls,
+            env::now() + Duration::from_millis(wait_ms),
+            Some(term),
+            Box::new(done),
+        ));
+        rx.await.unwrap_or(Outcome::Unknown { index: None })
+    }
+
+    pub(in crate::raft) fn submit_sweep(
+        &self,
+        ranges: Vec<HashRange>,
+        deadline: Instant,
+        done: impl FnOnce(Option<u64>) + Send + 'static,
+    ) {
+        let on_outcome = move |outcome| {
+            done(match outcome {
+                Outcome::Applied { index, .. } => Some(index),
+                _ => None,
+            })
+        };
+        self.proposer.submit(Submission::sweep(ranges, deadline, Box::new(on_outcome)));
+    }
+
+    /// Has an entry marked, and says at which index it was applied.
+    pub(in crate::raft) fn submit_mark(&self, deadline: Instant, done: impl FnOnce(Option<u64>) + Send + 'static) {
+        let on_outcome = move |outcome| {
+            done(match outcome {
+                Outcome::Applied { index, .. } => Some(index),
+                _ => None,
+            })
+        };
+        self.proposer.submit(Submission::mark(deadline, Box::new(on_outcome)));
+    }
+
+    /// Why this node takes no writes at present, if it does not. The meta group must stay writable.
+    pub(in crate::raft) fn refuses_writes(&self) -> Option<Refusal> {
+        // The replies to writes would be computed from a state that is wrong.
+        if self.fenced() {
+            return Some(Refusal::Recovering);
+        }
+        let low = self.id != GroupId::META && self.around.disk_low.load(Ordering::Relaxed);
+        low.then_some(Refusal::DiskFull)
+    }
+
+    /// Proposes a tick that names the ranges in which keys are due, one at a time.
+    pub(super) fn sweep_due(self: &Arc<Self>) {
+        let estimate = self.leader_estimate();
+        let due = self.replica.with_mut(|state| match state.keyspace.next_deadline() {
+            Some(deadline) if deadline <= estimate => state.keyspace.due_ranges(estimate, SWEEP_RANGES),
+            _ => Vec::new(),
+        });
+        if due.is_empty() || self.sweeping.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let group = self.clone();
+        self.submit_sweep(due, env::now() + Duration::from_secs(1), move |_| {
+            group.sweeping.store(false, Ordering::Release);
+        });
+    }
+
+    pub(in crate::raft) fn room(&self) -> &Mutex<Room> {
+        &self.room
+    }
+
+    pub(in crate::raft) fn reserve_room<'a>(
+        &self,
+        flight: (u64, u64, u64),
+        calls: impl Iterator<Item = &'a Args>,
+    ) -> Admission {
+        let mut room = self.room.lock();
+        self.replica.with_mut(|state| room.reserve(&mut state.keyspace, flight, calls))
+    }
+
+    /// Where this node does not lead, or no longer, it keeps nothing for choosing victims.
+    pub(super) fn forget_accesses(&self) {
+        let mut room = self.room.lock();
+        if room.chooses() {
+            self.replica.with_mut(|state| room.forget(&mut state.keyspace));
+        }
+    }
+
+    /// What the cluster wants this group to hold. Whoever leads the group puts it into its log, now or later.
+    pub fn want_limit(&self, limit: Limit) {
+        *self.wanted_limit.lock() = Some(limit);
+    }
+
+    /// Proposes the limit that is wanted, and evictions while more is used than it allows; one entry at a time.
+    pub(super) fn keep_limit(self: &Arc<Self>) {
+        let wanted = *self.wanted_limit.lock();
+        let (known, short) = {
+            let room = self.room.lock();
+            self.replica.with(|state| (state.keyspace.limit(), room.short(&state.keyspace)))
+        };
+        let news = wanted.filter(|wanted| *wanted != known);
+        if (news.is_none() && !short) || self.making_room.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let group = self.clone();
+        let done = move |_| group.making_room.store(false, Ordering::Release);
+        self.proposer.submit(Submission::limit(news, env::now() + Duration::from_secs(1), Box::new(done)));
+    }
+}
