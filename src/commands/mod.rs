@@ -7,6 +7,7 @@
 mod bitmap;
 mod bloom;
 mod command_log;
+mod copy;
 mod cuckoo;
 mod draw;
 mod extended;
@@ -16,6 +17,7 @@ mod info;
 mod introspection;
 mod key_flags;
 mod latency;
+mod lcs;
 mod lifecycle;
 mod set;
 mod set_algebra;
@@ -155,9 +157,11 @@ static FAMILIES: &[&[Command]] = &[
     bloom::BLOOM,
     cluster::CLUSTER,
     connection::CONNECTION,
+    copy::COPY,
     cuckoo::CUCKOO,
     generic::GENERIC,
     hyperloglog::HYPERLOGLOG,
+    lcs::LCS,
     lifecycle::LIFECYCLE,
     server::SERVER,
     stream::STREAM,

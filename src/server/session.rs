@@ -525,7 +525,8 @@ impl Connection {
     /// Runs a command of connection or node.
     fn run_local(&mut self, command: &Command, args: &Args) -> Reply {
         // CLIENT LIST shows the client that asks as running just that.
-        self.note();
+        let input = self.input.len() + wire_bytes(args);
+        self.client.note(self.now, self.commands, self.last_command, input, self.output.len());
         let reply = match command.run {
             Run::Session(run) => run(args, &mut self.session),
             Run::Node(run) => run(args, &*self.shared, &mut self.session),
@@ -757,6 +758,12 @@ impl Connection {
         };
         refused.into_iter().for_each(|(ticket, reply)| self.complete(ticket, reply));
     }
+}
+
+/// Bytes of a request as it is usually sent.
+fn wire_bytes(args: &Args) -> usize {
+    let header = |n: usize| n.checked_ilog10().unwrap_or(0) as usize + "*0\r\n".len();
+    header(args.len()) + args.iter().map(|arg| header(arg.len()) + arg.len() + "\r\n".len()).sum::<usize>()
 }
 
 fn scan_op(scan: &Scan, seq: u64) -> Op {
