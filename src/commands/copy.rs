@@ -6,7 +6,7 @@
 
 use super::generic::BASE;
 use super::syntax::{is, syntax_error, want_integer};
-use super::{Command, Keys, ReadCommand, Spec, WriteCommand, read, write};
+use super::{Command, Copied, Keys, ReadCommand, Spec, WriteCommand, read, usual_growth, write};
 use crate::resp::{Args, Reply};
 use crate::state::{Keyspace, Value, View};
 use crate::types::{Millis, Stamp};
@@ -52,6 +52,8 @@ impl WriteCommand for Copy {
         }
         Ok(Copy { from: args[1].clone(), to: args[2].clone(), replace })
     }
+
+    const COPIED: Option<Copied> = Some(|args, size| size(&args[1]).in_set());
 
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
         let found = keyspace.get(&self.from).map(|entry| (entry.value().to_value(), entry.deadline()));
@@ -174,6 +176,12 @@ impl WriteCommand for Restore {
             return Err(Reply::error("ERR Invalid TTL value, must be >= 0"));
         }
         Ok(Restore { key: args[1].clone(), ttl, dump: args[3].clone(), replace, absolute })
+    }
+
+    fn growth(args: &Args) -> u64 {
+        // Elements may weigh more than their bytes in the dump.
+        let weight = args.get(3).and_then(|dump| unseal(dump).ok()).map_or(0, |value| value.weight() as u64);
+        usual_growth(args).saturating_add(weight)
     }
 
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {

@@ -252,7 +252,8 @@ pub fn grown(args: &Args, mut tell: impl FnMut(&[u8])) {
         return atomic::grown(args, &mut tell);
     }
     let Ok(command) = lookup(args) else { return };
-    let most = if command.copied.is_some() { 1 } else { usize::MAX };
+    // COPY alone writes under its second key.
+    let most = if command.copied.is_some() && command.spec.name != "copy" { 1 } else { usize::MAX };
     keys(command, args).take(most).for_each(|key| tell(key));
 }
 

@@ -261,11 +261,16 @@ impl Connection {
     }
 
     fn note(&self) {
+        self.note_with(0);
+    }
+
+    /// The same while a request is run, of so many bytes.
+    fn note_with(&self, request: usize) {
         self.client.note(Figures {
             now: self.now,
             commands: self.commands,
             last_command: self.last_command,
-            input: self.input.len(),
+            input: self.input.len() + request,
             output: self.output.len(),
             transaction: &self.transaction,
         });
@@ -525,8 +530,7 @@ impl Connection {
     /// Runs a command of connection or node.
     fn run_local(&mut self, command: &Command, args: &Args) -> Reply {
         // CLIENT LIST shows the client that asks as running just that.
-        let input = self.input.len() + wire_bytes(args);
-        self.client.note(self.now, self.commands, self.last_command, input, self.output.len());
+        self.note_with(wire_bytes(args));
         let reply = match command.run {
             Run::Session(run) => run(args, &mut self.session),
             Run::Node(run) => run(args, &*self.shared, &mut self.session),

@@ -412,7 +412,7 @@ impl<'a> ValueRef<'a> {
 
     /// What there is of elements that can be copied into other values.
     pub(super) fn size(self) -> Size {
-        self.as_set().map_or(Size::default(), SetRef::size)
+        self.as_set().map_or(Size { elements: 0, bytes: self.weight() as u64 }, SetRef::size)
     }
 
     pub(super) fn tag(self) -> u8 {
