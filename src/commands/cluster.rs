@@ -8,7 +8,7 @@
 use super::connection::{help, integer, text};
 use super::node::{Member, Node, Shard, Topology};
 use super::session::{Face, Session};
-use super::syntax::is;
+use super::syntax::{is, syntax_error};
 use super::{Command, Keys, NodeCommand, Scope, SessionCommand, Spec, container, node, session};
 use crate::resp::{Args, Reply};
 use crate::slot::slot_of;
@@ -376,6 +376,93 @@ impl NodeCommand for GetKeysInSlot {
     }
 }
 
+/// CLUSTER SLOT-STATS: of the slots whose group this node leads, as Valkey shows those of a primary.
+enum SlotStats {
+    Range(Slot, Slot),
+    ByKeys { most: usize, descending: bool },
+}
+
+impl NodeCommand for SlotStats {
+    const SPEC: Spec = spec(
+        "slot-stats",
+        -4,
+        "valkey-8.0.0",
+        "CLUSTER SLOT-STATS <SLOTSRANGE start-slot end-slot | ORDERBY metric [LIMIT limit] [ASC | DESC]>",
+        "How many keys the slots have whose group this node leads; the metric is key-count.",
+    );
+
+    fn parse(args: &Args) -> Result<Self, Reply> {
+        match &args[2..] {
+            [word, first, last] if is(word, "slotsrange") => {
+                let (first, last) = (slot_arg(first)?, slot_arg(last)?);
+                if first > last {
+                    let (first, last) = (first.0, last.0);
+                    let text = format!("ERR Start slot number {first} is greater than end slot number {last}");
+                    return Err(Reply::error(text));
+                }
+                Ok(SlotStats::Range(first, last))
+            }
+            [word, metric, options @ ..] if is(word, "orderby") => {
+                if !is(metric, "key-count") {
+                    return Err(Reply::error("ERR Unrecognized sort metric for ORDERBY."));
+                }
+                SlotStats::ordered(options)
+            }
+            _ => Err(syntax_error()),
+        }
+    }
+
+    fn run(self, node: &dyn Node, session: &mut Session) -> Reply {
+        let t = match seen(node, session) {
+            Ok(t) => t,
+            Err(refused) => return refused,
+        };
+        let led = t.shards.iter().filter(|shard| shard.leader == Some(t.me)).flat_map(|shard| shard.ranges.iter());
+        let mut slots: Vec<Slot> = led.flat_map(|(first, last)| (*first..=*last).map(Slot)).collect();
+        slots.sort_unstable();
+        if let SlotStats::Range(first, last) = self {
+            slots.retain(|slot| (first..=last).contains(slot));
+        }
+        let mut rows: Vec<(Slot, u64)> = slots.into_iter().map(|slot| (slot, node.slot_len(slot))).collect();
+        if let SlotStats::ByKeys { most, descending } = self {
+            // The sort is stable: slots of as many keys stay in their order.
+            match descending {
+                true => rows.sort_by_key(|(_, keys)| std::cmp::Reverse(*keys)),
+                false => rows.sort_by_key(|(_, keys)| *keys),
+            }
+            rows.truncate(most);
+        }
+        let row = |(slot, keys): (Slot, u64)| {
+            let stats = Reply::Map(vec![(bulk("key-count"), Reply::Int(keys as i64))]);
+            Reply::Array(vec![Reply::Int(i64::from(slot.0)), stats])
+        };
+        Reply::Array(rows.into_iter().map(row).collect())
+    }
+}
+
+impl SlotStats {
+    fn ordered(options: &[Bytes]) -> Result<SlotStats, Reply> {
+        let (mut most, mut descending, mut at) = (SLOTS, true, 0);
+        while let Some(word) = options.get(at) {
+            match (word, options.get(at + 1)) {
+                (word, Some(limit)) if is(word, "limit") => {
+                    let limit = integer::<i64>(limit)?;
+                    most = usize::try_from(limit).ok().filter(|n| (1..=SLOTS).contains(n)).ok_or_else(|| {
+                        Reply::error("ERR Limit has to lie in between 1 and 16384 (maximum number of slots).")
+                    })?;
+                    at += 2;
+                    continue;
+                }
+                (word, _) if is(word, "asc") => descending = false,
+                (word, _) if is(word, "desc") => descending = true,
+                _ => return Err(syntax_error()),
+            }
+            at += 1;
+        }
+        Ok(SlotStats::ByKeys { most, descending })
+    }
+}
+
 struct ClusterHelp;
 
 impl SessionCommand for ClusterHelp {
@@ -437,6 +524,7 @@ static CLUSTER_SUBCOMMANDS: &[Command] = &[
     node::<Replicas<false>>(),
     node::<Shards>(),
     node::<Replicas<true>>(),
+    node::<SlotStats>(),
     node::<Slots>(),
     session::<Elsewhere<0>>(),
     session::<Elsewhere<1>>(),

@@ -16,7 +16,7 @@ use crate::types::{Millis, Stamp};
 use bytes::Bytes;
 
 /// What most commands here say of themselves.
-const BASE: Spec = Spec {
+pub(super) const BASE: Spec = Spec {
     name: "",
     arity: 2,
     keys: Keys::ONE,

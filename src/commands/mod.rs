@@ -7,6 +7,7 @@
 mod bitmap;
 mod bloom;
 mod command_log;
+mod copy;
 mod cuckoo;
 mod draw;
 mod extended;
@@ -18,6 +19,7 @@ mod info;
 mod introspection;
 mod key_flags;
 mod latency;
+mod lcs;
 mod lifecycle;
 mod list;
 mod score;
@@ -166,11 +168,13 @@ static FAMILIES: &[&[Command]] = &[
     bloom::BLOOM,
     cluster::CLUSTER,
     connection::CONNECTION,
+    copy::COPY,
     cuckoo::CUCKOO,
     generic::GENERIC,
     hash::HASH,
     hash_ttl::HASH_TTL,
     hyperloglog::HYPERLOGLOG,
+    lcs::LCS,
     lifecycle::LIFECYCLE,
     list::LIST,
     server::SERVER,
@@ -265,7 +269,8 @@ pub fn grown(args: &Args, mut tell: impl FnMut(&[u8])) {
         return atomic::grown(args, &mut tell);
     }
     let Ok(command) = lookup(args) else { return };
-    let most = if command.copied.is_some() { 1 } else { usize::MAX };
+    // COPY alone writes under its second key.
+    let most = if command.copied.is_some() && command.spec.name != "copy" { 1 } else { usize::MAX };
     keys(command, args).take(most).for_each(|key| tell(key));
 }
 

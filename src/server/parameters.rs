@@ -320,7 +320,13 @@ pub fn set(settings: &Settings, live: &Live, pairs: &[(String, String)]) -> Resu
             let Some(parameter) = PARAMETERS.iter().find(|p| p.name == name) else {
                 return Err(ConfigError::Unknown(name.clone()));
             };
-            let Some(set) = parameter.set else { return Err(ConfigError::Immutable(name.clone())) };
+            let Some(set) = parameter.set else {
+                // What holds already may be asked for.
+                match (parameter.get)(settings, live) == *value {
+                    true => continue,
+                    false => return Err(ConfigError::Immutable(name.clone())),
+                }
+            };
             set(target, value).map_err(|why| ConfigError::Invalid(name.clone(), why.to_owned()))?;
         }
     }
@@ -349,6 +355,25 @@ mod tests {
             assert!(set(&settings, &live, &[pair("slowlog-max-len", "7"), bad]).is_err());
         }
         assert_eq!(all(&settings, &live, &Memory::default()), before);
+    }
+
+    #[test]
+    fn what_cannot_change_may_be_set_to_what_it_is() {
+        let settings = Settings::default();
+        let live = Live::new(&settings);
+        for p in PARAMETERS.iter().filter(|p| p.set.is_none()) {
+            set(&settings, &live, &[pair(p.name, &(p.get)(&settings, &live))]).expect(p.name);
+            let refused = set(&settings, &live, &[pair(p.name, "something else")]);
+            assert_eq!(refused, Err(ConfigError::Immutable(p.name.to_owned())));
+        }
+    }
+
+    #[test]
+    fn a_name_may_stand_once() {
+        let settings = Settings::default();
+        let live = Live::new(&settings);
+        let duplicate = Err(ConfigError::Invalid("timeout".to_owned(), DUPLICATE.to_owned()));
+        assert_eq!(set(&settings, &live, &[pair("timeout", "1"), pair("timeout", "1")]), duplicate);
     }
 
     #[test]

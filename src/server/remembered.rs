@@ -1,8 +1,8 @@
 //! Parameters of Redis that are numbers: taken by CONFIG SET, shown by CONFIG GET, and kept by this node until it restarts.
 //!
-//! One table; what a parameter means here stands in its line. The
-//! limits of encodings say when Redis would turn a compact value into an ordinary one: HyperCache keeps one form of each
-//! type, so that they can change no more than the name that OBJECT ENCODING gives.
+//! One table; what a parameter means here stands in its line. The limits of encodings say when Redis would turn a compact
+//! value into an ordinary one: HyperCache keeps forms of its own, so that they can change no more than the name that OBJECT
+//! ENCODING gives.
 
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 

@@ -261,11 +261,16 @@ impl Connection {
     }
 
     fn note(&self) {
+        self.note_with(0);
+    }
+
+    /// The same while a request is run, of so many bytes.
+    fn note_with(&self, request: usize) {
         self.client.note(Figures {
             now: self.now,
             commands: self.commands,
             last_command: self.last_command,
-            input: self.input.len(),
+            input: self.input.len() + request,
             output: self.output.len(),
             transaction: &self.transaction,
         });
@@ -525,7 +530,7 @@ impl Connection {
     /// Runs a command of connection or node.
     fn run_local(&mut self, command: &Command, args: &Args) -> Reply {
         // CLIENT LIST shows the client that asks as running just that.
-        self.note();
+        self.note_with(wire_bytes(args));
         let reply = match command.run {
             Run::Session(run) => run(args, &mut self.session),
             Run::Node(run) => run(args, &*self.shared, &mut self.session),
@@ -757,6 +762,12 @@ impl Connection {
         };
         refused.into_iter().for_each(|(ticket, reply)| self.complete(ticket, reply));
     }
+}
+
+/// Bytes of a request as it is usually sent.
+fn wire_bytes(args: &Args) -> usize {
+    let header = |n: usize| n.checked_ilog10().unwrap_or(0) as usize + "*0\r\n".len();
+    header(args.len()) + args.iter().map(|arg| header(arg.len()) + arg.len() + "\r\n".len()).sum::<usize>()
 }
 
 fn scan_op(scan: &Scan, seq: u64) -> Op {

@@ -209,6 +209,19 @@ impl Value {
         }
     }
 
+    /// The value alone, with its type in front.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = vec![self.tag()];
+        self.put_body(&mut out);
+        out
+    }
+
+    /// What [`Value::to_bytes`] gave; `None` if these bytes are no value.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Value> {
+        let (tag, body) = bytes.split_first()?;
+        Value::from_body(*tag, body)
+    }
+
     /// As TYPE says it.
     pub fn type_name(&self) -> &'static str {
         self.aggregate().map_or("string", Aggregate::type_name)
@@ -453,7 +466,7 @@ impl<'a> ValueRef<'a> {
     /// What there is of elements that can be copied into other values.
     pub(super) fn size(self) -> Size {
         let size = self.as_set().map(SetRef::size).or_else(|| self.as_sorted().map(SortedRef::size));
-        size.unwrap_or_default()
+        size.unwrap_or(Size { elements: 0, bytes: self.weight() as u64 })
     }
 
     pub(super) fn tag(self) -> u8 {

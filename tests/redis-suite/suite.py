@@ -185,7 +185,7 @@ def parent():
 # -- Runs
 
 
-def run(suite, names, server, mode, what, fatal):
+def run(suite, names, server, mode, what, fatal, file_limit=FILE_LIMIT_S):
     """Runs files one after another, each on a fresh server; says what it does. `fatal` collects what makes it red."""
     options = OPTIONS + (["--cluster-mode"] if mode == "cluster" else [])
     expected = what.get("expected", {})
@@ -197,7 +197,7 @@ def run(suite, names, server, mode, what, fatal):
             break
         log = cache_dir("redis-suite", "logs") / what["name"] / f"{name.replace('/', '_')}.log"
         with server() as running:
-            result = run_file(suite, name, running.port, options, log, min(FILE_LIMIT_S, left))
+            result = run_file(suite, name, running.port, options, log, min(file_limit, left))
             died = running.died()
         if died:
             fatal.append(f"{name}: {died}")
@@ -355,6 +355,7 @@ def arguments():
     parser.add_argument("--file", action="append", metavar="UNIT", help="only this file, such as unit/type/list")
     parser.add_argument("--cluster", action="store_true", help="three nodes, with the suite's --cluster-mode")
     parser.add_argument("--redis", action="store_true", help="Debian's redis-server instead: the reference")
+    parser.add_argument("--limit", type=int, default=FILE_LIMIT_S, help=f"seconds a file may take ({FILE_LIMIT_S})")
     parser.add_argument("--raise", dest="lift", action="store_true", help="write what passes now into passed.txt")
     return parser.parse_args()
 
@@ -379,7 +380,7 @@ def main():
         count = 3 if given.cluster else 1
         server = lambda: HyperCache(count)  # noqa: E731
     what = {"name": "redis" if given.redis else mode, "expected": expected}
-    results = run(suite, names, server, mode, what, wrong)
+    results = run(suite, names, server, mode, what, wrong, given.limit)
 
     reasons, floors, unexplained = Reasons(), ratchet(), 0
     for name, result in results.items():

@@ -1,0 +1,218 @@
+//! Values carried from key to key: COPY inside the keyspace, DUMP and RESTORE through a client.
+//!
+//! A dump is the value as snapshots hold it, with a version and a checksum behind it. It is ours: dumps of Redis are not read,
+//! and a dump of another version is refused. A payload is looked at only when the key is free, as in Redis; whatever its bytes
+//! are, RESTORE answers and does not panic.
+
+use super::generic::BASE;
+use super::syntax::{is, syntax_error, want_integer};
+use super::{Command, Copied, Keys, ReadCommand, Spec, WriteCommand, read, usual_growth, write};
+use crate::resp::{Args, Reply};
+use crate::state::{Keyspace, Value, View};
+use crate::types::{Millis, Stamp};
+use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_64;
+
+struct Copy {
+    from: Bytes,
+    to: Bytes,
+    replace: bool,
+}
+
+impl WriteCommand for Copy {
+    const SPEC: Spec = Spec {
+        name: "copy",
+        arity: -3,
+        keys: Keys::Range { first: 1, last: 2, step: 1 },
+        syntax: "COPY source destination [DB destination-db] [REPLACE]",
+        summary: "Copies the value of a key and its deadline to another key.",
+        complexity: "O(1) for large collections, O(N) else, N the bytes of the value",
+        since: "6.2.0",
+        denyoom: true,
+        ..BASE
+    };
+
+    fn parse(args: &Args) -> Result<Copy, Reply> {
+        let (mut replace, mut at) = (false, 3);
+        while let Some(word) = args.get(at) {
+            match args.get(at + 1) {
+                _ if is(word, "replace") => replace = true,
+                Some(database) if is(word, "db") => {
+                    if want_integer(database)? != 0 {
+                        return Err(Reply::error("ERR DB index is out of range"));
+                    }
+                    at += 1;
+                }
+                _ => return Err(syntax_error()),
+            }
+            at += 1;
+        }
+        if args[1] == args[2] {
+            return Err(Reply::error("ERR source and destination objects are the same"));
+        }
+        Ok(Copy { from: args[1].clone(), to: args[2].clone(), replace })
+    }
+
+    const COPIED: Option<Copied> = Some(|args, size| size(&args[1]).in_set());
+
+    fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
+        let found = keyspace.get(&self.from).map(|entry| (entry.value().to_value(), entry.deadline()));
+        let Some((value, deadline)) = found else { return Reply::Int(0) };
+        if !self.replace && keyspace.contains(&self.to) {
+            return Reply::Int(0);
+        }
+        keyspace.set(&self.to, value, deadline);
+        Reply::Int(1)
+    }
+}
+
+/// Behind a dumped value.
+const VERSION: u16 = 1;
+/// Version and checksum.
+const FOOTER: usize = 2 + 8;
+
+fn seal(mut dump: Vec<u8>) -> Bytes {
+    dump.extend_from_slice(&VERSION.to_le_bytes());
+    dump.extend_from_slice(&xxh3_64(&dump).to_le_bytes());
+    Bytes::from(dump)
+}
+
+fn unseal(dump: &[u8]) -> Result<Value, Reply> {
+    let wrong = || Reply::error("ERR DUMP payload version or checksum are wrong");
+    let (value, footer) = dump.split_at_checked(dump.len().wrapping_sub(FOOTER)).ok_or_else(wrong)?;
+    let sum = xxh3_64(&dump[..value.len() + 2]).to_le_bytes();
+    if footer[..2] != VERSION.to_le_bytes() || footer[2..] != sum {
+        return Err(wrong());
+    }
+    Value::from_bytes(value).ok_or_else(|| Reply::error("ERR Bad data format"))
+}
+
+struct Dump(Bytes);
+
+impl ReadCommand for Dump {
+    const SPEC: Spec = Spec {
+        name: "dump",
+        syntax: "DUMP key",
+        summary: "Returns the value of a key in a form that RESTORE takes; the form is this server's own.",
+        complexity: "O(N), N the bytes of the value",
+        since: "2.6.0",
+        ..BASE
+    };
+
+    fn parse(args: &Args) -> Result<Dump, Reply> {
+        Ok(Dump(args[1].clone()))
+    }
+
+    fn read(self, view: &View<'_>) -> Reply {
+        view.get(&self.0).map_or(Reply::Nil, |entry| Reply::Bulk(seal(entry.value().to_value().to_bytes())))
+    }
+}
+
+struct Restore {
+    key: Bytes,
+    ttl: i64,
+    dump: Bytes,
+    replace: bool,
+    absolute: bool,
+}
+
+impl Restore {
+    fn run(self, keyspace: &mut Keyspace) -> Result<Reply, Reply> {
+        if !self.replace && keyspace.contains(&self.key) {
+            return Err(Reply::error("BUSYKEY Target key name already exists."));
+        }
+        let value = unseal(&self.dump)?;
+        let clock = keyspace.clock();
+        let deadline = match (self.ttl as Millis, self.absolute) {
+            (0, _) => None,
+            (at, true) => Some(at),
+            (ttl, false) => Some(clock.saturating_add(ttl)),
+        };
+        match deadline {
+            // Nobody would ever see it.
+            Some(deadline) if deadline <= clock => drop(keyspace.remove(&self.key)),
+            deadline => keyspace.set(&self.key, value, deadline),
+        }
+        Ok(Reply::OK)
+    }
+}
+
+impl WriteCommand for Restore {
+    const SPEC: Spec = Spec {
+        name: "restore",
+        arity: -4,
+        syntax: "RESTORE key ttl serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds] [FREQ frequency]",
+        summary: "Makes a key of what DUMP returned.",
+        complexity: "O(N), N the bytes of the value",
+        since: "2.6.0",
+        denyoom: true,
+        ..BASE
+    };
+
+    fn parse(args: &Args) -> Result<Restore, Reply> {
+        let (mut replace, mut absolute, mut at) = (false, false, 4);
+        while let Some(word) = args.get(at) {
+            match args.get(at + 1) {
+                _ if is(word, "replace") => replace = true,
+                _ if is(word, "absttl") => absolute = true,
+                Some(seconds) if is(word, "idletime") => {
+                    if want_integer(seconds)? < 0 {
+                        return Err(Reply::error("ERR Invalid IDLETIME value, must be >= 0"));
+                    }
+                    at += 1;
+                }
+                Some(frequency) if is(word, "freq") => {
+                    if !(0..=255).contains(&want_integer(frequency)?) {
+                        return Err(Reply::error("ERR Invalid FREQ value, must be >= 0 and <= 255"));
+                    }
+                    at += 1;
+                }
+                _ => return Err(syntax_error()),
+            }
+            at += 1;
+        }
+        let ttl = want_integer(&args[2])?;
+        if ttl < 0 {
+            return Err(Reply::error("ERR Invalid TTL value, must be >= 0"));
+        }
+        Ok(Restore { key: args[1].clone(), ttl, dump: args[3].clone(), replace, absolute })
+    }
+
+    fn growth(args: &Args) -> u64 {
+        // Elements may weigh more than their bytes in the dump.
+        let weight = args.get(3).and_then(|dump| unseal(dump).ok()).map_or(0, |value| value.weight() as u64);
+        usual_growth(args).saturating_add(weight)
+    }
+
+    fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
+        self.run(keyspace).unwrap_or_else(|refused| refused)
+    }
+}
+
+pub(super) static COPY: &[Command] = &[write::<Copy>(), read::<Dump>(), write::<Restore>()];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dump_that_was_touched_is_refused() {
+        let dump = seal(Value::text(b"value").to_bytes());
+        assert_eq!(unseal(&dump), Ok(Value::text(b"value")));
+        for at in 0..dump.len() {
+            let mut broken = dump.to_vec();
+            broken[at] ^= 1;
+            assert!(unseal(&broken).is_err(), "byte {at}");
+        }
+        for length in 0..dump.len() {
+            assert!(unseal(&dump[..length]).is_err(), "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn sealed_nonsense_is_no_value() {
+        for body in [&b""[..], b"\xff", b"\xffabc"] {
+            assert_eq!(unseal(&seal(body.to_vec())), Err(Reply::error("ERR Bad data format")), "{body:?}");
+        }
+    }
+}
