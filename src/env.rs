@@ -88,6 +88,14 @@ pub fn seed() -> u64 {
     fastrand::u64(..)
 }
 
+/// Bytes that nobody can guess, from the operating system. Blocks for no longer than a read of memory.
+pub fn secret_bytes(count: usize) -> std::io::Result<Vec<u8>> {
+    use std::io::Read;
+    let mut bytes = vec![0; count];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// A deadline passed before the future was ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Elapsed;

@@ -47,7 +47,10 @@ const FAMILIES: &[(&str, &str)] = &[
 
 /// Commands whose categories are not those of their family; of read, write, fast and so on nothing is said here.
 const BESIDE_THEIR_FAMILY: &[(&str, &[&str])] = &[
-    ("dbsize flushall flushdb swapdb object|encoding object|freq object|idletime object|refcount object|help", &["keyspace"]),
+    (
+        "dbsize flushall flushdb swapdb object|encoding object|freq object|idletime object|refcount object|help",
+        &["keyspace"],
+    ),
     (
         "asking readonly readwrite command command|count command|docs command|getkeys command|getkeysandflags \
          command|help command|info command|list wait waitaof",

@@ -22,6 +22,7 @@ mod syntax;
 mod text;
 
 pub mod access;
+pub mod acl;
 pub mod atomic;
 pub mod cluster;
 pub mod connection;

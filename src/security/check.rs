@@ -130,7 +130,8 @@ fn check_one(
         return Err((Reason::Command, 0, Bytes::from_static(name(number).as_bytes())));
     }
     if !selector.all_keys() && !matches!(command.spec.keys, Keys::None) {
-        let refused = access::keys(command, args).enumerate().find(|(_, (key, wanted))| !selector.allows_key(key, *wanted));
+        let refused =
+            access::keys(command, args).enumerate().find(|(_, (key, wanted))| !selector.allows_key(key, *wanted));
         if let Some((at, (key, _))) = refused {
             return Err((Reason::Key, at, key.clone()));
         }

@@ -116,7 +116,10 @@ mod tests {
     #[test]
     fn alike_refusals_within_a_minute_are_one_entry() {
         let mut log = Log::default();
-        assert_eq!([log.push(0, event("a"), 9), log.push(1, event("b"), 9), log.push(60_000, event("a"), 9)], [1, 1, 2]);
+        assert_eq!(
+            [log.push(0, event("a"), 9), log.push(1, event("b"), 9), log.push(60_000, event("a"), 9)],
+            [1, 1, 2]
+        );
         let entries = log.newest(9);
         let seen: Vec<_> = entries.iter().map(|e| (e.id, e.count, e.created_ms, e.updated_ms)).collect();
         assert_eq!(seen, [(0, 2, 0, 60_000), (1, 1, 1, 1)]);
@@ -127,7 +130,9 @@ mod tests {
     #[test]
     fn no_more_than_wanted_are_kept_and_none_is_large() {
         let mut log = Log::default();
-        (0..20).for_each(|n| drop(log.push(n, event(&format!("{n}{}", "x".repeat(5000))), 3)));
+        for n in 0..20 {
+            log.push(n, event(&format!("{n}{}", "x".repeat(5000))), 3);
+        }
         let entries = log.newest(9);
         assert_eq!(entries.iter().map(|e| e.id).collect::<Vec<_>>(), [19, 18, 17]);
         assert_eq!(entries[0].event.object.len(), TEXT_BYTES_MAX);

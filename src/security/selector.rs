@@ -14,7 +14,7 @@ use crate::commands::access::{Categories, KeyAccess, categories};
 use crate::commands::ordinal::{self, Ordinal, numbered, ordinal};
 use crate::commands::{self, Command, glob};
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What may be done with keys of a pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub struct Selector {
     rules: Vec<Rule>,
     allowed: Vec<u64>,
     /// Commands that are allowed with these first arguments alone.
-    first_args: BTreeMap<Ordinal, Vec<Vec<u8>>>,
+    first_args: BTreeMap<Ordinal, BTreeSet<Vec<u8>>>,
 }
 
 impl Default for Selector {
@@ -77,10 +77,7 @@ fn command_named(name: &[u8]) -> Option<&'static Command> {
 
 impl Selector {
     /// A selector of these rules.
-    pub(super) fn parse<'a>(
-        words: impl Iterator<Item = &'a [u8]>,
-        reading: Reading,
-    ) -> Result<Selector, RuleError> {
+    pub(super) fn parse<'a>(words: impl Iterator<Item = &'a [u8]>, reading: Reading) -> Result<Selector, RuleError> {
         let mut selector = Selector::default();
         for word in words {
             selector.apply(word, reading)?;
@@ -207,11 +204,7 @@ impl Selector {
         if !command.subcommands.is_empty() {
             return self.change_named(true, name, reading);
         }
-        let first_args = self.first_args.entry(ordinal(command)).or_default();
-        let lower = first_arg.to_ascii_lowercase();
-        if !first_args.contains(&lower) {
-            first_args.push(lower);
-        }
+        self.first_args.entry(ordinal(command)).or_default().insert(first_arg.to_ascii_lowercase());
         self.keep_rule(true, name);
         Ok(())
     }
@@ -268,7 +261,7 @@ impl Selector {
             return true;
         }
         let Some((known, arg)) = self.first_args.get(&ordinal).zip(first_arg) else { return false };
-        known.iter().any(|one| arg.eq_ignore_ascii_case(one))
+        known.contains(&arg.to_ascii_lowercase())
     }
 
     pub(super) fn all_keys(&self) -> bool {

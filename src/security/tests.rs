@@ -34,7 +34,10 @@ fn users_look_as_in_redis() {
         ("on >x", &format!("on sanitize-payload {X} resetchannels -@all")),
         ("on >x nopass", "on nopass sanitize-payload resetchannels -@all"),
         ("nopass >x", &format!("off sanitize-payload {X} resetchannels -@all")),
-        (">x >y <x #".trim_end_matches(" #"), "off sanitize-payload #a1fce4363854ff888cff4b8e7875d600c2682390412a8cf79b37d0b11148b0fa resetchannels -@all"),
+        (
+            ">x >y <x #".trim_end_matches(" #"),
+            "off sanitize-payload #a1fce4363854ff888cff4b8e7875d600c2682390412a8cf79b37d0b11148b0fa resetchannels -@all",
+        ),
         ("%R~a* %w~b ~c* %RW~d &e*", "off sanitize-payload %R~a* %W~b ~c* ~d resetchannels &e* -@all"),
         ("%R~a %W~a", "off sanitize-payload ~a resetchannels -@all"),
         ("~a ~* &* +@all", "off sanitize-payload ~* &* +@all"),
@@ -43,7 +46,10 @@ fn users_look_as_in_redis() {
         ("+config|get -config +@READ", "off sanitize-payload resetchannels -@all -config +@read"),
         ("+config -config|get", "off sanitize-payload resetchannels -@all +config -config|get"),
         ("+select|0 +select|1", "off sanitize-payload resetchannels -@all +select|0 +select|1"),
-        ("+get (~a +set) ( %R~b +get )", "off sanitize-payload resetchannels -@all +get (~a resetchannels -@all +set) (%R~b resetchannels -@all +get)"),
+        (
+            "+get (~a +set) ( %R~b +get )",
+            "off sanitize-payload resetchannels -@all +get (~a resetchannels -@all +set) (%R~b resetchannels -@all +get)",
+        ),
         ("(~a +set) clearselectors", "off sanitize-payload resetchannels -@all"),
         ("on >x ~* +@all reset", "off sanitize-payload resetchannels -@all"),
         ("skip-sanitize-payload", "off skip-sanitize-payload resetchannels -@all"),
@@ -60,15 +66,24 @@ fn mistakes_have_the_texts_of_redis_and_change_nothing() {
         ("-get|x", "Error in ACL SETUSER modifier '-get|x': Unknown command or category name in ACL"),
         ("+@nope", "Error in ACL SETUSER modifier '+@nope': Unknown command or category name in ACL"),
         ("+config|nope", "Error in ACL SETUSER modifier '+config|nope': Unknown command or category name in ACL"),
-        ("+config|get|x", "Error in ACL SETUSER modifier '+config|get|x': Allowing first-arg of a subcommand is not supported"),
+        (
+            "+config|get|x",
+            "Error in ACL SETUSER modifier '+config|get|x': Allowing first-arg of a subcommand is not supported",
+        ),
         ("+select|", "Error in ACL SETUSER modifier '+select|': Syntax error"),
         ("nonsense", "Error in ACL SETUSER modifier 'nonsense': Syntax error"),
         ("%~x", "Error in ACL SETUSER modifier '%~x': Syntax error"),
         ("%RR~x", "Error in ACL SETUSER modifier '%RR~x': Syntax error"),
         ("%x", "Error in ACL SETUSER modifier '%x': Syntax error"),
         ("~a\tb", "Error in ACL SETUSER modifier '~a\tb': Syntax error"),
-        ("#abc", "Error in ACL SETUSER modifier '#abc': The password hash must be exactly 64 characters and contain only lowercase hexadecimal characters"),
-        ("<x", "Error in ACL SETUSER modifier '<x': The password you are trying to remove from the user does not exist"),
+        (
+            "#abc",
+            "Error in ACL SETUSER modifier '#abc': The password hash must be exactly 64 characters and contain only lowercase hexadecimal characters",
+        ),
+        (
+            "<x",
+            "Error in ACL SETUSER modifier '<x': The password you are trying to remove from the user does not exist",
+        ),
         ("(+get ~x", "Unmatched parenthesis in acl selector starting at '(+get'."),
         ("(+get on)", "Error in ACL SETUSER modifier '(+get on)': Syntax error"),
     ] {
@@ -149,6 +164,8 @@ fn nobody_is_kept_from_becoming_somebody_else() {
 fn categories_allow_what_is_in_them() {
     let reader = user("~* +@read -@dangerous");
     assert!(may(&reader, "get a").is_ok() && may(&reader, "set a b").is_err() && may(&reader, "keys *").is_err());
+    assert!(user("+@admin").may_administer() && user("+@all").may_administer() && user("(+@admin)").may_administer());
+    assert!(!user("+@all -@dangerous").may_administer() && !user("+config +info").may_administer());
     let last = user("~* +@all -@write +set");
     assert!(may(&last, "set a b").is_ok() && may(&last, "del a").is_err());
 }
@@ -165,13 +182,50 @@ fn a_document_of_a_newer_program_is_kept_as_it_is() {
 
 fn any_rule() -> impl Strategy<Value = Vec<u8>> {
     let fixed = prop::sample::select(vec![
-        "on", "off", "nopass", "resetpass", "allkeys", "resetkeys", "allchannels", "resetchannels", "allcommands",
-        "nocommands", "clearselectors", "reset", "skip-sanitize-payload", "sanitize-payload", ">x", ">y", "<x",
-        "+get", "-get", "+GET", "+config", "-config", "+config|get", "-config|set", "+select|0", "+select|1", "-select",
-        "+@read", "-@read", "+@all", "-@all", "-@dangerous", "+@connection", "-@write", "+client|id", "-client",
-        "(~a +get)", "(%R~x)*y &c +@all -set)", "()",
+        "on",
+        "off",
+        "nopass",
+        "resetpass",
+        "allkeys",
+        "resetkeys",
+        "allchannels",
+        "resetchannels",
+        "allcommands",
+        "nocommands",
+        "clearselectors",
+        "reset",
+        "skip-sanitize-payload",
+        "sanitize-payload",
+        ">x",
+        ">y",
+        "<x",
+        "+get",
+        "-get",
+        "+GET",
+        "+config",
+        "-config",
+        "+config|get",
+        "-config|set",
+        "+select|0",
+        "+select|1",
+        "-select",
+        "+@read",
+        "-@read",
+        "+@all",
+        "-@all",
+        "-@dangerous",
+        "+@connection",
+        "-@write",
+        "+client|id",
+        "-client",
+        "(~a +get)",
+        "(%R~x)*y &c +@all -set)",
+        "()",
     ]);
-    let pattern = prop::collection::vec(any::<u8>().prop_filter("no spaces", |b| !b.is_ascii_whitespace() && *b != 0 && *b != 0x0b), 0..6);
+    let pattern = prop::collection::vec(
+        any::<u8>().prop_filter("no spaces", |b| !b.is_ascii_whitespace() && *b != 0 && *b != 0x0b),
+        0..6,
+    );
     let sign = prop::sample::select(vec!["~", "%R~", "%W~", "%rw~", "&"]);
     prop_oneof![
         4 => fixed.prop_map(|word: &str| word.as_bytes().to_vec()),

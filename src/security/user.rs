@@ -8,6 +8,8 @@
 
 use super::rules::{Reading, RuleError, has_spaces, parse_hash};
 use super::selector::Selector;
+use crate::commands::access::{Categories, categories};
+use crate::commands::ordinal::numbered;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
@@ -103,6 +105,21 @@ impl User {
 
     pub(super) fn selectors(&self) -> impl Iterator<Item = &Selector> {
         std::iter::once(&self.root).chain(&self.further)
+    }
+
+    /// Whether there is nothing that this user may not do.
+    pub fn is_all_powerful(&self) -> bool {
+        self.root.is_all_powerful()
+    }
+
+    /// Whether this user may run every command for administrators.
+    pub fn may_administer(&self) -> bool {
+        let admin = Categories::named(b"admin").expect("there is such a category");
+        let all = |selector: &Selector| {
+            let mut wanted = numbered().filter(|(_, _, command)| categories(command).has(admin));
+            wanted.all(|(ordinal, _, _)| selector.allows_command(ordinal, None))
+        };
+        self.selectors().any(all)
     }
 
     /// The flags, in Redis' order.

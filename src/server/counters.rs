@@ -12,8 +12,8 @@ use crate::resp::Reply;
 use crate::types::Level;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// Kinds of level as counters tell them apart.
