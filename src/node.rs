@@ -346,6 +346,7 @@ async fn open_side_doors(
         let options = http::Options {
             request_timeout: config.limits.request_timeout,
             default_level: config.cluster.consistency_level,
+            protected: config.security.protected_mode,
             ..http::Options::default()
         };
         let serving = http::serve(listener, overview.clone(), options, until(stopped.clone()));
@@ -359,7 +360,8 @@ async fn open_side_doors(
         let listener = listen("server.grpc_addr", endpoint).await?;
         let set_level: grpc::SetLogLevel =
             Arc::new(|level: &str| telemetry::set_level(level).map(|()| level.to_owned()).map_err(|e| e.to_string()));
-        let serving = grpc::serve(listener, overview.clone(), grpc::Options::new(set_level), until(stopped.clone()));
+        let options = grpc::Options { protected: config.security.protected_mode, ..grpc::Options::new(set_level) };
+        let serving = grpc::serve(listener, overview.clone(), options, until(stopped.clone()));
         tokio::spawn(async move {
             if let Err(e) = serving.await {
                 tracing::error!(error = %e, "grpc-ended");

@@ -212,6 +212,8 @@ pub struct TrafficFacts {
     /// Reads answered here: by level, as leader and as follower of the key's group.
     pub reads: Vec<(&'static str, u64, u64)>,
     pub writes: u64,
+    /// Refused: for a wrong password, a command, a key, a channel.
+    pub denied: [u64; 4],
     pub cpu_user_us: u64,
     pub cpu_sys_us: u64,
 }

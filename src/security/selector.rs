@@ -39,7 +39,7 @@ pub struct Selector {
     channels: Vec<Bytes>,
     /// Began with `+@all`: commands of later versions are allowed, too.
     future: bool,
-    /// Nothing was taken away since: no bit needs to be looked at.
+    /// All bits are set, those of no command included: none needs to be looked at.
     every_command: bool,
     rules: Vec<Rule>,
     allowed: Vec<u64>,
@@ -225,7 +225,6 @@ impl Selector {
 
     /// Sets the bits of a command and of its subcommands.
     fn change(&mut self, command: &'static Command, allow: bool) {
-        self.every_command &= allow;
         for one in std::iter::once(command).chain(command.subcommands) {
             let at = ordinal(one).to_index();
             let bit = 1 << (at % 64);
@@ -235,6 +234,7 @@ impl Selector {
                 self.allowed[at / 64] &= !bit;
             }
         }
+        self.every_command = self.allowed.iter().all(|word| *word == u64::MAX);
         self.first_args.remove(&ordinal(command));
     }
 

@@ -59,12 +59,14 @@ pub struct Options {
     pub max_connections: usize,
     /// Time a transfer or a snapshot has.
     pub operation_timeout: Duration,
+    /// Other machines are refused while the default user needs no password.
+    pub protected: bool,
     pub set_log_level: SetLogLevel,
 }
 
 impl Options {
     pub fn new(set_log_level: SetLogLevel) -> Options {
-        Options { max_connections: 256, operation_timeout: Duration::from_secs(30), set_log_level }
+        Options { max_connections: 256, operation_timeout: Duration::from_secs(30), protected: true, set_log_level }
     }
 }
 
@@ -75,7 +77,9 @@ pub async fn serve(
     options: Options,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let incoming = Accept::new(listener, options.max_connections, IDLE_LIMIT).into_stream();
+    let incoming =
+        Accept::new(listener, options.max_connections, IDLE_LIMIT, guard::who_may_come(&overview, options.protected))
+            .into_stream();
     let (reporter, health) = tonic_health::server::health_reporter();
     let describe = || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
     let describe_health = |builder: tonic_reflection::server::Builder<'static>| {

@@ -4,6 +4,8 @@
 //! with their `authorization` ([`admit`]). What is allowed is `security::check`'s to say. Every refusal goes through
 //! [`note`]: into ACL LOG, the counts and the audit log.
 
+use super::accept::MayCome;
+use super::overview::Overview;
 use crate::cluster::Cluster;
 use crate::commands::session::Session;
 use crate::commands::{self, Command};
@@ -27,6 +29,12 @@ pub(super) const PROTECTED: &[u8] =
 /// Protected mode: while the default user needs no password, only this machine's own clients are let in.
 pub(super) fn may_come(registry: &Registry, protected: bool, peer: IpAddr) -> bool {
     !protected || peer.to_canonical().is_loopback() || registry.users().open().is_none()
+}
+
+/// The same for the doors that share an [`Overview`].
+pub(super) fn who_may_come(overview: &Overview, protected: bool) -> MayCome {
+    let registry = overview.cluster().registry().clone();
+    Box::new(move |peer| may_come(&registry, protected, peer))
 }
 
 /// Who a RESP connection is.
@@ -300,6 +308,16 @@ mod tests {
         assert_eq!(admit(&Registry::default(), None, "http").err(), Some(NotAdmitted::UsersUnknown));
         let open = registry(&[("default", "on nopass +@all")]);
         assert_eq!(admit(&open, None, "http").unwrap().name(), "default");
+    }
+
+    #[test]
+    fn other_machines_may_come_once_somebody_has_to_prove_something() {
+        let (near, far) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([192, 0, 2, 1]));
+        let mapped: IpAddr = "::ffff:127.0.0.1".parse().unwrap();
+        let (open, locked) = (registry(&[("default", "on nopass")]), registry(&[("default", "on >x")]));
+        assert!(may_come(&open, true, near) && may_come(&open, true, mapped) && !may_come(&open, true, far));
+        assert!(may_come(&open, false, far) && may_come(&locked, true, far));
+        assert!(may_come(&registry(&[("default", "off nopass")]), true, far));
     }
 
     #[test]

@@ -77,6 +77,8 @@ pub struct Options {
     pub max_key_bytes: usize,
     /// Connections open at once; more wait.
     pub max_connections: usize,
+    /// Other machines are refused while the default user needs no password.
+    pub protected: bool,
 }
 
 impl Default for Options {
@@ -87,6 +89,7 @@ impl Default for Options {
             max_value_bytes: 16 << 20,
             max_key_bytes: 16 << 10,
             max_connections: 1024,
+            protected: true,
         }
     }
 }
@@ -98,7 +101,8 @@ pub async fn serve(
     options: Options,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let accept = Accept::new(listener, options.max_connections, IDLE_LIMIT);
+    let may_come = guard::who_may_come(&overview, options.protected);
+    let accept = Accept::new(listener, options.max_connections, IDLE_LIMIT, may_come);
     let drain = options.request_timeout;
     let (stopping, stopped) = oneshot::channel::<()>();
     let server = axum::serve(accept, router(overview, options)).with_graceful_shutdown(async move {

@@ -151,6 +151,7 @@ impl Shared {
     fn traffic(&self) -> TrafficFacts {
         let t: Totals = self.totals();
         let (cpu_user_us, cpu_sys_us) = cpu_us();
+        let denied = self.cluster.registry().stats();
         TrafficFacts {
             commands: t.commands,
             commands_per_s: self.rate(),
@@ -162,6 +163,7 @@ impl Shared {
             misses: t.misses,
             reads: LEVELS.iter().zip(t.reads).map(|(name, [leader, follower])| (*name, leader, follower)).collect(),
             writes: t.writes,
+            denied: [denied.auth, denied.command, denied.key, denied.channel],
             cpu_user_us,
             cpu_sys_us,
         }
