@@ -92,14 +92,21 @@ pub fn seed() -> u64 {
     fastrand::u64(..)
 }
 
-/// A number that nobody can guess, whatever else of this process they have seen: from the kernel. Panics where the
-/// kernel gives none, which Linux does not do once it has started.
+/// A number that nobody can guess, whatever else of this process they have seen.
+///
+/// # Panics
+/// Where the operating system gives no random bytes, which Linux always does.
 pub fn secret() -> u64 {
-    let mut bytes = [0; 8];
-    // SAFETY: the buffer is eight bytes long, and the kernel writes no more than that.
-    let written = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
-    assert_eq!(written, bytes.len() as isize, "up to 256 bytes come whole: {}", std::io::Error::last_os_error());
-    u64::from_ne_bytes(bytes)
+    let bytes = secret_bytes(8).expect("the operating system gives random bytes");
+    u64::from_le_bytes(bytes.try_into().expect("as many as were asked for"))
+}
+
+/// Bytes that nobody can guess, from the operating system. Blocks for no longer than a read of memory.
+pub fn secret_bytes(count: usize) -> std::io::Result<Vec<u8>> {
+    use std::io::Read;
+    let mut bytes = vec![0; count];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// A deadline passed before the future was ready.

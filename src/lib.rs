@@ -4,9 +4,10 @@
 //!  server   the doors: RESP, HTTP, gRPC          bin  hypercache, hypercachectl
 //!     |  \______________________                  |
 //!  cluster   who belongs, who owns \           node.rs  the wiring, which knows everything
-//!     |                             \
-//!   raft     log, machine, links, proposer, reads
-//!     |
+//!     |       \                     \
+//!     |     security  who may do what \
+//!   raft     /    log, machine, links, proposer, reads
+//!     |     /                           \
 //!  commands  the language        routing  key -> slot -> group
 //!     |     \
 //!   state   resp
@@ -31,6 +32,7 @@ pub mod raft;
 pub mod resp;
 pub mod restore;
 pub mod routing;
+pub mod security;
 pub mod server;
 pub mod slot;
 pub mod state;

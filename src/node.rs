@@ -11,12 +11,14 @@ use crate::env;
 use crate::raft::{self, Host, HostOptions, Timers, peers::Identity};
 use crate::resp::Limits;
 use crate::routing::NodeInfo;
+use crate::security::{DEFAULT_USER, SetUserError, User};
 use crate::server::{self, Server, Settings, Start, grpc, http, metrics, overview::Overview};
 use crate::state::Precision;
 use crate::state::eviction::{Kind, Limit};
 use crate::telemetry;
 use crate::types::NodeId;
 use anyhow::{Context, anyhow};
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
@@ -32,6 +34,8 @@ const WATCH: Duration = Duration::from_millis(200);
 /// Writes that add are refused while the process takes more of the memory it may have.
 const RESIDENT_PERCENT_MAX: u64 = 95;
 
+/// How long the Redis doors stay shut for not knowing the users yet.
+const USERS_KNOWN: Duration = Duration::from_secs(3);
 /// How long handing over leaderships may take when the node stops.
 const STEP_ASIDE: Duration = Duration::from_secs(2);
 
@@ -99,8 +103,78 @@ pub fn layout(config: &Config) -> anyhow::Result<(NodeId, Layout, BTreeMap<NodeI
         groups: config.groups() as u32,
         replication_factor: config.replication_factor() as usize,
         memory: memory(config),
+        users: users(config)?,
     };
     Ok((nodes[me], layout, addresses))
+}
+
+/// The users of the file: those of `security.users_file`, then those of `security.users`, then the default user's password.
+///
+/// # Errors
+/// The first line that is no user, or one user twice; names the setting.
+pub fn users(config: &Config) -> anyhow::Result<Vec<User>> {
+    let security = &config.security;
+    let mut lines: Vec<(String, String)> = Vec::new();
+    if !security.users_file.as_os_str().is_empty() {
+        let file = &security.users_file;
+        let text = std::fs::read_to_string(file)
+            .with_context(|| format!("security.users_file: {} cannot be read", file.display()))?;
+        let numbered = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
+        lines.extend(numbered.map(|(at, line)| (format!("security.users_file: line {}", at + 1), line.to_owned())));
+    }
+    let listed = security.users.0.iter().enumerate();
+    lines.extend(listed.map(|(at, line)| (format!("security.users: number {}", at + 1), line.clone())));
+    let mut users: Vec<User> = Vec::new();
+    for (place, line) in lines {
+        let user = user_of(&line).with_context(|| place.clone())?;
+        anyhow::ensure!(
+            users.iter().all(|known| known.name() != user.name()),
+            "{place}: {} is there twice",
+            user.name()
+        );
+        users.push(user);
+    }
+    if let Some(password) = security.requirepass.reveal() {
+        let named = users.iter().any(|user| user.name() == DEFAULT_USER);
+        anyhow::ensure!(!named, "security.requirepass: the users say already what the default user's password is");
+        let mut default = User::all_powerful(DEFAULT_USER, env::seed());
+        default.apply(&["resetpass".to_owned(), format!(">{password}")].map(Bytes::from))?;
+        users.push(default);
+    }
+    Ok(users)
+}
+
+/// `user <name> <rule> ...`, as in Redis' files.
+fn user_of(line: &str) -> anyhow::Result<User> {
+    let mut words = line.split_whitespace();
+    anyhow::ensure!(words.next() == Some("user"), "expected `user <name> <rules>`");
+    let name = words.next().context("expected a name behind `user`")?;
+    let name = User::check_name(name.as_bytes()).map_err(|why| anyhow!(why))?;
+    let mut user = User::new(name, env::seed());
+    // The message names the rule; a rule may be a password.
+    let rules: Vec<Bytes> = words.map(|word| Bytes::copy_from_slice(word.as_bytes())).collect();
+    user.apply(&rules).map_err(|error| match error {
+        SetUserError::Rule(rule, why) if rule.starts_with(['>', '<']) => anyhow!("a password of {name}: {why}"),
+        other => anyhow!("{name}: {other}"),
+    })?;
+    Ok(user)
+}
+
+/// In protected mode a door that other machines reach needs users that prove themselves.
+///
+/// # Errors
+/// The door, and what to do.
+pub fn check_protection(config: &Config, users: &[User]) -> anyhow::Result<()> {
+    let open = users.iter().find(|user| user.name() == DEFAULT_USER).is_none_or(User::is_open);
+    let wide = config.client_listeners().into_iter().find(|(_, endpoint)| !endpoint.is_loopback());
+    match wide {
+        Some((setting, endpoint)) if open && config.security.protected_mode => Err(anyhow!(
+            "{setting}: {endpoint} can be reached from other machines, and the default user needs no password: set \
+             security.requirepass, give `user default` a password or turn it off, listen on 127.0.0.1, or set \
+             security.protected_mode: false on a trusted network"
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// What the file says about memory.
@@ -180,7 +254,7 @@ fn settings(config: &Config) -> anyhow::Result<Settings> {
             max_buffered: limits.query_buffer.bytes() as usize,
         },
         output_max: limits.output_buffer.bytes() as usize,
-        password: config.security.requirepass.reveal().map(str::to_owned),
+        protected: config.security.protected_mode,
         sync: format!("{:?}", config.storage.sync).to_lowercase(),
         ..Settings::default()
     })
@@ -199,6 +273,7 @@ async fn listen(setting: &str, endpoint: &Endpoint) -> anyhow::Result<TcpListene
 async fn serve(config: &Config, workers: Vec<Handle>) -> anyhow::Result<()> {
     let mut stop_asked = stop_signals()?;
     let (me, layout, addresses) = layout(config)?;
+    check_protection(config, &layout.users)?;
     let dir = config.node.data_dir.as_path();
     let members = Arc::new(Members::open(dir, me, &config.node.id.0, addresses)?);
     let identity: Arc<dyn Identity> = members.clone();
@@ -222,6 +297,8 @@ async fn serve(config: &Config, workers: Vec<Handle>) -> anyhow::Result<()> {
             return Ok(());
         }
     }
+    // A client that comes a moment early would be told that nobody is known yet. A node that is cut off says so for longer.
+    let _ = env::timeout(USERS_KNOWN, cluster.users_known()).await;
     let start = Start { cluster: cluster.clone(), settings: settings(config)?, workers, stop: stopped };
     let server = server::start(start).await?;
     overview.add_source(Box::new({
@@ -269,6 +346,7 @@ async fn open_side_doors(
         let options = http::Options {
             request_timeout: config.limits.request_timeout,
             default_level: config.cluster.consistency_level,
+            protected: config.security.protected_mode,
             ..http::Options::default()
         };
         let serving = http::serve(listener, overview.clone(), options, until(stopped.clone()));
@@ -282,7 +360,8 @@ async fn open_side_doors(
         let listener = listen("server.grpc_addr", endpoint).await?;
         let set_level: grpc::SetLogLevel =
             Arc::new(|level: &str| telemetry::set_level(level).map(|()| level.to_owned()).map_err(|e| e.to_string()));
-        let serving = grpc::serve(listener, overview.clone(), grpc::Options::new(set_level), until(stopped.clone()));
+        let options = grpc::Options { protected: config.security.protected_mode, ..grpc::Options::new(set_level) };
+        let serving = grpc::serve(listener, overview.clone(), options, until(stopped.clone()));
         tokio::spawn(async move {
             if let Err(e) = serving.await {
                 tracing::error!(error = %e, "grpc-ended");

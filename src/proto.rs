@@ -31,4 +31,10 @@ pub mod codes {
     pub const TIMEOUT: &str = "HC-3106";
     /// An argument is wrong.
     pub const ARGUMENT: &str = "HC-3107";
+    /// No user and password, or wrong ones.
+    pub const NOT_AUTHENTICATED: &str = "HC-3108";
+    /// The user may not do that.
+    pub const NOT_PERMITTED: &str = "HC-3109";
+    /// The node has not heard from its cluster yet who its users are.
+    pub const USERS_UNKNOWN: &str = "HC-3110";
 }

@@ -6,13 +6,17 @@
 use crate::config::{LogFormat, LogLevel, Logging, Raw, Rotation, Setting};
 use parking_lot::Mutex;
 use std::io::IsTerminal;
+use std::path::Path;
 use std::sync::OnceLock;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_appender::rolling;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
+/// The target of security events. They are written at any level, unless the level names them.
+const AUDIT: &str = "audit";
 /// Lines that may wait for the disk before further ones are dropped.
 const FILE_QUEUE_LINES: usize = 16_384;
 
@@ -26,7 +30,7 @@ static FILTER: OnceLock<Filter> = OnceLock::new();
 
 /// Keeps the log file's thread alive. Dropping it writes out what waits.
 pub struct Guard {
-    _file: Option<WorkerGuard>,
+    _files: Vec<WorkerGuard>,
 }
 
 /// Why logs could not be started or changed.
@@ -34,8 +38,8 @@ pub struct Guard {
 pub enum TelemetryError {
     #[error("logging.level: {0}")]
     Level(String),
-    #[error("logging.file: {0} cannot be written: {1}")]
-    File(String, String),
+    #[error("{0}: {1} cannot be written: {2}")]
+    File(&'static str, String, String),
     #[error("logs have been started already")]
     Started,
     #[error("logs have not been started")]
@@ -44,7 +48,14 @@ pub enum TelemetryError {
 
 /// openraft tells every step of its own at INFO; ours are the ones a human wants. Whoever names it gets what is asked.
 fn filter_of(level: &LogLevel) -> Result<EnvFilter, TelemetryError> {
-    let quieter = if level.0.contains("openraft") { level.0.clone() } else { format!("openraft=warn,{}", level.0) };
+    let mut directives = level.0.clone();
+    // What comes first gives way to what follows.
+    for (module, usual) in [("openraft", "warn"), (AUDIT, "info")] {
+        if !level.0.contains(module) {
+            directives = format!("{module}={usual},{directives}");
+        }
+    }
+    let quieter = directives;
     EnvFilter::builder().parse(quieter).map_err(|error| TelemetryError::Level(error.to_string()))
 }
 
@@ -52,24 +63,34 @@ fn filter_of(level: &LogLevel) -> Result<EnvFilter, TelemetryError> {
 pub fn start(settings: &Logging) -> Result<Guard, TelemetryError> {
     let (filter, handle) = reload::Layer::new(filter_of(&settings.level)?);
     let mut writers: Vec<Box<dyn Layer<_> + Send + Sync>> = Vec::new();
+    let mut guard = Guard { _files: Vec::new() };
+    let apart = !settings.audit_file.as_os_str().is_empty();
     if settings.console {
         let colours = std::io::stderr().is_terminal();
         let layer = fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
-        writers.push(match settings.format {
+        let layer = match settings.format {
             LogFormat::Text => layer.boxed(),
             LogFormat::Json => layer.json().flatten_event(true).boxed(),
-        });
+        };
+        writers.push(layer.with_filter(filter_fn(move |event| !(apart && event.target() == AUDIT))).boxed());
     }
-    let mut guard = Guard { _file: None };
-    if !settings.file.as_os_str().is_empty() {
-        let (queue, file) =
-            NonBlockingBuilder::default().lossy(true).buffered_lines_limit(FILE_QUEUE_LINES).finish(file_of(settings)?);
+    for (file, audit) in [(&settings.file, false), (&settings.audit_file, true)] {
+        if file.as_os_str().is_empty() {
+            continue;
+        }
+        let setting = if audit { "logging.audit_file" } else { "logging.file" };
+        let (queue, writing) = NonBlockingBuilder::default()
+            .lossy(true)
+            .buffered_lines_limit(FILE_QUEUE_LINES)
+            .finish(file_of(settings, setting, file)?);
         let layer = fmt::layer().with_writer(queue).with_ansi(false);
-        writers.push(match settings.format {
+        let layer = match settings.format {
             LogFormat::Text => layer.boxed(),
             LogFormat::Json => layer.json().flatten_event(true).boxed(),
-        });
-        guard._file = Some(file);
+        };
+        let wanted = move |is_audit: bool| if audit { is_audit } else { !(apart && is_audit) };
+        writers.push(layer.with_filter(filter_fn(move |event| wanted(event.target() == AUDIT))).boxed());
+        guard._files.push(writing);
     }
     tracing_subscriber::registry().with(filter).with(writers).try_init().map_err(|_| TelemetryError::Started)?;
     let level = Mutex::new(settings.level.0.clone());
@@ -77,11 +98,14 @@ pub fn start(settings: &Logging) -> Result<Guard, TelemetryError> {
     Ok(guard)
 }
 
-fn file_of(settings: &Logging) -> Result<rolling::RollingFileAppender, TelemetryError> {
-    let path = &settings.file;
-    let refuse = |why: String| TelemetryError::File(path.display().to_string(), why);
+fn file_of(
+    settings: &Logging,
+    setting: &'static str,
+    path: &Path,
+) -> Result<rolling::RollingFileAppender, TelemetryError> {
+    let refuse = |why: String| TelemetryError::File(setting, path.display().to_string(), why);
     let name = path.file_name().ok_or_else(|| refuse("it names no file".to_owned()))?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let rotation = match settings.rotation {
         Rotation::Hourly => rolling::Rotation::HOURLY,
         Rotation::Daily => rolling::Rotation::DAILY,

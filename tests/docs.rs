@@ -14,7 +14,13 @@ use std::path::{Path, PathBuf};
 
 /// Where a command differs from the Redis command of its name. A name that is in no table fails the test.
 const DIFFERENCES: &[(&str, &str)] = &[
-    ("auth", "there is one user, `default`, whose password is `security.requirepass`"),
+    ("acl|load", "refused, as in a Redis without an ACL file: users are kept by the meta group"),
+    ("acl|log", "of the node that is asked; what HTTP and gRPC refused is there, too"),
+    ("acl|save", "refused, as in a Redis without an ACL file: users are kept by the meta group"),
+    (
+        "acl|setuser",
+        "for all nodes; not inside MULTI; names are UTF-8; unbalanced quotes in a selector are a syntax error",
+    ),
     (
         "bf.exists",
         "WRONGTYPE for a key of another type, where RedisBloom says 0; so do the other questions of BF and CF",
@@ -49,8 +55,16 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("cluster|slot-stats", "key-count alone, of the slots whose group this node leads"),
     ("slowlog", "a command's time runs from being read to being answered, its quorum included"),
     ("config|get", "Redis' names for what there is, besides `consistency-level` and `request-timeout-ms`"),
+    (
+        "config|get",
+        "Redis' names for what there is, besides `consistency-level` and `request-timeout-ms`; `requirepass` is always \
+         empty, since only its hash is known",
+    ),
     ("config|rewrite", "refused: the server never writes its file"),
-    ("config|set", "memory's parameters for all nodes and for good; the others on this node only, until it restarts"),
+    (
+        "config|set",
+        "memory's parameters and `requirepass` for all nodes and for good; the others on this node only, until it restarts",
+    ),
     ("dbsize", "counts dead keys that wait for their sweep; over several groups not one moment"),
     ("del", "across slots (proxy face) a part a group, each atomic, not the whole; UNCERTAIN if only some took effect"),
     ("unlink", "the same as DEL"),

@@ -20,8 +20,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("commands", &["resp", "state"]),
     ("routing", &[]),
     ("raft", &["commands", "state", "resp", "routing", "config"]),
-    ("cluster", &["routing", "raft", "commands", "resp", "state", "config"]),
-    ("security", &["config"]),
+    ("cluster", &["routing", "raft", "commands", "resp", "state", "config", "security"]),
+    ("security", &["commands", "resp"]),
     ("proto", &[]),
     ("disk", &[]),
     (
@@ -63,6 +63,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     // An address is plain data; a socket is not.
     ("commands", &["tokio::", "openraft", "TcpStream", "TcpListener", "UdpSocket"]),
     ("routing", &["tokio::", "openraft", "crate::env"]),
+    ("security", &["tokio::", "openraft", "crate::env", "TcpStream", "TcpListener", "UdpSocket"]),
     ("server", &["openraft::", "rocksdb::"]),
     ("cluster", &["rocksdb::"]),
 ];

@@ -188,6 +188,8 @@ fn check(file: &std::path::Path) -> Result<(), Failure> {
     for warning in &loaded.warnings {
         println!("warning: {warning}");
     }
+    let users = node::users(&loaded.config).map_err(|error| Failure::Usage(format!("{error:#}")))?;
+    node::check_protection(&loaded.config, &users).map_err(|error| Failure::Usage(format!("{error:#}")))?;
     println!("{}: fine", file.display());
     Ok(())
 }

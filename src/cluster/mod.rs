@@ -7,6 +7,7 @@
 //! table      cluster id, epoch, which group owns which slots, which nodes hold which group,
 //!            what each group seeds the hashes of its keys with                               (JSON, written once)
 //! node/<id>  where a node's doors are                                                         (JSON, by that node)
+//! user/<..>  who may do what, written by ACL SETUSER on any node: see `users.rs`
 //! ```
 //!
 //! Every node has a replica of it and routes by its own copy.
@@ -19,6 +20,7 @@
 
 mod identity;
 mod memory;
+mod users;
 
 pub use identity::{Founder, IdentityError, Members, UNFINISHED, new_cluster_id};
 pub use memory::{Memory, size as memory_size};
@@ -28,6 +30,7 @@ use crate::env;
 use crate::raft::{Group, Host, Outcome, StorageError};
 use crate::resp::Args;
 use crate::routing::{self, GroupInfo, NodeInfo, RoutingTable};
+use crate::security::User;
 use crate::state::eviction::Limit;
 use crate::state::{Keyspace, View};
 use crate::types::{GroupId, NodeId, SLOTS, Slot, Stamp};
@@ -68,6 +71,8 @@ pub struct Layout {
     pub replication_factor: usize,
     /// What this node's file says about memory: what a new cluster begins with.
     pub memory: Memory,
+    /// The users in this node's file: what a new cluster begins with. Without one called `default`, that one may do anything.
+    pub users: Vec<User>,
 }
 
 /// Newest version of the table that is known, and the one that is written.
@@ -123,6 +128,7 @@ pub struct Cluster {
     layout: Layout,
     table: ArcSwap<RoutingTable>,
     memory: ArcSwap<Memory>,
+    users: users::Followed,
     changed: watch::Sender<u64>,
 }
 
@@ -131,7 +137,8 @@ impl Cluster {
     pub fn new(members: Arc<Members>, host: Arc<Host>, info: NodeInfo, layout: Layout) -> Arc<Cluster> {
         let table = ArcSwap::from_pointee(RoutingTable::unformed());
         let memory = ArcSwap::from_pointee(layout.memory);
-        Arc::new(Cluster { members, host, info, layout, table, memory, changed: watch::Sender::new(0) })
+        let (users, changed) = (users::Followed::default(), watch::Sender::new(0));
+        Arc::new(Cluster { members, host, info, layout, table, memory, users, changed })
     }
 
     /// The table by which this node routes now.
@@ -199,6 +206,7 @@ impl Cluster {
         let documents = self.clone();
         tokio::spawn(async move { documents.write_documents(first).await });
         tokio::spawn(self.clone().deal_memory(meta.clone()));
+        tokio::spawn(self.clone().hear_of_users(meta.clone()));
         let mut applied = meta.watch_applied();
         let mut version = u64::MAX;
         loop {
@@ -238,6 +246,8 @@ impl Cluster {
             let call = self.layout.memory.write_all("MSETNX");
             let known = |c: &Cluster| c.host.group(GroupId::META).is_some_and(|meta| agreed_memory(&meta).is_some());
             self.propose_until_done(call, known).await;
+            let written = |c: &Cluster| c.host.group(GroupId::META).is_some_and(|meta| users::are_written(&meta));
+            self.propose_until_done(users::initial(&self.layout.users), written).await;
         }
         let json = serde_json::to_string(&self.info).expect("a node's address is plain data");
         let key = format!("{NODE}{}", self.info.id);
@@ -292,6 +302,7 @@ impl Cluster {
             }
         }
         self.follow_memory(meta);
+        self.follow_users(meta);
         self.changed.send_modify(|n| *n += 1);
         Ok(())
     }

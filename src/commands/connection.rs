@@ -66,13 +66,13 @@ struct Auth {
 }
 
 impl Auth {
-    fn prove(&self, node: &dyn Node, session: &mut Session) -> Result<(), Reply> {
+    fn prove(&self, node: &dyn Node, session: &mut Session, command: &'static str) -> Result<(), Reply> {
         if !self.named && !node.has_password() {
             return Err(Reply::error(
                 "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?",
             ));
         }
-        match node.authenticate(&self.user, &self.password) {
+        match node.authenticate(&self.user, &self.password, session, command) {
             Some(user) => {
                 session.user = Some(user);
                 Ok(())
@@ -95,7 +95,7 @@ impl NodeCommand for Auth {
     }
 
     fn run(self, node: &dyn Node, session: &mut Session) -> Reply {
-        self.prove(node, session).map_or_else(|refused| refused, |()| Reply::OK)
+        self.prove(node, session, "auth").map_or_else(|refused| refused, |()| Reply::OK)
     }
 }
 
@@ -142,7 +142,7 @@ impl NodeCommand for Hello {
 
     fn run(self, node: &dyn Node, session: &mut Session) -> Reply {
         if let Some(auth) = &self.auth
-            && let Err(refused) = auth.prove(node, session)
+            && let Err(refused) = auth.prove(node, session, "hello")
         {
             return refused;
         }
@@ -437,7 +437,7 @@ impl NodeCommand for Consistency {
 }
 
 /// One client as CLIENT LIST and CLIENT INFO print it.
-fn client_line(row: &ClientRow) -> String {
+pub fn client_line(row: &ClientRow) -> String {
     let s = &row.session;
     let flags = match (row.queued, s.readonly) {
         (Some(_), true) => "xr",
@@ -466,7 +466,7 @@ fn client_line(row: &ClientRow) -> String {
         row.output_bytes,
         row.input_bytes + row.output_bytes + row.queued_bytes,
         row.last_command,
-        s.user.as_deref().unwrap_or("(none)"),
+        s.user.as_deref().unwrap_or("default"),
         s.lib_name,
         s.lib_version,
     );

@@ -150,6 +150,10 @@ fn info_stats(f: &Facts, _: &dyn Node, _: Face, out: &mut String) {
         "keyspace_misses" => t.misses,
         "pubsub_channels" => 0,
         "pubsub_patterns" => 0,
+        "acl_access_denied_auth" => t.denied[0],
+        "acl_access_denied_cmd" => t.denied[1],
+        "acl_access_denied_key" => t.denied[2],
+        "acl_access_denied_channel" => t.denied[3],
         "total_error_replies" => t.errors,
         "total_writes_processed" => t.writes,
         "moved_replies" => t.moved);

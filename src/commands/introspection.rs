@@ -3,6 +3,7 @@
 //! Loops over the families' tables; there is no list of commands here, and flags and categories are derived from what
 //! a command is given to run on.
 
+use super::access::{Categories, categories};
 use super::connection::{help, text};
 use super::server::{bulk, spec};
 use super::session::Session;
@@ -18,46 +19,24 @@ fn status(t: impl Into<String>) -> Reply {
     Reply::Status(Bytes::from(t.into()))
 }
 
-/// Flags as in COMMAND INFO, derived from the kind.
-fn flags(command: &Command) -> Vec<&'static str> {
+/// Flags as in COMMAND INFO, derived from kind and categories.
+fn flags(command: &'static Command) -> Vec<&'static str> {
     let mut flags = match command.run {
         Run::Read(_) => vec!["readonly"],
         Run::Write(_) => vec!["write"],
-        Run::Session(_) => vec!["loading", "stale", "fast"],
-        Run::Node(_) => vec!["loading", "stale"],
+        Run::Session(_) | Run::Node(_) => vec!["loading", "stale"],
         Run::Transaction(Step::Exec) => vec!["noscript", "loading", "stale", "skip_slowlog"],
-        Run::Transaction(_) => vec!["noscript", "loading", "stale", "fast", "allow_busy"],
+        Run::Transaction(_) => vec!["noscript", "loading", "stale", "allow_busy"],
         Run::Container => vec![],
     };
     if command.spec.denyoom {
         flags.push("denyoom");
     }
-    if matches!(command.run, Run::Read(_) | Run::Write(_)) && command.spec.complexity == "O(1)" {
-        flags.push("fast");
-    }
+    flags.extend(categories(command).names().filter(|name| ["admin", "blocking", "fast", "pubsub"].contains(name)));
     if !matches!(command.spec.keys, Keys::None | Keys::Range { .. }) {
         flags.push("movablekeys");
     }
     flags
-}
-
-/// ACL categories, derived from kind and family.
-fn categories(command: &Command) -> Vec<String> {
-    let mut all = Vec::new();
-    match command.run {
-        Run::Read(_) => all.push("@read".to_owned()),
-        Run::Write(_) => all.push("@write".to_owned()),
-        Run::Node(_) => all.push("@admin".to_owned()),
-        Run::Session(_) | Run::Transaction(_) | Run::Container => {}
-    }
-    let family = match command.spec.family {
-        "generic" => "keyspace",
-        "sorted-set" => "sortedset",
-        other => other,
-    };
-    all.push(format!("@{family}"));
-    all.push(if flags(command).contains(&"fast") { "@fast" } else { "@slow" }.to_owned());
-    all
 }
 
 /// First key, last key and step as the oldest clients read them; zeros where keys are found otherwise.
@@ -121,7 +100,7 @@ fn key_specs(name: &str, command: &Command) -> Reply {
     Reply::Array(specs)
 }
 
-fn command_info(name: &str, command: &Command) -> Reply {
+fn command_info(name: &str, command: &'static Command) -> Reply {
     let (first, last, step) = key_range(&command.spec.keys);
     let subcommands =
         command.subcommands.iter().map(|sub| command_info(&format!("{name}|{}", sub.spec.name), sub)).collect();
@@ -132,7 +111,7 @@ fn command_info(name: &str, command: &Command) -> Reply {
         Reply::Int(first),
         Reply::Int(last),
         Reply::Int(step),
-        Reply::Set(categories(command).into_iter().map(status).collect()),
+        Reply::Set(categories(command).names().map(|name| status(format!("@{name}"))).collect()),
         Reply::Array(Vec::new()),
         key_specs(name, command),
         Reply::Array(subcommands),
@@ -327,7 +306,7 @@ impl SessionCommand for GetKeysAndFlags {
 enum CommandList {
     All,
     Module,
-    Category(String),
+    Category(Option<Categories>),
     Pattern(Bytes),
 }
 
@@ -345,7 +324,7 @@ impl SessionCommand for CommandList {
             [] => Ok(CommandList::All),
             [by, kind, what] if is(by, "filterby") => match () {
                 () if is(kind, "module") => Ok(CommandList::Module),
-                () if is(kind, "aclcat") => Ok(CommandList::Category(format!("@{}", text(what)))),
+                () if is(kind, "aclcat") => Ok(CommandList::Category(Categories::named(what))),
                 () if is(kind, "pattern") => Ok(CommandList::Pattern(what.clone())),
                 () => Err(syntax_error()),
             },
@@ -354,10 +333,10 @@ impl SessionCommand for CommandList {
     }
 
     fn run(self, _: &mut Session) -> Reply {
-        let shown = |name: &str, command: &Command| match &self {
+        let shown = |name: &str, command: &'static Command| match &self {
             CommandList::All => true,
             CommandList::Module => false,
-            CommandList::Category(wanted) => categories(command).contains(wanted),
+            CommandList::Category(wanted) => wanted.is_some_and(|wanted| categories(command).has(wanted)),
             CommandList::Pattern(pattern) => super::glob::matches(pattern, name.as_bytes()),
         };
         let mut names = Vec::new();

@@ -43,7 +43,7 @@ const ALL_KEYS: &[(&str, Flags)] = &[
     ),
     ("hdel srem zrem zremrangebyrank zremrangebyscore zremrangebylex lrem ltrim xdel xtrim", DELETES),
     ("eval evalsha fcall", &["RW", "access", "update"]),
-    ("eval_ro evalsha_ro fcall_ro", READS),
+    ("eval_ro evalsha_ro fcall_ro xreadgroup", READS),
 ];
 
 /// Names, what those commands do to their first key, and to the others.
@@ -74,8 +74,12 @@ pub fn of(name: &str, command: &Command) -> (Flags, Flags) {
     (all, all)
 }
 
+/// Options with which SET shows the value that it replaces, or whether it is another.
+const SET_TELLS: [&str; 5] = ["get", "ifeq", "ifne", "ifdeq", "ifdne"];
+
 /// The same for one request: SET with GET shows the value that it replaces.
 pub fn of_call(name: &str, command: &Command, args: &Args) -> (Flags, Flags) {
-    let gets = name == "set" && args.iter().skip(3).any(|word| word.eq_ignore_ascii_case(b"get"));
+    let tells = |word: &bytes::Bytes| SET_TELLS.iter().any(|option| word.eq_ignore_ascii_case(option.as_bytes()));
+    let gets = name == "set" && args.iter().skip(3).any(tells);
     if gets { (SHOWS_AND_UPDATES, SHOWS_AND_UPDATES) } else { of(name, command) }
 }

@@ -3,7 +3,9 @@
 //! Every call returns at once: nothing here waits, replicates or talks to another node. What changes the cluster
 //! does not belong here. Implemented by `server::node_view`, and by a fixed node in the tests of the families.
 
+use crate::commands::Command;
 use crate::commands::session::{Face, Session};
+use crate::resp::Args;
 use crate::state::FilterStatus;
 use crate::types::{GroupId, Level, NodeId, Slot};
 use bytes::Bytes;
@@ -65,8 +67,55 @@ pub trait Node: Send + Sync {
     fn open_user(&self) -> Option<String>;
     /// Whether the default user has a password at all.
     fn has_password(&self) -> bool;
-    /// The user's name as it is known if the password is right.
-    fn authenticate(&self, user: &str, password: &[u8]) -> Option<String>;
+    /// The user's name as it is known if the password is right. A wrong one is noted as said by `session` with `command`.
+    fn authenticate(&self, user: &str, password: &[u8], session: &Session, command: &'static str) -> Option<String>;
+
+    /// All users, in order of names.
+    fn users(&self) -> Vec<UserRow>;
+    /// Whether the user may run the request; the error says what is not allowed, naming it.
+    fn may(&self, user: &str, command: &'static Command, args: &Args) -> Result<(), String>;
+    /// The newest refusals first.
+    fn acl_log(&self, max: usize) -> Vec<AclLogEntry>;
+    fn acl_log_reset(&self);
+    /// Bytes that nobody can guess; none if the system has none.
+    fn secret_bytes(&self, count: usize) -> Option<Vec<u8>>;
+}
+
+/// A user as ACL GETUSER and ACL LIST show it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserRow {
+    pub name: String,
+    pub flags: Vec<&'static str>,
+    /// Hashes, in hexadecimal digits.
+    pub passwords: Vec<String>,
+    /// The root selector first.
+    pub selectors: Vec<SelectorRow>,
+    /// The rules that make this user.
+    pub text: Bytes,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SelectorRow {
+    pub commands: Bytes,
+    pub keys: Bytes,
+    pub channels: Bytes,
+}
+
+/// One line of ACL LOG.
+#[derive(Debug, Clone)]
+pub struct AclLogEntry {
+    pub id: u64,
+    pub count: u64,
+    pub reason: &'static str,
+    pub context: &'static str,
+    pub object: Bytes,
+    pub username: String,
+    pub client: String,
+    /// Since the last of these refusals.
+    pub age_ms: u64,
+    /// Unix time.
+    pub created_ms: u64,
+    pub updated_ms: u64,
 }
 
 /// Why CONFIG SET did nothing.
@@ -163,6 +212,8 @@ pub struct TrafficFacts {
     /// Reads answered here: by level, as leader and as follower of the key's group.
     pub reads: Vec<(&'static str, u64, u64)>,
     pub writes: u64,
+    /// Refused: for a wrong password, a command, a key, a channel.
+    pub denied: [u64; 4],
     pub cpu_user_us: u64,
     pub cpu_sys_us: u64,
 }

@@ -283,6 +283,7 @@ static CONFIG: &[Command] =
     &[node::<ConfigGet>(), session::<ConfigHelp>(), node::<ResetStat>(), session::<Rewrite>(), node::<ConfigSet>()];
 
 pub static SERVER: &[Command] = &[
+    container(spec("acl", -2, "6.0.0", "ACL subcommand", "Users and what they may do."), super::acl::ACL),
     session::<super::introspection::CommandAll>().with(super::introspection::COMMAND),
     container(
         spec("commandlog", -2, "valkey-8.1.0", "COMMANDLOG subcommand", "Commands that took long or were large."),

@@ -11,7 +11,7 @@
 
 use super::atomic;
 use super::{Command, Keys, Run, Scope, Spec};
-use crate::resp::{Args, Reply};
+use crate::resp::{Args, Reply, integer};
 use crate::state::View;
 use bytes::Bytes;
 
@@ -189,6 +189,31 @@ impl Transaction {
             Ok(()) => Part::Local(command, args),
         });
         Reply::status("QUEUED")
+    }
+
+    /// Asks about each queued command once more; what is refused is answered so in its place and does not run.
+    pub fn recheck(&mut self, mut refused: impl FnMut(&'static Command, &Args) -> Option<Reply>) {
+        let Some(queue) = &mut self.queue else { return };
+        let mut calls = std::mem::take(&mut queue.calls).into_iter();
+        (queue.writes, queue.denyoom) = (false, false);
+        for part in &mut queue.parts {
+            let (command, args, keyed) = match part {
+                Part::Settled(..) => continue,
+                Part::Local(command, args) => (*command, args.clone(), false),
+                Part::Keyed(command) => {
+                    let count = calls.next().and_then(|number| integer(&number)).unwrap_or(0);
+                    (*command, calls.by_ref().take(count as usize).collect::<Args>(), true)
+                }
+            };
+            if let Some(reply) = refused(command, &args) {
+                *part = Part::Settled(command, reply);
+            } else if keyed {
+                queue.writes |= command.is_write();
+                queue.denyoom |= command.spec.denyoom;
+                queue.calls.push(atomic::number(args.len()));
+                queue.calls.extend(args);
+            }
+        }
     }
 
     /// The keys of `WATCH key ...` have these versions, as [`versions`] answered. The reply to the client.

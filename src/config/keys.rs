@@ -216,10 +216,17 @@ sections! {
 
     /// Who may do what.
     security: Security {
-        /// Refuses to listen wider than loopback for clients while no password is set.
+        /// Refuses to listen wider than loopback for clients, and clients of other machines, while the default user needs
+        /// no password.
         protected_mode: bool = "true";
-        /// The password of the default user (AUTH). Empty: none.
+        /// The password of the default user (AUTH), which may do anything. Empty: it needs none. The value at the cluster's
+        /// first start counts; later it is changed for all nodes by CONFIG SET requirepass.
         requirepass: Secret = "";
+        /// Users of a new cluster, each "user <name> <rules>" as in Redis' files. They count at the cluster's first start;
+        /// later they are changed for all nodes by ACL SETUSER.
+        users: Users = "";
+        /// A file with more of them, one a line. Empty: none.
+        users_file: PathBuf = "";
     }
 
     /// Bounds on what clients may ask for.
@@ -256,6 +263,8 @@ sections! {
         rotation: Rotation = "daily";
         /// How many files are kept.
         keep_files: u64 = "7" in 1..=1000;
+        /// A file for security events alone (target audit); it rotates like file. Empty: they stand in the other logs.
+        audit_file: PathBuf = "";
     }
 }
 

@@ -326,6 +326,50 @@ impl Setting for Secret {
     }
 }
 
+/// Lines that make users: their passwords are never printed.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Users(pub Vec<String>);
+
+impl Users {
+    /// The lines, with stars for passwords.
+    fn hidden(&self) -> Vec<String> {
+        let word =
+            |word: &str| if word.starts_with(['>', '<', '#', '!']) { ">***".to_owned() } else { word.to_owned() };
+        self.0.iter().map(|line| line.split_whitespace().map(word).collect::<Vec<_>>().join(" ")).collect()
+    }
+
+    /// Whether any line is about this user.
+    pub fn name(&self, user: &str) -> bool {
+        self.0.iter().any(|line| line.split_whitespace().nth(1) == Some(user))
+    }
+}
+
+impl fmt::Debug for Users {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.hidden()).finish()
+    }
+}
+
+/// A list, or one text with semicolons or line ends between.
+impl Setting for Users {
+    fn parse(raw: &Raw) -> Result<Users, String> {
+        let lines: Vec<String> = match raw {
+            Raw::List(lines) => lines.clone(),
+            Raw::Text(text) => text.split([';', '\n']).map(str::to_owned).collect(),
+        };
+        let lines: Vec<String> = lines.iter().map(|line| line.trim().to_owned()).filter(|l| !l.is_empty()).collect();
+        match lines.iter().find(|line| line.split_whitespace().next() != Some("user")) {
+            None => Ok(Users(lines)),
+            // Whatever it is, it may be a password.
+            Some(_) => Err("expected lines such as \"user alice on >password ~app:* +@all\"".to_owned()),
+        }
+    }
+    fn show(&self) -> String {
+        let lines: Vec<String> = self.hidden().iter().map(|line| quoted(line)).collect();
+        format!("[{}]", lines.join(", "))
+    }
+}
+
 /// What is logged: a level for everything, for modules, or both (`info,hypercache::raft=debug`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogLevel(pub String);

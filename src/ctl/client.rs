@@ -7,45 +7,77 @@ use crate::ctl::trouble::{Trouble, leader_of};
 use crate::env;
 use crate::proto::admin::admin_client::AdminClient;
 use crate::proto::admin::{StatusRequest, StatusResponse};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use std::future::Future;
 use std::time::Duration;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Response, Status};
+use tonic::{Request, Response, Status};
 
 /// Time a node has to answer before the next endpoint is tried.
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 /// Longest answer: slot ranges of many groups are the largest.
 const ANSWER_MAX_BYTES: usize = 64 << 20;
 
-pub type Client = AdminClient<Channel>;
+pub type Client = AdminClient<InterceptedService<Channel, Credentials>>;
+
+/// Says with every call who asks. Never printed.
+#[derive(Clone, Default)]
+pub struct Credentials {
+    authorization: Option<MetadataValue<Ascii>>,
+}
+
+impl Credentials {
+    /// Without a password nothing is said; without a user it is `default`'s.
+    pub fn new(user: Option<&str>, password: Option<&str>) -> Credentials {
+        let pair = |password| BASE64.encode(format!("{}:{password}", user.unwrap_or("default")));
+        let header = password.map(|password| format!("Basic {}", pair(password)));
+        let authorization = header.map(|header| header.parse().expect("base64 is plain text"));
+        Credentials { authorization }
+    }
+}
+
+impl Interceptor for Credentials {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(authorization) = &self.authorization {
+            request.metadata_mut().insert("authorization", authorization.clone());
+        }
+        Ok(request)
+    }
+}
 
 /// A node that answered, and what it said first.
 pub struct Reached {
     pub endpoint: String,
+    pub credentials: Credentials,
     pub client: Client,
     pub status: StatusResponse,
 }
 
 /// Connects to one node; the error is its cause in words.
-pub async fn connect(endpoint: &str) -> Result<Client, String> {
+pub async fn connect(endpoint: &str, credentials: &Credentials) -> Result<Client, String> {
     let channel = Endpoint::from_shared(format!("http://{endpoint}"))
         .map_err(|error| format!("{endpoint} is not HOST:PORT: {}", causes(&error)))?
         .connect_timeout(ANSWER_LIMIT)
         .connect()
         .await
         .map_err(|error| format!("{endpoint}: {}", causes(&error)))?;
-    Ok(AdminClient::new(channel).max_decoding_message_size(ANSWER_MAX_BYTES))
+    Ok(AdminClient::with_interceptor(channel, credentials.clone()).max_decoding_message_size(ANSWER_MAX_BYTES))
 }
 
 /// The first endpoint that tells its status.
-pub async fn reach(endpoints: &[String]) -> Result<Reached, Trouble> {
+pub async fn reach(endpoints: &[String], credentials: &Credentials) -> Result<Reached, Trouble> {
     let mut failures = Vec::new();
     for endpoint in endpoints {
         let attempt = async {
-            let mut client = connect(endpoint).await.map_err(|cause| Trouble::unreachable(&[cause]))?;
+            let mut client = connect(endpoint, credentials).await.map_err(|cause| Trouble::unreachable(&[cause]))?;
             let status = client.status(StatusRequest {}).await;
             let status = status.map_err(|status| Trouble::of_status(endpoint, &status))?.into_inner();
-            Ok::<_, Trouble>(Reached { endpoint: endpoint.clone(), client, status })
+            let (endpoint, credentials) = (endpoint.clone(), credentials.clone());
+            Ok::<_, Trouble>(Reached { endpoint, credentials, client, status })
         };
         match env::timeout(ANSWER_LIMIT, attempt).await {
             Ok(Ok(reached)) => return Ok(reached),
@@ -80,7 +112,7 @@ impl Reached {
         let Some(leader) = leader_of(&refused) else {
             return Err(Trouble::of_status(&self.endpoint, &refused));
         };
-        let client = connect(&leader).await.map_err(|cause| Trouble::unreachable(&[cause]))?;
+        let client = connect(&leader, &self.credentials).await.map_err(|cause| Trouble::unreachable(&[cause]))?;
         match call(client).await {
             Ok(answer) => Ok(answer.into_inner()),
             Err(status) => Err(Trouble::of_status(&leader, &status)),
@@ -101,4 +133,21 @@ fn causes(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_said_as_basic_authorization_and_only_with_a_password() {
+        let said = |user, password| {
+            let request = Credentials::new(user, password).call(Request::new(())).unwrap();
+            request.metadata().get("authorization").map(|value| value.to_str().unwrap().to_owned())
+        };
+        assert_eq!(said(None, None), None);
+        assert_eq!(said(Some("alice"), None), None);
+        assert_eq!(said(Some("alice"), Some("pw")).as_deref(), Some("Basic YWxpY2U6cHc="));
+        assert_eq!(said(None, Some("pw")).as_deref(), Some("Basic ZGVmYXVsdDpwdw=="));
+    }
 }

@@ -15,7 +15,7 @@ pub mod verify;
 use crate::env;
 use crate::proto::admin::{ListGroupsRequest, TransferLeaderRequest, TriggerSnapshotRequest, VerifyRequest};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use client::Reached;
+use client::{Credentials, Reached};
 use std::path::PathBuf;
 use std::time::Duration;
 use trouble::Trouble;
@@ -46,8 +46,38 @@ pub struct Cli {
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 30,
           value_parser = clap::value_parser!(u64).range(1..=TIMEOUT_MAX_S))]
     pub timeout: u64,
+    /// The user to be; `default` without one.
+    #[arg(long, global = true, value_name = "NAME", env = "HYPERCACHE_USER")]
+    pub user: Option<String>,
+    /// Its password. Other users of this machine can see a command line: the environment is safer.
+    #[arg(long, global = true, value_name = "PASSWORD", env = "HYPERCACHE_PASSWORD", hide_env_values = true)]
+    pub password: Option<Secret>,
     #[command(subcommand)]
     pub verb: Verb,
+}
+
+impl Cli {
+    fn credentials(&self) -> Credentials {
+        Credentials::new(self.user.as_deref(), self.password.as_ref().map(|secret| secret.0.as_str()))
+    }
+}
+
+/// A text that is never printed.
+#[derive(Clone)]
+pub struct Secret(String);
+
+impl std::str::FromStr for Secret {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Secret, Self::Err> {
+        Ok(Secret(text.to_owned()))
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("hidden")
+    }
 }
 
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq)]
@@ -177,7 +207,7 @@ pub async fn run(cli: &Cli) -> Result<String, Trouble> {
 }
 
 async fn carry_out(cli: &Cli, deadline: env::Instant) -> Result<String, Trouble> {
-    let reached = client::reach(&cli.endpoint).await?;
+    let reached = client::reach(&cli.endpoint, &cli.credentials()).await?;
     match &cli.verb {
         Verb::Status => Ok(output::status(&reached.status, cli.output)),
         Verb::Group { verb: GroupVerb::List } => {

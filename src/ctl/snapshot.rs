@@ -17,7 +17,7 @@ use tonic::Streaming;
 pub async fn save(file: &Path, group: Option<u32>, cli: &Cli) -> Result<String, Trouble> {
     let patience = Duration::from_secs(cli.timeout);
     let silent = |_| Trouble::timeout("the snapshot: nothing came for so long, and it", cli.timeout);
-    let reached = env::timeout(patience, reach(&cli.endpoint)).await.map_err(silent)??;
+    let reached = env::timeout(patience, reach(&cli.endpoint, &cli.credentials())).await.map_err(silent)??;
     let known: Vec<u32> = reached.status.groups.iter().map(|group| group.id).collect();
     let groups = match group {
         Some(group) if !known.contains(&group) => return Err(Trouble::no_such_group(group)),

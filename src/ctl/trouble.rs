@@ -172,6 +172,19 @@ impl Trouble {
                 let remedy = "it may still be done: look with `hypercachectl status`, then repeat the command";
                 Trouble::new(codes::TIMEOUT, EXIT_TIMEOUT, message, remedy)
             }
+            (Some(codes::NOT_AUTHENTICATED), _) => {
+                let remedy = "give --user and --password, or set HYPERCACHE_USER and HYPERCACHE_PASSWORD";
+                Trouble::new(codes::NOT_AUTHENTICATED, EXIT_FAILED, message, remedy)
+            }
+            (Some(codes::NOT_PERMITTED), _) => {
+                let remedy = "use a user that has +@admin";
+                Trouble::new(codes::NOT_PERMITTED, EXIT_FAILED, message, remedy)
+            }
+            (Some(codes::USERS_UNKNOWN), _) => {
+                let remedy = "a majority of the meta group's voters must be up: see which nodes are not with \
+                              `hypercachectl status`";
+                Trouble::new(codes::USERS_UNKNOWN, EXIT_NO_QUORUM, message, remedy)
+            }
             (Some(codes::ARGUMENT), _) => {
                 Trouble::new(codes::ARGUMENT, EXIT_USAGE, message, "see `hypercachectl help`")
             }

@@ -107,7 +107,7 @@ async fn ask(reached: &Reached, node: u64, groups: Vec<u32>) -> Result<Vec<(u64,
     let Some(address) = address else {
         return Err(Trouble::unreachable(&[format!("the address of node {node} is not known")]));
     };
-    let mut client = connect(&address).await.map_err(|cause| Trouble::unreachable(&[cause]))?;
+    let mut client = connect(&address, &reached.credentials).await.map_err(|cause| Trouble::unreachable(&[cause]))?;
     let answer = client.state_hash(StateHashRequest { groups }).await;
     let answer = answer.map_err(|status| Trouble::of_status(&address, &status))?.into_inner();
     Ok(answer.hashes.into_iter().map(|word| (answer.node, word)).collect())

@@ -7,7 +7,7 @@
 use crate::env;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -20,11 +20,15 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 /// Pause after a failed accept: out of descriptors is the usual cause, and trying at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Whether a connection from that address is taken at all.
+pub type MayCome = Box<dyn Fn(IpAddr) -> bool + Send + Sync>;
+
 /// A listener with a bound on its open connections.
 pub struct Accept {
     listener: TcpListener,
     places: Arc<Semaphore>,
     idle: Duration,
+    may_come: MayCome,
 }
 
 /// A connection that gives its place back when it is dropped.
@@ -37,8 +41,8 @@ pub struct Connection {
 }
 
 impl Accept {
-    pub fn new(listener: TcpListener, max_connections: usize, idle: Duration) -> Accept {
-        Accept { listener, places: Arc::new(Semaphore::new(max_connections)), idle }
+    pub fn new(listener: TcpListener, max_connections: usize, idle: Duration, may_come: MayCome) -> Accept {
+        Accept { listener, places: Arc::new(Semaphore::new(max_connections)), idle, may_come }
     }
 
     /// The next connection, once there is a place for it.
@@ -46,6 +50,8 @@ impl Accept {
         loop {
             let place = Arc::clone(&self.places).acquire_owned().await.expect("the semaphore is never closed");
             match self.listener.accept().await {
+                // Closed without a word: what it speaks is not known here.
+                Ok((_, peer)) if !(self.may_come)(peer.ip()) => tracing::debug!(event = "connection_refused", %peer),
                 Ok((stream, peer)) => {
                     // Without it small replies wait for the peer's delayed acknowledgement; a socket that refuses the
                     // option still works.
@@ -149,7 +155,7 @@ mod tests {
     async fn door(places: usize, idle: Duration) -> (Accept, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        (Accept::new(listener, places, idle), address)
+        (Accept::new(listener, places, idle, Box::new(|_| true)), address)
     }
 
     #[tokio::test]
@@ -162,6 +168,19 @@ mod tests {
         assert!(futures_util::poll!(second.as_mut()).is_pending());
         drop(first);
         second.await;
+    }
+
+    #[tokio::test]
+    async fn who_may_not_come_is_closed_and_takes_no_place() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let turn = std::sync::atomic::AtomicUsize::new(0);
+        let second_only = move |_| turn.fetch_add(1, std::sync::atomic::Ordering::Relaxed) > 0;
+        let mut accept = Accept::new(listener, 1, Duration::from_secs(60), Box::new(second_only));
+        let mut refused = TcpStream::connect(address).await.unwrap();
+        let _taken = TcpStream::connect(address).await.unwrap();
+        accept.next().await;
+        assert_eq!(refused.read(&mut [0; 1]).await.unwrap_or(0), 0);
     }
 
     #[tokio::test]

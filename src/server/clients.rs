@@ -61,6 +61,11 @@ impl Client {
         self.wake.notified().await
     }
 
+    /// Ends the connection at its next turn.
+    pub(super) fn kill(&self) {
+        self.killed.store(true, Relaxed);
+    }
+
     pub(super) fn is_killed(&self) -> bool {
         self.killed.load(Relaxed)
     }
@@ -164,6 +169,11 @@ impl Clients {
     pub fn rows(&self) -> Vec<ClientRow> {
         let all: Vec<Arc<Client>> = self.by_id.lock().values().cloned().collect();
         all.iter().map(|c| c.row()).collect()
+    }
+
+    /// Has every connection take a turn.
+    pub(super) fn wake_all(&self) {
+        self.by_id.lock().values().for_each(|client| client.wake.notify_one());
     }
 
     pub fn kill(&self, id: u64) -> bool {

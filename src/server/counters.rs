@@ -4,14 +4,16 @@
 //! shared cache line. Readers add the workers up and may be a moment late. RESETSTAT never writes to a counter: it
 //! keeps the sums of that moment and later ones are shown less these.
 
+pub use crate::commands::ordinal::{Ordinal, name, ordinal};
+
 use super::times::Times;
-use crate::commands::{self, Command};
+use crate::commands::ordinal;
 use crate::resp::Reply;
 use crate::types::Level;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 /// Kinds of level as counters tell them apart.
@@ -29,51 +31,9 @@ fn level_index(level: Level) -> usize {
     }
 }
 
-/// The number of a command in [`Counters`]: its place in the tables.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ordinal(u32);
-
-struct Index {
-    names: Vec<String>,
-    /// Sorted by address: a look-up is a few comparisons, without hashing.
-    by_address: Vec<(usize, Ordinal)>,
-}
-
-static INDEX: LazyLock<Index> = LazyLock::new(|| {
-    let mut index = Index { names: Vec::new(), by_address: Vec::new() };
-    for (name, command) in commands::all() {
-        index.by_address.push((std::ptr::from_ref(command).addr(), Ordinal(index.names.len() as u32)));
-        index.names.push(name.to_string());
-    }
-    index.by_address.sort_unstable_by_key(|(address, _)| *address);
-    index
-});
-
-/// Where `command` is counted.
-pub fn ordinal(command: &'static Command) -> Ordinal {
-    let wanted = std::ptr::from_ref(command).addr();
-    let found = INDEX.by_address.binary_search_by_key(&wanted, |(address, _)| *address);
-    INDEX.by_address[found.expect("every command that can be looked up stands in a table")].1
-}
-
-/// The full name behind an ordinal, such as `client|list`.
-pub fn name(ordinal: Ordinal) -> &'static str {
-    &INDEX.names[ordinal.0 as usize]
-}
-
 /// Whether the cost of a command does not depend on how much there is.
 pub(super) fn is_fast(ordinal: Ordinal) -> bool {
-    commands::all().nth(ordinal.to_u32() as usize).is_some_and(|(_, command)| command.spec.complexity == "O(1)")
-}
-
-impl Ordinal {
-    pub fn to_u32(self) -> u32 {
-        self.0
-    }
-
-    pub fn from_u32(n: u32) -> Option<Ordinal> {
-        ((n as usize) < INDEX.names.len()).then_some(Ordinal(n))
-    }
+    ordinal.command().spec.complexity == "O(1)"
 }
 
 #[derive(Default)]
@@ -118,7 +78,7 @@ impl Counters {
             misses: AtomicU64::new(0),
             errors: AtomicU64::new(0),
             reads: Default::default(),
-            per_command: INDEX.names.iter().map(|_| PerCommand::default()).collect(),
+            per_command: (0..ordinal::count()).map(|_| PerCommand::default()).collect(),
             codes: Mutex::new(BTreeMap::new()),
         }
     }
@@ -131,7 +91,7 @@ impl Counters {
 
     /// A command was answered after `took`.
     pub fn called(&self, ordinal: Ordinal, took: Duration, failed: bool) {
-        let c = &self.per_command[ordinal.0 as usize];
+        let c = &self.per_command[ordinal.to_index()];
         add(&c.calls, 1);
         add(&c.nanos, took.as_nanos() as u64);
         c.times.record(took);
@@ -142,7 +102,7 @@ impl Counters {
 
     /// A command was refused before it ran.
     pub fn rejected(&self, ordinal: Ordinal) {
-        add(&self.per_command[ordinal.0 as usize].rejected, 1);
+        add(&self.per_command[ordinal.to_index()].rejected, 1);
     }
 
     /// An error went out to a client; `text` begins with its code.
@@ -197,7 +157,7 @@ pub struct Totals {
 
 impl Totals {
     pub fn of(workers: &[Arc<Counters>]) -> Totals {
-        let mut t = Totals { per_command: vec![[0; 4]; INDEX.names.len()], ..Totals::default() };
+        let mut t = Totals { per_command: vec![[0; 4]; ordinal::count()], ..Totals::default() };
         for w in workers {
             t.commands += w.commands.load(Relaxed);
             t.bytes_in += w.bytes_in.load(Relaxed);
@@ -248,7 +208,7 @@ impl Totals {
 
     /// Name and counts of every command that was called or refused.
     pub fn commands(&self) -> impl Iterator<Item = (&'static str, [u64; 4])> + '_ {
-        let rows = INDEX.names.iter().map(String::as_str).zip(self.per_command.iter().copied());
+        let rows = ordinal::numbered().map(|(_, name, _)| name).zip(self.per_command.iter().copied());
         rows.filter(|(_, counts)| counts[0] + counts[2] > 0)
     }
 }

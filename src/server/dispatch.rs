@@ -4,11 +4,14 @@
 //! the first refusal is the reply, and a refused command has had no effect.
 
 use super::counters::{self, Ordinal};
+use super::guard::{self, Access};
 use super::scan::slot_of_cursor;
 use super::{Routes, Shared};
+use crate::commands::acl::{self, Change};
 use crate::commands::session::{Face, Session};
 use crate::commands::{self, Command, Keys, Merge, Run, Scope};
 use crate::resp::{Args, Reply};
+use crate::security::Context;
 use crate::slot::slot_of;
 use crate::types::{GroupId, Level, Slot};
 use bytes::Bytes;
@@ -30,6 +33,8 @@ pub(super) enum Route {
     One(GroupId),
     /// What sets a parameter of the whole cluster, as a command on the meta group.
     Cluster(Args),
+    /// What changes users, on all nodes.
+    Users(Change),
     /// One part a group; `places` as `Gather` wants them.
     Split {
         merge: Merge,
@@ -69,33 +74,42 @@ fn is_hc_read(args: &Args) -> bool {
     args.first().is_some_and(|name| name.len() == 7 && name.eq_ignore_ascii_case(b"hc.read"))
 }
 
+/// Who asks.
+pub(super) struct Asker<'a> {
+    pub session: &'a Session,
+    pub access: &'a Access,
+    /// Whether it is about to run or to be queued.
+    pub context: Context,
+}
+
 /// One reason not to run a command.
 pub(super) struct Gate {
     pub name: &'static str,
-    refuse: fn(&Request, &Session, &Shared) -> Option<Reply>,
+    refuse: fn(&Request, &Asker<'_>, &Shared) -> Option<Reply>,
 }
 
 /// In the order in which they are asked. Lookup and arity come before, routing after.
 pub(super) const GATES: &[Gate] = &[
     Gate { name: "auth", refuse: not_authenticated },
+    Gate { name: "acl", refuse: not_permitted },
     Gate { name: "loading", refuse: loading },
     Gate { name: "memory", refuse: out_of_memory },
     Gate { name: "syntax", refuse: bad_syntax },
 ];
 
 /// The first refusal of the gates.
-pub(super) fn refused(request: &Request, session: &Session, shared: &Shared) -> Option<Reply> {
-    ask(GATES, request, session, shared)
+pub(super) fn refused(request: &Request, asker: &Asker<'_>, shared: &Shared) -> Option<Reply> {
+    ask(GATES, request, asker, shared)
 }
 
 /// The same before a command is queued: wrong arguments show when it runs, as in Redis.
-pub(super) fn refused_in_queue(request: &Request, session: &Session, shared: &Shared) -> Option<Reply> {
-    ask(&GATES[..GATES.len() - 1], request, session, shared)
+pub(super) fn refused_in_queue(request: &Request, asker: &Asker<'_>, shared: &Shared) -> Option<Reply> {
+    ask(&GATES[..GATES.len() - 1], request, asker, shared)
 }
 
-fn ask(gates: &[Gate], request: &Request, session: &Session, shared: &Shared) -> Option<Reply> {
+fn ask(gates: &[Gate], request: &Request, asker: &Asker<'_>, shared: &Shared) -> Option<Reply> {
     gates.iter().find_map(|gate| {
-        let reply = (gate.refuse)(request, session, shared);
+        let reply = (gate.refuse)(request, asker, shared);
         if reply.is_some() {
             tracing::trace!(event = "command_refused", gate = gate.name, command = request.command.spec.name);
         }
@@ -106,25 +120,36 @@ fn ask(gates: &[Gate], request: &Request, session: &Session, shared: &Shared) ->
 /// What anybody may say before AUTH.
 const BEFORE_AUTH: [&str; 4] = ["auth", "hello", "quit", "reset"];
 
-fn not_authenticated(request: &Request, session: &Session, _: &Shared) -> Option<Reply> {
-    if session.user.is_some() || BEFORE_AUTH.contains(&request.command.spec.name) {
+fn not_authenticated(request: &Request, asker: &Asker<'_>, _: &Shared) -> Option<Reply> {
+    if asker.access.user().is_some() {
         return None;
     }
-    Some(Reply::error("NOAUTH Authentication required."))
+    match (asker.access.users_are_known(), request.command.spec.name) {
+        (false, "quit" | "reset") => None,
+        (false, _) => Some(Reply::error(guard::UNKNOWN_USERS)),
+        (true, name) if BEFORE_AUTH.contains(&name) => None,
+        (true, _) => Some(guard::no_auth()),
+    }
+}
+
+fn not_permitted(request: &Request, asker: &Asker<'_>, shared: &Shared) -> Option<Reply> {
+    let registry = shared.cluster.registry();
+    let checked = asker.access.permits(registry, asker.session, asker.context, request.command, &request.args);
+    checked.err().map(|denied| denied.reply())
 }
 
 fn touches_keys(command: &Command) -> bool {
     matches!(command.run, Run::Read(_) | Run::Write(_))
 }
 
-fn loading(request: &Request, _: &Session, shared: &Shared) -> Option<Reply> {
+fn loading(request: &Request, _: &Asker<'_>, shared: &Shared) -> Option<Reply> {
     if !shared.loading.load(Relaxed) || !touches_keys(request.command) {
         return None;
     }
     Some(Reply::error("LOADING HyperCache is loading the dataset in memory"))
 }
 
-fn out_of_memory(request: &Request, _: &Session, shared: &Shared) -> Option<Reply> {
+fn out_of_memory(request: &Request, _: &Asker<'_>, shared: &Shared) -> Option<Reply> {
     if !request.command.spec.denyoom || !shared.memory_full.load(Relaxed) {
         return None;
     }
@@ -132,7 +157,7 @@ fn out_of_memory(request: &Request, _: &Session, shared: &Shared) -> Option<Repl
 }
 
 /// What goes into a log or to several groups is checked first; a read of one group finds its mistakes when it runs.
-fn bad_syntax(request: &Request, _: &Session, _: &Shared) -> Option<Reply> {
+fn bad_syntax(request: &Request, _: &Asker<'_>, _: &Shared) -> Option<Reply> {
     let command = request.command;
     let later = !command.is_write() && matches!(command.spec.scope, Scope::OneSlot | Scope::Local);
     if later { None } else { (command.check)(&request.args).err() }
@@ -215,7 +240,13 @@ pub(super) fn group_of_transaction(
 
 /// Most of these run at once. CONFIG SET of what all nodes agree on is an entry of the meta group.
 fn local(request: &Request, shared: &Shared) -> Result<Route, Reply> {
+    if let Some(change) = acl::change(request.command, &request.args) {
+        return Ok(Route::Users(change));
+    }
     let pairs = commands::server::config_set_pairs(request.command, &request.args);
+    if let Some(change) = pairs.as_deref().map(super::parameters::default_password).transpose()?.flatten() {
+        return Ok(Route::Users(change));
+    }
     let call = pairs.map(|pairs| super::parameters::through_cluster(shared.cluster.memory(), &pairs)).transpose()?;
     Ok(call.flatten().map_or(Route::Here, Route::Cluster))
 }

@@ -9,7 +9,9 @@ use crate::proto::admin::admin_server::{Admin, AdminServer};
 use crate::proto::admin::{self, GroupHash, SnapshotPart, StatusRequest, StatusResponse, snapshot_part};
 use crate::proto::{CODE_METADATA, DESCRIPTORS, LEADER_METADATA, codes};
 use crate::raft::{Group, ReplicaVerdict, Verdict, backup::Export};
+use crate::security::{Context, Event, Reason};
 use crate::server::accept::Accept;
+use crate::server::guard::{self, NotAdmitted};
 use crate::server::overview::{self, GroupRow, NodeRow, Overview};
 use crate::types::{GroupId, NodeId};
 use std::future::Future;
@@ -40,6 +42,8 @@ const PARTS_AHEAD: usize = 8;
 const SLOTS_TOLD: usize = 1024;
 /// How often a client is told that its snapshot is still being made.
 const WORKING_INTERVAL: Duration = Duration::from_secs(1);
+/// This door in ACL LOG and in the audit log.
+const DOOR: &str = "grpc";
 /// How often the health service looks whether the node is ready.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
 /// Calls under way are given this long when the door closes.
@@ -55,12 +59,14 @@ pub struct Options {
     pub max_connections: usize,
     /// Time a transfer or a snapshot has.
     pub operation_timeout: Duration,
+    /// Other machines are refused while the default user needs no password.
+    pub protected: bool,
     pub set_log_level: SetLogLevel,
 }
 
 impl Options {
     pub fn new(set_log_level: SetLogLevel) -> Options {
-        Options { max_connections: 256, operation_timeout: Duration::from_secs(30), set_log_level }
+        Options { max_connections: 256, operation_timeout: Duration::from_secs(30), protected: true, set_log_level }
     }
 }
 
@@ -71,7 +77,9 @@ pub async fn serve(
     options: Options,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let incoming = Accept::new(listener, options.max_connections, IDLE_LIMIT).into_stream();
+    let incoming =
+        Accept::new(listener, options.max_connections, IDLE_LIMIT, guard::who_may_come(&overview, options.protected))
+            .into_stream();
     let (reporter, health) = tonic_health::server::health_reporter();
     let describe = || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
     let describe_health = |builder: tonic_reflection::server::Builder<'static>| {
@@ -133,7 +141,8 @@ type Parts = mpsc::Sender<Result<SnapshotPart, Status>>;
 
 #[tonic::async_trait]
 impl Admin for Service {
-    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+    async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        self.admit(&request, Verb::Looks)?;
         let cluster = self.overview.cluster();
         Ok(Response::new(StatusResponse {
             cluster_id: cluster.id(),
@@ -148,15 +157,17 @@ impl Admin for Service {
 
     async fn list_members(
         &self,
-        _: Request<admin::ListMembersRequest>,
+        request: Request<admin::ListMembersRequest>,
     ) -> Result<Response<admin::ListMembersResponse>, Status> {
+        self.admit(&request, Verb::Looks)?;
         Ok(Response::new(admin::ListMembersResponse { nodes: self.nodes() }))
     }
 
     async fn list_groups(
         &self,
-        _: Request<admin::ListGroupsRequest>,
+        request: Request<admin::ListGroupsRequest>,
     ) -> Result<Response<admin::ListGroupsResponse>, Status> {
+        self.admit(&request, Verb::Looks)?;
         Ok(Response::new(admin::ListGroupsResponse { groups: self.groups(true) }))
     }
 
@@ -164,6 +175,7 @@ impl Admin for Service {
         &self,
         request: Request<admin::TransferLeaderRequest>,
     ) -> Result<Response<admin::TransferLeaderResponse>, Status> {
+        self.admit(&request, Verb::Acts)?;
         let admin::TransferLeaderRequest { group, to } = request.into_inner();
         let group = self.led(GroupId(group))?;
         let me = self.overview.cluster().me().id;
@@ -186,6 +198,7 @@ impl Admin for Service {
         &self,
         request: Request<admin::TriggerSnapshotRequest>,
     ) -> Result<Response<admin::TriggerSnapshotResponse>, Status> {
+        self.admit(&request, Verb::Acts)?;
         let group = self.led(GroupId(request.into_inner().group))?;
         let what = format!("the snapshot of group {}", group.id());
         let leader = Arc::clone(&group);
@@ -200,6 +213,7 @@ impl Admin for Service {
         &self,
         request: Request<admin::SaveSnapshotRequest>,
     ) -> Result<Response<Self::SaveSnapshotStream>, Status> {
+        self.admit(&request, Verb::Acts)?;
         let group = self.led(GroupId(request.into_inner().group))?;
         let node = self.overview.cluster().me().id;
         let (parts, stream) = mpsc::channel(PARTS_AHEAD);
@@ -213,6 +227,7 @@ impl Admin for Service {
     }
 
     async fn verify(&self, request: Request<admin::VerifyRequest>) -> Result<Response<admin::VerifyResponse>, Status> {
+        self.admit(&request, Verb::Acts)?;
         let group = self.led(GroupId(request.into_inner().group))?;
         let what = format!("the verification of group {}", group.id());
         let leader = Arc::clone(&group);
@@ -226,6 +241,7 @@ impl Admin for Service {
         &self,
         request: Request<admin::StateHashRequest>,
     ) -> Result<Response<admin::StateHashResponse>, Status> {
+        self.admit(&request, Verb::Acts)?;
         let wanted = request.into_inner().groups;
         let groups = if wanted.is_empty() {
             self.overview.cluster().host().groups()
@@ -247,6 +263,7 @@ impl Admin for Service {
         &self,
         request: Request<admin::SetLogLevelRequest>,
     ) -> Result<Response<admin::SetLogLevelResponse>, Status> {
+        self.admit(&request, Verb::Acts)?;
         let directives = request.into_inner().directives;
         match (self.options.set_log_level)(&directives) {
             Ok(directives) => {
@@ -258,7 +275,41 @@ impl Admin for Service {
     }
 }
 
+/// What a call does to the cluster.
+#[derive(Clone, Copy, PartialEq)]
+enum Verb {
+    /// Nothing: a node that is cut off from its cluster tells as much to whoever its own file knows.
+    Looks,
+    Acts,
+}
+
 impl Service {
+    /// Lets in who proves to be an administrator: a user that may run all of `@admin`.
+    fn admit<T>(&self, request: &Request<T>, verb: Verb) -> Result<(), Status> {
+        let cluster = self.overview.cluster();
+        let registry = cluster.registry();
+        let authorization = request.metadata().get("authorization").map(|value| value.as_bytes());
+        let admitted = match guard::admit(registry, authorization, DOOR) {
+            Err(NotAdmitted::UsersUnknown) if verb == Verb::Looks => {
+                guard::admit_among(&cluster.users_of_file(), registry, authorization, DOOR)
+            }
+            admitted => admitted,
+        };
+        let user = admitted.map_err(|why| match why {
+            NotAdmitted::UsersUnknown => refusal(Code::Unavailable, codes::USERS_UNKNOWN, why.text()),
+            why => refusal(Code::Unauthenticated, codes::NOT_AUTHENTICATED, why.text()),
+        })?;
+        if user.may_administer() {
+            return Ok(());
+        }
+        let object = bytes::Bytes::from_static(b"@admin");
+        let (reason, context, username) = (Reason::Command, Context::Toplevel, user.name().to_owned());
+        let event = Event { reason, context, object, username, client: format!("door={DOOR}") };
+        registry.note(env::wall_ms(), DOOR, event);
+        let text = format!("User {} has no permissions to administer the cluster (@admin)", user.name());
+        Err(refusal(Code::PermissionDenied, codes::NOT_PERMITTED, text))
+    }
+
     fn nodes(&self) -> Vec<admin::Node> {
         self.overview.nodes().into_iter().map(node_message).collect()
     }

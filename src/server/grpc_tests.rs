@@ -139,3 +139,54 @@ async fn it_stops_when_told() {
     let options = Options::new(Arc::new(|text| Ok(text.to_owned())));
     serve(listener, overview, options, std::future::ready(())).await.unwrap();
 }
+
+#[tokio::test]
+async fn only_administrators_are_let_in() {
+    use crate::commands::acl::Change;
+    use base64::Engine;
+    let (address, _close, overview) = open().await;
+    let change = async |change| {
+        let deadline = env::now() + Duration::from_secs(20);
+        assert_eq!(overview.cluster().change_users(change, deadline).await, crate::resp::Reply::OK);
+    };
+    let rules = |words: &[&'static str]| words.iter().map(|word| bytes::Bytes::from_static(word.as_bytes())).collect();
+    change(Change::DefaultPassword(Some(bytes::Bytes::from_static(b"secret")))).await;
+    change(Change::Set { name: "alice".to_owned(), rules: rules(&["on", ">pw", "~*", "+@all", "-@admin"]) }).await;
+    change(Change::Set { name: "root".to_owned(), rules: rules(&["on", ">pw", "+@admin"]) }).await;
+    for (user, password, refused) in [
+        (None, None, Some((Code::Unauthenticated, codes::NOT_AUTHENTICATED))),
+        (None, Some("wrong"), Some((Code::Unauthenticated, codes::NOT_AUTHENTICATED))),
+        (Some("alice"), Some("pw"), Some((Code::PermissionDenied, codes::NOT_PERMITTED))),
+        (Some("root"), Some("pw"), None),
+        (None, Some("secret"), None),
+    ] {
+        let said = password.map(|password: &str| {
+            let pair = format!("{}:{password}", user.unwrap_or("default"));
+            format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
+        });
+        let mut client = AdminClient::with_interceptor(channel(address).await, move |mut request: Request<()>| {
+            if let Some(said) = &said {
+                request.metadata_mut().insert("authorization", said.parse().unwrap());
+            }
+            Ok(request)
+        });
+        let trigger = admin::TriggerSnapshotRequest { group: 1 };
+        let outcomes = [
+            client.status(StatusRequest {}).await.err(),
+            client.list_members(admin::ListMembersRequest {}).await.err(),
+            client.list_groups(admin::ListGroupsRequest {}).await.err(),
+            client.transfer_leader(admin::TransferLeaderRequest { group: 1, to: 1 }).await.err(),
+            client.trigger_snapshot(trigger).await.err(),
+            client.save_snapshot(admin::SaveSnapshotRequest { group: 1 }).await.err(),
+            client.verify(admin::VerifyRequest { group: 1 }).await.err(),
+            client.state_hash(admin::StateHashRequest { groups: Vec::new() }).await.err(),
+            client.set_log_level(admin::SetLogLevelRequest { directives: "info".to_owned() }).await.err(),
+        ];
+        for (call, error) in outcomes.iter().enumerate() {
+            let found = error
+                .as_ref()
+                .map(|status| (status.code(), status.metadata().get(CODE_METADATA).unwrap().to_str().unwrap()));
+            assert_eq!(found, refused, "call {call} of {user:?} with {password:?}");
+        }
+    }
+}

@@ -4,6 +4,8 @@
 //! writes through [`Group::propose`], reads through the level's barrier. It never decides what a command means, never
 //! answers a read without a permit, and never retries a write.
 //!
+//! - Every request proves who it is and is checked as the command it becomes, but for the three pages that orchestrators
+//!   ask (`OPEN_PAGES`), which say no more than up or down.
 //! - Every answer under `/api` is JSON, errors included: `{"success":false,"error":{code,message,operation,key}}`.
 //! - 504 with code `UNCERTAIN` is the only answer after which a write may still apply; every other error means it
 //!   did not.
@@ -14,14 +16,16 @@ use crate::commands::{self, Run};
 use crate::env::{self, Instant};
 use crate::raft::{Group, Outcome, Refusal};
 use crate::resp::{Args, Reply};
+use crate::security::User;
 use crate::server::accept::Accept;
+use crate::server::guard::{self, NotAdmitted};
 use crate::server::metrics::{self, Kind, Metric, Sample};
 use crate::server::overview::{Overview, address};
 use crate::slot::slot_of;
 use crate::types::{GroupId, Level};
 use axum::Router;
 use axum::body::{Body, to_bytes};
-use axum::extract::{Query, Request, State};
+use axum::extract::{Extension, Query, Request, State};
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -55,6 +59,10 @@ const OUTCOME_GRACE: Duration = Duration::from_secs(1);
 const REQUEST_ID_MAX: usize = 128;
 const REQUEST_ID: &str = "x-request-id";
 const CACHE_PATH: &str = "/api/cache/";
+/// Pages that anybody may ask for.
+const OPEN_PAGES: [&str; 3] = ["/livez", "/readyz", "/startupz"];
+/// This door in ACL LOG and in the audit log.
+const DOOR: &str = "http";
 
 /// What the door may be told.
 #[derive(Debug, Clone)]
@@ -69,6 +77,8 @@ pub struct Options {
     pub max_key_bytes: usize,
     /// Connections open at once; more wait.
     pub max_connections: usize,
+    /// Other machines are refused while the default user needs no password.
+    pub protected: bool,
 }
 
 impl Default for Options {
@@ -79,6 +89,7 @@ impl Default for Options {
             max_value_bytes: 16 << 20,
             max_key_bytes: 16 << 10,
             max_connections: 1024,
+            protected: true,
         }
     }
 }
@@ -90,7 +101,8 @@ pub async fn serve(
     options: Options,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let accept = Accept::new(listener, options.max_connections, IDLE_LIMIT);
+    let may_come = guard::who_may_come(&overview, options.protected);
+    let accept = Accept::new(listener, options.max_connections, IDLE_LIMIT, may_come);
     let drain = options.request_timeout;
     let (stopping, stopped) = oneshot::channel::<()>();
     let server = axum::serve(accept, router(overview, options)).with_graceful_shutdown(async move {
@@ -137,6 +149,7 @@ fn router(overview: Arc<Overview>, options: Options) -> Router {
         .route("/metrics", get(metrics_page))
         .fallback(no_such_page)
         .method_not_allowed_fallback(no_such_method)
+        .layer(middleware::from_fn_with_state(Arc::clone(&door), authenticate))
         .layer(middleware::from_fn_with_state(Arc::clone(&door), observe))
         .with_state(door)
 }
@@ -258,6 +271,10 @@ impl IntoResponse for Failure {
         if matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
+        if self.status == StatusCode::UNAUTHORIZED {
+            let how = HeaderValue::from_static("Basic realm=\"hypercache\"");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, how);
+        }
         response
     }
 }
@@ -301,8 +318,13 @@ fn args(parts: &[&[u8]]) -> Args {
 // Reading, writing, deleting
 // ---------------------------------------------------------------------------------------------------------------
 
-async fn read_key(State(door): State<Arc<Door>>, uri: Uri) -> Result<Response, Failure> {
+async fn read_key(
+    State(door): State<Arc<Door>>,
+    Extension(user): Extension<Arc<User>>,
+    uri: Uri,
+) -> Result<Response, Failure> {
     let subject = door.subject("get", &uri)?;
+    door.permits(&user, &subject, &args(&[b"GET", &subject.key]))?;
     let deadline = env::now() + door.options.request_timeout;
     let level = door.level(&subject, &uri)?;
     let group = door.group(&subject)?;
@@ -334,8 +356,13 @@ async fn read_key(State(door): State<Arc<Door>>, uri: Uri) -> Result<Response, F
     Ok(json_response(StatusCode::OK, &body.into()))
 }
 
-async fn write_key(State(door): State<Arc<Door>>, request: Request) -> Result<Response, Failure> {
+async fn write_key(
+    State(door): State<Arc<Door>>,
+    Extension(user): Extension<Arc<User>>,
+    request: Request,
+) -> Result<Response, Failure> {
     let subject = door.subject("put", request.uri())?;
+    door.permits(&user, &subject, &args(&[b"SET", &subject.key, b""]))?;
     let deadline = env::now() + door.options.request_timeout;
     let (value, ttl_ms) = door.put_body(&subject, request.into_body(), deadline).await?;
     let group = door.group(&subject)?;
@@ -356,8 +383,13 @@ async fn write_key(State(door): State<Arc<Door>>, request: Request) -> Result<Re
     Ok(json_response(StatusCode::OK, &body.into()))
 }
 
-async fn delete_key(State(door): State<Arc<Door>>, uri: Uri) -> Result<Response, Failure> {
+async fn delete_key(
+    State(door): State<Arc<Door>>,
+    Extension(user): Extension<Arc<User>>,
+    uri: Uri,
+) -> Result<Response, Failure> {
     let subject = door.subject("delete", &uri)?;
+    door.permits(&user, &subject, &args(&[b"DEL", &subject.key]))?;
     let deadline = env::now() + door.options.request_timeout;
     let group = door.group(&subject)?;
     let (index, reply) = propose(&subject, &group, args(&[b"DEL", &subject.key]), deadline).await?;
@@ -397,6 +429,12 @@ impl Door {
         Level::parse(&text).ok_or_else(|| {
             bad(format!("no level is called `{text}`: use linearizable, lease, eventual or bounded:<milliseconds>"))
         })
+    }
+
+    /// Whether the user may run the command that the request becomes.
+    fn permits(&self, user: &User, subject: &Subject, call: &Args) -> Result<(), Failure> {
+        guard::permits(self.overview.cluster(), user, call, DOOR)
+            .map_err(|denied| subject.failure(StatusCode::FORBIDDEN, "NOPERM", denied.text()))
     }
 
     /// The replica here of the group that has the key.
@@ -710,6 +748,44 @@ impl Door {
         });
         vec![Metric::new("hypercache_http_requests_total", "HTTP requests answered.", Kind::Counter, samples.collect())]
     }
+}
+
+/// The command whose permission a page without a key needs.
+fn command_of(path: &str) -> Option<Args> {
+    match path {
+        "/metrics" | "/api/stats" => Some(args(&[b"INFO"])),
+        "/api/cluster" => Some(args(&[b"CLUSTER", b"NODES"])),
+        _ => None,
+    }
+}
+
+/// Lets in who proves to be somebody, and tells the handlers who it is.
+async fn authenticate(State(door): State<Arc<Door>>, mut request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    if OPEN_PAGES.contains(&path) {
+        return next.run(request).await;
+    }
+    let refuse = |status, code: &str, message: &str| {
+        let operation = operation_of(&request);
+        let beside = Map::new();
+        Failure { status, code: code.into(), message: message.into(), operation, key: None, beside }.into_response()
+    };
+    let authorization = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+    let cluster = door.overview.cluster();
+    let user = match guard::admit(cluster.registry(), authorization, DOOR) {
+        Ok(user) => user,
+        Err(why @ NotAdmitted::UsersUnknown) => {
+            return refuse(StatusCode::SERVICE_UNAVAILABLE, why.code(), why.text());
+        }
+        Err(why) => return refuse(StatusCode::UNAUTHORIZED, why.code(), why.text()),
+    };
+    if let Some(call) = command_of(path)
+        && let Err(denied) = guard::permits(cluster, &user, &call, DOOR)
+    {
+        return refuse(StatusCode::FORBIDDEN, "NOPERM", &denied.text());
+    }
+    request.extensions_mut().insert(user);
+    next.run(request).await
 }
 
 /// Counts every answer, and gives every request an id: the client's own if it sent a usable one. The id goes back

@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 
 /// A door that is open for as long as this lives.
 struct Open {
+    overview: Arc<Overview>,
     address: SocketAddr,
     close: Option<oneshot::Sender<()>>,
     served: tokio::task::JoinHandle<io::Result<()>>,
@@ -35,8 +36,8 @@ async fn open_with(options: Options) -> Open {
     let address = listener.local_addr().unwrap();
     let (close, closed) = oneshot::channel::<()>();
     let stop = async move { drop(closed.await) };
-    let served = tokio::spawn(serve(listener, overview, options, stop));
-    Open { address, close: Some(close), served }
+    let served = tokio::spawn(serve(listener, Arc::clone(&overview), options, stop));
+    Open { overview, address, close: Some(close), served }
 }
 
 async fn open() -> Open {
@@ -365,4 +366,68 @@ fn a_positive_ttl_never_becomes_none() {
     for bad in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e300] {
         assert!(ttl_ms(bad).is_err(), "{bad}");
     }
+}
+
+impl Open {
+    async fn as_user(&self, header: &str, method: &str, path: &str, body: &str) -> Answer {
+        let length = body.len();
+        let head = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n");
+        self.raw(format!("{head}authorization: {header}\r\n\r\n{body}").as_bytes()).await
+    }
+
+    async fn change(&self, change: commands::acl::Change) {
+        let deadline = env::now() + Duration::from_secs(20);
+        assert_eq!(self.overview.cluster().change_users(change, deadline).await, Reply::OK);
+    }
+}
+
+fn basic(pair: &str) -> String {
+    format!("Basic {}", BASE64.encode(pair))
+}
+
+#[tokio::test]
+async fn without_the_right_password_only_the_open_pages_answer() {
+    let door = open().await;
+    door.change(commands::acl::Change::DefaultPassword(Some(Bytes::from_static(b"secret")))).await;
+    for page in OPEN_PAGES {
+        assert_eq!(door.get(page).await.status, 200, "{page}");
+    }
+    for page in ["/api/cache/k", "/api/stats", "/api/cluster", "/metrics", "/health", "/nonsense"] {
+        let answer = door.get(page).await;
+        assert_eq!(
+            (answer.status, answer.header("www-authenticate")),
+            (401, Some("Basic realm=\"hypercache\"")),
+            "{page}"
+        );
+        assert_eq!(answer.json()["error"]["code"], "NOAUTH");
+        let answer = door.as_user(&basic("default:wrong"), "GET", page, "").await;
+        assert_eq!((answer.status, answer.json()["error"]["code"].as_str()), (401, Some("WRONGPASS")), "{page}");
+    }
+    for header in [basic("default:secret"), basic(":secret"), "Bearer secret".to_owned()] {
+        assert_eq!(door.as_user(&header, "GET", "/api/stats", "").await.status, 200, "{header}");
+    }
+    assert_error(&door.get("/api/cache/k").await, 401, "NOAUTH", "get", Value::Null);
+}
+
+#[tokio::test]
+async fn a_users_keys_and_commands_are_the_same_as_in_resp() {
+    let door = open().await;
+    let rules = ["on", ">pw", "~app:*", "%R~pub:*", "+get", "+set"].map(|rule| Bytes::from_static(rule.as_bytes()));
+    door.change(commands::acl::Change::Set { name: "alice".to_owned(), rules: rules.to_vec() }).await;
+    let alice = basic("alice:pw");
+    let body = r#"{"value":"x"}"#;
+    assert_eq!(door.as_user(&alice, "PUT", "/api/cache/app:1", body).await.status, 200);
+    assert_eq!(door.as_user(&alice, "GET", "/api/cache/app:1", "").await.status, 200);
+    assert_eq!(door.as_user(&alice, "GET", "/api/cache/pub:1", "").await.status, 404);
+    assert_error(&door.as_user(&alice, "PUT", "/api/cache/pub:1", body).await, 403, "NOPERM", "put", "pub:1".into());
+    assert_error(&door.as_user(&alice, "GET", "/api/cache/x", "").await, 403, "NOPERM", "get", "x".into());
+    assert_error(
+        &door.as_user(&alice, "DELETE", "/api/cache/app:1", "").await,
+        403,
+        "NOPERM",
+        "delete",
+        "app:1".into(),
+    );
+    assert_error(&door.as_user(&alice, "GET", "/metrics", "").await, 403, "NOPERM", "metrics", Value::Null);
+    assert_eq!(door.as_user(&alice, "GET", "/health", "").await.status, 200);
 }

@@ -4,7 +4,7 @@
 //! accepting at once when the node is to stop; what was accepted is finished by its session.
 
 use super::session::{self, Incoming};
-use super::{Shared, StartError};
+use super::{Shared, StartError, guard};
 use crate::commands::session::Face;
 use crate::env;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
@@ -79,6 +79,11 @@ impl Listener {
             if shared.clients.len() >= shared.live.max_clients() {
                 shared.clients.rejected.fetch_add(1, Relaxed);
                 let _ = stream.try_write(TOO_MANY);
+                continue;
+            }
+            if !guard::may_come(shared.cluster.registry(), shared.settings.protected, peer.ip()) {
+                shared.clients.rejected.fetch_add(1, Relaxed);
+                let _ = stream.try_write(guard::PROTECTED);
                 continue;
             }
             shared.clients.accepted.fetch_add(1, Relaxed);

@@ -69,9 +69,20 @@ pub fn page(overview: &Overview, more: Vec<Metric>) -> String {
     metrics.extend(of_workers());
     metrics.extend(of_groups(&overview.groups()));
     metrics.extend(of_nodes(overview));
+    metrics.push(of_refusals(overview));
     metrics.extend(more);
     metrics.extend(overview.sourced());
     render(&metrics)
+}
+
+/// What was refused to whom at any door, for lack of a password or of a permission.
+fn of_refusals(overview: &Overview) -> Metric {
+    let denied = overview.cluster().registry().stats();
+    let reasons =
+        [("auth", denied.auth), ("command", denied.command), ("key", denied.key), ("channel", denied.channel)];
+    let samples = reasons.map(|(reason, n)| Sample::labelled(vec![("reason", reason.to_owned())], n as f64));
+    let help = "Wrong passwords, and commands, keys and channels that a user may not touch.";
+    Metric::new("hypercache_denied_total", help, Kind::Counter, samples.to_vec())
 }
 
 /// The text form. Families of one name are put together: the first one's help and type stand for all.

@@ -16,6 +16,7 @@ mod clients;
 pub mod counters;
 mod dispatch;
 pub mod grpc;
+mod guard;
 pub mod http;
 mod lane;
 mod latency;
@@ -75,8 +76,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Bytes of replies that may wait for a client that does not read; beyond it nothing more is read from it.
     pub output_max: usize,
-    /// The default user's password; None: it needs none.
-    pub password: Option<String>,
+    /// Connections from other machines are refused while the default user needs no password.
+    pub protected: bool,
     /// For INFO and CONFIG GET.
     pub workers: usize,
     pub sync: String,
@@ -96,7 +97,7 @@ impl Default for Settings {
             max_clients: 10_000,
             limits: Limits::default(),
             output_max: 64 << 20,
-            password: None,
+            protected: true,
             workers: 1,
             sync: "always".to_owned(),
             config_file: String::new(),
@@ -262,6 +263,7 @@ pub async fn start(start: Start) -> Result<Server, StartError> {
         me,
         settings,
     });
+    tokio::spawn(follow_users(shared.clone(), stop.clone()));
     let (token, alive) = mpsc::channel(1);
     let mut addrs = Vec::new();
     for (face, setting, addr) in shared.settings.listens() {
@@ -270,6 +272,21 @@ pub async fn start(start: Start) -> Result<Server, StartError> {
         tokio::spawn(listener.run(shared.clone(), workers.clone(), stop.clone(), token.clone()));
     }
     Ok(Server { shared, addrs, alive })
+}
+
+/// Has every connection look at who it is when users change, also those that say nothing: a deleted user's are closed.
+async fn follow_users(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
+    let mut changed = shared.cluster.watch_users();
+    loop {
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => return,
+            changed = changed.changed() => match changed {
+                Ok(()) => shared.clients.wake_all(),
+                Err(_) => return,
+            },
+        }
+    }
 }
 
 /// 40 hexadecimal digits.

@@ -4,22 +4,24 @@
 //! node's own view of them.
 
 use super::counters::{LEVELS, Totals};
-use super::{Shared, counters, parameters, times};
+use super::{Shared, counters, guard, parameters, times};
+use crate::commands::Command;
 use crate::commands::node::{
-    ClientFacts, ClientRow, CommandLatency, CommandLog, CommandStat, ConfigError, Facts, GroupFacts, LatencyEvent,
-    Member, MemoryFacts, Node, SaveFacts, Shard, SlowEntry, Topology, TrafficFacts,
+    AclLogEntry, ClientFacts, ClientRow, CommandLatency, CommandLog, CommandStat, ConfigError, Facts, GroupFacts,
+    LatencyEvent, Member, MemoryFacts, Node, SaveFacts, SelectorRow, Shard, SlowEntry, Topology, TrafficFacts, UserRow,
 };
-use crate::commands::session::Face;
+use crate::commands::session::{Face, Session};
 use crate::env;
+use crate::resp::Args;
+use crate::security::{self, DEFAULT_USER, Entry, Selector, User};
 use crate::state::{ENTRY_COST, FilterStatus};
 use crate::types::{GroupId, Level, NodeId, SLOTS, Slot};
 use bytes::Bytes;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
 
-/// The user every client is where no passwords are set, and whose password is `security.requirepass`.
-const DEFAULT_USER: &str = "default";
 /// The rate of commands is taken over at least this long.
 const RATE_WINDOW: Duration = Duration::from_secs(1);
 /// Microseconds in a tick of /proc/self/stat: Linux reports in hundredths of a second on every machine we run on.
@@ -32,11 +34,6 @@ fn hex_name(cluster: &str, kind: &str, number: u64) -> String {
     let text = format!("{cluster}/{kind}/{number}");
     let (a, b) = (xxh3_128_with_seed(text.as_bytes(), 1), xxh3_64_with_seed(text.as_bytes(), 2));
     format!("{a:032x}{:08x}", b >> 32)
-}
-
-/// Compares without telling by its time where two passwords differ.
-fn same(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0, |d, (x, y)| d | (x ^ y)) == 0
 }
 
 /// Runs of slots by group, over the whole table.
@@ -154,6 +151,7 @@ impl Shared {
     fn traffic(&self) -> TrafficFacts {
         let t: Totals = self.totals();
         let (cpu_user_us, cpu_sys_us) = cpu_us();
+        let denied = self.cluster.registry().stats();
         TrafficFacts {
             commands: t.commands,
             commands_per_s: self.rate(),
@@ -165,6 +163,7 @@ impl Shared {
             misses: t.misses,
             reads: LEVELS.iter().zip(t.reads).map(|(name, [leader, follower])| (*name, leader, follower)).collect(),
             writes: t.writes,
+            denied: [denied.auth, denied.command, denied.key, denied.channel],
             cpu_user_us,
             cpu_sys_us,
         }
@@ -279,7 +278,9 @@ impl Node for Shared {
     }
 
     fn config_set(&self, pairs: &[(String, String)]) -> Result<(), ConfigError> {
-        parameters::set(&self.settings, &self.live, pairs)
+        parameters::set(&self.settings, &self.live, pairs)?;
+        self.cluster.registry().set_log_max(self.live.acl_log_max());
+        Ok(())
     }
 
     fn reset_stats(&self) {
@@ -399,20 +400,67 @@ impl Node for Shared {
     }
 
     fn open_user(&self) -> Option<String> {
-        self.settings.password.is_none().then(|| DEFAULT_USER.to_owned())
+        self.cluster.registry().users().open().map(|user| user.name().to_owned())
     }
 
     fn has_password(&self) -> bool {
-        self.settings.password.is_some()
+        self.cluster.registry().users().get(DEFAULT_USER).is_none_or(|user| !user.has_nopass())
     }
 
-    fn authenticate(&self, user: &str, password: &[u8]) -> Option<String> {
-        let right = match &self.settings.password {
-            Some(wanted) => same(wanted.as_bytes(), password),
-            // As in Redis: a user without a password takes any.
-            None => true,
+    fn authenticate(&self, user: &str, password: &[u8], session: &Session, command: &'static str) -> Option<String> {
+        let registry = self.cluster.registry();
+        let found = registry.users().authenticate(user, password).map(|user| user.name().to_owned());
+        if found.is_none() {
+            guard::note_failed_proof(registry, user, command, guard::client_of(session));
+        }
+        found
+    }
+
+    fn users(&self) -> Vec<UserRow> {
+        let selector = |s: &Selector| SelectorRow {
+            commands: s.commands_text().into(),
+            keys: s.keys_text().into(),
+            channels: s.channels_text().into(),
         };
-        (user == DEFAULT_USER && right).then(|| DEFAULT_USER.to_owned())
+        let row = |user: &Arc<User>| UserRow {
+            name: user.name().to_owned(),
+            flags: user.flags(),
+            passwords: user.hashes(),
+            selectors: std::iter::once(user.root()).chain(user.further()).map(selector).collect(),
+            text: user.text().into(),
+        };
+        self.cluster.registry().users().iter().map(row).collect()
+    }
+
+    fn may(&self, user: &str, command: &'static Command, args: &Args) -> Result<(), String> {
+        let users = self.cluster.registry().users();
+        let user = users.get(user).ok_or_else(|| format!("User '{user}' not found"))?;
+        security::check(user, command, args).map_err(|denied| denied.full_text())
+    }
+
+    fn acl_log(&self, max: usize) -> Vec<AclLogEntry> {
+        let now_ms = env::wall_ms();
+        let row = |entry: Entry| AclLogEntry {
+            id: entry.id,
+            count: entry.count,
+            reason: entry.event.reason.name(),
+            context: entry.event.context.name(),
+            object: entry.event.object,
+            username: entry.event.username,
+            client: entry.event.client,
+            age_ms: now_ms.saturating_sub(entry.updated_ms),
+            created_ms: entry.created_ms,
+            updated_ms: entry.updated_ms,
+        };
+        self.cluster.registry().log(max).into_iter().map(row).collect()
+    }
+
+    fn acl_log_reset(&self) {
+        self.cluster.registry().clear_log();
+    }
+
+    fn secret_bytes(&self, count: usize) -> Option<Vec<u8>> {
+        env::secret_bytes(count).ok()
     }
 }
 
@@ -434,13 +482,6 @@ mod tests {
         assert_eq!(hex_name("c", "node", 1), hex_name("c", "node", 1));
         assert_ne!(hex_name("c", "node", 1), hex_name("c", "node", 2));
         assert_ne!(hex_name("c", "node", 1), hex_name("c", "group", 1));
-    }
-
-    #[test]
-    fn passwords_are_compared_whole() {
-        assert!(same(b"secret", b"secret"));
-        assert!(!same(b"secret", b"secreT"));
-        assert!(!same(b"secret", b"secre"));
     }
 
     #[test]

@@ -6,10 +6,12 @@
 use super::remembered::Remembered;
 use super::{Settings, slow};
 use crate::cluster::Memory;
+use crate::commands::acl::Change;
 use crate::commands::node::ConfigError;
 use crate::resp::{Args, Reply};
 use crate::types::Level;
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -21,6 +23,7 @@ pub struct Live {
     request_timeout_ms: AtomicU64,
     idle_timeout_ms: AtomicU64,
     max_clients: AtomicUsize,
+    acl_log_max: AtomicUsize,
     /// Kept and shown; no notifications are sent yet.
     notify_events: Mutex<String>,
     /// Milliseconds from which LATENCY keeps an event; 0: it keeps none.
@@ -41,6 +44,7 @@ impl Live {
             request_timeout_ms: AtomicU64::new(settings.request_timeout.as_millis() as u64),
             idle_timeout_ms: AtomicU64::new(settings.idle_timeout.as_millis() as u64),
             max_clients: AtomicUsize::new(settings.max_clients),
+            acl_log_max: AtomicUsize::new(128),
             notify_events: Mutex::new(String::new()),
             latency_threshold_ms: AtomicU64::new(0),
             tracks_latency: AtomicBool::new(true),
@@ -74,6 +78,10 @@ impl Live {
         u64::try_from(self.log_from[kind as usize].load(Relaxed)).ok()
     }
 
+    pub fn acl_log_max(&self) -> usize {
+        self.acl_log_max.load(Relaxed)
+    }
+
     pub fn log_max(&self, kind: slow::Kind) -> usize {
         self.log_max[kind as usize].load(Relaxed)
     }
@@ -93,6 +101,9 @@ impl Live {
         self.percentiles.load().to_vec()
     }
 }
+
+/// The default user's password.
+const REQUIREPASS: &str = "requirepass";
 
 type Get = fn(&Settings, &Live) -> String;
 type Set = fn(&Live, &str) -> Result<(), &'static str>;
@@ -164,6 +175,14 @@ const EVENT_LETTERS: &str = "KEg$lshzxetdmnA";
 
 /// In order of names.
 static PARAMETERS: &[Parameter] = &[
+    live(
+        "acllog-max-len",
+        |_, l| l.acl_log_max().to_string(),
+        |l, v| {
+            l.acl_log_max.store(number(v, 0..=slow::ENTRIES_MAX as i64)? as usize, Relaxed);
+            Ok(())
+        },
+    ),
     fixed("activedefrag", |_, _| "no".to_owned()),
     fixed("appendfsync", |s, _| s.sync.clone()),
     live(
@@ -246,6 +265,7 @@ static PARAMETERS: &[Parameter] = &[
             Ok(())
         },
     ),
+    // Only its hash is known (ACL GETUSER default), and that is no password.
     fixed("requirepass", |_, _| String::new()),
     live(
         "save",
@@ -302,6 +322,21 @@ const DUPLICATE: &str = "duplicate parameter";
 fn twice(pairs: &[(String, String)]) -> Option<&str> {
     let names = pairs.iter().map(|(name, _)| name.as_str()).enumerate();
     names.into_iter().find(|(at, name)| pairs[..*at].iter().any(|(earlier, _)| earlier == name)).map(|(_, name)| name)
+}
+
+/// The change of the default user's password that `pairs` ask for, if that is it. It cannot be set together with others:
+/// nothing could make that all or none.
+pub fn default_password(pairs: &[(String, String)]) -> Result<Option<Change>, Reply> {
+    match pairs {
+        [(name, value)] if name == REQUIREPASS => {
+            let password = (!value.is_empty()).then(|| Bytes::copy_from_slice(value.as_bytes()));
+            Ok(Some(Change::DefaultPassword(password)))
+        }
+        pairs if pairs.iter().any(|(name, _)| name == REQUIREPASS) => Err(Reply::error(format!(
+            "ERR CONFIG SET failed (possibly related to argument '{REQUIREPASS}') - it is the whole cluster's and is set alone"
+        ))),
+        _ => Ok(None),
+    }
 }
 
 /// Sets all of `pairs`, or none of them if any cannot be set.

@@ -12,13 +12,15 @@ mod transaction;
 
 use super::clients::{Client, Figures};
 use super::counters::{Counters, Ordinal, add};
-use super::dispatch::{self, Request, Route};
+use super::dispatch::{self, Asker, Request, Route};
+use super::guard::{Access, Fate, client_of};
 use super::lane::{Kind, Lane, Op, ReadFn, Step, Tried};
 use super::merge::Gather;
 use super::ring::{Asked, Ring, State, Ticket};
 use super::scan::{Next, Scan};
 use super::slow::{self, Head};
 use super::{Routes, Shared, latency, verify};
+use crate::commands::acl::Change;
 use crate::commands::node::SlowEntry;
 use crate::commands::session::{Face, ReplyMode, Session};
 use crate::commands::transaction::Transaction;
@@ -26,6 +28,7 @@ use crate::commands::{Command, Merge, Run};
 use crate::env::{self, Instant};
 use crate::raft::{Outcome, Permit, Refusal};
 use crate::resp::{Args, Decoder, Reply};
+use crate::security::Context;
 use crate::types::{GroupId, Level};
 use bytes::{Buf, BytesMut};
 use futures_util::StreamExt;
@@ -115,6 +118,7 @@ struct Connection {
     transaction: Transaction,
     /// The request that must be answered before another is looked at: what comes behind it depends on it.
     awaits: Option<u64>,
+    access: Access,
     routes: Arc<Routes>,
     decoder: Decoder,
     input: BytesMut,
@@ -128,6 +132,8 @@ struct Connection {
     commands: u64,
     last_command: Option<Ordinal>,
     read_size: usize,
+    /// A change of users is under way. It is awaited, so that what comes behind it sees it.
+    changing: bool,
     /// Decoding stopped for lack of room, not of bytes.
     more: bool,
     /// The client will send nothing more.
@@ -214,6 +220,7 @@ impl Connection {
         Connection {
             client: seat.client.clone(),
             counters,
+            access: Access::new(shared.cluster.registry(), &session),
             session,
             transaction: Transaction::default(),
             awaits: None,
@@ -229,6 +236,7 @@ impl Connection {
             commands: 0,
             last_command: None,
             read_size: READ_MIN,
+            changing: false,
             more: false,
             eof: false,
             stopping: None,
@@ -244,6 +252,7 @@ impl Connection {
         for (group, outcome) in self.client.take_mail() {
             self.run_finished(group, outcome);
         }
+        self.follow_user();
         let routes = self.shared.routes();
         if !Arc::ptr_eq(&routes, &self.routes) {
             self.routes = routes;
@@ -258,6 +267,17 @@ impl Connection {
             }
         }
         self.note();
+    }
+
+    /// New rules count at once. Who was deleted is closed: right now, or behind the reply to its own command that did it.
+    fn follow_user(&mut self) {
+        if self.access.refresh(self.shared.cluster.registry(), &mut self.session) == Fate::Gone {
+            if self.changing {
+                self.session.close_after_reply = true;
+            } else {
+                self.client.kill();
+            }
+        }
     }
 
     fn note(&self) {
@@ -491,7 +511,9 @@ impl Connection {
         if self.transaction.takes(request.command) {
             return self.queue(request, mute);
         }
-        let route = match dispatch::refused(&request, &self.session, &self.shared) {
+        let (session, access, context) = (&self.session, &self.access, Context::Toplevel);
+        let asker = Asker { session, access, context };
+        let route = match dispatch::refused(&request, &asker, &self.shared) {
             Some(reply) => Err(reply),
             None => dispatch::route(&request, &self.session, &self.shared, &self.routes),
         };
@@ -501,6 +523,7 @@ impl Connection {
                 self.run_watch(group, request, mute)
             }
             Ok(Route::One(group)) => self.run_in(group, request, mute),
+            Ok(Route::Users(change)) => self.run_change(&request, mute, change),
             Ok(Route::Cluster(args)) => self.run_in(GroupId::META, Request { args, ..request }, mute),
             Ok(Route::Split { merge, parts, places }) => self.run_split(&request, mute, merge, parts, places),
             Ok(Route::Scan { order, begin }) => self.run_scan(request, mute, &order, begin),
@@ -537,8 +560,27 @@ impl Connection {
             _ => Reply::error("ERR this command does not run on a connection"),
         };
         self.transaction.ran(command);
+        self.access.sync(&self.session);
         self.client.publish(&self.session);
         reply
+    }
+
+    /// A change of users: the cluster makes it, and what the client sent behind it waits.
+    fn run_change(&mut self, request: &Request, mute: bool, change: Change) {
+        let asked = self.asked(Some(request.ordinal), &request.args, mute);
+        let ticket = Ticket { seq: self.ring.push(asked, State::Waiting, 0), part: 0 };
+        (self.changing, self.awaits) = (true, Some(ticket.seq));
+        let (cluster, deadline) = (self.shared.cluster.clone(), self.deadline());
+        let (what, whom) = change.describe();
+        let (by, client) = (self.access.user().map(|user| user.name().to_owned()), client_of(&self.session));
+        let told = async move {
+            let reply = cluster.change_users(change, deadline).await;
+            let by = by.unwrap_or_default();
+            let done = !reply.is_error();
+            tracing::info!(target: "audit", event = what, user = whom, by, done, client);
+            (GroupId::META, Came::Reply(ticket, reply))
+        };
+        self.awaited.push(Box::pin(told));
     }
 
     /// HC.VERIFY: asks the groups' leaders, and the connection goes on meanwhile.
@@ -749,6 +791,10 @@ impl Connection {
         let came = match came {
             Came::Reply(ticket, reply) => {
                 self.now = env::now();
+                if self.changing && self.awaits == Some(ticket.seq) {
+                    self.follow_user();
+                    (self.changing, self.awaits) = (false, None);
+                }
                 return self.complete(ticket, reply);
             }
             came => came,

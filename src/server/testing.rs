@@ -105,10 +105,12 @@ fn info(id: NodeId, peer_port: u16) -> NodeInfo {
 async fn one_node_on(ground: &Ground, groups: u32) -> Arc<Cluster> {
     let me = NodeId(1);
     let (members, host) = ground.host(me, BTreeMap::new());
-    let layout = Layout { nodes: vec![me], groups, replication_factor: 1, memory: Default::default() };
+    let layout =
+        Layout { nodes: vec![me], groups, replication_factor: 1, memory: Default::default(), users: Vec::new() };
     let cluster = Cluster::new(members, host, info(me, 7000), layout);
     tokio::spawn(cluster.clone().run());
     cluster.ready().await;
+    cluster.users_known().await;
     for group in cluster.host().groups() {
         for level in [Level::Linearizable, Level::Eventual] {
             group.barrier(level, env::now() + PATIENCE).await.unwrap();
@@ -185,13 +187,15 @@ pub async fn three_with_replicas(groups: u32, replication_factor: usize) -> Vec<
         let (members, host) = ground.host(id, peers.clone());
         let info = info(id, port(&door));
         tokio::spawn(host.clone().listen(door, members.clone()));
-        let layout = Layout { nodes: nodes.clone(), groups, replication_factor, memory: Default::default() };
+        let layout =
+            Layout { nodes: nodes.clone(), groups, replication_factor, memory: Default::default(), users: Vec::new() };
         let cluster = Cluster::new(members, host, info, layout);
         tokio::spawn(cluster.clone().run());
         clusters.push(cluster);
     }
     for cluster in &clusters {
         cluster.ready().await;
+        cluster.users_known().await;
         let whole = |g: &Arc<Group>| match g.id() {
             GroupId::META => g.status().voters.len() == nodes.len(),
             _ => g.status().voters.len() == replication_factor,

@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+mod acl;
 mod memory;
 mod seeds;
 mod transactions;
@@ -669,7 +670,8 @@ async fn a_connection_that_goes_while_its_write_is_under_way_leaves_nothing_behi
 
 #[tokio::test]
 async fn nothing_but_a_greeting_is_answered_before_auth() {
-    let rig = rig_with(1, |s| s.password = Some("secret".to_owned())).await;
+    let rig = rig(1).await;
+    assert_eq!(rig.proxy().await.ask("CONFIG SET requirepass secret").await, "OK");
     let mut c = rig.proxy().await;
     assert_eq!(c.ask("GET a").await, "-NOAUTH Authentication required.");
     assert!(c.ask("HELLO 3").await.starts_with("-NOAUTH HELLO must be called"));

@@ -466,7 +466,7 @@ impl<'a> ValueRef<'a> {
     /// What there is of elements that can be copied into other values.
     pub(super) fn size(self) -> Size {
         let size = self.as_set().map(SetRef::size).or_else(|| self.as_sorted().map(SortedRef::size));
-        size.unwrap_or(Size { elements: 0, bytes: self.weight() as u64 })
+        size.unwrap_or(Size { elements: 0, bytes: self.weight() as u64, ranked: false })
     }
 
     pub(super) fn tag(self) -> u8 {

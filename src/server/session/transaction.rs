@@ -5,13 +5,14 @@
 //! run when its reply is there, so that a transaction that does nothing does nothing here either; until then nothing
 //! behind it is decoded. Nor behind WATCH, because what follows depends on the versions it read.
 
-use super::super::dispatch::{self, Request};
+use super::super::dispatch::{self, Asker, Request};
 use super::super::lane::{Kind, Op};
 use super::super::ring::{State, Ticket};
 use super::{Connection, unserved};
 use crate::commands::transaction::{self, Exec, Step, Weave};
 use crate::commands::{Command, Run, atomic};
 use crate::resp::{Args, Reply};
+use crate::security::Context;
 use crate::types::{GroupId, Level};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -34,7 +35,8 @@ impl Connection {
     /// A command after MULTI.
     pub(super) fn queue(&mut self, request: Request, mute: bool) {
         let asked = self.asked(Some(request.ordinal), &request.args, mute);
-        let refused = dispatch::refused_in_queue(&request, &self.session, &self.shared).or_else(|| {
+        let asker = Asker { session: &self.session, access: &self.access, context: Context::Multi };
+        let refused = dispatch::refused_in_queue(&request, &asker, &self.shared).or_else(|| {
             let first = self.transaction.first_key();
             dispatch::may_queue(&request, first, &self.session, &self.shared, &self.routes).err()
         });
@@ -82,6 +84,7 @@ impl Connection {
     fn run_exec(&mut self, request: Request, mute: bool) {
         let asked = self.asked(Some(request.ordinal), &request.args, mute);
         let first = self.transaction.first_key().cloned();
+        self.permit_again();
         let Exec { call, writes, watched, weave } = match self.transaction.exec(self.shared.memory_full.load(Relaxed)) {
             Ok(exec) => exec,
             Err(refused) => return self.answered(asked, refused),
@@ -108,6 +111,18 @@ impl Connection {
             self.awaits = Some(self.ring.next_seq());
         }
         self.enter(group, asked, State::Executing(Box::new(weave)), call, kind);
+    }
+
+    /// What was allowed when it was queued may not be any more: that command is answered so, and the others run, as in Redis.
+    fn permit_again(&mut self) {
+        if self.access.is_unlimited() {
+            return;
+        }
+        let (access, session, registry) = (&self.access, &self.session, self.shared.cluster.registry());
+        self.transaction.recheck(|command, args| {
+            let checked = access.permits(registry, session, Context::Multi, command, args);
+            checked.err().map(|denied| denied.exec_reply())
+        });
     }
 
     /// Puts an operation into the lane of its group.
