@@ -82,9 +82,7 @@ impl Span {
     /// The positions of what is inside.
     pub fn positions(&self, sorted: SortedRef<'_>) -> Range<usize> {
         let (start, end) = match self {
-            Span::Scores(low, high) => {
-                (sorted.below_score(low.at, low.open), sorted.below_score(high.at, !high.open))
-            }
+            Span::Scores(low, high) => (sorted.below_score(low.at, low.open), sorted.below_score(high.at, !high.open)),
             Span::Members(low, high) => {
                 let below = |place: &Place, equal| match place {
                     Place::First => 0,
@@ -156,7 +154,10 @@ mod tests {
             assert_eq!(float(text.as_bytes()), Some(number), "{text}");
         }
         assert!(float(b"-0").unwrap().is_sign_negative());
-        for text in ["", " 1", "1 ", "nan", "-nan", "+-1", "--1", "1e", "e1", ".", "1e400", "1e-400", "0x", "0xg", "infin", "1_0", "0x1p2000"] {
+        for text in [
+            "", " 1", "1 ", "nan", "-nan", "+-1", "--1", "1e", "e1", ".", "1e400", "1e-400", "0x", "0xg", "infin",
+            "1_0", "0x1p2000",
+        ] {
             assert_eq!(float(text.as_bytes()), None, "{text}");
         }
     }

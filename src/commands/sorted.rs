@@ -7,7 +7,7 @@ use super::draw::{self, Count};
 use super::score::want_score;
 use super::set::want_count;
 use super::syntax::{Step, either, is, syntax_error, wrong_type};
-use super::{Command, Keys, ReadCommand, Scope, Spec, WriteCommand, read, wrong_arity, write};
+use super::{Command, Keys, ReadCommand, Scope, Spec, WriteCommand, read, write, wrong_arity};
 use crate::resp::{Args, Reply, double, integer};
 use crate::state::{
     Changed, ENTRY_COST, EntryRef, Keyspace, PackedLimits, RANKED_COST, ScoredRef, SortedRef, SortedValue, Value, View,

@@ -188,7 +188,8 @@ impl Query {
         get: impl Fn(&[u8]) -> Option<EntryRef<'a>>,
     ) -> Result<SortedValue, Reply> {
         let sources = sources(&self.keys, get)?;
-        let mut weighted: Vec<(Option<Source<'_>>, f64)> = sources.into_iter().zip(self.weights.iter().copied()).collect();
+        let mut weighted: Vec<(Option<Source<'_>>, f64)> =
+            sources.into_iter().zip(self.weights.iter().copied()).collect();
         if operation != Operation::Difference {
             weighted.sort_by_key(|(source, _)| source.map_or(0, Source::len));
         }
@@ -206,7 +207,8 @@ impl Query {
                 }
             }
             Operation::Intersection => {
-                let Some(others) = others.iter().map(|(source, weight)| Some(((*source)?, *weight))).collect::<Option<Vec<_>>>()
+                let Some(others) =
+                    others.iter().map(|(source, weight)| Some(((*source)?, *weight))).collect::<Option<Vec<_>>>()
                 else {
                     return Ok(made);
                 };
@@ -249,10 +251,7 @@ fn counted_keys<'a>(args: &'a Args, at: usize, name: &str) -> Result<(&'a [Bytes
     args[at + 1..].split_at_checked(number).ok_or_else(syntax_error)
 }
 
-fn sources<'a>(
-    keys: &[Bytes],
-    get: impl Fn(&[u8]) -> Option<EntryRef<'a>>,
-) -> Result<Vec<Option<Source<'a>>>, Reply> {
+fn sources<'a>(keys: &[Bytes], get: impl Fn(&[u8]) -> Option<EntryRef<'a>>) -> Result<Vec<Option<Source<'a>>>, Reply> {
     keys.iter().map(|key| get(key).map(Source::of).transpose()).collect()
 }
 

@@ -122,11 +122,8 @@ impl Query {
 }
 
 /// Of the commands that show a range.
-const SHOW: Spec = Spec {
-    arity: -4,
-    complexity: "O(log(N)+M), N the number of members, M that of members returned",
-    ..BASE
-};
+const SHOW: Spec =
+    Spec { arity: -4, complexity: "O(log(N)+M), N the number of members, M that of members returned", ..BASE };
 
 /// ZRANGE and its older kin.
 struct Show<const KIN: usize> {

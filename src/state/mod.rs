@@ -49,8 +49,8 @@ pub use candidates::{Chooser, Leaving};
 pub use codec::{CutHead, RestoreError, SlotImage, digest};
 pub use collections::{
     Consumer, ELEMENT_COST, FieldRef, Fields, HashRef, HashValue, MemberRef, Members, PackedLimits, Packing, Pending,
-    RANKED_COST, Ranked, ScoredIter, ScoredRef, SetRef, SetValue, Size, SortedRef, SortedValue, StreamEntry, StreamGroup,
-    StreamId, StreamValue,
+    RANKED_COST, Ranked, ScoredIter, ScoredRef, SetRef, SetValue, Size, SortedRef, SortedValue, StreamEntry,
+    StreamGroup, StreamId, StreamValue,
 };
 pub use cuckoo::{Parameters, Precision, RATE_MAX, RATE_MIN, UnitFilter};
 pub use entry::{Entry, EntryRef};

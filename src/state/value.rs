@@ -5,7 +5,8 @@
 //! [`Value`], with one line in `aggregate`, one in `of_tag` and its accessors. Tags are on disk and never reused.
 
 use super::collections::{
-    Aggregate, HashRef, HashValue, SetRef, SetValue, Size, SortedRef, SortedValue, StreamValue, hash, set, sorted, stream,
+    Aggregate, HashRef, HashValue, SetRef, SetValue, Size, SortedRef, SortedValue, StreamValue, hash, set, sorted,
+    stream,
 };
 use super::filters::{BloomValue, CuckooValue};
 use crate::types::Millis;

@@ -26,8 +26,8 @@ mod tree;
 pub use hash::{FieldRef, Fields, HashRef, HashValue};
 pub use packed::PackedLimits;
 pub use set::{MemberRef, Members, SetRef, SetValue};
-pub use stream::{Consumer, Pending, StreamEntry, StreamGroup, StreamId, StreamValue};
 pub use sorted::{Ranked, ScoredIter, ScoredRef, SortedRef, SortedValue};
+pub use stream::{Consumer, Pending, StreamEntry, StreamGroup, StreamId, StreamValue};
 
 use crate::types::Millis;
 use bytes::Bytes;
