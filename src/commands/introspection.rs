@@ -91,6 +91,10 @@ fn key_specs(name: &str, command: &Command) -> Reply {
             let find = vec![("keynumidx", 0), ("firstkey", 1), ("keystep", step as i64)];
             vec![key_spec(of_first, Begin::Index(at), "keynum", find)]
         }
+        Keys::FirstAndCounted { at } => {
+            let find = vec![("keynumidx", 0), ("firstkey", 1), ("keystep", 1)];
+            vec![range(of_first, 1, 1, 1), key_spec(of_rest, Begin::Index(at), "keynum", find)]
+        }
         // A limit of 2: half of what follows are keys.
         Keys::After { word } => {
             let find = vec![("lastkey", -1), ("keystep", 1), ("limit", 2)];

@@ -56,6 +56,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 /// What a command tells about itself. COMMAND, COMMAND DOCS, ACL categories, metric labels and `docs/commands.md`
 /// are loops over these.
+#[derive(Clone, Copy)]
 pub struct Spec {
     /// Lower-case wire name; a subcommand's own name without its container.
     pub name: &'static str,
