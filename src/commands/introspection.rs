@@ -32,6 +32,9 @@ fn flags(command: &Command) -> Vec<&'static str> {
     if command.spec.denyoom {
         flags.push("denyoom");
     }
+    if command.blocks.is_some() {
+        flags.extend(["noscript", "blocking"]);
+    }
     if matches!(command.run, Run::Read(_) | Run::Write(_)) && command.spec.complexity == "O(1)" {
         flags.push("fast");
     }

@@ -23,6 +23,7 @@ mod syntax;
 mod text;
 
 pub mod atomic;
+pub mod blocking;
 pub mod cluster;
 pub mod connection;
 pub mod filter;
@@ -130,6 +131,8 @@ pub struct Command {
     pub growth: fn(&Args) -> u64,
     /// [`WriteCommand::COPIED`]; of no meaning for other kinds.
     copied: Option<Copied>,
+    /// How it waits if it finds nothing; none for nearly all.
+    pub blocks: Option<blocking::Blocks>,
     /// A container such as CLIENT or OBJECT has its subcommands here and is never run itself.
     pub subcommands: &'static [Command],
 }
@@ -167,6 +170,8 @@ static FAMILIES: &[&[Command]] = &[
     set_algebra::SET_ALGEBRA,
     string::STRING,
     transaction::TRANSACTION,
+    #[cfg(test)]
+    blocking::tests::TEST,
 ];
 
 /// Reads the state of a group.
@@ -282,6 +287,7 @@ pub const fn read<T: ReadCommand>() -> Command {
         check: |args| T::parse(args).map(drop),
         growth: |_| 0,
         copied: None,
+        blocks: None,
         subcommands: &[],
     }
 }
@@ -300,6 +306,7 @@ pub const fn write<T: WriteCommand>() -> Command {
         check: |args| T::parse(args).map(drop),
         growth: T::growth,
         copied: T::COPIED,
+        blocks: None,
         subcommands: &[],
     }
 }
@@ -318,6 +325,7 @@ pub const fn session<T: SessionCommand>() -> Command {
         check: |args| T::parse(args).map(drop),
         growth: |_| 0,
         copied: None,
+        blocks: None,
         subcommands: &[],
     }
 }
@@ -336,6 +344,7 @@ pub const fn node<T: NodeCommand>() -> Command {
         check: |args| T::parse(args).map(drop),
         growth: |_| 0,
         copied: None,
+        blocks: None,
         subcommands: &[],
     }
 }
@@ -343,13 +352,18 @@ pub const fn node<T: NodeCommand>() -> Command {
 /// A name that only has subcommands, for a family's table. One that also does something alone, as COMMAND does, is
 /// made with [`Command::with`].
 pub const fn container(spec: Spec, subcommands: &'static [Command]) -> Command {
-    Command { spec, run: Run::Container, check: |_| Ok(()), growth: |_| 0, copied: None, subcommands }
+    Command { spec, run: Run::Container, check: |_| Ok(()), growth: |_| 0, copied: None, blocks: None, subcommands }
 }
 
 impl Command {
     /// The same command with subcommands beside.
     pub const fn with(self, subcommands: &'static [Command]) -> Command {
         Command { subcommands, ..self }
+    }
+
+    /// The same command, which waits if it finds nothing.
+    pub const fn blocking(self, blocks: blocking::Blocks) -> Command {
+        Command { blocks: Some(blocks), ..self }
     }
 
     pub fn is_write(&self) -> bool {

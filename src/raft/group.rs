@@ -22,6 +22,7 @@ use super::room::{Admission, Room};
 use super::snapshot::{SnapshotRef, SnapshotStore};
 use super::storage::{Storage, StorageError};
 use super::verify::{self, Verifier};
+use super::waiters::Waiters;
 use super::wire::{self, Lane, Method, Proposal, ReadIndex};
 use super::{LogId, Raft, SnapshotMeta, Types};
 use crate::env::{self, Instant};
@@ -170,6 +171,7 @@ pub struct Group {
     snapshot_at: Mutex<Option<(Instant, u64)>>,
     wall_alarm: AtomicBool,
     pub(super) verifier: Verifier,
+    pub(super) waiters: Waiters,
     #[cfg(test)]
     hooks: Hooks,
 }
@@ -257,6 +259,7 @@ impl Group {
             snapshot_at: Mutex::new(None),
             wall_alarm: AtomicBool::new(false),
             verifier: Verifier::default(),
+            waiters: Waiters::default(),
             #[cfg(test)]
             hooks: Hooks::default(),
         })
@@ -267,6 +270,7 @@ impl Group {
         self.start_core()?;
         self.spawn(proposer::run(self.clone()));
         self.spawn(self.clone().care());
+        self.spawn(self.clone().serve_waiters());
         if self.fenced() {
             tracing::error!(node = %self.me(), group = %self.id, "replica-fenced: it was when the node stopped");
             self.spawn(self.clone().rebuild());
@@ -678,6 +682,7 @@ impl Group {
                 self.restart_core().await;
                 continue;
             }
+            self.tend_waiters();
             if leads {
                 self.ready.store(true, Ordering::Release);
                 self.sweep_due();
@@ -1103,6 +1108,7 @@ impl Group {
     pub(crate) async fn stop(&self) {
         self.closed.store(true, Ordering::Release);
         self.proposer.close();
+        self.wake_waiters();
         let _ = self.core().raft.shutdown().await;
     }
 }

@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+mod blocking;
 mod memory;
 mod transactions;
 
