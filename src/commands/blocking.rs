@@ -4,9 +4,12 @@
 //! inside MULTI and scripts. Waiting is the door's: it runs the command again when a key of it may have something
 //! (`docs/decisions/0016-waiters-take-turns.md`). A family's table says it with [`Command::blocking`](super::Command::blocking).
 
-use crate::resp::{Args, Reply};
-use crate::state::EntryRef;
+use crate::resp::{Args, Reply, integer};
+use crate::state::{EntryRef, View};
 use bytes::Bytes;
+
+/// As many waiters have their turn at a value at once, at most: it is looked at no further.
+pub const TURNS_MAX: usize = 64;
 
 /// How a command waits.
 #[derive(Clone, Copy)]
@@ -15,10 +18,19 @@ pub struct Blocks {
     pub keys: fn(&Args) -> Vec<Bytes>,
     /// Milliseconds, 0 for ever; none if this request does not wait.
     pub timeout: fn(&Args) -> Option<u64>,
-    /// How many waiters like this one a value has something for; none if it is of another type.
-    pub elements: fn(EntryRef<'_>) -> usize,
+    /// Puts into the arguments what is meant as it is now, such as the last id of a stream for `$`: replies the array of
+    /// arguments that are to be tried. None where the arguments say it all.
+    pub settle: Option<fn(&Args, &View<'_>) -> Reply>,
+    /// For how many waiters that ask this a value has something; none if it is of another type.
+    pub elements: fn(&Args, EntryRef<'_>) -> usize,
     /// Whether it takes what it finds, so that others go without.
     pub takes: bool,
+}
+
+/// A timeout in milliseconds; or Redis' error.
+pub fn whole_timeout_ms(ms: &[u8]) -> Result<u64, Reply> {
+    let ms = integer(ms).ok_or_else(|| Reply::error("ERR timeout is not an integer or out of range"))?;
+    u64::try_from(ms).map_err(|_| Reply::error("ERR timeout is negative"))
 }
 
 /// A timeout in seconds, in milliseconds; or Redis' error.
@@ -63,6 +75,14 @@ pub(super) mod tests {
         }
     }
 
+    #[test]
+    fn timeouts_of_milliseconds_are_whole() {
+        assert_eq!([whole_timeout_ms(b"0"), whole_timeout_ms(b"1500")], [Ok(0), Ok(1500)]);
+        let error = |text: &[u8]| whole_timeout_ms(text).err();
+        assert_eq!(error(b"0.5"), Some(Reply::error("ERR timeout is not an integer or out of range")));
+        assert_eq!(error(b"-1"), Some(Reply::error("ERR timeout is negative")));
+    }
+
     /// `TEST.BTAKE key [key ...] timeout`: takes the first string there is, away with its key. Only in tests.
     struct Take(Args);
 
@@ -100,7 +120,8 @@ pub(super) mod tests {
     pub static TEST: &[Command] = &[write::<Take>().blocking(Blocks {
         keys: |args| args[1..args.len() - 1].to_vec(),
         timeout: |args| timeout_ms(&args[args.len() - 1]).ok(),
-        elements: |entry| usize::from(entry.value().as_text().is_some()),
+        settle: None,
+        elements: |_, entry| usize::from(entry.value().as_text().is_some()),
         takes: true,
     })];
 }

@@ -165,7 +165,7 @@ impl Group {
                 let Some(entry) = found.filter(|entry| !entry.is_dead(clock)) else { continue };
                 let elements = |call: &Args| {
                     let blocks = commands::lookup(call).ok().and_then(|command| command.blocks);
-                    blocks.map_or(0, |blocks| (blocks.elements)(entry))
+                    blocks.map_or(0, |blocks| (blocks.elements)(call, entry))
                 };
                 for teller in inner.line.turns(*row, entry.version(), now, elements) {
                     // Whoever does not listen any more gives its place up, or lets the turn lapse.

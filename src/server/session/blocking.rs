@@ -7,10 +7,12 @@ use super::super::dispatch::Request;
 use super::super::lane::{Kind, Op};
 use super::super::ring::{State, Ticket};
 use super::{Came, Connection, sleep_until, unserved};
+use crate::commands::Run;
 use crate::env::{self, Instant};
 use crate::raft::Place;
 use crate::resp::{Args, Reply};
-use crate::types::GroupId;
+use crate::types::{GroupId, Level};
+use bytes::Bytes;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -19,6 +21,8 @@ pub(in super::super) struct Blocking {
     group: GroupId,
     args: Args,
     kind: Kind,
+    /// Its arguments are being settled: the reply that comes is the ones to try.
+    settling: bool,
     /// None: it waits for ever.
     until: Option<Instant>,
     /// What the last try answered: the reply when time is up.
@@ -68,7 +72,11 @@ impl Connection {
     /// Runs a command that waits for at most `ms` if it finds nothing; 0: for ever.
     pub(super) fn run_blocking(&mut self, group: GroupId, request: Request, ms: u64, mute: bool) {
         let asked = self.asked(Some(request.ordinal), &request.args, mute);
-        let kind = self.kind(&request);
+        let kind = match request.command.run {
+            // A turn is given by what the leader has.
+            Run::Read(run) => Kind::Read { run, level: Level::Linearizable },
+            _ => Kind::Write,
+        };
         let wait = Duration::from_millis(ms);
         let until = (ms > 0 && wait < LONGEST).then(|| self.now + wait);
         let args = request.args;
@@ -77,13 +85,28 @@ impl Connection {
             group,
             args: args.clone(),
             kind,
+            settling: request.command.blocks.is_some_and(|blocks| blocks.settle.is_some()),
             until,
             empty: Reply::NilArray,
             place: None,
             cancel: None,
             ended: None,
         };
-        self.enter(group, asked, State::Blocking(Box::new(blocking)), args, kind);
+        let settle = request.command.blocks.and_then(|blocks| blocks.settle);
+        let first = settle.map_or(kind, |run| Kind::Read { run, level: Level::Linearizable });
+        self.enter(group, asked, State::Blocking(Box::new(blocking)), args, first);
+    }
+
+    /// Tries the command, before anything that waits in its group's lane.
+    fn try_now(&mut self, seq: u64) {
+        let deadline = self.deadline();
+        let Some((_, blocking)) = self.blocking() else { return };
+        let (args, kind, id) = (blocking.args.clone(), blocking.kind, blocking.group);
+        let op = Op { ticket: Ticket { seq, part: 0 }, args, kind, deadline };
+        match self.lane(id) {
+            Some(at) => self.lanes[at].push_first(op),
+            None => self.unblock_with(seq, unserved(id)),
+        }
     }
 
     /// The request that waits, if one does.
@@ -104,6 +127,14 @@ impl Connection {
     pub(super) fn blocking_tried(&mut self, seq: u64, reply: Reply) {
         let now = env::now();
         let Some((_, blocking)) = self.blocking() else { return };
+        if std::mem::take(&mut blocking.settling)
+            && let Reply::Array(settled) = &reply
+        {
+            let argument =
+                |reply: &Reply| if let Reply::Bulk(argument) = reply { argument.clone() } else { Bytes::new() };
+            blocking.args = settled.iter().map(argument).collect();
+            return self.try_now(seq);
+        }
         if !matches!(reply, Reply::Nil | Reply::NilArray) {
             return self.unblock_with(seq, reply);
         }
@@ -133,7 +164,7 @@ impl Connection {
 
     /// Waiting has ended in one way or another.
     pub(super) fn waited(&mut self, seq: u64, waited: Waited) {
-        let (deadline, now) = (self.deadline(), self.now);
+        let now = self.now;
         if let Some(slot) = self.ring.get(seq) {
             // What it waited is not what it took.
             slot.asked.at = now;
@@ -143,12 +174,7 @@ impl Connection {
         let reply = match waited {
             Waited::Turn(place) => {
                 blocking.place = Some(place);
-                let (args, kind, id) = (blocking.args.clone(), blocking.kind, blocking.group);
-                let op = Op { ticket: Ticket { seq, part: 0 }, args, kind, deadline };
-                return match self.lane(id) {
-                    Some(at) => self.lanes[at].push_first(op),
-                    None => self.unblock_with(seq, unserved(id)),
-                };
+                return self.try_now(seq);
             }
             Waited::Gone => Reply::error(
                 "UNBLOCKED force unblock from blocking operation, the group has another leader; nothing was taken",

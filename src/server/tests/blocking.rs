@@ -110,6 +110,33 @@ async fn a_stop_ends_the_waiting() {
     assert_eq!(c.read().await, "(closed)");
 }
 
+#[tokio::test]
+async fn streams_are_read_as_they_come() {
+    let rig = rig(1).await;
+    let (mut c, mut other) = (rig.proxy().await, rig.proxy().await);
+    other.ask_all("XADD s 1-0 a 0\nXGROUP CREATE s g $").await;
+    let mut readers = Vec::new();
+    for line in ["XREAD BLOCK 0 STREAMS none s $ $", "XREAD COUNT 1 BLOCK 0 STREAMS s 1-0"] {
+        let mut reader = rig.proxy().await;
+        reader.pipeline(line).await;
+        readers.push(reader);
+    }
+    for consumer in ["x", "y"] {
+        let mut reader = rig.proxy().await;
+        reader.pipeline(&format!("XREADGROUP GROUP g {consumer} BLOCK 0 STREAMS s >")).await;
+        readers.push(reader);
+        blocked(&rig, readers.len()).await;
+    }
+    assert_eq!(other.ask("XADD s 2-0 a 1").await, "2-0");
+    for reader in &mut readers[..3] {
+        assert_eq!(reader.read().await, "{s=[[2-0 [a 1]]]}");
+    }
+    blocked(&rig, 1).await;
+    assert_eq!(other.ask("XADD s 3-0 a 2").await, "3-0");
+    assert_eq!(readers[3].read().await, "{s=[[3-0 [a 2]]]}");
+    assert_eq!(c.ask_all("XREAD BLOCK 5 STREAMS s $\nXREAD BLOCK 0 STREAMS s 2-0").await, ["nil", "{s=[[3-0 [a 2]]]}"]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn turns_are_given_to_other_nodes_and_a_change_of_leader_ends_the_waiting() {
     let clusters = testing::all_of_three_with(1).await;
