@@ -439,12 +439,11 @@ impl NodeCommand for Consistency {
 /// One client as CLIENT LIST and CLIENT INFO print it.
 pub fn client_line(row: &ClientRow) -> String {
     let s = &row.session;
-    let flags = match (row.queued, s.readonly) {
-        (Some(_), true) => "xr",
-        (Some(_), false) => "x",
-        (None, true) => "r",
-        (None, false) => "N",
-    };
+    let set = [(row.blocked, 'b'), (row.queued.is_some(), 'x'), (s.readonly, 'r')];
+    let mut flags: String = set.into_iter().filter(|(set, _)| *set).map(|(_, flag)| flag).collect();
+    if flags.is_empty() {
+        flags.push('N');
+    }
     let multi = row.queued.map_or(-1, |queued| queued as i64);
     let proto = if s.protocol == Protocol::Resp3 { 3 } else { 2 };
     let mut line = String::with_capacity(256);
@@ -494,6 +493,7 @@ impl NodeCommand for ClientInfo {
             queued: None,
             queued_bytes: 0,
             watching: 0,
+            blocked: false,
         });
         Reply::Verbatim { format: *b"txt", text: Bytes::from(client_line(&row) + "\n") }
     }
@@ -646,6 +646,38 @@ impl NodeCommand for Kill {
     }
 }
 
+/// CLIENT UNBLOCK.
+struct UnblockClient {
+    id: u64,
+    error: bool,
+}
+
+impl NodeCommand for UnblockClient {
+    const SPEC: Spec = spec(
+        "unblock",
+        -3,
+        "5.0.0",
+        "CLIENT UNBLOCK client-id [TIMEOUT | ERROR]",
+        "Ends the waiting of a connection of this node, as its timeout would or with an error.",
+    );
+
+    fn parse(args: &Args) -> Result<Self, Reply> {
+        let error = match &args[3..] {
+            [] => false,
+            [how] if is(how, "timeout") => false,
+            [how] if is(how, "error") => true,
+            [_] => return Err(Reply::error("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")),
+            _ => return Err(syntax_error()),
+        };
+        // A number that no connection has is no mistake.
+        Ok(UnblockClient { id: u64::try_from(integer::<i64>(&args[2])?).unwrap_or(0), error })
+    }
+
+    fn run(self, node: &dyn Node, _: &mut Session) -> Reply {
+        Reply::int(node.unblock(self.id, self.error))
+    }
+}
+
 struct ClientHelp;
 
 impl SessionCommand for ClientHelp {
@@ -685,6 +717,7 @@ static CLIENT: &[Command] = &[
     session::<SetReply>(),
     session::<SetInfo>(),
     session::<SetName>(),
+    node::<UnblockClient>(),
 ];
 
 pub static CONNECTION: &[Command] = &[

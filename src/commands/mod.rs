@@ -33,6 +33,7 @@ mod text;
 pub mod access;
 pub mod acl;
 pub mod atomic;
+pub mod blocking;
 pub mod cluster;
 pub mod connection;
 pub mod filter;
@@ -147,6 +148,8 @@ pub struct Command {
     pub growth: fn(&Args) -> u64,
     /// [`WriteCommand::COPIED`]; of no meaning for other kinds.
     copied: Option<Copied>,
+    /// How it waits if it finds nothing; none for nearly all.
+    pub blocks: Option<blocking::Blocks>,
     /// A container such as CLIENT or OBJECT has its subcommands here and is never run itself.
     pub subcommands: &'static [Command],
 }
@@ -192,6 +195,8 @@ static FAMILIES: &[&[Command]] = &[
     sorted_range::SORTED_RANGE,
     string::STRING,
     transaction::TRANSACTION,
+    #[cfg(test)]
+    blocking::tests::TEST,
 ];
 
 /// Reads the state of a group.
@@ -308,6 +313,7 @@ pub const fn read<T: ReadCommand>() -> Command {
         check: |args| T::parse(args).map(drop),
         growth: |_| 0,
         copied: None,
+        blocks: None,
         subcommands: &[],
     }
 }
@@ -326,6 +332,7 @@ pub const fn write<T: WriteCommand>() -> Command {
         check: |args| T::parse(args).map(drop),
         growth: T::growth,
         copied: T::COPIED,
+        blocks: None,
         subcommands: &[],
     }
 }
@@ -344,6 +351,7 @@ pub const fn session<T: SessionCommand>() -> Command {
         check: |args| T::parse(args).map(drop),
         growth: |_| 0,
         copied: None,
+        blocks: None,
         subcommands: &[],
     }
 }
@@ -362,6 +370,7 @@ pub const fn node<T: NodeCommand>() -> Command {
         check: |args| T::parse(args).map(drop),
         growth: |_| 0,
         copied: None,
+        blocks: None,
         subcommands: &[],
     }
 }
@@ -369,13 +378,18 @@ pub const fn node<T: NodeCommand>() -> Command {
 /// A name that only has subcommands, for a family's table. One that also does something alone, as COMMAND does, is
 /// made with [`Command::with`].
 pub const fn container(spec: Spec, subcommands: &'static [Command]) -> Command {
-    Command { spec, run: Run::Container, check: |_| Ok(()), growth: |_| 0, copied: None, subcommands }
+    Command { spec, run: Run::Container, check: |_| Ok(()), growth: |_| 0, copied: None, blocks: None, subcommands }
 }
 
 impl Command {
     /// The same command with subcommands beside.
     pub const fn with(self, subcommands: &'static [Command]) -> Command {
         Command { subcommands, ..self }
+    }
+
+    /// The same command, which waits if it finds nothing.
+    pub const fn blocking(self, blocks: blocking::Blocks) -> Command {
+        Command { blocks: Some(blocks), ..self }
     }
 
     pub fn is_write(&self) -> bool {

@@ -46,6 +46,8 @@ pub trait Node: Send + Sync {
     fn clients(&self) -> Vec<ClientRow>;
     /// Closes the connection `id`; false if there is none.
     fn kill(&self, id: u64) -> bool;
+    /// Ends the waiting of the connection `id` as its timeout would, or with an error; false if it does not wait.
+    fn unblock(&self, id: u64, error: bool) -> bool;
 
     /// The newest commands of a log first.
     fn command_log(&self, log: CommandLog, max: usize) -> Vec<SlowEntry>;
@@ -308,6 +310,8 @@ pub struct ClientRow {
     pub queued_bytes: u64,
     /// Keys watched.
     pub watching: u64,
+    /// It waits for something to take.
+    pub blocked: bool,
 }
 
 impl ClientRow {

@@ -330,7 +330,15 @@ const BASE: Spec = Spec {
 };
 
 const fn step(step: Step, spec: Spec) -> Command {
-    Command { spec, run: Run::Transaction(step), check: |_| Ok(()), growth: |_| 0, copied: None, subcommands: &[] }
+    Command {
+        spec,
+        run: Run::Transaction(step),
+        check: |_| Ok(()),
+        growth: |_| 0,
+        copied: None,
+        blocks: None,
+        subcommands: &[],
+    }
 }
 
 pub static TRANSACTION: &[Command] = &[

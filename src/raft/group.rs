@@ -33,6 +33,7 @@ use super::room::Room;
 use super::snapshot::SnapshotStore;
 use super::storage::{Storage, StorageError};
 use super::verify::{self, Verifier};
+use super::waiters::Waiters;
 use super::{Raft, Types};
 use crate::env::{self, Instant};
 use crate::state::Precision;
@@ -155,6 +156,7 @@ pub struct Group {
     snapshot_at: Mutex<Option<(Instant, u64)>>,
     wall_alarm: AtomicBool,
     pub(super) verifier: Verifier,
+    pub(super) waiters: Waiters,
     #[cfg(test)]
     hooks: hooks::Hooks,
 }
@@ -193,6 +195,7 @@ impl Group {
             snapshot_at: Mutex::new(None),
             wall_alarm: AtomicBool::new(false),
             verifier: Verifier::default(),
+            waiters: Waiters::default(),
             #[cfg(test)]
             hooks: hooks::Hooks::default(),
         })
@@ -203,6 +206,7 @@ impl Group {
         self.start_core()?;
         self.spawn(proposer::run(self.clone()));
         self.spawn(self.clone().care());
+        self.spawn(self.clone().serve_waiters());
         if self.fenced() {
             tracing::error!(node = %self.me(), group = %self.id, "replica-fenced: it was when the node stopped");
             self.spawn(self.clone().rebuild());

@@ -256,6 +256,11 @@ impl Host {
                 wire::put(&mut out, &group.on_run_verification(ask).await?);
             }
             Method::Used => wire::put(&mut out, &group.peek(|keyspace| keyspace.used_bytes())),
+            Method::AskTurn => {
+                let (term, id, call) = wire::get_ask_turn(payload).map_err(wrong)?;
+                wire::put(&mut out, &group.stand(term, id, call).await);
+            }
+            Method::LeaveLine => group.leave_line(wire::get(&payload, "a place").map_err(wrong)?),
             Method::Fence => group.on_fence(wire::get(&payload, "an order").map_err(wrong)?).await?,
             Method::Ping | Method::InstallSnapshot | Method::FetchSnapshot => return Err("not on this lane".to_owned()),
         }

@@ -11,6 +11,7 @@ use super::entry::{Batch, Malformed};
 use super::snapshot::{CHUNK_BYTES, ChunkWriter, Record, SnapshotRef, SnapshotStore, images_in, put_image};
 use super::storage::StorageError;
 use super::verify::{self, Hashing, Marked};
+use super::waiters::Touched;
 use super::{Applied, Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, Types};
 use crate::commands;
 use crate::env;
@@ -56,6 +57,8 @@ pub struct Replica {
     marked: Arc<watch::Sender<Marked>>,
     /// Entries up to here were in the log when it was opened: nobody waits for the hashes behind their marks.
     replayed_to: AtomicU64,
+    /// What apply tells those who wait.
+    touched: Touched,
     /// Term of the last applied entry: a leader that has applied one of its own term has applied all before it.
     applied_term: AtomicU64,
 }
@@ -94,6 +97,7 @@ impl Replica {
             precision,
             marked: Arc::default(),
             replayed_to: AtomicU64::new(0),
+            touched: Touched::default(),
             applied_term: AtomicU64::new(0),
         }
     }
@@ -101,6 +105,11 @@ impl Replica {
     /// The newest marked entry and the hashes there, to wait on.
     pub(super) fn marked(&self) -> watch::Receiver<Marked> {
         self.marked.subscribe()
+    }
+
+    /// Rows that were written and that somebody waits for.
+    pub(super) fn touched(&self) -> &Touched {
+        &self.touched
     }
 
     /// Says that entries up to `index` were in the log before this start.
@@ -211,7 +220,11 @@ impl Replica {
             _ => None,
         };
         let garbage = state.keyspace.take_garbage();
+        let touched = state.keyspace.take_touched();
         drop(state);
+        if let Some(rows) = touched {
+            self.touched.note(rows);
+        }
         if let Some(garbage) = garbage {
             free_aside(Box::new(garbage));
         }

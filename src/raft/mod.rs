@@ -14,6 +14,7 @@ mod conformance;
 pub mod entry;
 mod group;
 mod host;
+mod line;
 mod log_store;
 mod machine;
 mod network;
@@ -25,6 +26,7 @@ mod runtime;
 mod snapshot;
 pub mod storage;
 mod verify;
+mod waiters;
 pub mod wire;
 
 pub use group::{AdminError, Group, GroupStatus, Timers};
@@ -34,6 +36,7 @@ pub use reads::{NeedsTick, Permit};
 pub use runtime::Runtime;
 pub use storage::{Storage, StorageError, Sync};
 pub use verify::{ReplicaVerdict, Verdict};
+pub use waiters::Place;
 
 use crate::resp::Reply;
 use crate::types::NodeId;

@@ -67,6 +67,9 @@ pub enum Method {
     RunVerification = 14,
     /// Bytes that a group uses by its account, as this replica has applied it.
     Used = 15,
+    /// Waits in the leader's line for a turn at keys.
+    AskTurn = 16,
+    LeaveLine = 17,
 }
 
 impl Method {
@@ -88,6 +91,8 @@ impl Method {
             FetchSnapshot,
             RunVerification,
             Used,
+            AskTurn,
+            LeaveLine,
         ];
         all.into_iter().find(|m| *m as u8 == b)
     }
@@ -320,6 +325,19 @@ pub fn get_propose(mut b: Bytes) -> Result<Proposal, Malformed> {
     Ok(Proposal { request, term, wait_ms, calls })
 }
 
+/// Appends a question for a turn of `call`, whose place has the number `id`, to the leader of `term` and no other.
+pub fn put_ask_turn(out: &mut BytesMut, term: u64, id: u64, call: &Args) {
+    out.put_u64_le(term);
+    out.put_u64_le(id);
+    put_args(out, call);
+}
+
+/// Reads what [`put_ask_turn`] appended.
+pub fn get_ask_turn(mut b: Bytes) -> Result<(u64, u64, Args), Malformed> {
+    let mut head = take(&mut b, 16, "question for a turn")?;
+    Ok((head.get_u64_le(), head.get_u64_le(), get_args(&mut b)?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -383,5 +401,8 @@ mod tests {
         put_propose(&mut out, 3, 4, 5000, [call.clone()].iter());
         let proposal = Proposal { request: 3, term: 4, wait_ms: 5000, calls: vec![call] };
         assert_eq!(get_propose(out.freeze()).unwrap(), proposal);
+        let mut out = BytesMut::new();
+        put_ask_turn(&mut out, 3, 4, &proposal.calls[0]);
+        assert_eq!(get_ask_turn(out.freeze()).unwrap(), (3, 4, proposal.calls[0].clone()));
     }
 }

@@ -5,6 +5,7 @@
 //! here waits. The registry's lock is taken when a connection comes, goes, or changes its name, never per command.
 
 use super::counters::{self, Ordinal};
+use super::session::Unblock;
 use crate::commands::node::ClientRow;
 use crate::commands::session::Session;
 use crate::commands::transaction::Transaction;
@@ -35,6 +36,9 @@ pub struct Client {
     watching: AtomicU64,
     mail: Mutex<Vec<(GroupId, Outcome)>>,
     killed: AtomicBool,
+    /// It waits for something to take.
+    blocked: AtomicBool,
+    unblock: Mutex<Option<Unblock>>,
     wake: Notify,
 }
 
@@ -70,6 +74,25 @@ impl Client {
         self.killed.load(Relaxed)
     }
 
+    /// It begins to wait for something to take.
+    pub(super) fn block(&self) {
+        if !self.blocked.swap(true, Relaxed) {
+            *self.unblock.lock() = None;
+        }
+    }
+
+    pub(super) fn unblocked(&self) {
+        self.blocked.store(false, Relaxed);
+    }
+
+    /// What CLIENT UNBLOCK asked for since the last call.
+    pub(super) fn take_unblock(&self) -> Option<Unblock> {
+        match self.blocked.load(Relaxed) {
+            true => self.unblock.lock().take(),
+            false => None,
+        }
+    }
+
     /// Notes a wake-up's figures.
     pub(super) fn note(&self, figures: Figures<'_>) {
         self.last_ns.store((figures.now - self.born).as_nanos() as u64, Relaxed);
@@ -103,6 +126,7 @@ impl Client {
             queued: self.queued.load(Relaxed).checked_sub(1),
             queued_bytes: self.queued_bytes.load(Relaxed),
             watching: self.watching.load(Relaxed),
+            blocked: self.blocked.load(Relaxed),
         }
     }
 }
@@ -148,6 +172,8 @@ impl Clients {
             watching: AtomicU64::new(0),
             mail: Mutex::new(Vec::new()),
             killed: AtomicBool::new(false),
+            blocked: AtomicBool::new(false),
+            unblock: Mutex::new(None),
             wake: Notify::new(),
         });
         self.by_id.lock().insert(client.id, client.clone());
@@ -174,6 +200,15 @@ impl Clients {
     /// Has every connection take a turn.
     pub(super) fn wake_all(&self) {
         self.by_id.lock().values().for_each(|client| client.wake.notify_one());
+    }
+
+    /// Ends the waiting of connection `id`; false if it does not wait.
+    pub(super) fn unblock(&self, id: u64, how: Unblock) -> bool {
+        let found = self.by_id.lock().get(&id).cloned();
+        let Some(client) = found.filter(|client| client.blocked.load(Relaxed)) else { return false };
+        *client.unblock.lock() = Some(how);
+        client.wake.notify_one();
+        true
     }
 
     pub fn kill(&self, id: u64) -> bool {

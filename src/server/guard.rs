@@ -142,6 +142,7 @@ pub(super) fn client_of(session: &Session) -> String {
         queued: None,
         queued_bytes: 0,
         watching: 0,
+        blocked: false,
     })
 }
 

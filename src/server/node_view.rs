@@ -4,6 +4,7 @@
 //! node's own view of them.
 
 use super::counters::{LEVELS, Totals};
+use super::session::Unblock;
 use super::{Shared, counters, guard, parameters, times};
 use crate::commands::Command;
 use crate::commands::node::{
@@ -354,6 +355,10 @@ impl Node for Shared {
 
     fn kill(&self, id: u64) -> bool {
         self.clients.kill(id)
+    }
+
+    fn unblock(&self, id: u64, error: bool) -> bool {
+        self.clients.unblock(id, if error { Unblock::Error } else { Unblock::Timeout })
     }
 
     fn command_log(&self, log: CommandLog, max: usize) -> Vec<SlowEntry> {

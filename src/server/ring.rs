@@ -11,6 +11,7 @@
 use super::counters::Ordinal;
 use super::merge::Gather;
 use super::scan::Scan;
+use super::session::Blocking;
 use super::slow::Head;
 use crate::commands::transaction::Weave;
 use crate::env::Instant;
@@ -46,6 +47,8 @@ pub(super) enum State {
     Watching(Args),
     /// EXEC.
     Executing(Box<Weave>),
+    /// A command that waits for something to take.
+    Blocking(Box<Blocking>),
 }
 
 pub(super) struct Slot {

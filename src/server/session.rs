@@ -8,7 +8,10 @@
 //! plus one command and one reply. Beyond them nothing more is decoded or read, so a client that does not read costs no
 //! more than that. A protocol error closes this connection alone, after the replies before it.
 
+mod blocking;
 mod transaction;
+
+pub(super) use blocking::{Blocking, Unblock};
 
 use super::clients::{Client, Figures};
 use super::counters::{Counters, Ordinal, add};
@@ -106,6 +109,8 @@ enum Came {
     Tick(Result<(), Refusal>),
     /// The reply to a request that no lane carries.
     Reply(Ticket, Reply),
+    /// The request that waited for a turn.
+    Waited(u64, blocking::Waited),
 }
 
 type Awaited = Pin<Box<dyn Future<Output = (GroupId, Came)> + Send>>;
@@ -158,7 +163,7 @@ pub(super) async fn serve(mut stream: TcpStream, incoming: Incoming) {
     let (mut reader, writer) = stream.split();
     loop {
         c.turn();
-        if c.flush(&writer).is_err() || c.client.is_killed() || c.is_cut_off() {
+        if c.flush(&writer).is_err() || c.client.is_killed() || c.is_cut_off() || c.went_while_blocked() {
             return;
         }
         if c.is_finished() {
@@ -253,6 +258,9 @@ impl Connection {
             self.run_finished(group, outcome);
         }
         self.follow_user();
+        if let Some(how) = self.client.take_unblock() {
+            self.unblock(how);
+        }
         let routes = self.shared.routes();
         if !Arc::ptr_eq(&routes, &self.routes) {
             self.routes = routes;
@@ -437,7 +445,9 @@ impl Connection {
 
     /// Whether more is read; makes room for it.
     fn wants_input(&mut self) -> bool {
-        if self.eof || self.more || self.session.close_after_reply || self.is_full() {
+        // Of one that waits for its turn, so that its end is noticed.
+        let listens = self.is_blocked() && self.input.len() < READ_MAX;
+        if self.eof || self.session.close_after_reply || ((self.more || self.is_full()) && !listens) {
             return false;
         }
         if self.input.is_empty() && self.input.capacity() > READ_MAX {
@@ -452,6 +462,7 @@ impl Connection {
 
     fn stop(&mut self) {
         self.stopping = Some(Stopping { at: env::now(), commands: self.commands, owing: !self.is_settled() });
+        self.unblock(Unblock::Stop);
     }
 
     /// Whether a connection whose replies are all out may end because the node stops.
@@ -478,6 +489,11 @@ impl Connection {
     /// The node stops and this connection has used up its time.
     fn is_cut_off(&self) -> bool {
         self.stopping.is_some_and(|stop| self.now >= stop.at + self.shared.settings.drain_timeout)
+    }
+
+    /// Its client went while it waited for its turn: nothing is to be taken for it any more.
+    fn went_while_blocked(&mut self) -> bool {
+        self.eof && self.is_blocked()
     }
 
     /// When to look again although nothing came.
@@ -618,6 +634,11 @@ impl Connection {
 
     /// The hot path: a read with leave is run and encoded here and now.
     fn run_in(&mut self, group: GroupId, request: Request, mute: bool) {
+        if let Some(blocks) = &request.command.blocks
+            && let Some(ms) = (blocks.timeout)(&request.args)
+        {
+            return self.run_blocking(group, request, ms, mute);
+        }
         let mut asked = self.asked(Some(request.ordinal), &Args::new(), mute);
         let kind = self.kind(&request);
         let Some(at) = self.lane(group) else { return self.answer(asked, unserved(group)) };
@@ -748,6 +769,7 @@ impl Connection {
         let whole = match &mut slot.state {
             State::Waiting => Some(reply),
             State::Ready(_) => None,
+            State::Blocking(_) => return self.blocking_tried(ticket.seq, reply),
             State::Watching(_) | State::Executing(_) => return self.finish_transaction(ticket.seq, reply),
             State::Gathering(gather) => gather.put(ticket.part, reply).then(|| gather.finish()),
             State::Scanning(scan) => match scan.page(reply) {
@@ -797,6 +819,10 @@ impl Connection {
                 }
                 return self.complete(ticket, reply);
             }
+            Came::Waited(seq, waited) => {
+                self.now = env::now();
+                return self.waited(seq, waited);
+            }
             came => came,
         };
         let Some(lane) = self.lanes.iter_mut().find(|lane| lane.id == group) else { return };
@@ -804,7 +830,7 @@ impl Connection {
         let refused = match came {
             Came::Leave(level, came) => lane.leave_came(level, came),
             Came::Tick(came) => lane.tick_came(came).into_iter().collect(),
-            Came::Reply(..) => Vec::new(),
+            Came::Reply(..) | Came::Waited(..) => Vec::new(),
         };
         refused.into_iter().for_each(|(ticket, reply)| self.complete(ticket, reply));
     }

@@ -20,6 +20,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 mod acl;
+mod blocking;
 mod memory;
 mod seeds;
 mod transactions;

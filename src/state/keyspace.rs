@@ -6,7 +6,7 @@
 //! - No entry is stored with a deadline at or before the clock of its own write.
 //! - The earliest deadline of a unit is never before its hint (`expiry.rs`).
 //! - While a cut runs, a unit is changed only after its image is made (`cut.rs`).
-//! - Marks are in no hash, account or snapshot.
+//! - Marks and wishes to know of writes are in no hash, account or snapshot.
 //!
 //! A dead key is absent to every call here but [`Keyspace::sweep`], which is what removes it from memory, and those
 //! that show an entry with its mark.
@@ -27,6 +27,7 @@ use super::unit::{Leftover, Swept, Unit, hash_of};
 use super::value::Value;
 use crate::slot::slot_of;
 use crate::types::{Millis, Slot, Stamp};
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
@@ -58,6 +59,9 @@ pub struct Keyspace {
     arrivals: Vec<Row>,
     /// Keys evicted since this replica was made. Not replicated.
     evicted: u64,
+    /// Rows that somebody waits for, and those of them that were written since they were last asked for. Not replicated.
+    wanted: HashSet<Row>,
+    touched: Vec<Row>,
 }
 
 /// What was asked of the filters, and how they did. Not replicated.
@@ -174,6 +178,8 @@ impl Keyspace {
             recency: None,
             arrivals: Vec::new(),
             evicted: 0,
+            wanted: HashSet::new(),
+            touched: Vec::new(),
         }
     }
 
@@ -313,8 +319,11 @@ impl Keyspace {
         before.is_some()
     }
 
-    /// Notes for eviction that the key with this hash was written.
+    /// Notes for eviction, and for who waits, that the key with this hash was written.
     fn note_write(&mut self, slot: Slot, hash: u64, new: bool) {
+        if !self.wanted.is_empty() && self.wanted.contains(&Row::new(slot, hash)) {
+            self.touched.push(Row::new(slot, hash));
+        }
         let Some(recency) = &self.recency else { return };
         let Some(Located { mark: Some(mark), .. }) = self.locate_row(Row::new(slot, hash)) else { return };
         match new {
@@ -575,6 +584,33 @@ impl Keyspace {
     /// Keys added since the last call, while accesses are noted.
     pub fn take_arrivals(&mut self) -> Vec<Row> {
         std::mem::take(&mut self.arrivals)
+    }
+
+    // -- Waiting: which writes somebody wants to know of. Not replicated
+
+    /// The row of a key.
+    pub fn row(&self, key: &[u8]) -> Row {
+        let (slot, hash) = self.place_of(key);
+        Row::new(slot, hash)
+    }
+
+    /// Whether writes of this row are noted.
+    pub fn want(&mut self, row: Row, wanted: bool) {
+        match wanted {
+            true => drop(self.wanted.insert(row)),
+            false => drop(self.wanted.remove(&row)),
+        }
+    }
+
+    /// Notes no writes any more.
+    pub fn want_nothing(&mut self) {
+        self.wanted = HashSet::new();
+        self.touched = Vec::new();
+    }
+
+    /// Wanted rows that were written since the last call, if there are any.
+    pub fn take_touched(&mut self) -> Option<Vec<Row>> {
+        (!self.touched.is_empty()).then(|| std::mem::take(&mut self.touched))
     }
 
     // -- Marks: what a replica remembers of reads, for eviction

@@ -1,5 +1,6 @@
 //! How the stream commands read ids, ranges of them, and `STREAMS key ... id ...`.
 
+use super::super::blocking::whole_timeout_ms;
 use super::super::syntax::{is, syntax_error, want_integer};
 use super::super::wrong_arity;
 use crate::resp::{Args, Reply};
@@ -51,13 +52,15 @@ pub(super) struct Sources {
     pub count: usize,
     pub group: Option<(Bytes, Bytes)>,
     pub noack: bool,
+    /// Milliseconds to wait, 0 for ever; none: not at all.
+    pub block: Option<u64>,
     pub pairs: Vec<(Bytes, Bytes)>,
 }
 
 impl Sources {
     pub fn parse(args: &Args, command: &'static str) -> Result<Sources, Reply> {
         let with_group = command == "xreadgroup";
-        let (mut count, mut group, mut noack, mut at) = (usize::MAX, None, false, 1);
+        let (mut count, mut group, mut noack, mut block, mut at) = (usize::MAX, None, false, None, 1);
         loop {
             let word = args.get(at).ok_or_else(syntax_error)?;
             let left = args.len() - at - 1;
@@ -74,7 +77,8 @@ impl Sources {
                 group = Some((args[at + 1].clone(), args[at + 2].clone()));
                 at += 3;
             } else if is(word, "block") && left > 0 {
-                return Err(Reply::error("ERR BLOCK is not supported yet: ask again instead of waiting"));
+                block = Some(whole_timeout_ms(&args[at + 1])?);
+                at += 2;
             } else if is(word, "noack") {
                 if !with_group {
                     let text = "ERR The NOACK option is only supported by XREADGROUP. You called XREAD instead.";
@@ -101,6 +105,19 @@ impl Sources {
             return Err(Reply::error("ERR Missing GROUP option for XREADGROUP"));
         }
         let (keys, ids) = rest.split_at(rest.len() / 2);
-        Ok(Sources { count, group, noack, pairs: keys.iter().cloned().zip(ids.iter().cloned()).collect() })
+        Ok(Sources { count, group, noack, block, pairs: keys.iter().cloned().zip(ids.iter().cloned()).collect() })
+    }
+}
+
+impl Sources {
+    /// Of [`Blocks::timeout`](super::super::blocking::Blocks).
+    pub fn timeout(args: &Args, command: &'static str) -> Option<u64> {
+        Sources::parse(args, command).ok()?.block
+    }
+
+    /// The keys to wait for.
+    pub fn keys(args: &Args, command: &'static str) -> Vec<Bytes> {
+        let pairs = Sources::parse(args, command).map_or(Vec::new(), |sources| sources.pairs);
+        pairs.into_iter().map(|(key, _)| key).collect()
     }
 }

@@ -1,5 +1,6 @@
 //! Groups of consumers: who reads what, and what was given out and not acknowledged.
 
+use super::super::blocking::{Blocks, TURNS_MAX};
 use super::argument::{Sources, bound, interval, strict_id};
 use super::{BASE, change, entry_reply, id_reply, stream_of};
 use crate::commands::syntax::{either, is, syntax_error, want_integer};
@@ -401,7 +402,7 @@ impl WriteCommand for Xreadgroup {
         name: "xreadgroup",
         arity: -7,
         keys: Keys::After { word: "streams" },
-        syntax: "XREADGROUP GROUP group consumer [COUNT count] [NOACK] STREAMS key [key ...] id [id ...]",
+        syntax: "XREADGROUP GROUP group consumer [COUNT count] [BLOCK milliseconds] [NOACK] STREAMS key [key ...] id [id ...]",
         summary: "Gives a consumer what nobody in its group was given yet, or again what it has not acknowledged.",
         complexity: "O(log(N)+M) for each stream, M the number of entries returned",
         ..BASE
@@ -820,11 +821,25 @@ static SUBCOMMANDS: &[Command] = &[
     write::<Setid>(),
 ];
 
+/// What nobody in the group was given yet goes to one of them.
+const XREADGROUP_BLOCKS: Blocks = Blocks {
+    keys: |args| Sources::keys(args, "xreadgroup"),
+    timeout: |args| Sources::timeout(args, "xreadgroup"),
+    settle: None,
+    elements: |args, entry| {
+        let Ok(asked) = Xreadgroup::parse(args) else { return 0 };
+        let Ok(Some(stream)) = stream_of(Some(entry)) else { return 0 };
+        let Some(first) = stream.group(&asked.group).and_then(|group| group.last.next()) else { return 0 };
+        stream.range(first, StreamId::MAX).take(TURNS_MAX).count()
+    },
+    takes: true,
+};
+
 pub static STREAM_GROUP: &[Command] = &[
     write::<Xack>(),
     write::<Xautoclaim>(),
     write::<Xclaim>(),
     container(XGROUP, SUBCOMMANDS),
     read::<Xpending>(),
-    write::<Xreadgroup>(),
+    write::<Xreadgroup>().blocking(XREADGROUP_BLOCKS),
 ];

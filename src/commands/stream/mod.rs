@@ -10,6 +10,7 @@ mod info;
 pub use group::STREAM_GROUP;
 pub use info::STREAM_INFO;
 
+use super::blocking::Blocks;
 use super::syntax::{either, is, syntax_error, want_integer, wrong_type};
 use super::{Command, Keys, ReadCommand, Scope, Spec, WriteCommand, read, write, wrong_arity};
 use crate::resp::{Args, Reply};
@@ -511,7 +512,7 @@ impl ReadCommand for Xread {
         name: "xread",
         arity: -4,
         keys: Keys::After { word: "streams" },
-        syntax: "XREAD [COUNT count] STREAMS key [key ...] id [id ...]",
+        syntax: "XREAD [COUNT count] [BLOCK milliseconds] STREAMS key [key ...] id [id ...]",
         summary: "Returns what came to streams after given ids.",
         complexity: "O(log(N)+M) for each stream, M the number of entries returned",
         ..BASE
@@ -520,7 +521,7 @@ impl ReadCommand for Xread {
     fn parse(args: &Args) -> Result<Xread, Reply> {
         let sources = Sources::parse(args, "xread")?;
         let pairs = sources.pairs.into_iter().map(|(key, id)| {
-            // What comes after all there is now is nothing: a read does not wait.
+            // What comes after all there is now is nothing; one that waits has it settled before.
             let after = if &id[..] == b"$" { None } else { Some(bound(&id, 0)?) };
             Ok((key, after))
         });
@@ -532,12 +533,43 @@ impl ReadCommand for Xread {
     }
 }
 
+/// A key that exists holds what comes after an id: as much as anybody asks, to all that ask.
+const XREAD_BLOCKS: Blocks = Blocks {
+    keys: |args| Sources::keys(args, "xread"),
+    timeout: |args| Sources::timeout(args, "xread"),
+    settle: Some(settle),
+    elements: |args, entry| {
+        let Ok(Xread { sources, .. }) = Xread::parse(args) else { return 0 };
+        let Ok(Some(stream)) = stream_of(Some(entry)) else { return 0 };
+        let newer =
+            |after: StreamId| after.next().is_some_and(|first| stream.range(first, StreamId::MAX).next().is_some());
+        let asked = sources.iter().filter(|(key, _)| key == entry.key());
+        usize::from(asked.filter_map(|(_, after)| *after).any(newer))
+    },
+    takes: false,
+};
+
+/// XREAD with the last id of each stream for `$`.
+fn settle(args: &Args, view: &View<'_>) -> Reply {
+    let keys = Sources::keys(args, "xread").len();
+    let mut settled: Vec<Reply> = args.iter().cloned().map(Reply::Bulk).collect();
+    for at in args.len() - keys..args.len() {
+        if &args[at][..] == b"$" {
+            match stream_of(view.get(&args[at - keys])) {
+                Ok(stream) => settled[at] = id_reply(stream.map_or(StreamId::MIN, |stream| stream.last)),
+                Err(wrong) => return wrong,
+            }
+        }
+    }
+    Reply::Array(settled)
+}
+
 pub static STREAM: &[Command] = &[
     write::<Xadd>(),
     write::<Xdel>(),
     read::<Xlen>(),
     read::<Range<false>>(),
-    read::<Xread>(),
+    read::<Xread>().blocking(XREAD_BLOCKS),
     read::<Range<true>>(),
     write::<Xsetid>(),
     write::<Xtrim>(),

@@ -35,6 +35,7 @@ impl Group {
                 self.restart_core().await;
                 continue;
             }
+            self.tend_waiters();
             if leads {
                 self.ready.store(true, Ordering::Release);
                 self.sweep_due();

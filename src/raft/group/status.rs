@@ -174,6 +174,7 @@ impl Group {
     pub(crate) async fn stop(&self) {
         self.closed.store(true, Ordering::Release);
         self.proposer.close();
+        self.wake_waiters();
         let _ = self.core().raft.shutdown().await;
     }
 }

@@ -126,7 +126,7 @@ impl Connection {
     }
 
     /// Puts an operation into the lane of its group.
-    fn enter(&mut self, group: GroupId, asked: super::Asked, state: State, args: Args, kind: Kind) {
+    pub(super) fn enter(&mut self, group: GroupId, asked: super::Asked, state: State, args: Args, kind: Kind) {
         let weight = args.iter().map(|a| a.len()).sum();
         let deadline = self.deadline();
         let seq = self.ring.push(asked, state, weight);

@@ -1,0 +1,221 @@
+//! Waiting for a turn at the keys of a group: the leader's line, and the way to it from any node.
+//!
+//! A turn is leave to try once more, nothing else: what is tried is an ordinary command of the log, proposed by
+//! whoever waits. So nothing that happens to a line can lose or repeat anything. Lines are the leader's own; a leader that
+//! goes forgets its line, and everybody in it is told.
+//!
+//! Locks: the line's before the replica's, never the other way round. Apply takes only the replica's and leaves the rows
+//! that were written in [`Touched`].
+
+use super::group::{Group, Leadership};
+use super::line::{KEEP, Line};
+use super::wire::{self, Lane, Method};
+use crate::commands;
+use crate::env;
+use crate::resp::Args;
+use crate::state::eviction::Row;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::{Notify, oneshot};
+
+/// The leader's side.
+#[derive(Default)]
+pub(super) struct Waiters {
+    inner: Mutex<Inner>,
+    /// Numbers of the places that connections of this node take.
+    next: AtomicU64,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// The term in which this node leads, as far as those who wait know.
+    term: u64,
+    line: Line<oneshot::Sender<()>>,
+}
+
+/// Rows that were written and that somebody waits for.
+#[derive(Default)]
+pub(super) struct Touched {
+    rows: Mutex<Vec<Row>>,
+    wake: Notify,
+}
+
+impl Touched {
+    pub(super) fn note(&self, rows: Vec<Row>) {
+        self.rows.lock().extend(rows);
+        self.wake.notify_one();
+    }
+}
+
+/// A place in the line of a group, given up when it is dropped.
+pub struct Place {
+    group: Arc<Group>,
+    leadership: Leadership,
+    id: u64,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let group = &self.group;
+        if self.leadership.leader == group.me() {
+            return group.leave_line(self.id);
+        }
+        let link = group.peers().link(self.leadership.leader, Lane::Forward(group.worker()));
+        // One that cannot be told lets the place lapse.
+        drop(link.call(Method::LeaveLine, group.id(), |out| wire::put(out, &self.id)));
+    }
+}
+
+/// The answer to a question for a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Turn {
+    Yours,
+    AskAgain,
+    /// The line is gone, or there is no place in it.
+    Gone,
+}
+
+impl Group {
+    /// Waits until it may be worth trying `call` again, which found nothing: in the order in which others wait for its keys,
+    /// from `place` if it stood there before. Ends without a place when the leader goes: certainly nothing was proposed.
+    /// Whoever drops the future gives the place up.
+    pub async fn wait_turn(self: &Arc<Self>, call: &Args, place: Option<Place>) -> Option<Place> {
+        let leadership = self.leadership()?;
+        let place = match place {
+            Some(place) if place.leadership != leadership => return None,
+            Some(place) => place,
+            None => {
+                let id = self.me().0 << 40 | self.waiters.next.fetch_add(1, Ordering::Relaxed);
+                Place { group: self.clone(), leadership, id }
+            }
+        };
+        loop {
+            let turn = tokio::select! {
+                biased;
+                turn = self.ask_turn(leadership, place.id, call) => turn,
+                () = self.leadership_other_than(leadership) => Turn::Gone,
+            };
+            match turn {
+                Turn::Yours => return Some(place),
+                Turn::AskAgain => {}
+                Turn::Gone => return None,
+            }
+        }
+    }
+
+    async fn ask_turn(self: &Arc<Self>, leadership: Leadership, id: u64, call: &Args) -> Turn {
+        if leadership.leader == self.me() {
+            return self.stand(leadership.term, id, call.clone()).await;
+        }
+        let link = self.peers().link(leadership.leader, Lane::Forward(self.worker()));
+        let ask = |out: &mut bytes::BytesMut| wire::put_ask_turn(out, leadership.term, id, call);
+        let Ok(answer) = link.call(Method::AskTurn, self.id(), ask) else { return Turn::Gone };
+        match env::timeout(KEEP * 2, answer.wait()).await {
+            Ok(Ok(bytes)) => wire::get(&bytes, "a turn").unwrap_or(Turn::Gone),
+            _ => Turn::Gone,
+        }
+    }
+
+    /// Stands in the line until it is this one's turn, or [`KEEP`] has passed.
+    pub(super) async fn stand(self: &Arc<Self>, term: u64, id: u64, call: Args) -> Turn {
+        let Ok(command) = commands::lookup(&call) else { return Turn::Gone };
+        let Some(blocks) = command.blocks else { return Turn::Gone };
+        let (teller, told) = oneshot::channel();
+        {
+            let mut inner = self.waiters.inner.lock();
+            if self.leadership() != Some(Leadership { leader: self.me(), term }) || inner.line.is_full() {
+                return Turn::Gone;
+            }
+            if inner.term != term {
+                *inner = Inner { term, line: Line::default() };
+            }
+            let keys = (blocks.keys)(&call);
+            let rows: Vec<Row> = self.replica().with_mut(|state| {
+                let rows: Vec<Row> = keys.iter().map(|key| state.keyspace.row(key)).collect();
+                rows.iter().for_each(|row| state.keyspace.want(*row, true));
+                rows
+            });
+            inner.line.stand(id, call, blocks.takes, &rows, teller);
+            // What was written before it stood here is seen now, what comes later is noted by apply.
+            self.look_at(&mut inner, &rows);
+        }
+        match env::timeout(KEEP, told).await {
+            Ok(Ok(())) => Turn::Yours,
+            Ok(Err(_)) => Turn::Gone,
+            Err(_) => {
+                self.waiters.inner.lock().line.away(id, env::now());
+                Turn::AskAgain
+            }
+        }
+    }
+
+    /// Gives turns at keys that may have something, and forgets those that nobody waits for.
+    fn look_at(&self, inner: &mut Inner, rows: &[Row]) {
+        let now = env::now();
+        self.replica().with_mut(|state| {
+            for row in rows {
+                if !inner.line.has(*row) {
+                    state.keyspace.want(*row, false);
+                    continue;
+                }
+                let clock = state.keyspace.clock();
+                let found = state.keyspace.locate_row(*row).map(|located| located.entry);
+                let Some(entry) = found.filter(|entry| !entry.is_dead(clock)) else { continue };
+                let elements = |call: &Args| {
+                    let blocks = commands::lookup(call).ok().and_then(|command| command.blocks);
+                    blocks.map_or(0, |blocks| (blocks.elements)(call, entry))
+                };
+                for teller in inner.line.turns(*row, entry.version(), now, elements) {
+                    // Whoever does not listen any more gives its place up, or lets the turn lapse.
+                    let _ = teller.send(());
+                }
+            }
+        });
+    }
+
+    pub(super) fn leave_line(&self, id: u64) {
+        let mut inner = self.waiters.inner.lock();
+        let rows = inner.line.leave(id);
+        self.look_at(&mut inner, &rows);
+    }
+
+    /// Gives turns when apply has touched what somebody waits for. Runs on the group's worker.
+    pub(super) async fn serve_waiters(self: Arc<Self>) {
+        while !self.closed() {
+            let touched = self.replica().touched();
+            touched.wake.notified().await;
+            let rows = std::mem::take(&mut *touched.rows.lock());
+            self.look_at(&mut self.waiters.inner.lock(), &rows);
+        }
+    }
+
+    /// Lets [`Group::serve_waiters`] see that the group is closed.
+    pub(super) fn wake_waiters(&self) {
+        self.replica().touched().wake.notify_one();
+    }
+
+    /// Takes places from those who do not use them. A group that is not led here has no line.
+    pub(super) fn tend_waiters(&self) {
+        let mut inner = self.waiters.inner.lock();
+        if inner.line.is_empty() {
+            return;
+        }
+        if self.leadership() == Some(Leadership { leader: self.me(), term: inner.term }) {
+            let rows = inner.line.leave_overdue(env::now());
+            self.look_at(&mut inner, &rows);
+        } else {
+            *inner = Inner::default();
+            self.replica().with_mut(|state| state.keyspace.want_nothing());
+        }
+    }
+}
+
+#[cfg(test)]
+impl Group {
+    /// Places in the line that this node keeps.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiters.inner.lock().line.len()
+    }
+}
