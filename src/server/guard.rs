@@ -139,6 +139,9 @@ pub(super) fn client_of(session: &Session) -> String {
         last_command: "NULL".to_owned(),
         input_bytes: 0,
         output_bytes: 0,
+        queued: None,
+        queued_bytes: 0,
+        watching: 0,
     })
 }
 
