@@ -4,11 +4,11 @@
 //! packed   member, score, member, score ...   in that order
 //! tree     two: members with their scores by (hash, member), and ranks by (score, member); they share the members' bytes
 //! body     of a tree: { score float  member blob } in the order of ranks
-//! score    as a packed element: a whole number in 1, 2 or 4 bytes if it fits and is not -0, else eight bytes of a float;
+//! score    as a packed element: a whole number in 1, 2 or 4 bytes if it fits, else eight bytes of a float;
 //!          little-endian
 //! ```
 //!
-//! A score is never NaN: callers see to it. Of 0 and -0 neither comes before the other, and each is kept as it was given.
+//! A score is never NaN: callers see to it. Of -0 it is kept that it is 0, as in a packed one of Redis.
 
 use super::body::{Body, put_blob, put_float};
 use super::packed::{Elements, PACKED_MAX, PackedLimits, Packer, element_len, is_packed, splice};
@@ -83,10 +83,14 @@ impl Item for Rank {
     }
 }
 
-/// A number that grows with the score.
+/// The score; 0 for -0.
+fn unsigned_zero(score: f64) -> f64 {
+    if score == 0.0 { 0.0 } else { score }
+}
+
+/// A number that grows with the score, as long as nobody asks with -0.
 fn place_of(score: f64) -> u64 {
-    // Both zeros are one place.
-    let bits = (score + 0.0).to_bits();
+    let bits = score.to_bits();
     if bits >> 63 == 0 { bits | 1 << 63 } else { !bits }
 }
 
@@ -213,7 +217,7 @@ impl<'a> SortedRef<'a> {
         let is_below = |other: f64| if equal { other <= score } else { other < score };
         match self {
             SortedRef::Packed(bytes) => packed_members(bytes).take_while(|here| is_below(here.score)).count(),
-            SortedRef::Tree(ranked) => ranked.ranks.partition_point(place_of(score), |_| equal),
+            SortedRef::Tree(ranked) => ranked.ranks.partition_point(place_of(unsigned_zero(score)), |_| equal),
         }
     }
 
@@ -360,6 +364,7 @@ impl SortedValue {
 
     /// Writes a member; its score before, if it was there.
     pub fn set(&mut self, member: &[u8], score: f64, limits: PackedLimits) -> Option<f64> {
+        let score = unsigned_zero(score);
         if let SortedValue::Packed(bytes) = self {
             let (mut count, mut place, mut old) = (0, 0, None);
             for (at, here) in packed_members(bytes).enumerate() {
@@ -418,7 +423,9 @@ impl SortedValue {
         // In order, and each once, or it is not what was written.
         let mut follows = |score: f64, member| {
             let place = (place_of(score), member);
-            !score.is_nan() && last.replace(place).is_none_or(|last| last < place)
+            !score.is_nan()
+                && unsigned_zero(score).to_bits() == score.to_bits()
+                && last.replace(place).is_none_or(|last| last < place)
         };
         if tag == PACKED {
             is_packed(body).filter(|n| n % 2 == 0)?;
@@ -566,7 +573,7 @@ mod tests {
                 match &change {
                     Change::Set(member, score) => {
                         let old = sorted.set(member, *score, LIMITS);
-                        prop_assert_eq!(bits(old), bits(model.insert(member.clone(), *score)));
+                        prop_assert_eq!(bits(old), bits(model.insert(member.clone(), unsigned_zero(*score))));
                         added = member.len() + RANKED_COST;
                     }
                     Change::Remove(member) => {
@@ -577,7 +584,7 @@ mod tests {
                         let start = at.index(all.len() + 1);
                         let range = start..(start + n).min(all.len());
                         sorted.remove_range(range.clone());
-                        all[range].iter().for_each(|(member, _)| drop(model.remove(member)));
+                        model.retain(|member, _| !all[range.clone()].iter().any(|(gone, _)| gone == member));
                     }
                     Change::Expect(count) => sorted.expect(*count, LIMITS),
                 }
@@ -629,7 +636,7 @@ mod tests {
         #[test]
         fn of_one_score_it_is_sorted_by_members(members in prop::collection::btree_set(member(), 0..20), seek in member()) {
             let mut sorted = SortedValue::new();
-            members.iter().for_each(|member| drop(sorted.set(member, 1.5, LIMITS)));
+            members.iter().for_each(|member| assert!(sorted.set(member, 1.5, LIMITS).is_none()));
             let shown = sorted.as_ref();
             prop_assert_eq!(shown.below_member(&seek, false), members.iter().filter(|member| **member < seek).count());
             prop_assert_eq!(shown.below_member(&seek, true), members.iter().filter(|member| **member <= seek).count());
