@@ -334,7 +334,7 @@ proptest! {
                 keyspace.advance(&stamp);
                 keyspace.sweep(&due);
             }
-            let (version, used, reserved) = (left.version(), left.used_bytes(), growth(args, &left));
+            let (version, used, reserved) = (left.version(), left.used_bytes(), growth(args, &left, &mut |_| 0));
             let reply = apply(args, &mut left, &stamp);
             prop_assert!(reserved.is_none_or(|most| left.used_bytes() <= used + most), "{:?} of {:?}", args, reserved);
             if reply.is_error() {
