@@ -34,8 +34,8 @@ async fn a_user_may_do_what_its_rules_say_and_nothing_else() {
 
     // What was refused is in the log, alike ones together, and counted.
     let log = admin.ask("ACL LOG 20").await;
-    assert!(log.contains("reason=key context=toplevel object=other username=alice"), "{log}");
-    assert!(log.contains("reason=auth context=toplevel object=auth username=alice"), "{log}");
+    assert!(log.contains("reason key context toplevel object other username alice"), "{log}");
+    assert!(log.contains("reason auth context toplevel object auth username alice"), "{log}");
     let stats = registry(&rig).stats();
     assert_eq!((stats.auth, stats.command, stats.key), (1, 2, 3));
     assert_eq!(admin.ask_all("ACL LOG RESET\nACL LOG").await, ["OK", "[]"]);
@@ -54,7 +54,7 @@ async fn changed_rules_count_at_once_and_deleted_users_are_closed() {
     // The pipeline behind a change sees it.
     let replies = admin.ask_all("ACL SETUSER alice +set -get\nACL GETUSER alice\nPING").await;
     assert!(
-        replies[0] == "OK" && replies[1].contains("commands=-@all +set -get") && replies[2] == "PONG",
+        replies[0] == "OK" && replies[1].contains("commands -@all +set -get") && replies[2] == "PONG",
         "{replies:?}"
     );
     assert_eq!(alice.ask("SET a 1").await, "OK");
@@ -91,7 +91,7 @@ async fn requirepass_is_the_default_users_password_for_new_connections() {
     assert_eq!(old.ask("CONFIG SET requirepass two").await, "OK");
     assert_eq!(rig.proxy().await.ask("AUTH one").await, WRONGPASS);
     assert!(old.ask("CONFIG SET requirepass x timeout 1").await.starts_with("-ERR CONFIG SET failed"));
-    assert_eq!(old.ask("CONFIG GET requirepass").await, "{requirepass=}");
+    assert_eq!(old.ask("CONFIG GET requirepass").await, "[requirepass ]");
     new.send(b"*4\r\n$6\r\nCONFIG\r\n$3\r\nSET\r\n$11\r\nrequirepass\r\n$0\r\n\r\n").await;
     assert_eq!(new.read().await, "OK");
     assert_eq!(rig.proxy().await.ask("PING").await, "PONG");
@@ -130,7 +130,7 @@ async fn a_password_is_not_in_the_slow_log() {
     assert_eq!(c.ask("CONFIG SET slowlog-log-slower-than 0").await, "OK");
     c.ask_all("AUTH secret\nACL SETUSER alice >secret\nCONFIG SET requirepass secret").await;
     let log = c.ask("SLOWLOG GET 10").await;
-    assert!(log.contains("acl|setuser") && !log.contains("secret"), "{log}");
+    assert!(log.contains("ACL SETUSER (redacted)") && !log.contains("secret"), "{log}");
 }
 
 /// One node of three, through a door of its own.
