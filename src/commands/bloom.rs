@@ -56,7 +56,7 @@ pub(super) fn reserve_bytes(args: &Args) -> Option<u64> {
         word if is(word, "add") || is(word, "madd") => default_shape().ok()?,
         _ => return None,
     };
-    Some(shape.bytes())
+    Some(shape.weight())
 }
 
 /// The filter an entry holds, if there is an entry.

@@ -60,7 +60,7 @@ pub(super) fn reserve_bytes(args: &Args) -> Option<u64> {
         }
         _ => return None,
     };
-    Some(shape.bytes())
+    Some(shape.weight())
 }
 
 /// The filter an entry holds, if there is an entry.

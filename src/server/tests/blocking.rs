@@ -134,7 +134,10 @@ async fn streams_are_read_as_they_come() {
     blocked(&rig, 1).await;
     assert_eq!(other.ask("XADD s 3-0 a 2").await, "3-0");
     assert_eq!(readers[3].read().await, "[[s [[3-0 [a 2]]]]]");
-    assert_eq!(c.ask_all("XREAD BLOCK 5 STREAMS s $\nXREAD BLOCK 0 STREAMS s 2-0").await, ["nil", "[[s [[3-0 [a 2]]]]]"]);
+    assert_eq!(
+        c.ask_all("XREAD BLOCK 5 STREAMS s $\nXREAD BLOCK 0 STREAMS s 2-0").await,
+        ["nil", "[[s [[3-0 [a 2]]]]]"]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -57,6 +57,11 @@ impl BloomShape {
         self.plan(0).map_or(u64::MAX, |plan| plan.bits / 8)
     }
 
+    /// What a new filter of this shape weighs.
+    pub fn weight(&self) -> u64 {
+        self.bytes().saturating_add((VALUE_COST + LAYER_COST) as u64)
+    }
+
     pub fn expansion(&self) -> u32 {
         self.expansion
     }

@@ -67,6 +67,11 @@ impl CuckooShape {
         self.layer_bytes(0).unwrap_or(u64::MAX)
     }
 
+    /// What a new filter of this shape weighs.
+    pub fn weight(&self) -> u64 {
+        self.bytes().saturating_add((VALUE_COST + LAYER_COST) as u64)
+    }
+
     pub fn buckets(&self) -> u32 {
         self.buckets
     }
