@@ -37,6 +37,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("cluster|countkeysinslot", "answered on the proxy face too; counts this node's own replica"),
     ("cluster|getkeysinslot", "answered on the proxy face too; at most 100,000 keys, those of this node's own replica"),
     ("command|docs", "`syntax` instead of Redis' tree of arguments"),
+    ("client|unblock", "connections of this node"),
     ("config|get", "Redis' names for what there is, besides `consistency-level` and `request-timeout-ms`"),
     ("config|rewrite", "refused: the server never writes its file"),
     ("config|set", "memory's parameters for all nodes and for good; the others on this node only, until it restarts"),
@@ -70,6 +71,12 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("select", "database 0 only"),
     ("touch", "a read: nothing records an access"),
     ("ttl", "by the group clock"),
+    ("xread", "BLOCK: `UNBLOCKED` if the group changes its leader meanwhile, and nothing was read"),
+    (
+        "xreadgroup",
+        "BLOCK: `UNBLOCKED` if the group changes its leader meanwhile, and nothing was given out; goes on waiting when its \
+                      group is destroyed",
+    ),
     ("wait", "answers at once: an acknowledged write is on a majority already"),
     ("waitaof", "answers at once; zeros unless `storage.sync` is `always`"),
 ];
