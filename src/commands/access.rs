@@ -57,7 +57,8 @@ const BESIDE_THEIR_FAMILY: &[(&str, &[&str])] = &[
         &["connection"],
     ),
     ("sort sort_ro", &["list", "set", "sortedset"]),
-    ("lolwut memory|usage script function", &[]),
+    ("lolwut", &["read"]),
+    ("memory|usage script function", &[]),
 ];
 
 /// Commands that take no longer however much there is.

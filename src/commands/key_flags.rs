@@ -26,7 +26,7 @@ const REMOVES: Flags = &["RM", "delete"];
 const ALL_KEYS: &[(&str, Flags)] = &[
     (
         "exists hexists hlen hstrlen llen memory|usage object|encoding object|freq object|idletime object|refcount scard \
-         sismember smismember strlen touch type xlen zcard watch",
+         sismember strlen touch type xlen zcard watch",
         TELLS,
     ),
     ("set setex psetex mset msetex", OVERWRITES),

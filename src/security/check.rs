@@ -104,7 +104,6 @@ pub fn check(user: &User, command: &'static Command, args: &Args) -> Result<(), 
     check_selectors(user, command, args)
 }
 
-#[cold]
 fn check_selectors(user: &User, command: &'static Command, args: &Args) -> Result<(), Denied> {
     let number = ordinal(command);
     let mut worst: Option<(Reason, usize, Bytes)> = None;
