@@ -6,7 +6,8 @@
 //!  cluster   who belongs, who owns \           node.rs  the wiring, which knows everything
 //!     |                             \
 //!   raft     log, machine, links, proposer, reads
-//!     |
+//!     |      scripting  Lua (used by server alone)
+//!     |     /
 //!  commands  the language        routing  key -> slot -> group
 //!     |     \
 //!   state   resp
@@ -31,6 +32,7 @@ pub mod raft;
 pub mod resp;
 pub mod restore;
 pub mod routing;
+pub mod scripting;
 pub mod server;
 pub mod slot;
 pub mod state;

@@ -180,6 +180,11 @@ fn settings(config: &Config) -> anyhow::Result<Settings> {
             max_buffered: limits.query_buffer.bytes() as usize,
         },
         output_max: limits.output_buffer.bytes() as usize,
+        scripts: crate::server::scripts::Options {
+            memory: config.scripts.memory_limit.bytes() as usize,
+            time: config.scripts.time_limit,
+            busy_after: config.scripts.busy_after,
+        },
         password: config.security.requirepass.reveal().map(str::to_owned),
         sync: format!("{:?}", config.storage.sync).to_lowercase(),
         ..Settings::default()

@@ -57,7 +57,7 @@ impl Bare {
             Run::Write(_) => self.apply(args),
             Run::Session(run) => run(args, &mut self.session),
             Run::Transaction(step) => self.step(step, args),
-            Run::Node(_) | Run::Container => Reply::error("ERR needs a node"),
+            Run::Node(_) | Run::Script(_) | Run::Container => Reply::error("ERR needs a node"),
         }
     }
 

@@ -27,6 +27,7 @@ fn flags(command: &Command) -> Vec<&'static str> {
         Run::Node(_) => vec!["loading", "stale"],
         Run::Transaction(Step::Exec) => vec!["noscript", "loading", "stale", "skip_slowlog"],
         Run::Transaction(_) => vec!["noscript", "loading", "stale", "fast", "allow_busy"],
+        Run::Script(_) => vec!["noscript", "stale"],
         Run::Container => vec![],
     };
     if command.spec.denyoom {
@@ -48,7 +49,7 @@ fn categories(command: &Command) -> Vec<String> {
         Run::Read(_) => all.push("@read".to_owned()),
         Run::Write(_) => all.push("@write".to_owned()),
         Run::Node(_) => all.push("@admin".to_owned()),
-        Run::Session(_) | Run::Transaction(_) | Run::Container => {}
+        Run::Script(_) | Run::Session(_) | Run::Transaction(_) | Run::Container => {}
     }
     let family = match command.spec.family {
         "generic" => "keyspace",

@@ -25,9 +25,11 @@ mod text;
 pub mod atomic;
 pub mod cluster;
 pub mod connection;
+pub mod effects;
 pub mod filter;
 pub mod generic;
 pub mod node;
+pub mod script;
 pub mod server;
 pub mod session;
 mod stream;
@@ -146,6 +148,8 @@ pub enum Run {
     Node(fn(&Args, &dyn node::Node, &mut session::Session) -> Reply),
     /// What the door does with the connection's [`transaction::Transaction`].
     Transaction(transaction::Step),
+    /// Runs a script where its keys are led, or is about scripts.
+    Script(script::ScriptCommand),
     Container,
 }
 
@@ -159,6 +163,7 @@ static FAMILIES: &[&[Command]] = &[
     generic::GENERIC,
     hyperloglog::HYPERLOGLOG,
     lifecycle::LIFECYCLE,
+    script::SCRIPTING,
     server::SERVER,
     stream::STREAM,
     stream::STREAM_GROUP,
@@ -223,6 +228,9 @@ pub fn growth(args: &Args, keyspace: &Keyspace, under_way: &mut dyn FnMut(&[u8])
     if atomic::is_atomic(args) {
         return atomic::growth(args, keyspace, under_way);
     }
+    if effects::is(args) {
+        return effects::growth(args, keyspace, under_way);
+    }
     let command = lookup(args).ok()?;
     // A filter is as large as it was asked for from the beginning.
     command.spec.denyoom.then(|| {
@@ -246,6 +254,9 @@ pub fn grown(args: &Args, mut tell: impl FnMut(&[u8])) {
     }
     if atomic::is_atomic(args) {
         return atomic::grown(args, &mut tell);
+    }
+    if effects::is(args) {
+        return effects::grown(args, &mut tell);
     }
     let Ok(command) = lookup(args) else { return };
     let most = if command.copied.is_some() { 1 } else { usize::MAX };
@@ -354,6 +365,10 @@ impl Command {
 
     pub fn is_write(&self) -> bool {
         matches!(self.run, Run::Write(_))
+    }
+
+    pub fn is_script(&self) -> bool {
+        matches!(self.run, Run::Script(_))
     }
 
     pub fn is_read(&self) -> bool {
@@ -500,12 +515,9 @@ pub fn apply(args: &Args, keyspace: &mut Keyspace, stamp: &Stamp) -> Reply {
     if atomic::is_atomic(args) {
         return atomic::apply(args, keyspace, stamp);
     }
-    match lookup(args) {
-        Ok(command) => match command.run {
-            Run::Write(run) => run(args, keyspace, stamp),
-            _ => Reply::error("ERR only writes can be applied"),
-        },
-        Err(reply) => reply,
+    match effects::is(args) {
+        true => effects::apply(args, keyspace),
+        false => effects::run_write(args, keyspace, stamp),
     }
 }
 

@@ -65,6 +65,8 @@ pub enum Method {
     Fence = 12,
     FetchSnapshot = 13,
     RunVerification = 14,
+    /// What the layers above ask of a leader ([`super::carry`]).
+    Carry = 20,
 }
 
 impl Method {
@@ -85,6 +87,7 @@ impl Method {
             Fence,
             FetchSnapshot,
             RunVerification,
+            Carry,
         ];
         all.into_iter().find(|m| *m as u8 == b)
     }

@@ -114,7 +114,7 @@ fn not_authenticated(request: &Request, session: &Session, _: &Shared) -> Option
 }
 
 fn touches_keys(command: &Command) -> bool {
-    matches!(command.run, Run::Read(_) | Run::Write(_))
+    matches!(command.run, Run::Read(_) | Run::Write(_) | Run::Script(_))
 }
 
 fn loading(request: &Request, _: &Session, shared: &Shared) -> Option<Reply> {
@@ -134,7 +134,8 @@ fn out_of_memory(request: &Request, _: &Session, shared: &Shared) -> Option<Repl
 /// What goes into a log or to several groups is checked first; a read of one group finds its mistakes when it runs.
 fn bad_syntax(request: &Request, _: &Session, _: &Shared) -> Option<Reply> {
     let command = request.command;
-    let later = !command.is_write() && matches!(command.spec.scope, Scope::OneSlot | Scope::Local);
+    let later =
+        !command.is_write() && !command.is_script() && matches!(command.spec.scope, Scope::OneSlot | Scope::Local);
     if later { None } else { (command.check)(&request.args).err() }
 }
 

@@ -20,6 +20,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 mod memory;
+mod scripts;
 mod transactions;
 
 /// Nothing on loopback takes this long; reached only when a test fails.
