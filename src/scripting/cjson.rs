@@ -203,7 +203,7 @@ impl Writer<'_> {
     fn value(&mut self, value: &Value, depth: usize) -> Result<()> {
         match value {
             Value::String(text) => self.text(&text.as_bytes()),
-            Value::Integer(number) => self.out.extend(number.to_string().into_bytes()),
+            Value::Integer(number) => self.number(value, *number as f64)?,
             Value::Number(number) => self.number(value, *number)?,
             Value::Boolean(true) => self.out.extend(b"true"),
             Value::Boolean(false) => self.out.extend(b"false"),
@@ -297,13 +297,14 @@ impl Writer<'_> {
                     }
                     match &key {
                         Value::String(text) => self.text(&text.as_bytes()),
-                        Value::Integer(number) => self.out.extend(format!("\"{number}\"").into_bytes()),
-                        Value::Number(number) => {
-                            self.out.push(b'"');
-                            self.number(&key, *number)?;
-                            self.out.push(b'"');
-                        }
-                        other => return Err(self.refuse(other, "table key must be a number or string")),
+                        other => match convert::number_of(other) {
+                            Some(number) => {
+                                self.out.push(b'"');
+                                self.number(other, number)?;
+                                self.out.push(b'"');
+                            }
+                            None => return Err(self.refuse(other, "table key must be a number or string")),
+                        },
                     }
                     self.out.push(b':');
                     self.value(&value, depth)?;

@@ -37,7 +37,7 @@ pub(super) fn to_lua(lua: &Lua, reply: &Reply, resp3: bool) -> Result<Value> {
         }
         Reply::Verbatim { text, .. } => string(text),
         Reply::Double(_) => string(&spelled(reply)),
-        Reply::Map(pairs) if resp3 => {
+        Reply::Map(pairs) | Reply::PairMap(pairs) if resp3 => {
             let inner = lua.create_table_with_capacity(0, pairs.len())?;
             for (key, value) in pairs {
                 inner.raw_set(to_lua(lua, key, resp3)?, to_lua(lua, value, resp3)?)?;
@@ -51,7 +51,11 @@ pub(super) fn to_lua(lua: &Lua, reply: &Reply, resp3: bool) -> Result<Value> {
             }
             one("set", Value::Table(inner))
         }
-        Reply::Map(pairs) => list(lua, pairs.iter().flat_map(|(key, value)| [key, value]), pairs.len() * 2, resp3),
+        Reply::PairMap(pairs) => list_of_two(lua, pairs, resp3),
+        Reply::Pairs(pairs) if resp3 => list_of_two(lua, pairs, resp3),
+        Reply::Map(pairs) | Reply::Pairs(pairs) => {
+            list(lua, pairs.iter().flat_map(|(key, value)| [key, value]), pairs.len() * 2, resp3)
+        }
         Reply::Array(items) | Reply::Set(items) | Reply::Push(items) => list(lua, items.iter(), items.len(), resp3),
         Reply::Nothing => Ok(Value::Nil),
     }
@@ -61,6 +65,15 @@ fn list<'a>(lua: &Lua, items: impl Iterator<Item = &'a Reply>, count: usize, res
     let table = lua.create_table_with_capacity(count, 0)?;
     for (at, item) in items.enumerate() {
         table.raw_set(at + 1, to_lua(lua, item, resp3)?)?;
+    }
+    Ok(Value::Table(table))
+}
+
+/// A list of lists of two.
+fn list_of_two(lua: &Lua, pairs: &[(Reply, Reply)], resp3: bool) -> Result<Value> {
+    let table = lua.create_table_with_capacity(pairs.len(), 0)?;
+    for (at, (first, second)) in pairs.iter().enumerate() {
+        table.raw_set(at + 1, list(lua, [first, second].into_iter(), 2, resp3)?)?;
     }
     Ok(Value::Table(table))
 }
@@ -95,14 +108,14 @@ fn nested(value: &Value, resp3: bool, depth: usize) -> Result<Reply> {
 }
 
 fn of_table(table: &Table, resp3: bool, depth: usize) -> Result<Reply> {
-    let string = |field: &str| Ok::<_, mlua::Error>(text_of(&table.raw_get::<Value>(field)?));
+    let string = |field: &str| Ok::<_, mlua::Error>(string_of(&table.raw_get::<Value>(field)?));
     if let Some(text) = string("err")? {
         return Ok(Reply::Error(text));
     }
     if let Some(text) = string("ok")? {
         return Ok(Reply::Status(one_line(text)));
     }
-    if let Value::Number(value) = table.raw_get("double")? {
+    if let Some(value) = number_of(&table.raw_get("double")?) {
         return Ok(Reply::Double(value));
     }
     if let Value::Table(map) = table.raw_get("map")? {
@@ -124,7 +137,7 @@ fn of_table(table: &Table, resp3: bool, depth: usize) -> Result<Reply> {
         return Ok(Reply::BigNumber(one_line(digits)));
     }
     if let Value::Table(inner) = table.raw_get("verbatim_string")? {
-        let (text, format) = (text_of(&inner.raw_get("string")?), text_of(&inner.raw_get("format")?));
+        let (text, format) = (string_of(&inner.raw_get("string")?), string_of(&inner.raw_get("format")?));
         if let (Some(text), Some(format)) = (text, format) {
             let mut three = *b"   ";
             three.iter_mut().zip(format.iter()).for_each(|(place, byte)| *place = *byte);
@@ -152,25 +165,33 @@ fn copied(bytes: &[u8]) -> Bytes {
     Bytes::copy_from_slice(bytes)
 }
 
-/// What Lua takes for a string: one, or a number.
-pub(super) fn text_of(value: &Value) -> Option<Bytes> {
+/// A string, and nothing else.
+fn string_of(value: &Value) -> Option<Bytes> {
     match value {
         Value::String(text) => Some(copied(&text.as_bytes())),
-        Value::Integer(value) => Some(Bytes::from(value.to_string())),
-        Value::Number(value) => Some(Bytes::from(number::general(*value, 14))),
         _ => None,
     }
 }
 
-/// An argument of `redis.call`: numbers with all their digits.
-pub(super) fn argument(value: &Value) -> Option<Bytes> {
+/// The number that a value is. Lua 5.1 has doubles alone; one that is whole comes as an integer here.
+pub(super) fn number_of(value: &Value) -> Option<f64> {
     match value {
-        Value::String(text) => Some(copied(&text.as_bytes())),
-        Value::Integer(value) => Some(Bytes::from(value.to_string())),
-        Value::Number(value) => Some(match number::as_integer(*value) {
-            Some(integer) => Bytes::from(integer.to_string()),
-            None => Bytes::from(number::general(*value, 17)),
-        }),
+        Value::Integer(value) => Some(*value as f64),
+        Value::Number(value) => Some(*value),
         _ => None,
     }
+}
+
+/// What Lua takes for a string: one, or a number.
+pub(super) fn text_of(value: &Value) -> Option<Bytes> {
+    string_of(value).or_else(|| number_of(value).map(|number| Bytes::from(number::general(number, 14))))
+}
+
+/// An argument of `redis.call`: numbers with all their digits.
+pub(super) fn argument(value: &Value) -> Option<Bytes> {
+    let spelled = |number: f64| match number::as_integer(number) {
+        Some(integer) => Bytes::from(integer.to_string()),
+        None => Bytes::from(number::general(number, 17)),
+    };
+    string_of(value).or_else(|| number_of(value).map(spelled))
 }
