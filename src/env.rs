@@ -138,6 +138,16 @@ pub fn spawn_thread(name: &str, f: impl FnOnce() + Send + 'static) -> std::threa
     std::thread::Builder::new().name(name.to_owned()).spawn(f).expect("the system has room for one more thread")
 }
 
+/// The same with a stack of this size.
+pub fn spawn_thread_with(
+    name: &str,
+    stack_bytes: usize,
+    f: impl FnOnce() + Send + 'static,
+) -> std::thread::JoinHandle<()> {
+    let builder = std::thread::Builder::new().name(name.to_owned()).stack_size(stack_bytes);
+    builder.spawn(f).expect("the system has room for one more thread")
+}
+
 /// Bytes that are free for this process on the file system of `path`.
 pub fn free_disk_bytes(path: &std::path::Path) -> std::io::Result<u64> {
     use std::os::unix::ffi::OsStrExt;

@@ -7,6 +7,7 @@
 //!     |       \                     \
 //!     |     security  who may do what \
 //!   raft     /    log, machine, links, proposer, reads
+//!     |     /     scripting  Lua (used by server alone)
 //!     |     /                           \
 //!  commands  the language        routing  key -> slot -> group
 //!     |     \
@@ -32,6 +33,7 @@ pub mod raft;
 pub mod resp;
 pub mod restore;
 pub mod routing;
+pub mod scripting;
 pub mod security;
 pub mod server;
 pub mod slot;

@@ -255,6 +255,11 @@ fn settings(config: &Config) -> anyhow::Result<Settings> {
         },
         output_max: limits.output_buffer.bytes() as usize,
         protected: config.security.protected_mode,
+        scripts: crate::server::scripts::Options {
+            memory: config.scripts.memory_limit.bytes() as usize,
+            time: config.scripts.time_limit,
+            busy_after: config.scripts.busy_after,
+        },
         sync: format!("{:?}", config.storage.sync).to_lowercase(),
         ..Settings::default()
     })

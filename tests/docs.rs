@@ -87,6 +87,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("hrandfield", "at most 1,048,576 fields with a negative count"),
     ("keys", "over several groups not one moment"),
     ("memory|usage", "the account of the state, equal on all replicas, not what an allocator took"),
+    ("eval", "in a cluster of several data groups, a key of another group than that of its KEYS is refused"),
     ("mget", "across slots (proxy face) not one moment"),
     ("mset", "keys in one slot, or CROSSSLOT; any keys where the cluster has one data group (proxy face)"),
     ("msetnx", "keys in one slot, or CROSSSLOT; any keys where the cluster has one data group (proxy face)"),
@@ -100,6 +101,8 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("rename", "keys in one slot, or CROSSSLOT; any keys where the cluster has one data group (proxy face)"),
     ("renamenx", "keys in one slot, or CROSSSLOT; any keys where the cluster has one data group (proxy face)"),
     ("role", "always master: any node takes any write"),
+    ("script|flush", "on all nodes"),
+    ("script|kill", "on all nodes; a script that wrote is stopped, too: what it did is undone"),
     ("scan", "one cursor over all groups; it survives a change of leader"),
     ("select", "database 0 only; the error is that of Redis Cluster up to 15, and that of Redis beyond"),
     ("touch", "a read: nothing records an access"),
@@ -143,6 +146,8 @@ fn way(command: &Command) -> String {
     let kind = match command.run {
         Run::Read(_) => "read",
         Run::Write(_) => "write",
+        Run::Script(_) if command.spec.scope == Scope::Local => return "all nodes".to_owned(),
+        Run::Script(_) => "script",
         Run::Session(_) | Run::Node(_) | Run::Transaction(_) | Run::Container => return "here".to_owned(),
     };
     let place = match command.spec.scope {
@@ -168,7 +173,8 @@ fn commands_document() -> String {
          replica, a *write* becomes part of a log entry, *here* is answered by the node that was asked. *One slot*: all\n\
          keys must share a slot, except on the proxy face of a cluster with one data group. *Split by group*: keys\n\
          may lie anywhere on the proxy face; on the cluster face they must share a slot. *All groups*: on the proxy face\n\
-         every group, on the cluster face those that the node leads.\n",
+         every group, on the cluster face those that the node leads. A *script* runs where its keys are led, and is a\n\
+         read or a write by what it does.\n",
     );
     for (family, commands) in families {
         let _ = write!(out, "\n## {family}\n\n| command | what it does | since | way |\n|---|---|---|---|\n");

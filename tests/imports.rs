@@ -19,6 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("state", &[]),
     ("commands", &["resp", "state"]),
     ("routing", &[]),
+    ("scripting", &["commands", "resp", "state"]),
     ("raft", &["commands", "state", "resp", "routing", "config"]),
     ("cluster", &["routing", "raft", "commands", "resp", "state", "config", "security"]),
     ("security", &["commands", "resp"]),
@@ -26,7 +27,19 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("disk", &[]),
     (
         "server",
-        &["resp", "commands", "state", "security", "routing", "raft", "cluster", "config", "telemetry", "proto"],
+        &[
+            "resp",
+            "commands",
+            "state",
+            "scripting",
+            "security",
+            "routing",
+            "raft",
+            "cluster",
+            "config",
+            "telemetry",
+            "proto",
+        ],
     ),
     (
         "node",
@@ -64,6 +77,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("commands", &["tokio::", "openraft", "TcpStream", "TcpListener", "UdpSocket"]),
     ("routing", &["tokio::", "openraft", "crate::env"]),
     ("security", &["tokio::", "openraft", "crate::env", "TcpStream", "TcpListener", "UdpSocket"]),
+    ("scripting", &["tokio::", "openraft", "crate::env"]),
     ("server", &["openraft::", "rocksdb::"]),
     ("cluster", &["rocksdb::"]),
 ];

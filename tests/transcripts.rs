@@ -9,7 +9,7 @@ use hypercache::commands::{self, Run, atomic, session::Session};
 use hypercache::resp::{Args, Reply};
 use hypercache::state::{Keyspace, View};
 use hypercache::types::Stamp;
-use redis::Redis;
+use redis::{Redis, words};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use transcript::Action;
@@ -56,7 +56,7 @@ impl Bare {
             Run::Write(_) => self.apply(args),
             Run::Session(run) => run(args, &mut self.session),
             Run::Transaction(step) => self.step(step, args),
-            Run::Node(_) | Run::Container => Reply::error("ERR needs a node"),
+            Run::Node(_) | Run::Script(_) | Run::Container => Reply::error("ERR needs a node"),
         }
     }
 
@@ -131,25 +131,6 @@ fn every_command_of_the_keyspace_has_a_transcript() {
         .map(|(name, _)| name)
         .collect();
     assert!(missing.is_empty(), "no transcript runs {missing:?}");
-}
-
-impl Redis {
-    fn has_module(&mut self, name: &str) -> bool {
-        let listed = transcript::show(&self.answer(&words("MODULE LIST")));
-        listed.iter().any(|line| line.ends_with(&format!("\"{name}\"")))
-    }
-
-    fn version(&mut self) -> (u32, u32) {
-        let Reply::Bulk(info) = self.answer(&words("INFO server")) else { panic!("INFO answers a bulk") };
-        let info = String::from_utf8_lossy(&info).into_owned();
-        let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap();
-        let mut parts = version.split('.').map(|part| part.parse().unwrap());
-        (parts.next().unwrap(), parts.next().unwrap())
-    }
-}
-
-fn words(line: &str) -> Args {
-    line.split(' ').map(|word| Bytes::copy_from_slice(word.as_bytes())).collect()
 }
 
 #[test]

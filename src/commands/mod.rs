@@ -36,11 +36,13 @@ pub mod atomic;
 pub mod blocking;
 pub mod cluster;
 pub mod connection;
+pub mod effects;
 pub mod filter;
 pub mod generic;
 pub mod glob;
 pub mod node;
 pub mod ordinal;
+pub mod script;
 pub mod server;
 pub mod session;
 mod stream;
@@ -166,6 +168,8 @@ pub enum Run {
     Node(fn(&Args, &dyn node::Node, &mut session::Session) -> Reply),
     /// What the door does with the connection's [`transaction::Transaction`].
     Transaction(transaction::Step),
+    /// Runs a script where its keys are led, or is about scripts.
+    Script(script::ScriptCommand),
     Container,
 }
 
@@ -184,6 +188,7 @@ static FAMILIES: &[&[Command]] = &[
     lcs::LCS,
     lifecycle::LIFECYCLE,
     list::LIST,
+    script::SCRIPTING,
     server::SERVER,
     stream::STREAM,
     stream::STREAM_GROUP,
@@ -253,6 +258,9 @@ pub fn growth(args: &Args, keyspace: &Keyspace, under_way: &mut dyn FnMut(&[u8])
     if atomic::is_atomic(args) {
         return atomic::growth(args, keyspace, under_way);
     }
+    if effects::is(args) {
+        return effects::growth(args, keyspace, under_way);
+    }
     let command = lookup(args).ok()?;
     // A filter is as large as it was asked for from the beginning.
     command.spec.denyoom.then(|| {
@@ -276,6 +284,9 @@ pub fn grown(args: &Args, mut tell: impl FnMut(&[u8])) {
     }
     if atomic::is_atomic(args) {
         return atomic::grown(args, &mut tell);
+    }
+    if effects::is(args) {
+        return effects::grown(args, &mut tell);
     }
     let Ok(command) = lookup(args) else { return };
     // COPY alone writes under its second key.
@@ -394,6 +405,10 @@ impl Command {
 
     pub fn is_write(&self) -> bool {
         matches!(self.run, Run::Write(_))
+    }
+
+    pub fn is_script(&self) -> bool {
+        matches!(self.run, Run::Script(_))
     }
 
     pub fn is_read(&self) -> bool {
@@ -543,12 +558,9 @@ pub fn apply(args: &Args, keyspace: &mut Keyspace, stamp: &Stamp) -> Reply {
     if atomic::is_atomic(args) {
         return atomic::apply(args, keyspace, stamp);
     }
-    match lookup(args) {
-        Ok(command) => match command.run {
-            Run::Write(run) => run(args, keyspace, stamp),
-            _ => Reply::error("ERR only writes can be applied"),
-        },
-        Err(reply) => reply,
+    match effects::is(args) {
+        true => effects::apply(args, keyspace),
+        false => effects::run_write(args, keyspace, stamp),
     }
 }
 

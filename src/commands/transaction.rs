@@ -168,6 +168,10 @@ impl Transaction {
             self.spoil();
             return Reply::error("ERR Command not allowed inside a transaction");
         }
+        if command.is_script() {
+            self.spoil();
+            return Reply::error("ERR scripts do not run inside a transaction; a script is one by itself");
+        }
         queue.bytes += args.iter().map(|arg| arg.len() + atomic::ARGUMENT_BYTES).sum::<usize>();
         if queue.parts.len() + watched.0 >= atomic::CALLS_MAX || queue.bytes + watched.1 > atomic::BYTES_MAX {
             self.spoil();

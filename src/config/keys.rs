@@ -249,6 +249,16 @@ sections! {
         idle_timeout: Duration = "0s" in 0..=2_592_000_000;
     }
 
+    /// Lua scripts. One that takes more is stopped, and nothing it did counts.
+    scripts: Scripts {
+        /// How long a script may run; never past the deadline of its request.
+        time_limit: Duration = "5s" in 10..=600_000;
+        /// Memory of an interpreter: one for each group that this node leads and runs scripts for.
+        memory_limit: Size = "64MB" in 1 << 20..=16 << 30;
+        /// After this, other scripts of the same group are answered BUSY (CONFIG SET busy-reply-threshold changes it).
+        busy_after: Duration = "5s" in 1..=600_000;
+    }
+
     /// What is written about all this, and where.
     logging: Logging {
         /// error, warn, info, debug, trace, or by module: "info,hypercache::raft=debug". Changeable at run time.

@@ -1,6 +1,7 @@
 //! All groups of this node: opens them, and answers what peers ask of them.
 
 use super::Snapshot;
+use super::carry::Carrier;
 use super::group::{AdminError, Group, Surroundings, Table, Timers};
 use super::network::Offer;
 use super::peers::{self, Identity, Peers};
@@ -14,8 +15,8 @@ use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -50,6 +51,7 @@ pub struct Host {
     workers: Vec<Handle>,
     groups: Table<BTreeMap<GroupId, Arc<Group>>>,
     opening: Mutex<()>,
+    carrier: OnceLock<Carrier>,
 }
 
 impl Host {
@@ -76,7 +78,14 @@ impl Host {
             filter_precision: options.filter_precision,
             disk_low: AtomicBool::new(false),
         });
-        Ok(Arc::new(Host { around, workers, groups: Table::from_pointee(BTreeMap::new()), opening: Mutex::new(()) }))
+        let groups = Table::from_pointee(BTreeMap::new());
+        Ok(Arc::new(Host { around, workers, groups, opening: Mutex::new(()), carrier: OnceLock::new() }))
+    }
+
+    /// Who answers what other nodes carry here. Said once; before, all of it is refused.
+    pub fn answer_with(&self, carrier: Carrier) {
+        // A second one would be a second server on the same host, which nobody makes.
+        let _ = self.carrier.set(carrier);
     }
 
     /// Opens a group and starts it. `hash_seed` is what an empty state hashes keys with: the same on all of its replicas, and
@@ -262,6 +271,10 @@ impl Host {
             }
             Method::LeaveLine => group.leave_line(wire::get(&payload, "a place").map_err(wrong)?),
             Method::Fence => group.on_fence(wire::get(&payload, "an order").map_err(wrong)?).await?,
+            Method::Carry => {
+                let carrier = self.carrier.get().ok_or_else(|| "this node is not open yet".to_owned())?;
+                out.put_slice(&carrier(group.id(), payload).await?);
+            }
             Method::Ping | Method::InstallSnapshot | Method::FetchSnapshot => return Err("not on this lane".to_owned()),
         }
         Ok(out)

@@ -7,6 +7,7 @@
 
 mod appends;
 pub mod backup;
+pub mod carry;
 pub mod chunk;
 pub mod clock;
 #[cfg(test)]
@@ -31,7 +32,7 @@ pub mod wire;
 
 pub use group::{AdminError, Group, GroupStatus, Timers};
 pub use host::{Host, HostOptions};
-pub use proposer::{Outcome, Refusal};
+pub use proposer::{OnOutcome, Outcome, Refusal};
 pub use reads::{NeedsTick, Permit};
 pub use runtime::Runtime;
 pub use storage::{Storage, StorageError, Sync};

@@ -263,6 +263,8 @@ struct Inner {
     term: u64,
     /// While leadership is handed over nothing is sent; what comes waits.
     paused: bool,
+    /// The same while somebody works on a state that must not change ([`super::carry`]).
+    holds: usize,
     closed: bool,
 }
 
@@ -272,7 +274,7 @@ impl Inner {
         let thick = self.queued_calls >= THICK_CALLS || self.queued_bytes >= THICK_BYTES;
         let in_flight = self.in_flight();
         let room = in_flight == 0 || (thick && in_flight < WINDOW);
-        room && !self.queue.is_empty() && !self.paused
+        room && !self.queue.is_empty() && !self.paused && self.holds == 0
     }
 
     /// Flights under way whose term has not been overtaken. One that was sent to a leader that then froze or was cut off
@@ -330,6 +332,35 @@ impl Proposer {
     /// Holds everything back, or lets it go on.
     pub(super) fn pause(&self, paused: bool) {
         self.inner.lock().paused = paused;
+        self.wake.notify_one();
+    }
+
+    /// Holds everything back once more, or once less.
+    pub(super) fn hold(&self, held: bool) {
+        let mut inner = self.inner.lock();
+        inner.holds = if held { inner.holds + 1 } else { inner.holds - 1 };
+        drop(inner);
+        self.wake.notify_one();
+    }
+
+    /// Puts a submission at the front of the queue. Its size is bounded by whoever made it.
+    pub(super) fn submit_first(&self, submission: Submission) {
+        let closed = {
+            let mut inner = self.inner.lock();
+            match inner.closed || submission.bytes > MAX_SUBMISSION_BYTES {
+                true => Some((inner.closed, submission)),
+                false => {
+                    inner.queued_calls += submission.calls.len();
+                    inner.queued_bytes += submission.bytes;
+                    inner.queue.push_front(submission);
+                    None
+                }
+            }
+        };
+        if let Some((closed, submission)) = closed {
+            let refusal = if closed { Refusal::ShuttingDown } else { Refusal::TooLarge };
+            submission.finish(Outcome::NotApplied(refusal));
+        }
         self.wake.notify_one();
     }
 

@@ -70,6 +70,8 @@ pub enum Method {
     /// Waits in the leader's line for a turn at keys.
     AskTurn = 16,
     LeaveLine = 17,
+    /// What the layers above ask of a leader ([`super::carry`]).
+    Carry = 20,
 }
 
 impl Method {
@@ -93,6 +95,7 @@ impl Method {
             Used,
             AskTurn,
             LeaveLine,
+            Carry,
         ];
         all.into_iter().find(|m| *m as u8 == b)
     }

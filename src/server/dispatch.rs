@@ -8,6 +8,7 @@ use super::guard::{self, Access};
 use super::scan::slot_of_cursor;
 use super::{Routes, Shared};
 use crate::commands::acl::{self, Change};
+use crate::commands::script::ScriptCommand;
 use crate::commands::session::{Face, Session};
 use crate::commands::{self, Command, Keys, Merge, Run, Scope};
 use crate::resp::{Args, Reply};
@@ -135,11 +136,19 @@ fn not_authenticated(request: &Request, asker: &Asker<'_>, _: &Shared) -> Option
 fn not_permitted(request: &Request, asker: &Asker<'_>, shared: &Shared) -> Option<Reply> {
     let registry = shared.cluster.registry();
     let checked = asker.access.permits(registry, asker.session, asker.context, request.command, &request.args);
-    checked.err().map(|denied| denied.reply())
+    checked.err().map(|denied| denied.reply()).or_else(|| may_not_run_scripts(request, asker))
+}
+
+/// What a script does is not checked call by call, so none runs for a user to whom rules set limits.
+fn may_not_run_scripts(request: &Request, asker: &Asker<'_>) -> Option<Reply> {
+    let runs = matches!(request.command.run, Run::Script(ScriptCommand::Eval { .. } | ScriptCommand::EvalSha { .. }));
+    (runs && !asker.access.is_unlimited()).then(|| {
+        Reply::error("NOPERM scripts run for users who may do everything only: their calls are not checked one by one")
+    })
 }
 
 fn touches_keys(command: &Command) -> bool {
-    matches!(command.run, Run::Read(_) | Run::Write(_))
+    matches!(command.run, Run::Read(_) | Run::Write(_) | Run::Script(_))
 }
 
 fn loading(request: &Request, _: &Asker<'_>, shared: &Shared) -> Option<Reply> {
@@ -159,7 +168,8 @@ fn out_of_memory(request: &Request, _: &Asker<'_>, shared: &Shared) -> Option<Re
 /// What goes into a log or to several groups is checked first; a read of one group finds its mistakes when it runs.
 fn bad_syntax(request: &Request, _: &Asker<'_>, _: &Shared) -> Option<Reply> {
     let command = request.command;
-    let later = !command.is_write() && matches!(command.spec.scope, Scope::OneSlot | Scope::Local);
+    let later =
+        !command.is_write() && !command.is_script() && matches!(command.spec.scope, Scope::OneSlot | Scope::Local);
     if later { None } else { (command.check)(&request.args).err() }
 }
 

@@ -38,8 +38,13 @@ pub(super) type ReadFn = fn(&Args, &View<'_>) -> Reply;
 
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
-    Read { run: ReadFn, level: Level },
+    Read {
+        run: ReadFn,
+        level: Level,
+    },
     Write,
+    /// Reads, writes or both, which shows when it has run.
+    Script,
 }
 
 /// One command that waits for its turn.
@@ -62,6 +67,11 @@ pub(super) enum Step {
     Nothing,
     Answer(Ticket, Reply),
     Propose {
+        calls: Vec<Args>,
+        deadline: Instant,
+    },
+    /// Like a proposal, for scripts.
+    Scripts {
         calls: Vec<Args>,
         deadline: Instant,
     },
@@ -172,7 +182,14 @@ impl Lane {
             self.queue.pop_front();
             return Step::Answer(ticket, Refusal::Deadline.reply());
         }
-        let Kind::Read { run, level } = front.kind else { return self.propose() };
+        let Kind::Read { run, level } = front.kind else {
+            let scripts = matches!(front.kind, Kind::Script);
+            let (calls, deadline) = self.take_run();
+            return match scripts {
+                true => Step::Scripts { calls, deadline },
+                false => Step::Propose { calls, deadline },
+            };
+        };
         let op = self.queue.pop_front().expect("the front was just looked at");
         let step = match self.try_read(run, &op.args, level, ticket.seq) {
             Tried::Answer(reply) => return Step::Answer(ticket, reply),
@@ -185,14 +202,15 @@ impl Lane {
         step
     }
 
-    /// The writes at the front become a run.
-    fn propose(&mut self) -> Step {
-        let first = self.queue.front().map(|op| op.deadline).expect("the caller saw a write at the front");
+    /// The writes at the front, or the scripts, become a run.
+    fn take_run(&mut self) -> (Vec<Args>, Instant) {
+        let front = self.queue.front().expect("the caller saw one at the front");
+        let (first, kind) = (front.deadline, std::mem::discriminant(&front.kind));
         let (mut calls, mut tickets, mut bytes) = (Vec::new(), Vec::new(), 0);
         while let Some(op) = self.queue.front() {
             let size: usize = op.args.iter().map(|a| a.len()).sum();
             let full = calls.len() >= RUN_MAX || (!calls.is_empty() && bytes + size > RUN_BYTES_MAX);
-            if !matches!(op.kind, Kind::Write) || full || op.deadline > first + RUN_SPREAD {
+            if std::mem::discriminant(&op.kind) != kind || full || op.deadline > first + RUN_SPREAD {
                 break;
             }
             let op = self.queue.pop_front().expect("the loop saw a command at the front");
@@ -202,7 +220,7 @@ impl Lane {
         }
         self.leave = None;
         self.state = State::Writing(tickets);
-        Step::Propose { calls, deadline: first }
+        (calls, first)
     }
 
     /// The run under way is finished; gives its tickets in order.

@@ -29,6 +29,7 @@ mod parameters;
 mod remembered;
 mod ring;
 mod scan;
+pub mod scripts;
 mod session;
 mod slow;
 #[cfg(test)]
@@ -78,6 +79,8 @@ pub struct Settings {
     pub output_max: usize,
     /// Connections from other machines are refused while the default user needs no password.
     pub protected: bool,
+    /// What scripts may take.
+    pub scripts: scripts::Options,
     /// For INFO and CONFIG GET.
     pub workers: usize,
     pub sync: String,
@@ -98,6 +101,7 @@ impl Default for Settings {
             limits: Limits::default(),
             output_max: 64 << 20,
             protected: true,
+            scripts: scripts::Options::default(),
             workers: 1,
             sync: "always".to_owned(),
             config_file: String::new(),
@@ -162,6 +166,7 @@ pub struct Shared {
     workers: Vec<Arc<Counters>>,
     slow: slow::CommandLogs,
     latency: latency::Latency,
+    scripts: Arc<scripts::Scripts>,
     routes: ArcSwap<Routes>,
     /// Commands that touch keys are refused while set.
     loading: AtomicBool,
@@ -238,10 +243,13 @@ pub async fn start(start: Start) -> Result<Server, StartError> {
         return Err(StartError::NoWorkers);
     }
     settings.workers = workers.len();
+    let live = parameters::Live::new(&settings);
+    let scripts = scripts::Scripts::open(cluster.clone(), settings.scripts, live.busy_after_ms());
     let me = cluster.me();
     let shared = Arc::new_cyclic(|weak| Shared {
         weak: weak.clone(),
-        live: parameters::Live::new(&settings),
+        live,
+        scripts,
         clients: Clients::default(),
         workers: workers.iter().map(|_| Arc::new(Counters::new())).collect(),
         slow: slow::CommandLogs::default(),

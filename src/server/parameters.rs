@@ -24,6 +24,8 @@ pub struct Live {
     idle_timeout_ms: AtomicU64,
     max_clients: AtomicUsize,
     acl_log_max: AtomicUsize,
+    /// Milliseconds of a script after which others of its group are answered BUSY.
+    busy_after_ms: Arc<AtomicU64>,
     /// Kept and shown; no notifications are sent yet.
     notify_events: Mutex<String>,
     /// Milliseconds from which LATENCY keeps an event; 0: it keeps none.
@@ -45,6 +47,7 @@ impl Live {
             idle_timeout_ms: AtomicU64::new(settings.idle_timeout.as_millis() as u64),
             max_clients: AtomicUsize::new(settings.max_clients),
             acl_log_max: AtomicUsize::new(128),
+            busy_after_ms: Arc::new(AtomicU64::new(settings.scripts.busy_after.as_millis() as u64)),
             notify_events: Mutex::new(String::new()),
             latency_threshold_ms: AtomicU64::new(0),
             tracks_latency: AtomicBool::new(true),
@@ -67,6 +70,11 @@ impl Live {
     pub fn idle_timeout(&self) -> Option<Duration> {
         let ms = self.idle_timeout_ms.load(Relaxed);
         (ms > 0).then(|| Duration::from_millis(ms))
+    }
+
+    /// Shared with those who run scripts.
+    pub fn busy_after_ms(&self) -> Arc<AtomicU64> {
+        self.busy_after_ms.clone()
     }
 
     pub fn max_clients(&self) -> usize {
@@ -173,6 +181,12 @@ const fn log_max<const KIND: usize>(name: &'static str) -> Parameter {
 /// Letters that notify-keyspace-events may have.
 const EVENT_LETTERS: &str = "KEg$lshzxetdmnA";
 
+const SHOW_BUSY: Get = |_, l| l.busy_after_ms.load(Relaxed).to_string();
+const SET_BUSY: Set = |l, v| {
+    l.busy_after_ms.store(number(v, 1..=600_000)? as u64, Relaxed);
+    Ok(())
+};
+
 /// In order of names.
 static PARAMETERS: &[Parameter] = &[
     live(
@@ -191,6 +205,7 @@ static PARAMETERS: &[Parameter] = &[
         |_, v| if v == "yes" { Ok(()) } else { Err("the log cannot be switched off; see storage.sync") },
     ),
     fixed("bind", |s, _| s.listens().map(|(_, _, a)| a.ip().to_string()).next().unwrap_or_default()),
+    live("busy-reply-threshold", SHOW_BUSY, SET_BUSY),
     log_from::<SLOW>("commandlog-execution-slower-than"),
     log_max::<REPLY>("commandlog-large-reply-max-len"),
     log_max::<REQUEST>("commandlog-large-request-max-len"),
@@ -236,6 +251,7 @@ static PARAMETERS: &[Parameter] = &[
         },
     ),
     fixed("lazyfree-lazy-user-del", |_, _| "no".to_owned()),
+    live("lua-time-limit", SHOW_BUSY, SET_BUSY),
     live(
         "maxclients",
         |_, l| l.max_clients().to_string(),

@@ -25,6 +25,7 @@ use super::slow::{self, Head};
 use super::{Routes, Shared, latency, verify};
 use crate::commands::acl::Change;
 use crate::commands::node::SlowEntry;
+use crate::commands::script::ScriptCommand;
 use crate::commands::session::{Face, ReplyMode, Session};
 use crate::commands::transaction::Transaction;
 use crate::commands::{Command, Merge, Run};
@@ -383,6 +384,11 @@ impl Connection {
                 let client = self.client.clone();
                 group.propose(calls, deadline, Box::new(move |outcome| client.deliver(id, outcome)));
             }
+            Step::Scripts { calls, deadline } => {
+                let client = self.client.clone();
+                let done = Box::new(move |outcome| client.deliver(id, outcome));
+                self.shared.scripts.submit(group, calls, deadline, done);
+            }
             Step::AskLeave { level, deadline } => self
                 .awaited
                 .push(Box::pin(async move { (id, Came::Leave(level, group.barrier(level, deadline).await)) })),
@@ -557,6 +563,9 @@ impl Connection {
         if request.command.spec.name == verify::NAME {
             return self.run_verify(&request, mute);
         }
+        if let Run::Script(kind) = request.command.run {
+            return self.run_script_command(kind, &request, mute);
+        }
         if let Run::Transaction(step) = request.command.run {
             return self.run_step(step, request, mute);
         }
@@ -612,9 +621,22 @@ impl Connection {
         self.awaited.push(Box::pin(told));
     }
 
+    /// SCRIPT: asks the meta group and the leaders, and the connection goes on meanwhile.
+    fn run_script_command(&mut self, kind: ScriptCommand, request: &Request, mute: bool) {
+        let asked = self.asked(Some(request.ordinal), &request.args, mute);
+        let seq = self.ring.push(asked, State::Waiting, request.args.iter().map(|a| a.len()).sum());
+        let ticket = Ticket { seq, part: 0 };
+        let scripts = self.shared.scripts.clone();
+        scripts.expect(kind, &request.args);
+        let (args, deadline) = (request.args.clone(), self.deadline());
+        let told = async move { (GroupId::META, Came::Reply(ticket, scripts.administer(kind, args, deadline).await)) };
+        self.awaited.push(Box::pin(told));
+    }
+
     fn kind(&self, request: &Request) -> Kind {
         match request.command.run {
             Run::Read(run) => Kind::Read { run, level: dispatch::level(request, &self.session, &self.shared) },
+            Run::Script(_) => Kind::Script,
             _ => Kind::Write,
         }
     }

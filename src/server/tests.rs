@@ -22,6 +22,7 @@ use tokio::sync::watch;
 mod acl;
 mod blocking;
 mod memory;
+mod scripts;
 mod seeds;
 mod transactions;
 

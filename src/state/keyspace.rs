@@ -193,6 +193,23 @@ impl Keyspace {
         self.clock = self.clock.max(stamp.now_ms);
     }
 
+    /// Runs `f` as if the clock still stood at `then`; one that lies ahead changes nothing. For the effects of a script,
+    /// which were computed then: what `f` writes has that time, and may be dead when the clock is back.
+    pub fn at_clock<R>(&mut self, then: Millis, f: impl FnOnce(&mut Keyspace) -> R) -> R {
+        let now = self.clock;
+        self.clock = now.min(then);
+        let result = f(self);
+        self.clock = now;
+        result
+    }
+
+    /// Puts a copy of another keyspace's entry in its place here. Neither the copy nor its version is a change.
+    pub fn adopt(&mut self, entry: Entry) {
+        let (slot, hash) = self.place_of(entry.key());
+        let Entry { key, value, deadline, version, written_ms } = entry;
+        self.put(slot, hash, Draft { key: &key, value, deadline, version, written_ms });
+    }
+
     /// Changes of keys so far.
     pub fn version(&self) -> u64 {
         self.version

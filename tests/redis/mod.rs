@@ -1,6 +1,9 @@
-//! An installed Redis as an oracle: a private server for one test.
+//! A real Redis beside the tests, if one is installed.
 
-use bytes::BytesMut;
+// Each test uses what it needs of it.
+#![allow(dead_code)]
+
+use bytes::{Bytes, BytesMut};
 use hypercache::resp::{Args, Limits, Protocol, Reply, ReplyDecoder};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -58,4 +61,20 @@ impl Redis {
             self.buffer.extend_from_slice(&piece[..length]);
         }
     }
+
+    pub fn has_module(&mut self, name: &str) -> bool {
+        format!("{:?}", self.answer(&words("MODULE LIST"))).contains(&format!("{name:?}"))
+    }
+
+    pub fn version(&mut self) -> (u32, u32) {
+        let Reply::Bulk(info) = self.answer(&words("INFO server")) else { panic!("INFO answers a bulk") };
+        let info = String::from_utf8_lossy(&info).into_owned();
+        let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap();
+        let mut parts = version.split('.').map(|part| part.parse().unwrap());
+        (parts.next().unwrap(), parts.next().unwrap())
+    }
+}
+
+pub fn words(line: &str) -> Args {
+    line.split(' ').map(|word| Bytes::copy_from_slice(word.as_bytes())).collect()
 }

@@ -33,11 +33,16 @@ pub struct Transcript {
     pub steps: Vec<Step>,
 }
 
-/// All transcripts, in the order of their names.
+/// All transcripts of commands, in the order of their names.
 pub fn all() -> Vec<Transcript> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/commands");
+    within("tests/commands")
+}
+
+/// The transcripts of a folder of the repository, in the order of their names.
+pub fn within(folder: &str) -> Vec<Transcript> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut paths: Vec<PathBuf> = std::fs::read_dir(folder)
-        .expect("tests/commands is part of the repository")
+        .expect("the folder is part of the repository")
         .map(|entry| entry.expect("a readable folder").path())
         .filter(|path| path.extension().is_some_and(|ending| ending == "txt"))
         .collect();

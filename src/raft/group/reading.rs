@@ -87,6 +87,22 @@ impl Group {
         })
     }
 
+    /// The same for what looks at more than a view shows.
+    pub(in crate::raft) fn read_state<R>(
+        &self,
+        permit: &Permit,
+        f: impl FnOnce(&crate::state::Keyspace, &View<'_>) -> R,
+    ) -> Result<R, NeedsTick> {
+        self.replica.with(|state| {
+            if state.applied.map_or(0, |id| id.index()) < permit.index {
+                return Err(NeedsTick);
+            }
+            let view = View::new(&state.keyspace, permit.estimate);
+            let result = f(&state.keyspace, &view);
+            if view.needs_tick() { Err(NeedsTick) } else { Ok(result) }
+        })
+    }
+
     /// Looks at the replicated state as it is here, at no level: for INFO, metrics and the like.
     pub fn peek<R>(&self, f: impl FnOnce(&crate::state::Keyspace) -> R) -> R {
         self.replica.with(|state| f(&state.keyspace))

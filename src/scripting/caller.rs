@@ -1,0 +1,94 @@
+//! What stands between `redis.call` and the overlay: which commands a script may run, and Redis' words where it may not.
+
+use super::overlay::Overlay;
+use crate::commands::session::Session;
+use crate::commands::{self, Command, Run};
+use crate::resp::{Args, Reply};
+use crate::slot::slot_of;
+use crate::types::Slot;
+use bytes::Bytes;
+
+/// What a script may do.
+pub struct Rules {
+    /// It came by a command that only reads, or says of itself that it does not write.
+    pub read_only: bool,
+    /// All keys must lie in one slot: a script that says what it is, in a cluster of several groups.
+    pub one_slot: bool,
+    /// Whether the group that runs the script has the keys of a slot.
+    pub owns: Box<dyn Fn(Slot) -> bool>,
+}
+
+impl Rules {
+    /// Everything, on a group that has all slots.
+    pub fn all() -> Rules {
+        Rules { read_only: false, one_slot: false, owns: Box::new(|_| true) }
+    }
+}
+
+/// See the head of this file.
+pub struct Caller {
+    pub overlay: Overlay,
+    rules: Rules,
+    slot: Option<Slot>,
+}
+
+/// Session commands that have a meaning in a script.
+const ALLOWED: [&str; 4] = ["command", "echo", "ping", "select"];
+
+const UNKNOWN: &str = "ERR Unknown Redis command called from script";
+const WRONG_NUMBER: &str = "ERR Wrong number of args calling Redis command from script";
+const NOT_ALLOWED: &str = "ERR This Redis command is not allowed from script";
+const READ_ONLY: &str = "ERR Write commands are not allowed from read-only scripts.";
+const ELSEWHERE: &str = "ERR Script attempted to access a non local key in a cluster node";
+const SEVERAL_SLOTS: &str = "ERR Script attempted to access keys that do not hash to the same slot";
+
+impl Caller {
+    pub fn new(overlay: Overlay, rules: Rules) -> Caller {
+        Caller { overlay, rules, slot: None }
+    }
+
+    /// The overlay, and what it was asked for so far, for the next script.
+    pub fn into_overlay(self) -> Overlay {
+        self.overlay
+    }
+
+    /// Runs one command for the script. Any refusal is an error reply.
+    pub fn call(&mut self, args: &Args) -> Reply {
+        let name = args.first().map_or(&b""[..], |name| name);
+        let Some(base) = commands::by_name(name) else { return Reply::error(UNKNOWN) };
+        let command = match commands::lookup(args) {
+            Ok(command) => command,
+            Err(Reply::Error(text)) if text.starts_with(b"ERR wrong number") => return Reply::error(WRONG_NUMBER),
+            Err(_) => return Reply::error(UNKNOWN),
+        };
+        match command.run {
+            Run::Read(_) | Run::Write(_) => self.call_on_keys(command, args),
+            Run::Session(run) if ALLOWED.contains(&base.spec.name) => run(args, &mut Session::default()),
+            Run::Node(_) if base.spec.name == "time" => self.time(),
+            _ => Reply::error(NOT_ALLOWED),
+        }
+    }
+
+    fn call_on_keys(&mut self, command: &'static Command, args: &Args) -> Reply {
+        if command.is_write() && self.rules.read_only {
+            return Reply::error(READ_ONLY);
+        }
+        for key in commands::keys(command, args) {
+            let slot = slot_of(key);
+            if !(self.rules.owns)(slot) {
+                return Reply::error(ELSEWHERE);
+            }
+            if self.rules.one_slot && *self.slot.get_or_insert(slot) != slot {
+                return Reply::error(SEVERAL_SLOTS);
+            }
+        }
+        self.overlay.run(command, args)
+    }
+
+    /// TIME: the group's clock, which stands still while a script runs.
+    fn time(&self) -> Reply {
+        let clock = self.overlay.clock();
+        let part = |number: u64| Reply::Bulk(Bytes::from(number.to_string()));
+        Reply::Array(vec![part(clock / 1000), part(clock % 1000 * 1000)])
+    }
+}

@@ -1,0 +1,454 @@
+//! Scripts on this node: which are known, who leads where they must run, and their way there.
+//!
+//! ```text
+//! session -> lane -> submit: text of each script -> carry -> executor of the group, at its leader -> replies
+//!                            (here, or the meta group)        (here, or by the link to the leader)
+//! ```
+//!
+//! Scripts that were loaded are documents of the meta group, `script/<sha1>`: whoever was told that one is loaded finds it
+//! through any node, which asks the meta group's leader before it says that there is none. A script that was only run is
+//! put there as well, a little later and for a day, as long as there is room; until then this node knows it.
+//!
+//! Bounds: [`RECENT_MAX`] scripts that this node knows by itself, [`LOADED_MAX`] in the meta group, [`CALL_BYTES_MAX`] of
+//! one call.
+
+mod executor;
+
+use crate::cluster::Cluster;
+use crate::commands::Run;
+use crate::commands::script::{self, ScriptCommand};
+use crate::env::{self, Instant};
+use crate::raft::carry::Carried;
+use crate::raft::{Group, OnOutcome, Outcome, Refusal};
+use crate::resp::{Args, Reply};
+use crate::scripting::{self, Interpreter, Limits};
+use crate::state::Keyspace;
+use crate::types::{GroupId, Level, Slot};
+use bytes::Bytes;
+use executor::Executor;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+/// Scripts that a node knows because they were run through it, and their bytes. All are forgotten when there are more.
+const RECENT_MAX: (usize, usize) = (1024, 16 << 20);
+/// Scripts in the meta group, and their bytes.
+const LOADED_MAX: (usize, usize) = (4096, 32 << 20);
+/// Beyond this share of [`LOADED_MAX`], one in so many, scripts that were only run are not put there.
+const RUN_SHARE: usize = 2;
+/// Bytes of a call: its script, keys and arguments.
+const CALL_BYTES_MAX: usize = 64 << 20;
+/// How long a script stays in the meta group that was only run.
+const RUN_SECONDS: &str = "86400";
+/// How long a node waits before it looks again for a leader.
+const RETRY: Duration = Duration::from_millis(10);
+/// A call that was carried is given up this long after its deadline: the leader answers at the deadline.
+const GRACE: Duration = Duration::from_millis(500);
+/// How long putting a script into the meta group may take that nobody waits for.
+const LAZILY: Duration = Duration::from_secs(5);
+
+const DOCUMENT: &str = "script/";
+/// Counts SCRIPT FLUSH: what nodes know by themselves holds for one count.
+const FLUSHES: &str = "scripts-flushed";
+
+/// What scripts may take on this node.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Memory of an interpreter.
+    pub memory: usize,
+    /// How long a script may run.
+    pub time: Duration,
+    /// After this, other scripts of the same group are answered BUSY.
+    pub busy_after: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { memory: 64 << 20, time: Duration::from_secs(5), busy_after: Duration::from_secs(5) }
+    }
+}
+
+/// One script with everything that running it takes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct ScriptCall {
+    sha: String,
+    body: Bytes,
+    keys: Vec<Bytes>,
+    args: Vec<Bytes>,
+    /// The command that it came by only reads.
+    read_only: bool,
+}
+
+/// What a node asks of a leader.
+#[derive(Serialize, Deserialize)]
+enum Request {
+    Run {
+        wait_ms: u64,
+        calls: Vec<ScriptCall>,
+    },
+    /// Stop what runs. The answer says whether anything did.
+    Kill,
+}
+
+/// Scripts that were run here.
+#[derive(Default)]
+struct Recent {
+    flushes: u64,
+    bytes: usize,
+    known: HashMap<String, Bytes>,
+}
+
+impl Recent {
+    fn forget(&mut self) {
+        *self = Recent { flushes: self.flushes, ..Recent::default() };
+    }
+}
+
+/// See the head of this file.
+pub struct Scripts {
+    cluster: Arc<Cluster>,
+    options: Options,
+    /// After so long, other scripts of the same group are answered BUSY.
+    busy_after_ms: Arc<AtomicU64>,
+    recent: Mutex<Recent>,
+    executors: Mutex<HashMap<GroupId, Arc<Executor>>>,
+}
+
+fn noscript() -> Reply {
+    Reply::error("NOSCRIPT No matching script. Please use EVAL.")
+}
+
+fn document(sha: &str) -> Bytes {
+    Bytes::from(format!("{DOCUMENT}{sha}"))
+}
+
+fn words(words: &[&[u8]]) -> Args {
+    words.iter().map(|word| Bytes::copy_from_slice(word)).collect()
+}
+
+fn text_of(keyspace: &Keyspace, key: &[u8]) -> Option<Bytes> {
+    keyspace.get(key).and_then(|entry| entry.value().as_text().map(|text| text.to_bytes(usize::MAX)))
+}
+
+impl Scripts {
+    /// Answers what other nodes carry here from now on.
+    pub fn open(cluster: Arc<Cluster>, options: Options, busy_after_ms: Arc<AtomicU64>) -> Arc<Scripts> {
+        let scripts = Arc::new(Scripts {
+            busy_after_ms,
+            options,
+            recent: Mutex::default(),
+            executors: Mutex::default(),
+            cluster: cluster.clone(),
+        });
+        let known: Weak<Scripts> = Arc::downgrade(&scripts);
+        cluster.host().answer_with(Box::new(move |group, request| {
+            let scripts = known.upgrade();
+            Box::pin(async move {
+                let scripts = scripts.ok_or_else(|| "this node is closing".to_owned())?;
+                scripts.answer(group, &request).await
+            })
+        }));
+        scripts
+    }
+
+    // --- running ---
+
+    /// Runs EVALs and EVALSHAs of one connection, in their order. `done` runs exactly once. Must be called in a runtime.
+    pub fn submit(self: &Arc<Self>, group: Arc<Group>, calls: Vec<Args>, deadline: Instant, done: OnOutcome) {
+        let scripts = self.clone();
+        tokio::spawn(async move { done(scripts.run(&group, &calls, deadline).await) });
+    }
+
+    async fn run(&self, group: &Arc<Group>, calls: &[Args], deadline: Instant) -> Outcome {
+        let mut replies: Vec<Option<Reply>> = Vec::with_capacity(calls.len());
+        let mut wanted = Vec::new();
+        for call in calls {
+            match self.prepare(call, deadline).await {
+                Ok(prepared) => {
+                    wanted.push(prepared);
+                    replies.push(None);
+                }
+                Err(refused) => replies.push(Some(refused)),
+            }
+        }
+        let mut own = match wanted.is_empty() {
+            true => Vec::new().into_iter(),
+            false => match self.carry(group, wanted, deadline).await {
+                Outcome::Applied { replies, .. } => replies.into_iter(),
+                failed => return failed,
+            },
+        };
+        let missing = || Outcome::Unknown { index: None }.failure_reply();
+        let replies = replies.into_iter().map(|known| known.or_else(|| own.next()).unwrap_or_else(missing)).collect();
+        Outcome::Applied { index: 0, replies }
+    }
+
+    /// Finds what a call needs to run elsewhere, or what it is answered without.
+    async fn prepare(&self, args: &Args, deadline: Instant) -> Result<ScriptCall, Reply> {
+        let command = crate::commands::lookup(args)?;
+        let call = script::parse_call(args)?;
+        if args.iter().map(|arg| arg.len()).sum::<usize>() > CALL_BYTES_MAX {
+            return Err(Refusal::TooLarge.reply());
+        }
+        let (sha, body, read_only) = match command.run {
+            Run::Script(ScriptCommand::Eval { read_only }) => {
+                let sha = scripting::sha1_hex(&call.script);
+                self.remember(&sha, &call.script);
+                (sha, call.script, read_only)
+            }
+            Run::Script(ScriptCommand::EvalSha { read_only }) => {
+                let sha = String::from_utf8_lossy(&call.script).to_ascii_lowercase();
+                let body = self.find(&sha, deadline).await?;
+                (sha, body, read_only)
+            }
+            _ => return Err(Reply::error("ERR only scripts can be run as such")),
+        };
+        Ok(ScriptCall { sha, body, keys: call.keys, args: call.args, read_only })
+    }
+
+    /// Has calls run where the group is led.
+    async fn carry(&self, group: &Arc<Group>, calls: Vec<ScriptCall>, deadline: Instant) -> Outcome {
+        loop {
+            let wait_ms = deadline.remaining().as_millis() as u64;
+            if wait_ms == 0 {
+                return Outcome::NotApplied(if group.leader().is_none() {
+                    Refusal::NoLeader
+                } else {
+                    Refusal::Deadline
+                });
+            }
+            if group.is_leader() {
+                let replies = self.run_here(group, calls, deadline).await;
+                return Outcome::Applied { index: 0, replies };
+            }
+            let request = Request::Run { wait_ms, calls: calls.clone() };
+            let request = postcard::to_stdvec(&request).expect("a call is plain data");
+            match group.carry(request.into(), deadline + GRACE).await {
+                Carried::Answer(bytes) => match postcard::from_bytes::<Outcome>(&bytes) {
+                    Ok(Outcome::NotApplied(Refusal::WrongTerm)) => group.leader_may_have_changed(RETRY).await,
+                    Ok(outcome) => return outcome,
+                    Err(_) => return Outcome::Unknown { index: None },
+                },
+                Carried::Unknown => return Outcome::Unknown { index: None },
+                Carried::Here => {}
+                Carried::Nowhere | Carried::Refused => group.leader_may_have_changed(RETRY).await,
+            }
+        }
+    }
+
+    async fn run_here(&self, group: &Arc<Group>, calls: Vec<ScriptCall>, deadline: Instant) -> Vec<Reply> {
+        let executor = self.executor(group);
+        let count = calls.len();
+        if executor.runs_for().is_some_and(|time| time.as_millis() as u64 >= self.busy_after_ms.load(Relaxed)) {
+            let busy = "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.";
+            return vec![Reply::error(busy); count];
+        }
+        executor.run(calls, deadline).await
+    }
+
+    fn executor(&self, group: &Arc<Group>) -> Arc<Executor> {
+        let mut executors = self.executors.lock();
+        let fresh = || Arc::new(Executor::start(group.clone(), self.cluster.clone(), self.options));
+        executors.entry(group.id()).or_insert_with(fresh).clone()
+    }
+
+    /// What another node carried here.
+    async fn answer(&self, group: GroupId, request: &Bytes) -> Result<Bytes, String> {
+        let request: Request = postcard::from_bytes(request).map_err(|_| "a request that cannot be read".to_owned())?;
+        let group = self.cluster.host().group(group).ok_or_else(|| format!("group {group} is not on this node"))?;
+        let answer = match request {
+            Request::Run { .. } if !group.is_leader() => postcard::to_stdvec(&Outcome::NotApplied(Refusal::WrongTerm)),
+            Request::Run { wait_ms, calls } => {
+                let replies = self.run_here(&group, calls, env::now() + Duration::from_millis(wait_ms)).await;
+                postcard::to_stdvec(&Outcome::Applied { index: 0, replies })
+            }
+            Request::Kill => postcard::to_stdvec(&self.kill_here()),
+        };
+        Ok(answer.expect("an outcome is plain data").into())
+    }
+
+    // --- knowing ---
+
+    fn meta(&self) -> Option<Arc<Group>> {
+        self.cluster.host().group(GroupId::META)
+    }
+
+    fn flushes(meta: &Group) -> u64 {
+        let count = meta.peek(|keyspace| text_of(keyspace, FLUSHES.as_bytes()));
+        count.and_then(|count| std::str::from_utf8(&count).ok()?.parse().ok()).unwrap_or(0)
+    }
+
+    /// A script that this node knows.
+    fn known(&self, sha: &str) -> Option<Bytes> {
+        let meta = self.meta()?;
+        let flushes = Scripts::flushes(&meta);
+        let recent = {
+            let mut recent = self.recent.lock();
+            if recent.flushes != flushes {
+                *recent = Recent { flushes, ..Recent::default() };
+            }
+            recent.known.get(sha).cloned()
+        };
+        recent.or_else(|| meta.peek(|keyspace| text_of(keyspace, &document(sha))))
+    }
+
+    /// A script by its name; asks the meta group's leader before it says that there is none.
+    async fn find(&self, sha: &str, deadline: Instant) -> Result<Bytes, Reply> {
+        if sha.len() != 40 || !sha.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(noscript());
+        }
+        if let Some(body) = self.known(sha) {
+            return Ok(body);
+        }
+        self.catch_up(deadline).await?;
+        self.known(sha).ok_or_else(noscript)
+    }
+
+    /// Waits until this node knows what the meta group has agreed on by now.
+    async fn catch_up(&self, deadline: Instant) -> Result<Arc<Group>, Reply> {
+        let meta = self.meta().ok_or_else(|| Refusal::NoLeader.reply())?;
+        meta.barrier(Level::Linearizable, deadline).await.map_err(|refusal| refusal.reply())?;
+        Ok(meta)
+    }
+
+    /// What a connection says about scripts holds for what it says next, although the meta group is only being asked.
+    pub fn expect(&self, kind: ScriptCommand, args: &Args) {
+        match kind {
+            ScriptCommand::Load => {
+                let _ = self.note(&scripting::sha1_hex(&args[2]), &args[2]);
+            }
+            ScriptCommand::Flush => self.recent.lock().forget(),
+            _ => {}
+        }
+    }
+
+    /// Notes a script that this node has seen; false if it knew it.
+    fn note(&self, sha: &str, body: &Bytes) -> bool {
+        let flushes = self.meta().map_or(0, |meta| Scripts::flushes(&meta));
+        let mut recent = self.recent.lock();
+        if recent.flushes != flushes {
+            *recent = Recent { flushes, ..Recent::default() };
+        }
+        if recent.known.contains_key(sha) {
+            return false;
+        }
+        if recent.known.len() >= RECENT_MAX.0 || recent.bytes + body.len() > RECENT_MAX.1 {
+            recent.forget();
+        }
+        recent.bytes += body.len();
+        // A copy: the argument shares a buffer with everything that came beside it.
+        recent.known.insert(sha.to_owned(), Bytes::copy_from_slice(body));
+        true
+    }
+
+    /// Notes a script that is run, and puts it into the meta group if it is not there.
+    fn remember(&self, sha: &str, body: &Bytes) {
+        let Some(meta) = self.meta().filter(|_| self.note(sha, body)) else { return };
+        let key = document(sha);
+        if meta.peek(|keyspace| keyspace.contains(&key)) || !has_room(&meta, body.len(), RUN_SHARE) {
+            return;
+        }
+        let call = words(&[b"SET", &key, body, b"NX", b"EX", RUN_SECONDS.as_bytes()]);
+        meta.propose(vec![call], env::now() + LAZILY, Box::new(|_| ()));
+    }
+
+    // --- SCRIPT ---
+
+    /// Answers a subcommand of SCRIPT.
+    pub async fn administer(self: Arc<Self>, kind: ScriptCommand, args: Args, deadline: Instant) -> Reply {
+        let result = match kind {
+            ScriptCommand::Help => Ok(script::help()),
+            ScriptCommand::Load => self.load(&args[2], deadline).await,
+            ScriptCommand::Exists => self.exist(&args[2..], deadline).await,
+            ScriptCommand::Flush => self.flush(deadline).await,
+            ScriptCommand::Kill => Ok(self.kill(deadline).await),
+            ScriptCommand::Eval { .. } | ScriptCommand::EvalSha { .. } => Err(Reply::error("ERR scripts need a group")),
+        };
+        result.unwrap_or_else(|refused| refused)
+    }
+
+    async fn load(&self, body: &Bytes, deadline: Instant) -> Result<Reply, Reply> {
+        let sha = scripting::sha1_hex(body);
+        self.compiles(&sha, body).await?;
+        let meta = self.meta().ok_or_else(|| Refusal::NoLeader.reply())?;
+        let key = document(&sha);
+        if !meta.peek(|keyspace| keyspace.contains(&key)) && !has_room(&meta, body.len(), 1) {
+            return Err(Reply::error("OOM too many scripts are loaded; SCRIPT FLUSH forgets them"));
+        }
+        self.commit(&meta, vec![words(&[b"SET", &key, body])], deadline).await?;
+        Ok(Reply::bulk(sha))
+    }
+
+    async fn commit(&self, meta: &Group, calls: Vec<Args>, deadline: Instant) -> Result<(), Reply> {
+        match meta.propose_and_wait(calls, deadline).await {
+            Outcome::Applied { .. } => Ok(()),
+            failed => Err(failed.failure_reply()),
+        }
+    }
+
+    /// Whether a script can be compiled, tried where nobody waits for it.
+    async fn compiles(&self, sha: &str, body: &Bytes) -> Result<(), Reply> {
+        let (tx, rx) = tokio::sync::oneshot::channel();
+        let (sha, body, memory) = (sha.to_owned(), body.clone(), self.options.memory);
+        env::spawn_thread("script-check", move || {
+            let compiled = Interpreter::new(Limits { memory }).and_then(|mut i| i.compile(&sha, &body).map(drop));
+            let _ = tx.send(compiled);
+        });
+        rx.await.unwrap_or_else(|_| Err(Reply::error("ERR the script could not be compiled")))
+    }
+
+    async fn exist(&self, names: &[Bytes], deadline: Instant) -> Result<Reply, Reply> {
+        self.catch_up(deadline).await?;
+        let known = |name: &Bytes| self.known(&String::from_utf8_lossy(name).to_ascii_lowercase()).is_some();
+        Ok(Reply::Array(names.iter().map(|name| Reply::Int(i64::from(known(name)))).collect()))
+    }
+
+    async fn flush(&self, deadline: Instant) -> Result<Reply, Reply> {
+        let meta = self.catch_up(deadline).await?;
+        let mut calls = vec![words(&[b"INCR", FLUSHES.as_bytes()])];
+        let mut names = words(&[b"DEL"]);
+        names.extend(meta.peek(|keyspace| documents(keyspace).map(|(name, _)| name).collect::<Vec<_>>()));
+        if names.len() > 1 {
+            calls.push(names);
+        }
+        self.commit(&meta, calls, deadline).await?;
+        Ok(Reply::OK)
+    }
+
+    /// Stops what runs on this node; whether anything did.
+    fn kill_here(&self) -> bool {
+        let executors: Vec<Arc<Executor>> = self.executors.lock().values().cloned().collect();
+        executors.iter().filter(|executor| executor.kill()).count() > 0
+    }
+
+    /// Stops what runs here and at the leaders of all groups that this node has a part in.
+    async fn kill(&self, deadline: Instant) -> Reply {
+        let mut killed = self.kill_here();
+        let request = Bytes::from(postcard::to_stdvec(&Request::Kill).expect("it is plain data"));
+        for group in self.cluster.host().groups() {
+            if let Carried::Answer(answer) = group.carry(request.clone(), deadline).await {
+                killed |= postcard::from_bytes(&answer).unwrap_or(false);
+            }
+        }
+        match killed {
+            true => Reply::OK,
+            false => Reply::error("NOTBUSY No scripts in execution right now."),
+        }
+    }
+}
+
+/// Scripts in the meta group, with their sizes.
+fn documents(keyspace: &Keyspace) -> impl Iterator<Item = (Bytes, usize)> {
+    let all = keyspace.walk(Slot(0), 0).filter(|located| located.entry.key().starts_with(DOCUMENT.as_bytes()));
+    all.map(|located| (Bytes::copy_from_slice(located.entry.key()), located.entry.value().weight()))
+}
+
+/// Whether a script of this size has room in one part in `share` of the meta group's.
+fn has_room(meta: &Group, bytes: usize, share: usize) -> bool {
+    let (count, sum) =
+        meta.peek(|keyspace| documents(keyspace).fold((0, 0), |(n, sum), (_, size)| (n + 1, sum + size)));
+    count < LOADED_MAX.0 / share && sum + bytes <= LOADED_MAX.1 / share
+}

@@ -1,0 +1,159 @@
+//! Runs `tests/scripts/*.txt`, transcripts whose commands are scripts: on the bare keyspace with the engine of scripts, and
+//! on a real Redis if one is installed. The format is that of `tests/commands`.
+
+// Each test uses what it needs of it.
+mod redis;
+#[allow(dead_code)]
+mod transcript;
+
+use bytes::Bytes;
+use hypercache::commands::script::{ScriptCommand, parse_call};
+use hypercache::commands::{self, Run};
+use hypercache::env;
+use hypercache::resp::{Args, Reply};
+use hypercache::scripting::{Caller, Interpreter, Limits, Overlay, Rules, STACK_BYTES, Source, Stop, Watch, sha1_hex};
+use hypercache::state::{Entry, Keyspace, View};
+use hypercache::types::{Millis, Stamp};
+use redis::{Redis, words};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+const CLOCK: Millis = 1_700_000_000_000;
+
+#[derive(Clone)]
+struct Bare(Rc<RefCell<Keyspace>>);
+
+impl Source for Bare {
+    fn entries(&self, keys: &[Bytes], _: Millis) -> Vec<Option<Entry>> {
+        let keyspace = self.0.borrow();
+        keys.iter().map(|key| keyspace.get(key).map(|entry| entry.to_entry())).collect()
+    }
+
+    fn with(&self, look: &mut dyn FnMut(&Keyspace)) {
+        look(&self.0.borrow());
+    }
+}
+
+/// Lets every script go on.
+struct Patient;
+
+impl Watch for Patient {
+    fn stop(&self) -> Option<Stop> {
+        None
+    }
+
+    fn seconds(&self) -> f64 {
+        0.0
+    }
+}
+
+struct Stage {
+    keyspace: Bare,
+    interpreter: Interpreter,
+    known: HashMap<String, Bytes>,
+    /// Seeds differ from run to run, and must make no difference.
+    seed: u64,
+}
+
+impl Stage {
+    fn new() -> Stage {
+        let mut keyspace = Keyspace::new(7);
+        keyspace.advance(&Stamp { now_ms: CLOCK, seed: 0 });
+        let interpreter = Interpreter::new(Limits { memory: 64 << 20 }).unwrap();
+        Stage { keyspace: Bare(Rc::new(RefCell::new(keyspace))), interpreter, known: HashMap::new(), seed: 0 }
+    }
+
+    fn answer(&mut self, args: &Args) -> Reply {
+        let command = match commands::lookup(args) {
+            Ok(command) => command,
+            Err(reply) => return reply,
+        };
+        if let Err(reply) = (command.check)(args) {
+            return reply;
+        }
+        let stamp = Stamp { now_ms: CLOCK, seed: 0 };
+        match command.run {
+            Run::Read(run) => run(args, &View::new(&self.keyspace.0.borrow(), None)),
+            Run::Write(run) => run(args, &mut self.keyspace.0.borrow_mut(), &stamp),
+            Run::Script(ScriptCommand::Load) => {
+                let sha = sha1_hex(&args[2]);
+                match self.interpreter.compile(&sha, &args[2]) {
+                    Ok(_) => {
+                        self.known.insert(sha.clone(), args[2].clone());
+                        Reply::bulk(sha)
+                    }
+                    Err(reply) => reply,
+                }
+            }
+            Run::Script(kind) => self.run(kind, args),
+            _ => Reply::error("ERR needs a node"),
+        }
+    }
+
+    fn run(&mut self, kind: ScriptCommand, args: &Args) -> Reply {
+        let call = parse_call(args).unwrap();
+        let (sha, read_only) = match kind {
+            ScriptCommand::Eval { read_only } => {
+                let sha = sha1_hex(&call.script);
+                self.known.insert(sha.clone(), call.script.clone());
+                (sha, read_only)
+            }
+            ScriptCommand::EvalSha { read_only } => {
+                (String::from_utf8_lossy(&call.script).to_ascii_lowercase(), read_only)
+            }
+            _ => return Reply::error("ERR needs a node"),
+        };
+        let Some(body) = self.known.get(&sha).cloned() else {
+            return Reply::error("NOSCRIPT No matching script. Please use EVAL.");
+        };
+        let flags = match self.interpreter.compile(&sha, &body) {
+            Ok(flags) => flags,
+            Err(reply) => return reply,
+        };
+        self.seed += 1;
+        let overlay = Overlay::new(Box::new(self.keyspace.clone()), CLOCK, self.seed);
+        let rules = Rules { read_only: read_only || flags.no_writes, ..Rules::all() };
+        let caller = Caller::new(overlay, rules);
+        let ran = self.interpreter.eval(&sha, &call.keys, &call.args, caller, Box::new(Patient));
+        let (effects, replies) = ran.caller.into_overlay().into_effects();
+        if !effects.calls.is_empty() {
+            let stamp = Stamp { now_ms: CLOCK, seed: 0 };
+            let applied = commands::apply(&effects.to_args(), &mut self.keyspace.0.borrow_mut(), &stamp);
+            assert_eq!(applied, Reply::Array(replies), "{args:?}: what was applied is not what the script saw");
+        }
+        ran.reply
+    }
+}
+
+#[test]
+fn scripts_on_the_bare_keyspace_answer_as_written() {
+    let all = || {
+        let mut differences = String::new();
+        for transcript in transcript::within("tests/scripts") {
+            let mut stage = Stage::new();
+            differences += &transcript.run(|args| stage.answer(args), |_| panic!("no clock moves here"));
+        }
+        assert!(differences.is_empty(), "\n{differences}");
+    };
+    env::spawn_thread_with("scripts", STACK_BYTES, all).join().unwrap();
+}
+
+#[test]
+fn scripts_on_a_real_redis_answer_as_written() {
+    let Some(mut redis) = Redis::start() else {
+        eprintln!("SKIPPED: no redis-server is installed, the scripts were not compared with Redis");
+        return;
+    };
+    let version = redis.version();
+    let mut differences = String::new();
+    for transcript in transcript::within("tests/scripts") {
+        if transcript.redis.is_none_or(|needed| needed > version) {
+            eprintln!("SKIPPED: {} is not for Redis {version:?}", transcript.path.display());
+            continue;
+        }
+        redis.answer(&words("FLUSHALL"));
+        differences += &transcript.run(|args| redis.answer(args), |_| panic!("the clock of Redis cannot be moved"));
+    }
+    assert!(differences.is_empty(), "\n{differences}");
+}
