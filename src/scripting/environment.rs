@@ -93,6 +93,7 @@ pub(super) struct Environment {
     builtins: Table,
     /// Each stand-in; all are empty between scripts.
     stand_ins: Vec<Table>,
+    memory: usize,
 }
 
 /// Lua's own functions that scripts have.
@@ -152,7 +153,7 @@ impl Environment {
         builtins.raw_set("cjson", cjson::table(&lua, &shared)?)?;
         builtins.raw_set("cmsgpack", cmsgpack::table(&lua)?)?;
         builtins.raw_set("struct", structs::table(&lua)?)?;
-        let mut environment = Environment { lua, shared, run, builtins, stand_ins: Vec::new() };
+        let mut environment = Environment { lua, shared, run, builtins, stand_ins: Vec::new(), memory: limits.memory };
         environment.guard()?;
         Ok(environment)
     }
@@ -279,7 +280,11 @@ impl Environment {
             }
         }
         self.lua.gc_restart();
-        Ok(())
+        // What scripts left lying counts against the limit until it is collected.
+        match self.lua.used_memory() > self.memory / 4 {
+            true => self.lua.gc_collect(),
+            false => Ok(()),
+        }
     }
 }
 

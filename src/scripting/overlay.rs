@@ -38,10 +38,15 @@ pub struct Overlay {
     /// The script removed every key: nothing is copied any more.
     cleared: bool,
     calls: Vec<Args>,
+    /// Bytes of `calls`.
+    kept: u64,
     replies: Vec<Reply>,
     /// The state changed under the script in a way that shows already: it will have to run again.
     torn: bool,
 }
+
+/// Bytes of copies and of effects after which no more commands run: one more than that is always taken.
+const BYTES_MAX: u64 = 256 << 20;
 
 /// Draws of RANDOMKEY before the script's own keys are drawn from.
 const RANDOM_TRIES: usize = 32;
@@ -62,6 +67,7 @@ impl Overlay {
             whole: None,
             cleared: false,
             calls: Vec::new(),
+            kept: 0,
             replies: Vec::new(),
             torn: false,
         }
@@ -75,6 +81,16 @@ impl Overlay {
     /// How many writes have run.
     pub fn writes(&self) -> usize {
         self.calls.len()
+    }
+
+    /// Bytes of copies and of effects.
+    fn bytes(&self) -> u64 {
+        self.scratch.used_bytes() + self.kept
+    }
+
+    /// Whether another script should rather begin on an overlay of its own.
+    pub fn is_large(&self) -> bool {
+        self.bytes() > BYTES_MAX / 16
     }
 
     /// What was seen and done, and the replies that the writes had.
@@ -111,6 +127,9 @@ impl Overlay {
 
     /// Runs a command that reads or writes keys; its syntax is checked here. `command` is what `args` names.
     pub fn run(&mut self, command: &'static Command, args: &Args) -> Reply {
+        if self.bytes() > BYTES_MAX {
+            return Reply::error("ERR the script touches more than scripts may (256 MiB)");
+        }
         match command.run {
             Run::Read(run) => match is_whole(command) {
                 true => self.look_at_all(command, args),
@@ -132,6 +151,7 @@ impl Overlay {
                 let reply = run(args, &mut self.scratch, &stamp);
                 // What changed nothing here will change nothing there.
                 if self.scratch.version() != before || is_whole(command) {
+                    self.kept += args.iter().map(|arg| arg.len() as u64).sum::<u64>();
                     self.calls.push(args.clone());
                     self.replies.push(reply.clone());
                 }

@@ -37,7 +37,7 @@ use tokio::sync::oneshot;
 const QUEUE_MAX: usize = 10_000;
 /// Scripts that run on one overlay, at most.
 const BATCH_MAX: usize = 256;
-/// After a script that took so long, those before it are not kept waiting for more.
+/// Behind a script that took so long no other runs on the same overlay: those before it waited long enough.
 const LONG: Duration = Duration::from_millis(5);
 /// Runs before writes are held, and in all.
 const OPTIMISTIC: usize = 3;
@@ -170,7 +170,7 @@ struct Unit {
 
 /// What came of running a batch on one overlay.
 enum Pass {
-    /// The replies of those that are not settled, in their order.
+    /// The replies of the first of those that are not settled, in their order.
     Ran { effects: Effects, expected: Vec<Reply>, replies: Vec<Reply> },
     /// Something changed meanwhile, or a script was stopped and settled with that: all run again.
     Again { counts: bool },
@@ -246,14 +246,18 @@ impl Stage {
             match self.pass(units) {
                 Pass::Again { counts } => runs += usize::from(counts),
                 Pass::Ran { effects, expected, replies } => {
+                    let count = replies.len();
                     match self.conclude(&effects, &expected, deadline, hold) {
-                        Conclusion::Done => return give(units, replies),
+                        Conclusion::Done => {
+                            give(units, replies);
+                            runs = 0;
+                        }
                         Conclusion::Changed => runs += 1,
                         Conclusion::Failed(Outcome::NotApplied(Refusal::OutOfMemory)) if open(units) > 1 => {
                             // There is room for one, perhaps, and who asks for too much is alone with that.
                             return units.chunks_mut(1).for_each(|one| self.settle(one));
                         }
-                        Conclusion::Failed(outcome) => return give_all(units, &outcome.failure_reply()),
+                        Conclusion::Failed(outcome) => give(units, vec![outcome.failure_reply(); count]),
                     }
                 }
             }
@@ -261,7 +265,7 @@ impl Stage {
         give_all(units, &Refusal::Busy.reply());
     }
 
-    /// Runs those that are not settled, one after the other.
+    /// Runs those that are not settled, one after the other, or the first of them.
     fn pass(&mut self, units: &mut [Unit]) -> Pass {
         let seed = env::seed();
         let mut overlay = Overlay::new(Box::new(FromGroup(self.group.clone())), self.group.present(), seed);
@@ -286,8 +290,8 @@ impl Stage {
             if overlay.is_torn() {
                 return Pass::Again { counts: true };
             }
-            if begun.elapsed() > LONG {
-                tracing::debug!(group = %self.group.id(), sha = unit.call.sha, "script-long");
+            if begun.elapsed() > LONG || overlay.is_large() {
+                break;
             }
         }
         let (effects, expected) = overlay.into_effects();
