@@ -450,15 +450,14 @@ pub fn client_line(row: &ClientRow) -> String {
     let _ = write!(
         line,
         "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={flags} db=0 sub=0 psub=0 ssub=0 multi={multi} \
-         watch={} qbuf={} qbuf-free=0 argv-mem=0 multi-mem={} rbs=0 rbp=0 obl={} oll=0 omem={} tot-mem={} events=r cmd={} \
-         user={} redir=-1 resp={proto} lib-name={} lib-ver={}",
+         qbuf={} qbuf-free=0 argv-mem=0 multi-mem={} rbs=0 rbp=0 obl={} oll=0 omem={} tot-mem={} events=r cmd={} \
+         user={} redir=-1 resp={proto} lib-name={} lib-ver={} watch={}",
         s.id,
         s.peer,
         s.local,
         s.name,
         row.age_s,
         row.idle_s,
-        row.watching,
         row.input_bytes,
         row.queued_bytes,
         row.output_bytes,
@@ -468,6 +467,7 @@ pub fn client_line(row: &ClientRow) -> String {
         s.user.as_deref().unwrap_or("default"),
         s.lib_name,
         s.lib_version,
+        row.watching,
     );
     line
 }

@@ -146,6 +146,7 @@ fn info_stats(f: &Facts, _: &dyn Node, _: Face, out: &mut String) {
         "rejected_connections" => f.clients.rejected,
         "expired_keys" => 0,
         "evicted_keys" => f.memory.evicted,
+        "migrate_cached_sockets" => 0,
         "keyspace_hits" => t.hits,
         "keyspace_misses" => t.misses,
         "pubsub_channels" => 0,
