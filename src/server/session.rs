@@ -47,6 +47,8 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::WriteHalf;
 use tokio::sync::{mpsc, watch};
 
+/// The subcommand of CLIENT that says whether commands are answered.
+const REPLY: &str = "reply";
 /// Requests of one connection that may be without an answer.
 const IN_FLIGHT_MAX: usize = 4096;
 /// Room made for a read: as much as this at first, and twice as much each time a read fills it.
@@ -513,7 +515,6 @@ impl Connection {
     fn accept(&mut self, args: Args) {
         self.commands += 1;
         add(&self.counters.commands, 1);
-        let was = self.session.reply;
         let mute = self.session.mutes();
         let request = match dispatch::find(args) {
             Ok(request) => request,
@@ -534,7 +535,7 @@ impl Connection {
             None => dispatch::route(&request, &self.session, &self.shared, &self.routes),
         };
         match route {
-            Ok(Route::Here) => self.run_here(request, was, mute),
+            Ok(Route::Here) => self.run_here(request, mute),
             Ok(Route::One(group)) if matches!(request.command.run, Run::Transaction(_)) => {
                 self.run_watch(group, request, mute)
             }
@@ -552,7 +553,7 @@ impl Connection {
         }
     }
 
-    fn run_here(&mut self, request: Request, was: ReplyMode, mute: bool) {
+    fn run_here(&mut self, request: Request, mute: bool) {
         if request.command.spec.name == verify::NAME {
             return self.run_verify(&request, mute);
         }
@@ -560,8 +561,8 @@ impl Connection {
             return self.run_step(step, request, mute);
         }
         let reply = self.run_local(request.command, &request.args);
-        // CLIENT REPLY ON is itself answered, and HELLO speaks the protocol it chose.
-        let unmuted = was == ReplyMode::Off && self.session.reply == ReplyMode::On;
+        // CLIENT REPLY ON is itself answered, behind SKIP too, and HELLO speaks the protocol it chose.
+        let unmuted = request.command.spec.name == REPLY && self.session.reply == ReplyMode::On;
         let asked = self.asked(Some(request.ordinal), &request.args, mute && !unmuted);
         self.answered(asked, reply);
     }
