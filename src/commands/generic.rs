@@ -727,7 +727,7 @@ impl ReadCommand for ObjectIdletime {
     }
 
     fn read(self, view: &View<'_>) -> Reply {
-        let idle = |entry: EntryRef<'_>| Reply::Int((view.clock().saturating_sub(entry.written_ms()) / 1000) as i64);
+        let idle = |entry: EntryRef<'_>| Reply::Int((view.age(&entry) / 1000) as i64);
         view.get(&self.0).map_or(Reply::Nil, idle)
     }
 }

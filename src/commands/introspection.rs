@@ -351,12 +351,10 @@ impl SessionCommand for CommandList {
             if shown(&name, command) {
                 names.push(bulk(name.clone()));
             }
-            if !matches!(self, CommandList::All) {
-                for sub in command.subcommands {
-                    let full = format!("{name}|{}", sub.spec.name);
-                    if shown(&full, sub) {
-                        names.push(bulk(full));
-                    }
+            for sub in command.subcommands {
+                let full = format!("{name}|{}", sub.spec.name);
+                if shown(&full, sub) {
+                    names.push(bulk(full));
                 }
             }
         }

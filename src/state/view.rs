@@ -95,6 +95,12 @@ impl<'a> View<'a> {
         alive
     }
 
+    /// Time since the entry's last change: by the estimate where there is one, since the state's clock stands still in a group
+    /// that nobody writes to.
+    pub fn age(&self, entry: &EntryRef<'_>) -> Millis {
+        self.clock().max(self.estimate.unwrap_or(0)).saturating_sub(entry.written_ms())
+    }
+
     /// Time left to the entry, by the state's clock; `None` if it has no deadline.
     pub fn remaining(&self, entry: &EntryRef<'_>) -> Option<Millis> {
         entry.deadline().map(|deadline| self.time_left(deadline))
