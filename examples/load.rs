@@ -1,7 +1,7 @@
 //! An open-loop load of GETs and SETs at a fixed rate, with the latency of each counted from the moment it was *due*: a
 //! server that stops for a second is charged with every request that should have been answered in it.
 //!
-//! Prints one JSON line: how many were sent, errors, and percentiles in microseconds for GET and SET apart.
+//! Prints one JSON line: how many were sent, errors and what the first said, and percentiles in microseconds for GET and SET apart.
 
 #![allow(clippy::disallowed_methods, reason = "measuring is about real time")]
 
@@ -45,6 +45,8 @@ struct Measured {
     gets: Vec<u32>,
     sets: Vec<u32>,
     errors: u64,
+    /// What the first of them said.
+    first_error: Option<String>,
 }
 
 /// What was sent and is not answered yet.
@@ -79,7 +81,10 @@ async fn run(options: Options, number: u64, start: Instant) -> anyhow::Result<Me
                 while let Some(reply) = replies.decode(&mut input)? {
                     let sent = waiting.pop_front().context("a reply to nothing")?;
                     let micros = now.duration_since(sent.due).as_micros() as u32;
-                    measured.errors += u64::from(matches!(reply, Reply::Error(_)));
+                    if let Reply::Error(text) = &reply {
+                        measured.errors += 1;
+                        measured.first_error.get_or_insert_with(|| String::from_utf8_lossy(text).into_owned());
+                    }
                     if sent.get { measured.gets.push(micros) } else { measured.sets.push(micros) }
                 }
             }
@@ -135,8 +140,9 @@ async fn main() -> anyhow::Result<()> {
         all.gets.extend(one.gets);
         all.sets.extend(one.sets);
         all.errors += one.errors;
+        all.first_error = all.first_error.or(one.first_error);
     }
-    let line = serde_json::json!({ "errors": all.errors, "get": summary(all.gets), "set": summary(all.sets) });
+    let line = serde_json::json!({ "errors": all.errors, "first_error": all.first_error, "get": summary(all.gets), "set": summary(all.sets) });
     println!("{line}");
     Ok(())
 }

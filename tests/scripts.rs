@@ -16,7 +16,7 @@ use hypercache::state::{Entry, Keyspace, View};
 use hypercache::types::{Millis, Stamp};
 use redis::{Redis, words};
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 const CLOCK: Millis = 1_700_000_000_000;
@@ -51,7 +51,7 @@ impl Watch for Patient {
 struct Stage {
     keyspace: Bare,
     interpreter: Interpreter,
-    known: HashMap<String, Bytes>,
+    known: BTreeMap<String, Bytes>,
     /// Seeds differ from run to run, and must make no difference.
     seed: u64,
 }
@@ -61,7 +61,7 @@ impl Stage {
         let mut keyspace = Keyspace::new(7);
         keyspace.advance(&Stamp { now_ms: CLOCK, seed: 0 });
         let interpreter = Interpreter::new(Limits { memory: 64 << 20 }).unwrap();
-        Stage { keyspace: Bare(Rc::new(RefCell::new(keyspace))), interpreter, known: HashMap::new(), seed: 0 }
+        Stage { keyspace: Bare(Rc::new(RefCell::new(keyspace))), interpreter, known: BTreeMap::new(), seed: 0 }
     }
 
     fn answer(&mut self, args: &Args) -> Reply {

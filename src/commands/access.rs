@@ -213,7 +213,7 @@ mod tests {
 
     fn of(line: &str) -> (&'static Command, Args) {
         let args: Args = line.split(' ').map(|word| Bytes::copy_from_slice(word.as_bytes())).collect();
-        (super::super::lookup(&args).ok().expect(line), args)
+        (super::super::lookup(&args).expect(line), args)
     }
 
     fn names(line: &str) -> String {

@@ -591,7 +591,7 @@ impl WriteCommand for Hsetex {
             }
             if deadline == Some(0) {
                 // Set and dead at once.
-                let removed = pairs.fold(false, |removed, pair| hash.remove(&pair[0]) || removed);
+                let removed = pairs.filter(|pair| hash.remove(&pair[0])).count() > 0;
                 return Changed::when(removed, Reply::Int(1));
             }
             pairs.by_ref().for_each(|pair| {

@@ -68,7 +68,7 @@ fn key_spec(flags: key_flags::Flags, begin: Begin, kind: &str, find: Vec<(&str, 
     let begin = match begin {
         Begin::Index(at) => typed("index", vec![pair("index", Reply::Int(at as i64))]),
         Begin::Keyword(word) => {
-            typed("keyword", vec![pair("keyword", bulk(&word.to_ascii_uppercase())), pair("startfrom", Reply::Int(1))])
+            typed("keyword", vec![pair("keyword", bulk(word.to_ascii_uppercase())), pair("startfrom", Reply::Int(1))])
         }
     };
     let find = find.into_iter().map(|(name, value)| pair(name, Reply::Int(value))).collect();

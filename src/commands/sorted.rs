@@ -198,7 +198,8 @@ impl WriteCommand for Zadd {
         if options.nx && options.xx {
             return Err(Reply::error("ERR XX and NX options at the same time are not compatible"));
         }
-        if options.gt && options.nx || options.lt && options.nx || options.gt && options.lt {
+        // Of the three at most one.
+        if [options.gt, options.lt, options.nx].into_iter().filter(|is_set| *is_set).count() > 1 {
             return Err(Reply::error("ERR GT, LT, and/or NX options at the same time are not compatible"));
         }
         if options.incr && pairs.len() > 2 {

@@ -37,17 +37,15 @@ pub fn counted() -> impl Iterator<Item = (u64, u64)> {
 }
 
 /// The same task, its turns noted.
-pub fn timed<F: Future>(task: F) -> impl Future<Output = F::Output> {
-    async move {
-        let mut task = pin!(task);
-        poll_fn(|cx| {
-            let began = begin();
-            let polled = task.as_mut().poll(cx);
-            end(began);
-            polled
-        })
-        .await
-    }
+pub async fn timed<F: Future>(task: F) -> F::Output {
+    let mut task = pin!(task);
+    poll_fn(|cx| {
+        let began = begin();
+        let polled = task.as_mut().poll(cx);
+        end(began);
+        polled
+    })
+    .await
 }
 
 fn begin() -> Instant {

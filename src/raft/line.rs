@@ -12,7 +12,7 @@
 use crate::env::Instant;
 use crate::resp::Args;
 use crate::state::eviction::Row;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// How long a turn may take before it passes to the next.
@@ -41,14 +41,14 @@ struct Place<T> {
 pub(super) struct Line<T> {
     /// By ticket: the order in which they came.
     places: BTreeMap<u64, Place<T>>,
-    tickets: HashMap<u64, u64>,
-    rows: HashMap<Row, BTreeSet<u64>>,
+    tickets: BTreeMap<u64, u64>,
+    rows: BTreeMap<Row, BTreeSet<u64>>,
     next: u64,
 }
 
 impl<T> Default for Line<T> {
     fn default() -> Line<T> {
-        Line { places: BTreeMap::new(), tickets: HashMap::new(), rows: HashMap::new(), next: 0 }
+        Line { places: BTreeMap::new(), tickets: BTreeMap::new(), rows: BTreeMap::new(), next: 0 }
     }
 }
 

@@ -14,10 +14,12 @@ fn signed(value: u32) -> f64 {
     f64::from(value as i32)
 }
 
+type Single = fn(u32) -> u32;
+type Pair = fn(u32, u32) -> u32;
+
 pub(super) fn table(lua: &Lua) -> Result<Table> {
     let table = lua.create_table()?;
-    let folds: [(&str, fn(u32, u32) -> u32); 3] =
-        [("band", |a, b| a & b), ("bor", |a, b| a | b), ("bxor", |a, b| a ^ b)];
+    let folds: [(&str, Pair); 3] = [("band", |a, b| a & b), ("bor", |a, b| a | b), ("bxor", |a, b| a ^ b)];
     for (name, fold) in folds {
         let function = move |lua: &Lua, args: MultiValue| {
             let mut result = bits(number_argument(lua, &args, 0, name)?);
@@ -28,7 +30,7 @@ pub(super) fn table(lua: &Lua) -> Result<Table> {
         };
         table.raw_set(name, lua.create_function(function)?)?;
     }
-    let shifts: [(&str, fn(u32, u32) -> u32); 5] = [
+    let shifts: [(&str, Pair); 5] = [
         ("lshift", |a, n| a << n),
         ("rshift", |a, n| a >> n),
         ("arshift", |a, n| ((a as i32) >> n) as u32),
@@ -43,7 +45,7 @@ pub(super) fn table(lua: &Lua) -> Result<Table> {
         };
         table.raw_set(name, lua.create_function(function)?)?;
     }
-    let singles: [(&str, fn(u32) -> u32); 3] = [("tobit", |a| a), ("bnot", |a| !a), ("bswap", u32::swap_bytes)];
+    let singles: [(&str, Single); 3] = [("tobit", |a| a), ("bnot", |a| !a), ("bswap", u32::swap_bytes)];
     for (name, single) in singles {
         let function =
             move |lua: &Lua, args: MultiValue| Ok(signed(single(bits(number_argument(lua, &args, 0, name)?))));

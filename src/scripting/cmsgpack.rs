@@ -72,7 +72,7 @@ fn put_text(out: &mut Vec<u8>, text: &[u8]) {
 
 fn put_integer(out: &mut Vec<u8>, value: i64) {
     match value {
-        0..=127 | -32..=-1 => out.push(value as u8),
+        -32..=127 => out.push(value as u8),
         128..=0xff => out.extend([0xcc, value as u8]),
         0x100..=0xffff => {
             out.push(0xcd);

@@ -11,7 +11,7 @@ use crate::resp::Reply;
 use bytes::Bytes;
 use mlua::Function;
 use sha1::{Digest, Sha1};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 /// Instructions of Lua between two looks at the time.
 pub(super) const INSTRUCTIONS: u32 = 10_000;
@@ -55,7 +55,7 @@ pub struct Ran {
 /// One Lua state. Good for as long as [`Interpreter::is_sound`].
 pub struct Interpreter {
     environment: Environment,
-    compiled: HashMap<String, (Flags, Function)>,
+    compiled: BTreeMap<String, (Flags, Function)>,
     sound: bool,
 }
 
@@ -63,7 +63,7 @@ impl Interpreter {
     /// A fresh one, or why there is no memory for it.
     pub fn new(limits: Limits) -> Result<Interpreter, Reply> {
         let environment = Environment::new(limits).map_err(|e| no_interpreter(&e))?;
-        Ok(Interpreter { environment, compiled: HashMap::new(), sound: true })
+        Ok(Interpreter { environment, compiled: BTreeMap::new(), sound: true })
     }
 
     /// False once a script was stopped in it: it may hold anything, and is to be thrown away.

@@ -63,7 +63,7 @@ mod tests {
             (-0.0, 14, "-0"),
             (1e300, 1, "1e+300"),
             (f64::INFINITY, 14, "inf"),
-            (3.14159, 3, "3.14"),
+            (2.34567, 3, "2.35"),
         ] {
             assert_eq!(general(value, precision), text);
         }

@@ -47,8 +47,11 @@ fn crafted(number: u64, hash: u64) -> Vec<u8> {
     key
 }
 
+/// The hash of the key with a number.
+type Craft = fn(u64) -> u64;
+
 /// Hashes of keys that are alike in one way or another.
-fn alike() -> Vec<(&'static str, fn(u64) -> u64)> {
+fn alike() -> Vec<(&'static str, Craft)> {
     fn mixed(number: u64) -> u64 {
         number.wrapping_mul(PRIME) ^ number.wrapping_mul(MIX) >> 29
     }

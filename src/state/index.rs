@@ -613,7 +613,7 @@ mod tests {
     /// However alike they are, the index stays in proportion to its keys, and gives the room back.
     #[test]
     fn keys_that_nothing_parts_take_no_room_for_want_of_parting() {
-        for hash in [|_| 7u64, |number: u64| number, |number: u64| 0x7777_7777 << 32 | number % 3] {
+        for hash in [|_| 7u64, |number: u64| number, |number: u64| (0x7777_7777 << 32) | (number % 3)] {
             let mut index = Index::default();
             let all = All((0..20_000).map(hash).collect(), 1);
             for number in 0..20_000 {

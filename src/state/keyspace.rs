@@ -27,7 +27,7 @@ use super::unit::{Leftover, Swept, Unit, hash_of};
 use super::value::Value;
 use crate::slot::slot_of;
 use crate::types::{Millis, Slot, Stamp};
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
@@ -60,7 +60,7 @@ pub struct Keyspace {
     /// Keys evicted since this replica was made. Not replicated.
     evicted: u64,
     /// Rows that somebody waits for, and those of them that were written since they were last asked for. Not replicated.
-    wanted: HashSet<Row>,
+    wanted: BTreeSet<Row>,
     touched: Vec<Row>,
 }
 
@@ -178,7 +178,7 @@ impl Keyspace {
             recency: None,
             arrivals: Vec::new(),
             evicted: 0,
-            wanted: HashSet::new(),
+            wanted: BTreeSet::new(),
             touched: Vec::new(),
         }
     }
@@ -621,7 +621,7 @@ impl Keyspace {
 
     /// Notes no writes any more.
     pub fn want_nothing(&mut self) {
-        self.wanted = HashSet::new();
+        self.wanted = BTreeSet::new();
         self.touched = Vec::new();
     }
 

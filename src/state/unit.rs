@@ -170,7 +170,7 @@ fn owned_spot(number: u32) -> u32 {
 }
 
 fn number_of(spot: u32) -> u32 {
-    spot & (OWNED - 1) | (spot >> SPOT_BITS) * OWNED
+    spot & (OWNED - 1) | ((spot >> SPOT_BITS) * OWNED)
 }
 
 fn in_chunk(chunk: usize, offset: usize) -> u32 {

@@ -128,8 +128,10 @@ class Server:
                 other.end()
         took = time.monotonic() - began
         told = json.loads(out) if running.returncode == 0 else None
-        if told is None or told["errors"]:
-            raise Trouble("the load ended with an error" if told is None else f"{told['errors']} error replies")
+        if told is None:
+            raise Trouble("the load ended with an error")
+        if told["errors"]:
+            raise Trouble(f"{told['errors']} error replies, the first: {told['first_error']}")
         turns, longest = self.turns()
         cpu = cpu_seconds(self.node.process.pid) - cpu_before + (other.cpu_s if isinstance(other, Saving) else 0)
         ms = lambda kind, what: told[kind][f"{what}_us"] / 1000  # noqa: E731

@@ -229,7 +229,10 @@ class Cluster:
         try:
             with socket.create_connection((HOST, node.port("http")), 1) as door:
                 door.sendall(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-                return door.recv(64).split(b" ")[1:2] == [b"200"]
+                ready = door.recv(64).split(b" ")[1:2] == [b"200"]
+            # The doors of clients open last of all.
+            socket.create_connection((HOST, node.port("resp")), 1).close()
+            return ready
         except OSError:
             return False
 

@@ -501,7 +501,9 @@ mod tests {
                         let old = model.get_mut(&name).map(|(_, deadline)| deadline);
                         let changes = old.as_ref().is_some_and(|old| **old != number);
                         prop_assert_eq!(hash.set_deadline(&name, number), changes);
-                        old.map(|old| *old = number);
+                        if let Some(old) = old {
+                            *old = number;
+                        }
                     }
                     _ => {
                         let deadline = if kind == 2 { number } else { 0 };
