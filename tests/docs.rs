@@ -54,6 +54,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("shutdown", "what is in the log needs no saving: the options are the same, but for ABORT"),
     ("cluster|slot-stats", "key-count alone, of the slots whose group this node leads"),
     ("slowlog", "a command's time runs from being read to being answered, its quorum included"),
+    ("client|unblock", "connections of this node"),
     ("config|get", "Redis' names for what there is, besides `consistency-level` and `request-timeout-ms`"),
     (
         "config|get",
@@ -104,6 +105,12 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("select", "database 0 only; the error is that of Redis Cluster up to 15, and that of Redis beyond"),
     ("touch", "a read: nothing records an access"),
     ("ttl", "by the group clock"),
+    ("xread", "BLOCK: `UNBLOCKED` if the group changes its leader meanwhile, and nothing was read"),
+    (
+        "xreadgroup",
+        "BLOCK: `UNBLOCKED` if the group changes its leader meanwhile, and nothing was given out; goes on waiting when its \
+                      group is destroyed",
+    ),
     ("wait", "answers at once: an acknowledged write is on a majority already"),
     ("waitaof", "answers at once; zeros unless `storage.sync` is `always`"),
 ];
