@@ -77,7 +77,7 @@ fn info_clients(f: &Facts, _: &dyn Node, _: Face, out: &mut String) {
         "maxclients" => f.clients.max,
         "client_recent_max_input_buffer" => f.clients.fullest.0,
         "client_recent_max_output_buffer" => f.clients.fullest.1,
-        "blocked_clients" => 0,
+        "blocked_clients" => f.clients.blocked,
         "tracking_clients" => 0,
         "clients_in_timeout_table" => 0);
 }

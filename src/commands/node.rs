@@ -166,6 +166,8 @@ pub struct ClientFacts {
     pub rejected: u64,
     /// Bytes waiting in buffers of the fullest connection: input, output.
     pub fullest: (u64, u64),
+    /// Those that wait for something to take.
+    pub blocked: u64,
 }
 
 #[derive(Debug, Clone, Default)]

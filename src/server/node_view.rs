@@ -213,6 +213,7 @@ impl Node for Shared {
                 accepted: self.clients.accepted.load(Relaxed),
                 rejected: self.clients.rejected.load(Relaxed),
                 fullest: (fullest(|r| r.input_bytes), fullest(|r| r.output_bytes)),
+                blocked: rows.iter().filter(|row| row.blocked).count() as u64,
             },
             memory: self.memory(&groups),
             traffic: self.traffic(),

@@ -125,7 +125,7 @@ impl Connection {
 
     /// A try of a command that waits was answered.
     pub(super) fn blocking_tried(&mut self, seq: u64, reply: Reply) {
-        let now = env::now();
+        let (now, stopping) = (env::now(), self.stopping.is_some());
         let Some((_, blocking)) = self.blocking() else { return };
         if std::mem::take(&mut blocking.settling)
             && let Reply::Array(settled) = &reply
@@ -138,7 +138,9 @@ impl Connection {
         if !matches!(reply, Reply::Nil | Reply::NilArray) {
             return self.unblock_with(seq, reply);
         }
-        if let Some(how) = blocking.ended {
+        // A node that stops lets nobody begin to wait.
+        let ended = blocking.ended.or(stopping.then_some(Unblock::Stop));
+        if let Some(how) = ended {
             return self.unblock_with(seq, how.reply(reply));
         }
         if blocking.until.is_some_and(|until| until <= now) {

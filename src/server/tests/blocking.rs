@@ -32,6 +32,8 @@ async fn who_waits_is_served_in_the_order_of_coming() {
         blocked(&rig, n + 1).await;
     }
     let mut other = rig.proxy().await;
+    assert!(other.ask("INFO clients").await.contains("blocked_clients:5"));
+    assert!(other.ask("CLIENT LIST").await.contains(" flags=b "));
     for (n, mut c) in waiting.into_iter().enumerate() {
         assert_eq!(other.ask(&format!("SET a {n}")).await, "OK");
         assert_eq!([c.read().await, c.read().await], [format!("[a {n}]"), "PONG".to_owned()]);
