@@ -128,7 +128,7 @@ async fn a_running_script_is_killed_and_others_are_told_that_it_runs() {
     let (mut c, mut other) = (rig.proxy().await, rig.proxy().await);
     assert_eq!(other.ask("SCRIPT KILL").await, "-NOTBUSY No scripts in execution right now.");
     assert_eq!(other.ask("CONFIG SET busy-reply-threshold 1").await, "OK");
-    assert_eq!(other.ask("CONFIG GET lua-time-limit").await, "{lua-time-limit=1}");
+    assert_eq!(other.ask("CONFIG GET lua-time-limit").await, "[lua-time-limit 1]");
     c.say(&["EVAL", "redis.call('set', 'a', 1) while true do end", "0"]).await;
     let busy = "-BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.";
     loop {
