@@ -131,7 +131,7 @@ class Server:
         if told is None:
             raise Trouble("the load ended with an error")
         if told["errors"]:
-            raise Trouble(f"{told['errors']} error replies, the first: {told['first_error']}")
+            raise Trouble(f"{told['errors']} error replies, the first: {told['first_error']}\n{self.node.last_words()}")
         turns, longest = self.turns()
         cpu = cpu_seconds(self.node.process.pid) - cpu_before + (other.cpu_s if isinstance(other, Saving) else 0)
         ms = lambda kind, what: told[kind][f"{what}_us"] / 1000  # noqa: E731
