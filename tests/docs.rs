@@ -50,6 +50,14 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("latency|histogram", "bounds at powers of two; calls with their quorum"),
     ("lcs", "at most 2^26 pairs of bytes, such as two strings of 8 KiB"),
     ("memory|stats", "by the account of the state and the allocator; no databases, no replication"),
+    (
+        "georadius",
+        "a write, since it may store: GEORADIUS_RO reads; coordinates are bulk strings in RESP3 too, here and elsewhere",
+    ),
+    (
+        "sort",
+        "a write, since it may store: SORT_RO reads. BY and GET with patterns only where one group has all keys (proxy face); bytes are compared as such",
+    ),
     ("restore", "what DUMP gave here; IDLETIME and FREQ are checked and change nothing"),
     ("shutdown", "what is in the log needs no saving: the options are the same, but for ABORT"),
     ("cluster|slot-stats", "key-count alone, of the slots whose group this node leads"),

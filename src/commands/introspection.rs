@@ -47,7 +47,7 @@ fn flags(command: &'static Command) -> Vec<&'static str> {
 fn key_range(keys: &Keys) -> (i64, i64, i64) {
     match keys {
         Keys::Range { first, last, step } => (*first as i64, i64::from(*last), *step as i64),
-        Keys::FirstAndCounted { .. } => (1, 1, 1),
+        Keys::FirstAndCounted { .. } | Keys::FirstAndStored => (1, 1, 1),
         _ => (0, 0, 0),
     }
 }
@@ -95,6 +95,7 @@ fn key_specs(name: &str, command: &Command) -> Reply {
             let find = vec![("keynumidx", 0), ("firstkey", 1), ("keystep", step as i64)];
             vec![key_spec(of_first, Begin::Index(at), "keynum", find)]
         }
+        Keys::FirstAndStored => vec![range(of_first, 1, 1, 1)],
         Keys::FirstAndCounted { at } => {
             let find = vec![("keynumidx", 0), ("firstkey", 1), ("keystep", 1)];
             vec![range(of_first, 1, 1, 1), key_spec(of_rest, Begin::Index(at), "keynum", find)]

@@ -11,6 +11,8 @@ mod copy;
 mod cuckoo;
 mod draw;
 mod extended;
+mod geo;
+mod geohash;
 mod hash;
 mod hash_ttl;
 mod hyperloglog;
@@ -24,6 +26,7 @@ mod list;
 mod score;
 mod set;
 mod set_algebra;
+pub mod sort;
 mod sorted;
 mod sorted_algebra;
 mod sorted_range;
@@ -101,6 +104,8 @@ pub enum Keys {
     FirstAndCounted {
         at: usize,
     },
+    /// The first argument, and the one behind the last STORE or STOREDIST.
+    FirstAndStored,
 }
 
 impl Keys {
@@ -182,6 +187,7 @@ static FAMILIES: &[&[Command]] = &[
     copy::COPY,
     cuckoo::CUCKOO,
     generic::GENERIC,
+    geo::GEO_COMMANDS,
     hash::HASH,
     hash_ttl::HASH_TTL,
     hyperloglog::HYPERLOGLOG,
@@ -195,6 +201,7 @@ static FAMILIES: &[&[Command]] = &[
     stream::STREAM_INFO,
     set::SET,
     set_algebra::SET_ALGEBRA,
+    sort::SORT,
     sorted::SORTED,
     sorted_algebra::SORTED_ALGEBRA,
     sorted_range::SORTED_RANGE,
@@ -518,13 +525,32 @@ pub fn wrong_arity(name: &str) -> Reply {
     Reply::error(format!("ERR wrong number of arguments for '{name}' command"))
 }
 
+/// Where the key stands that a result is stored under, if one is named. What other options are given is not taken for one.
+fn stored(args: &Args) -> Option<usize> {
+    let is = |word: &Bytes, names: &[&str]| names.iter().any(|name| word.eq_ignore_ascii_case(name.as_bytes()));
+    let (mut found, mut at) = (None, 2);
+    while let Some(word) = args.get(at) {
+        match word {
+            word if is(word, &["store", "storedist"]) => {
+                at += 1;
+                found = Some(at).filter(|at| *at < args.len()).or(found);
+            }
+            word if is(word, &["by", "get"]) => at += 1,
+            word if is(word, &["limit"]) => at += 2,
+            _ => {}
+        }
+        at += 1;
+    }
+    found
+}
+
 /// The keys of a request, in its order.
 pub fn keys<'a>(command: &Command, args: &'a Args) -> impl Iterator<Item = &'a Bytes> + use<'a> {
     let counted = |at: usize, step: usize| {
         let count = args.get(at).and_then(|word| integer(word)).and_then(|n| usize::try_from(n).ok());
         (at + 1, (at + 1).saturating_add(count.unwrap_or(0).saturating_mul(step)), step)
     };
-    let alone = usize::from(matches!(command.spec.keys, Keys::FirstAndCounted { .. }));
+    let alone = usize::from(matches!(command.spec.keys, Keys::FirstAndCounted { .. } | Keys::FirstAndStored));
     let (first, end, step) = match command.spec.keys {
         Keys::None => (0, 0, 1),
         Keys::Range { first, last, step } => {
@@ -533,6 +559,7 @@ pub fn keys<'a>(command: &Command, args: &'a Args) -> impl Iterator<Item = &'a B
         }
         Keys::Counted { at, step } => counted(at, step),
         Keys::FirstAndCounted { at } => counted(at, 1),
+        Keys::FirstAndStored => stored(args).map_or((0, 0, 1), |at| (at, at + 1, 1)),
         Keys::After { word } => {
             let first =
                 args.iter().position(|arg| arg.eq_ignore_ascii_case(word.as_bytes())).map_or(args.len(), |at| at + 1);

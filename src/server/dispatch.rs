@@ -95,6 +95,7 @@ pub(super) const GATES: &[Gate] = &[
     Gate { name: "acl", refuse: not_permitted },
     Gate { name: "loading", refuse: loading },
     Gate { name: "memory", refuse: out_of_memory },
+    Gate { name: "patterns", refuse: reaches_elsewhere },
     Gate { name: "syntax", refuse: bad_syntax },
 ];
 
@@ -163,6 +164,15 @@ fn out_of_memory(request: &Request, _: &Asker<'_>, shared: &Shared) -> Option<Re
         return None;
     }
     Some(Reply::error("OOM command not allowed when used memory > 'maxmemory'."))
+}
+
+/// SORT with patterns reads keys that are not among its arguments: only where one group has them all.
+fn reaches_elsewhere(request: &Request, asker: &Asker<'_>, shared: &Shared) -> Option<Reply> {
+    if !commands::sort::reaches_elsewhere(request.command, &request.args) {
+        return None;
+    }
+    let all_here = asker.session.face == Face::Proxy && shared.routes().only.is_some();
+    (!all_here).then(|| Reply::error("ERR BY option of SORT denied in cluster mode."))
 }
 
 /// What goes into a log or to several groups is checked first; a read of one group finds its mistakes when it runs.

@@ -73,6 +73,9 @@ def fetch():
         unpacked = scratch / "unpacked"
         for tool in ("redis-cli", "redis-benchmark"):
             (unpacked / "src" / tool).symlink_to(f"/usr/bin/{tool}")
+        # Before each file the suite forgets all functions: a server that has none need not.
+        start = unpacked / "tests" / "support" / "server.tcl"
+        start.write_text(start.read_text().replace("\n    r function flush\n", "\n    catch {r function flush}\n"))
         unpacked.rename(suite)
     return suite
 
