@@ -108,10 +108,12 @@ impl Interpreter {
                 (None, mlua::Value::Table(_)) => error_reply(name, &value),
                 (None, other) => {
                     let text = convert::text_of(other).unwrap_or_else(|| Bytes::from_static(b"execution failure"));
-                    if &text[..] == b"not enough memory" {
+                    if text.ends_with(b"not enough memory") {
                         stopped = Some(Stop::Memory);
+                        stopped_reply(Stop::Memory, name, &value)
+                    } else {
+                        failed(name, &String::from_utf8_lossy(&text))
                     }
-                    failed(name, &String::from_utf8_lossy(&text))
                 }
             },
         };

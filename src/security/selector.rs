@@ -148,6 +148,12 @@ impl Selector {
         if has_spaces(pattern) {
             return Err(RuleError::Syntax);
         }
+        if pattern == b"*" && access.read && access.write {
+            // `%RW~*` is another way to say `~*`.
+            self.all_keys = true;
+            self.keys.clear();
+            return Ok(());
+        }
         match self.keys.iter_mut().find(|known| known.pattern == pattern) {
             Some(known) => {
                 known.access.read |= access.read;
