@@ -124,7 +124,7 @@ fn derive_categories(name: &str, command: &Command) -> Categories {
     all.add(if is_in(FAST, name) { "fast" } else { "slow" });
     for (told, category) in [
         (command.is_read(), "read"),
-        (command.is_write(), "write"),
+        (command.is_write() || name == "swapdb", "write"),
         (admin, "admin"),
         (admin || is_in(DANGEROUS, name), "dangerous"),
         (is_in(BLOCKING, name), "blocking"),

@@ -59,8 +59,23 @@ struct Running {
 
 /// See the head of this file.
 pub(super) struct Executor {
-    queue: SyncSender<Job>,
+    /// None only while it ends.
+    queue: Option<SyncSender<Job>>,
     running: Arc<Running>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+/// Its thread holds the group and so the store: whoever lets go of it may rely on both being given back.
+impl Drop for Executor {
+    fn drop(&mut self) {
+        self.queue = None;
+        self.running.kill.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("script-thread-panicked");
+        }
+    }
 }
 
 impl Executor {
@@ -71,17 +86,18 @@ impl Executor {
         let name = format!("script-{}", group.id());
         let (handle, there) = (Handle::current(), running.clone());
         // An interpreter stays on the thread that made it.
-        env::spawn_thread_with(&name, scripting::STACK_BYTES, move || {
+        let thread = env::spawn_thread_with(&name, scripting::STACK_BYTES, move || {
             Stage { group, cluster, options, handle, running: there, interpreter: None }.run(jobs)
         });
-        Executor { queue, running }
+        Executor { queue: Some(queue), running, thread: Some(thread) }
     }
 
     /// Runs scripts in their order; a reply for each.
     pub async fn run(&self, calls: Vec<ScriptCall>, deadline: Instant) -> Vec<Reply> {
         let count = calls.len();
         let (done, replies) = oneshot::channel();
-        match self.queue.try_send(Job { calls, deadline, done }) {
+        let Some(queue) = &self.queue else { return vec![Refusal::ShuttingDown.reply(); count] };
+        match queue.try_send(Job { calls, deadline, done }) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => return vec![Refusal::Busy.reply(); count],
             Err(TrySendError::Disconnected(_)) => return vec![Refusal::ShuttingDown.reply(); count],
