@@ -48,7 +48,7 @@ const FAMILIES: &[(&str, &str)] = &[
 /// Commands whose categories are not those of their family; of read, write, fast and so on nothing is said here.
 const BESIDE_THEIR_FAMILY: &[(&str, &[&str])] = &[
     (
-        "dbsize flushall flushdb swapdb object|encoding object|freq object|idletime object|refcount object|help",
+        "dbsize flushall flushdb migrate swapdb object|encoding object|freq object|idletime object|refcount object|help",
         &["keyspace"],
     ),
     (
@@ -85,6 +85,9 @@ const ADMIN: &str = "acl|deluser acl|dryrun acl|getuser acl|list acl|load acl|lo
 
 /// Commands that can do harm without being for administrators alone.
 const DANGEROUS: &str = "flushall flushdb info keys migrate restore restore-asking sort sort_ro swapdb";
+
+/// Commands that write in Redis and are refused here.
+const REFUSED_WRITES: &str = "migrate swapdb";
 
 /// Commands that may hold their connection until something happens.
 const BLOCKING: &str = "blmove blmpop blpop brpop brpoplpush bzmpop bzpopmax bzpopmin wait waitaof xread xreadgroup";
@@ -124,7 +127,7 @@ fn derive_categories(name: &str, command: &Command) -> Categories {
     all.add(if is_in(FAST, name) { "fast" } else { "slow" });
     for (told, category) in [
         (command.is_read(), "read"),
-        (command.is_write() || name == "swapdb", "write"),
+        (command.is_write() || is_in(REFUSED_WRITES, name), "write"),
         (admin, "admin"),
         (admin || is_in(DANGEROUS, name), "dangerous"),
         (is_in(BLOCKING, name), "blocking"),
