@@ -1,4 +1,4 @@
-//! Patterns of KEYS and SCAN, matched as Redis' `stringmatchlen` matches them.
+//! Patterns of KEYS, SCAN and PSUBSCRIBE, matched as Redis' `stringmatchlen` matches them.
 //!
 //! `?` any byte, `*` any bytes, `[a-c]` `[^ab]` sets, `\` before any byte takes it as it stands. Odd patterns mean
 //! what they mean in Redis: a set that is not closed ends with the pattern, a range may be written backwards.
@@ -7,7 +7,7 @@
 const MAX_STARS: usize = 1000;
 
 /// Whether all of `text` matches `pattern`. Time is bounded by the product of the lengths.
-pub(super) fn matches(pattern: &[u8], text: &[u8]) -> bool {
+pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
     if text.is_empty() {
         // Redis looks at no pattern then, except that a lone star is not a pattern to it.
         return matches!(pattern, b"" | b"*");

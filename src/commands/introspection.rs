@@ -24,6 +24,11 @@ fn flags(command: &Command) -> Vec<&'static str> {
         Run::Read(_) => vec!["readonly"],
         Run::Write(_) => vec!["write"],
         Run::Session(_) => vec!["loading", "stale", "fast"],
+        Run::Node(_) if command.spec.family == "pubsub" => match command.spec.name {
+            "publish" | "spublish" => vec!["pubsub", "loading", "stale", "fast"],
+            name if name.ends_with("subscribe") => vec!["pubsub", "noscript", "loading", "stale"],
+            _ => vec!["pubsub", "loading", "stale"],
+        },
         Run::Node(_) => vec!["loading", "stale"],
         Run::Transaction(Step::Exec) => vec!["noscript", "loading", "stale", "skip_slowlog"],
         Run::Transaction(_) => vec!["noscript", "loading", "stale", "fast", "allow_busy"],
@@ -47,7 +52,8 @@ fn categories(command: &Command) -> Vec<String> {
     match command.run {
         Run::Read(_) => all.push("@read".to_owned()),
         Run::Write(_) => all.push("@write".to_owned()),
-        Run::Node(_) => all.push("@admin".to_owned()),
+        Run::Node(_) if command.spec.family != "pubsub" => all.push("@admin".to_owned()),
+        Run::Node(_) => {}
         Run::Session(_) | Run::Transaction(_) | Run::Container => {}
     }
     let family = match command.spec.family {

@@ -10,13 +10,13 @@ mod command_log;
 mod cuckoo;
 mod draw;
 mod extended;
-mod glob;
 mod hyperloglog;
 mod info;
 mod introspection;
 mod key_flags;
 mod latency;
 mod lifecycle;
+mod pause;
 mod set;
 mod set_algebra;
 mod syntax;
@@ -27,11 +27,14 @@ pub mod cluster;
 pub mod connection;
 pub mod filter;
 pub mod generic;
+pub mod glob;
 pub mod node;
+pub mod pubsub;
 pub mod server;
 pub mod session;
 mod stream;
 pub mod string;
+pub mod tracking;
 pub mod transaction;
 
 use crate::resp::{Args, Reply, integer};
@@ -159,6 +162,7 @@ static FAMILIES: &[&[Command]] = &[
     generic::GENERIC,
     hyperloglog::HYPERLOGLOG,
     lifecycle::LIFECYCLE,
+    pubsub::PUBSUB,
     server::SERVER,
     stream::STREAM,
     stream::STREAM_GROUP,

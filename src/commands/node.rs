@@ -3,11 +3,14 @@
 //! Every call returns at once: nothing here waits, replicates or talks to another node. What changes the cluster
 //! does not belong here. Implemented by `server::node_view`, and by a fixed node in the tests of the families.
 
+use crate::commands::pubsub::Messages;
 use crate::commands::session::{Face, Session};
+use crate::commands::tracking::Caches;
 use crate::state::FilterStatus;
 use crate::types::{GroupId, Level, NodeId, Slot};
 use bytes::Bytes;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// The node as its commands see it.
 pub trait Node: Send + Sync {
@@ -40,8 +43,15 @@ pub trait Node: Send + Sync {
     /// What the allocator says of itself: names and bytes.
     fn allocator(&self) -> Vec<(&'static str, u64)>;
 
+    /// Who listens to what.
+    fn messages(&self) -> &dyn Messages;
+    /// Who keeps what.
+    fn caches(&self) -> &dyn Caches;
+
     /// The connections of this node, in order of ids.
     fn clients(&self) -> Vec<ClientRow>;
+    /// For so long requests of these kinds wait; None: none waits any more.
+    fn pause(&self, pause: Option<(Duration, Paused)>);
     /// Closes the connection `id`; false if there is none.
     fn kill(&self, id: u64) -> bool;
 
@@ -67,6 +77,13 @@ pub trait Node: Send + Sync {
     fn has_password(&self) -> bool;
     /// The user's name as it is known if the password is right.
     fn authenticate(&self, user: &str, password: &[u8]) -> Option<String>;
+}
+
+/// What waits during CLIENT PAUSE.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Paused {
+    All,
+    Writes,
 }
 
 /// Why CONFIG SET did nothing.
@@ -115,6 +132,12 @@ pub struct ClientFacts {
     pub rejected: u64,
     /// Bytes waiting in buffers of the fullest connection: input, output.
     pub fullest: (u64, u64),
+    /// Connections that subscribed to anything.
+    pub listening: u64,
+    /// Names that somebody of this node subscribed to: channels, patterns, shard channels.
+    pub subscribed: [u64; 3],
+    /// Connections that are told of changes of keys, and keys that are noted for them.
+    pub tracking: (u64, u64),
 }
 
 #[derive(Debug, Clone, Default)]
@@ -257,6 +280,8 @@ pub struct ClientRow {
     pub queued_bytes: u64,
     /// Keys watched.
     pub watching: u64,
+    /// Whoever should be told of changes in its place is gone.
+    pub redirect_broken: bool,
 }
 
 impl ClientRow {

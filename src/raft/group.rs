@@ -11,6 +11,7 @@
 
 use super::appends::WantedCommit;
 use super::backup::Export;
+use super::changes::{Touch, Watch};
 use super::clock::{ALARM_MS, GroupClock};
 use super::log_store::LogStore;
 use super::machine::{Machine, Replica};
@@ -118,6 +119,8 @@ pub(super) struct Surroundings {
     pub filter_precision: Precision,
     /// Raised while the disk is nearly full.
     pub disk_low: AtomicBool,
+    /// Who wants to know what entries do.
+    pub watch: Arc<Watch>,
 }
 
 /// Who leads, and in which term.
@@ -231,11 +234,15 @@ pub struct GroupStatus {
 
 impl Group {
     pub(super) fn new(id: GroupId, worker: u16, handle: Handle, around: Arc<Surroundings>) -> Arc<Group> {
+        let replica = Arc::new(Replica::new(hash_seed(id), around.filter_precision));
+        if id != GroupId::META {
+            replica.report_to(id, around.watch.clone());
+        }
         Arc::new(Group {
             id,
             worker,
             handle,
-            replica: Arc::new(Replica::new(hash_seed(id), around.filter_precision)),
+            replica,
             around,
             clock: Arc::default(),
             core: ArcSwapOption::empty(),
@@ -382,6 +389,11 @@ impl Group {
         &self.gates[round as usize]
     }
 
+    /// What a voter promises a leader: for so long a leader may be silent and still lead.
+    pub(super) fn promise(&self) -> Duration {
+        self.around.timers.promise()
+    }
+
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.handle.spawn(task);
     }
@@ -444,6 +456,9 @@ impl Group {
                 let m = metrics.borrow_watched();
                 m.current_leader.map(|leader| Leadership { leader, term: m.vote.leader_id.term })
             };
+            if let Some(l) = now.filter(|l| l.leader == self.me()) {
+                self.replica.note_led(l.term);
+            }
             if self.leadership.send_replace(now) != now {
                 match now {
                     Some(l) => {
@@ -578,15 +593,23 @@ impl Group {
 
     /// Runs a read on the local state under its lock. Must be short.
     pub fn read<R>(&self, permit: &Permit, f: impl FnOnce(&View<'_>) -> R) -> Result<R, NeedsTick> {
-        self.replica.with(|state| {
+        let wants_misses = self.replica.wants_misses();
+        let (result, misses) = self.replica.with(|state| {
             // The state may have been loaded anew since leave was given; then it has to catch up first.
             if state.applied.map_or(0, |id| id.index()) < permit.index {
                 return Err(NeedsTick);
             }
-            let view = View::new(&state.keyspace, permit.estimate);
+            let mut view = View::new(&state.keyspace, permit.estimate);
+            if wants_misses {
+                view = view.noting_misses();
+            }
             let result = f(&view);
-            if view.needs_tick() { Err(NeedsTick) } else { Ok(result) }
-        })
+            if view.needs_tick() { Err(NeedsTick) } else { Ok((result, view.misses())) }
+        })?;
+        if !misses.is_empty() {
+            self.around.watch.with(|hears| hears.missed(misses));
+        }
+        Ok(result)
     }
 
     /// Looks at the replicated state as it is here, at no level: for INFO, metrics and the like.
@@ -664,8 +687,10 @@ impl Group {
     // --- what keeps it going ---
 
     async fn care(self: Arc<Self>) {
+        let mut touch = Touch::default();
         while !self.closed() {
             env::sleep(CARE).await;
+            touch.look(&self);
             let core = self.core();
             let (running, leads) = {
                 let m = core.metrics.borrow_watched();

@@ -1,6 +1,7 @@
 //! All groups of this node: opens them, and answers what peers ask of them.
 
 use super::Snapshot;
+use super::changes::Watch;
 use super::group::{AdminError, Group, Surroundings, Table, Timers};
 use super::network::Offer;
 use super::peers::{self, Identity, Peers};
@@ -9,6 +10,7 @@ use super::wire::{self, Lane, Method, Opcode};
 use crate::env;
 use crate::state::Precision;
 use crate::types::{GroupId, NodeId};
+use arc_swap::ArcSwapOption;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,6 +50,14 @@ pub struct Host {
     workers: Vec<Handle>,
     groups: Table<BTreeMap<GroupId, Arc<Group>>>,
     opening: Mutex<()>,
+    receiver: ArcSwapOption<Box<dyn Receiver>>,
+}
+
+/// Takes what the doors of another node say to this one's.
+pub trait Receiver: Send + Sync + 'static {
+    /// Takes one request, in the order in which they came on their link, and gives the answer. Must not block. The error
+    /// goes back as text.
+    fn receive(&self, body: Bytes) -> Result<BytesMut, String>;
 }
 
 impl Host {
@@ -73,8 +83,15 @@ impl Host {
             verify_interval: options.verify_interval,
             filter_precision: options.filter_precision,
             disk_low: AtomicBool::new(false),
+            watch: Arc::default(),
         });
-        Ok(Arc::new(Host { around, workers, groups: Table::from_pointee(BTreeMap::new()), opening: Mutex::new(()) }))
+        Ok(Arc::new(Host {
+            around,
+            workers,
+            groups: Table::from_pointee(BTreeMap::new()),
+            opening: Mutex::new(()),
+            receiver: ArcSwapOption::empty(),
+        }))
     }
 
     /// Opens a group and starts it. Blocks while its state is loaded; must not be called on a worker.
@@ -111,6 +128,11 @@ impl Host {
         self.groups.load().values().cloned().collect()
     }
 
+    /// Says who takes what other nodes' doors say to this node's.
+    pub fn receive_with(&self, receiver: Box<dyn Receiver>) {
+        self.receiver.store(Some(Arc::new(receiver)));
+    }
+
     /// How many workers groups are pinned to.
     pub fn workers(&self) -> u16 {
         self.workers.len() as u16
@@ -119,6 +141,11 @@ impl Host {
     /// The links to other nodes.
     pub fn peers(&self) -> &Arc<Peers> {
         &self.around.peers
+    }
+
+    /// Who wants to know what entries do to the replicas here.
+    pub fn watch(&self) -> &Watch {
+        &self.around.watch
     }
 
     /// The node's store.
@@ -184,7 +211,11 @@ impl Host {
         };
         match hello.lane {
             Lane::Snapshot => self.receive_snapshot(stream).await,
-            Lane::Raft(worker) | Lane::Forward(worker) => {
+            Lane::Raft(_) | Lane::Forward(_) | Lane::Messages => {
+                let worker = match hello.lane {
+                    Lane::Raft(worker) | Lane::Forward(worker) => worker,
+                    Lane::Snapshot | Lane::Messages => 0,
+                };
                 // The connection moves to the worker that its groups are pinned to.
                 let stream = stream.into_std()?;
                 let host = self.clone();
@@ -203,6 +234,10 @@ impl Host {
         if method == Method::Ping {
             out.put_u64_le(env::wall_ms());
             return Ok(out);
+        }
+        if method == Method::Messages {
+            let receiver = self.receiver.load_full().ok_or("the doors are not open yet")?;
+            return receiver.receive(payload);
         }
         let group = self.group(group).ok_or_else(|| format!("group {group} is not on this node"))?;
         let wrong = |e: super::entry::Malformed| e.to_string();
@@ -235,7 +270,9 @@ impl Host {
                 wire::put(&mut out, &group.on_run_verification(ask).await?);
             }
             Method::Fence => group.on_fence(wire::get(&payload, "an order").map_err(wrong)?).await?,
-            Method::Ping | Method::InstallSnapshot | Method::FetchSnapshot => return Err("not on this lane".to_owned()),
+            Method::Ping | Method::Messages | Method::InstallSnapshot | Method::FetchSnapshot => {
+                return Err("not on this lane".to_owned());
+            }
         }
         Ok(out)
     }

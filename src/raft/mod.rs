@@ -7,6 +7,7 @@
 
 mod appends;
 pub mod backup;
+pub mod changes;
 pub mod chunk;
 pub mod clock;
 #[cfg(test)]
@@ -28,7 +29,7 @@ mod verify;
 pub mod wire;
 
 pub use group::{AdminError, Group, GroupStatus, Timers};
-pub use host::{Host, HostOptions};
+pub use host::{Host, HostOptions, Receiver};
 pub use proposer::{Outcome, Refusal};
 pub use reads::{NeedsTick, Permit};
 pub use runtime::Runtime;

@@ -65,6 +65,8 @@ pub enum Method {
     Fence = 12,
     FetchSnapshot = 13,
     RunVerification = 14,
+    /// What the doors of one node tell those of another.
+    Messages = 15,
 }
 
 impl Method {
@@ -85,6 +87,7 @@ impl Method {
             Fence,
             FetchSnapshot,
             RunVerification,
+            Messages,
         ];
         all.into_iter().find(|m| *m as u8 == b)
     }
@@ -98,6 +101,8 @@ pub enum Lane {
     /// Commands carried to the leaders of a worker's groups: apart, so that a large value never delays a heartbeat.
     Forward(u16),
     Snapshot,
+    /// Messages of pub/sub: apart, so that many of them delay nothing else. On the first worker.
+    Messages,
 }
 
 /// The first frame of whoever connects.

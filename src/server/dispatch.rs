@@ -6,6 +6,7 @@
 use super::counters::{self, Ordinal};
 use super::scan::slot_of_cursor;
 use super::{Routes, Shared};
+use crate::commands::pubsub::Ask;
 use crate::commands::session::{Face, Session};
 use crate::commands::{self, Command, Keys, Merge, Run, Scope};
 use crate::resp::{Args, Reply};
@@ -36,6 +37,8 @@ pub(super) enum Route {
         parts: Vec<(GroupId, Args)>,
         places: Vec<Vec<usize>>,
     },
+    /// On every node: what concerns those who listen.
+    Nodes(Ask),
     /// SCAN: the groups in order with their first slots, and where to begin.
     Scan {
         order: Vec<(Slot, GroupId)>,
@@ -80,6 +83,7 @@ pub(super) const GATES: &[Gate] = &[
     Gate { name: "auth", refuse: not_authenticated },
     Gate { name: "loading", refuse: loading },
     Gate { name: "memory", refuse: out_of_memory },
+    Gate { name: "listens", refuse: only_listens },
     Gate { name: "syntax", refuse: bad_syntax },
 ];
 
@@ -111,6 +115,21 @@ fn not_authenticated(request: &Request, session: &Session, _: &Shared) -> Option
         return None;
     }
     Some(Reply::error("NOAUTH Authentication required."))
+}
+
+/// What a connection may say that listens in RESP2, where a reply could be taken for a message.
+const WHILE_LISTENING: [&str; 9] =
+    ["ping", "psubscribe", "punsubscribe", "quit", "reset", "ssubscribe", "subscribe", "sunsubscribe", "unsubscribe"];
+
+fn only_listens(request: &Request, session: &Session, _: &Shared) -> Option<Reply> {
+    let name = request.command.spec.name;
+    if !session.only_listens() || WHILE_LISTENING.contains(&name) {
+        return None;
+    }
+    let name = counters::name(request.ordinal);
+    Some(Reply::error(format!(
+        "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
+    )))
 }
 
 fn touches_keys(command: &Command) -> bool {
@@ -183,7 +202,7 @@ pub(super) fn may_queue(
     let name = request.command.spec.name;
     match request.command.spec.scope {
         Scope::Local => match local(request, shared)? {
-            Route::Here => Ok(()),
+            Route::Here | Route::Nodes(_) => Ok(()),
             _ => Err(Reply::error("ERR what all nodes share cannot be set inside a transaction")),
         },
         _ if routes.order.is_empty() => Err(no_groups()),
@@ -215,8 +234,11 @@ pub(super) fn group_of_transaction(
 
 /// Most of these run at once. CONFIG SET of what all nodes agree on is an entry of the meta group.
 fn local(request: &Request, shared: &Shared) -> Result<Route, Reply> {
+    if let Some(ask) = Ask::of(request.command, &request.args) {
+        return ask.map(Route::Nodes);
+    }
     let pairs = commands::server::config_set_pairs(request.command, &request.args);
-    let call = pairs.map(|pairs| super::parameters::through_cluster(shared.cluster.memory(), &pairs)).transpose()?;
+    let call = pairs.map(|pairs| super::parameters::through_cluster(shared.cluster.agreed(), &pairs)).transpose()?;
     Ok(call.flatten().map_or(Route::Here, Route::Cluster))
 }
 

@@ -12,6 +12,7 @@
 //! path but the routing table (an atomic load a wake-up) and the keyspace they read.
 
 pub mod accept;
+mod changes;
 mod clients;
 pub mod counters;
 mod dispatch;
@@ -25,6 +26,8 @@ pub mod metrics;
 mod node_view;
 pub mod overview;
 mod parameters;
+mod pause;
+mod pubsub;
 mod remembered;
 mod ring;
 mod scan;
@@ -35,6 +38,7 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 mod times;
+mod tracking;
 mod verify;
 
 pub use clients::Clients;
@@ -158,6 +162,9 @@ pub struct Shared {
     settings: Settings,
     live: parameters::Live,
     clients: Clients,
+    pubsub: pubsub::Pubsub,
+    caching: tracking::Caching,
+    pause: pause::Pause,
     workers: Vec<Arc<Counters>>,
     slow: slow::CommandLogs,
     latency: latency::Latency,
@@ -242,6 +249,9 @@ pub async fn start(start: Start) -> Result<Server, StartError> {
         weak: weak.clone(),
         live: parameters::Live::new(&settings),
         clients: Clients::default(),
+        pubsub: pubsub::Pubsub::new(&workers),
+        caching: tracking::Caching::default(),
+        pause: pause::Pause::default(),
         workers: workers.iter().map(|_| Arc::new(Counters::new())).collect(),
         slow: slow::CommandLogs::default(),
         latency: latency::Latency::default(),
@@ -262,6 +272,8 @@ pub async fn start(start: Start) -> Result<Server, StartError> {
         me,
         settings,
     });
+    shared.cluster.host().receive_with(Box::new(pubsub::peers::Doors(Arc::downgrade(&shared))));
+    shared.cluster.host().watch().tell(Box::new(changes::Hears(Arc::downgrade(&shared))));
     let (token, alive) = mpsc::channel(1);
     let mut addrs = Vec::new();
     for (face, setting, addr) in shared.settings.listens() {

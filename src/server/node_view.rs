@@ -7,9 +7,11 @@ use super::counters::{LEVELS, Totals};
 use super::{Shared, counters, parameters, times};
 use crate::commands::node::{
     ClientFacts, ClientRow, CommandLatency, CommandLog, CommandStat, ConfigError, Facts, GroupFacts, LatencyEvent,
-    Member, MemoryFacts, Node, SaveFacts, Shard, SlowEntry, Topology, TrafficFacts,
+    Member, MemoryFacts, Node, Paused, SaveFacts, Shard, SlowEntry, Topology, TrafficFacts,
 };
+use crate::commands::pubsub::{Kind, Messages};
 use crate::commands::session::Face;
+use crate::commands::tracking::Caches;
 use crate::env;
 use crate::state::{ENTRY_COST, FilterStatus};
 use crate::types::{GroupId, Level, NodeId, SLOTS, Slot};
@@ -213,6 +215,9 @@ impl Node for Shared {
                 accepted: self.clients.accepted.load(Relaxed),
                 rejected: self.clients.rejected.load(Relaxed),
                 fullest: (fullest(|r| r.input_bytes), fullest(|r| r.output_bytes)),
+                listening: rows.iter().filter(|row| row.session.subscriptions.any()).count() as u64,
+                subscribed: Kind::ALL.map(|kind| self.names(kind).len() as u64),
+                tracking: self.caching.len(),
             },
             memory: self.memory(&groups),
             traffic: self.traffic(),
@@ -275,7 +280,7 @@ impl Node for Shared {
     }
 
     fn config(&self) -> Vec<(String, String)> {
-        parameters::all(&self.settings, &self.live, &self.cluster.memory())
+        parameters::all(&self.settings, &self.live, &self.cluster.agreed())
     }
 
     fn config_set(&self, pairs: &[(String, String)]) -> Result<(), ConfigError> {
@@ -347,8 +352,29 @@ impl Node for Shared {
         all.into_iter().filter_map(|(name, bytes)| Some((name, bytes.ok()? as u64))).collect()
     }
 
+    fn messages(&self) -> &dyn Messages {
+        self
+    }
+
+    fn caches(&self) -> &dyn Caches {
+        self
+    }
+
     fn clients(&self) -> Vec<ClientRow> {
-        self.clients.rows()
+        let mut rows = self.clients.rows();
+        for row in rows.iter_mut().filter(|row| row.session.tracking.is_some()) {
+            row.redirect_broken = self.is_redirect_broken(row.session.id);
+        }
+        rows
+    }
+
+    fn pause(&self, pause: Option<(Duration, Paused)>) {
+        match pause {
+            Some((lasting, what)) => self.pause.begin(lasting, what),
+            None => self.pause.end(),
+        }
+        // Whoever waits looks again.
+        self.clients.call_all();
     }
 
     fn kill(&self, id: u64) -> bool {
