@@ -1,6 +1,6 @@
 //! Keyspace notifications: the bare keyspace must tell what an installed Redis tells, event by event.
 
-mod redis;
+mod listener;
 mod transcript;
 
 use bytes::Bytes;
@@ -9,7 +9,7 @@ use hypercache::resp::{Args, Reply};
 use hypercache::state::Keyspace;
 use hypercache::state::events::{Classes, Wanted};
 use hypercache::types::Stamp;
-use redis::{Connection, Redis, words};
+use listener::{Connection, Redis, words};
 
 /// Everything that a write can tell.
 const CLASSES: &str = "EAn";

@@ -1,17 +1,18 @@
 //! Runs `tests/commands/*.txt` against the bare keyspace, and against a real Redis if one is installed.
 
-mod redis;
 mod transcript;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use hypercache::commands::transaction::{self, Exec, Step, Transaction};
 use hypercache::commands::{self, Run, atomic, session::Session};
-use hypercache::resp::{Args, Reply};
+use hypercache::resp::{Args, Limits, Protocol, Reply, ReplyDecoder};
 use hypercache::state::{Keyspace, View};
 use hypercache::types::Stamp;
-use redis::{Redis, words};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
 use transcript::Action;
 
 /// The clock at the beginning of every transcript.
@@ -131,6 +132,77 @@ fn every_command_of_the_keyspace_has_a_transcript() {
         .map(|(name, _)| name)
         .collect();
     assert!(missing.is_empty(), "no transcript runs {missing:?}");
+}
+
+/// A private Redis, ended with the test.
+struct Redis {
+    process: Child,
+    stream: UnixStream,
+    decoder: ReplyDecoder,
+    buffer: BytesMut,
+    _folder: tempfile::TempDir,
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        // Nothing is lost by ending it at once, and nothing can be done if it is gone already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Redis {
+    /// `None` if none is installed.
+    fn start() -> Option<Redis> {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("redis.sock");
+        let mut process = Command::new("redis-server")
+            .args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"])
+            .arg(&socket)
+            .arg("--dir")
+            .arg(folder.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .ok()?;
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let ready = lines.map_while(Result::ok).any(|line| line.contains("ready to accept connections"));
+        assert!(ready, "redis-server ended before it was ready");
+        let stream = UnixStream::connect(&socket).unwrap();
+        let decoder = ReplyDecoder::new(Limits::default());
+        Some(Redis { process, stream, decoder, buffer: BytesMut::new(), _folder: folder })
+    }
+
+    fn answer(&mut self, args: &Args) -> Reply {
+        let mut request = BytesMut::new();
+        Reply::Array(args.iter().cloned().map(Reply::Bulk).collect()).encode(Protocol::Resp2, &mut request);
+        self.stream.write_all(&request).unwrap();
+        let mut piece = [0; 64 << 10];
+        loop {
+            if let Some(reply) = self.decoder.decode(&mut self.buffer).unwrap() {
+                return reply;
+            }
+            let length = self.stream.read(&mut piece).unwrap();
+            assert_ne!(length, 0, "redis-server closed the connection");
+            self.buffer.extend_from_slice(&piece[..length]);
+        }
+    }
+
+    fn has_module(&mut self, name: &str) -> bool {
+        let listed = transcript::show(&self.answer(&words("MODULE LIST")));
+        listed.iter().any(|line| line.ends_with(&format!("\"{name}\"")))
+    }
+
+    fn version(&mut self) -> (u32, u32) {
+        let Reply::Bulk(info) = self.answer(&words("INFO server")) else { panic!("INFO answers a bulk") };
+        let info = String::from_utf8_lossy(&info).into_owned();
+        let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap();
+        let mut parts = version.split('.').map(|part| part.parse().unwrap());
+        (parts.next().unwrap(), parts.next().unwrap())
+    }
+}
+
+fn words(line: &str) -> Args {
+    line.split(' ').map(|word| Bytes::copy_from_slice(word.as_bytes())).collect()
 }
 
 #[test]
