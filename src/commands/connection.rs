@@ -449,6 +449,7 @@ fn client_flags(row: &ClientRow) -> String {
     let s = &row.session;
     let flags = [
         (s.subscriptions.any(), 'P'),
+        (row.queued.is_some(), 'x'),
         (s.tracking.is_some(), 't'),
         (row.redirect_broken, 'R'),
         (s.tracking.as_ref().is_some_and(|tracking| tracking.bcast), 'B'),
