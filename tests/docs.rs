@@ -39,6 +39,11 @@ const DIFFERENCES: &[(&str, &str)] = &[
                       filter answers an error. RedisBloom's dumps are not read",
     ),
     ("cf.scandump", "pieces of at most 1 MiB, with a version and a checksum"),
+    ("client|pause", "this node's Redis doors only"),
+    (
+        "client|tracking",
+        "a change is told when this node applies it; NOLOOP does not keep a connection's own changes from it",
+    ),
     ("cluster", "reads only; a shard is a data group, and a node can be master in one and replica in another"),
     ("cluster|countkeysinslot", "answered on the proxy face too; counts this node's own replica"),
     ("cluster|getkeysinslot", "answered on the proxy face too; at most 100,000 keys, those of this node's own replica"),
@@ -71,7 +76,8 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("config|rewrite", "refused: the server never writes its file"),
     (
         "config|set",
-        "memory's parameters and `requirepass` for all nodes and for good; the others on this node only, until it restarts",
+        "memory's parameters, `notify-keyspace-events` and `requirepass` for all nodes and for good; the others on this node \
+         only, until it restarts",
     ),
     ("dbsize", "counts dead keys that wait for their sweep; over several groups not one moment"),
     ("del", "across slots (proxy face) a part a group, each atomic, not the whole; UNCERTAIN if only some took effect"),
@@ -105,6 +111,11 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     ("object|freq", "refused: reads leave no trace in the state"),
     ("object|idletime", "seconds since the last write, not since the last access"),
+    (
+        "publish",
+        "reaches every node; counts the listeners of all nodes on the proxy face, of this one on the cluster face",
+    ),
+    ("pubsub", "tells of all nodes on the proxy face, of this one on the cluster face"),
     ("readonly", "reads of the connection become `eventual`, on both faces"),
     ("rename", "keys in one slot, or CROSSSLOT; any keys where the cluster has one data group (proxy face)"),
     ("renamenx", "keys in one slot, or CROSSSLOT; any keys where the cluster has one data group (proxy face)"),
@@ -113,6 +124,8 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("script|kill", "on all nodes; a script that wrote is stopped, too: what it did is undone"),
     ("scan", "one cursor over all groups; it survives a change of leader"),
     ("select", "database 0 only; the error is that of Redis Cluster up to 15, and that of Redis beyond"),
+    ("spublish", "the same as PUBLISH: shard channels are spread to all nodes"),
+    ("ssubscribe", "any node will do, no MOVED; channels of one slot on the cluster face"),
     ("touch", "a read: nothing records an access"),
     ("ttl", "by the group clock"),
     ("xread", "BLOCK: `UNBLOCKED` if the group changes its leader meanwhile, and nothing was read"),

@@ -10,19 +10,15 @@
 //! group's leader, so that they add up; each is carried by its group's own log, so that apply reads its own state alone.
 //! Why so: `docs/decisions/0009`.
 
-use crate::resp::Args;
 use crate::routing::RoutingTable;
 use crate::state::View;
 use crate::state::eviction::{Kind, Limit};
 use crate::types::{GroupId, NodeId, SLOTS};
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The document of the shares.
 pub(super) const SHARES: &str = "shares";
-/// Before the names of parameters.
-const PREFIX: &str = "config/";
 /// An eighth of the memory is dealt by slots, whoever uses it: a group that was empty so far can begin.
 const BY_SLOTS: u64 = 8;
 /// Shares that differ by less than this part stay as they are, so that an idle cluster writes nothing.
@@ -106,40 +102,6 @@ impl Memory {
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), &'static str> {
         let parameter = PARAMETERS.iter().find(|parameter| parameter.name == name).ok_or("no such parameter")?;
         (parameter.set)(self, value)
-    }
-
-    /// The command on the meta group that makes these parameters what they are here, for all nodes at once. `verb`: MSET, or
-    /// MSETNX for the very first time.
-    pub fn write(&self, verb: &'static str, names: &[&str]) -> Args {
-        let mut call: Args = std::iter::once(Bytes::from_static(verb.as_bytes())).collect();
-        for (name, value) in self.parameters().filter(|(name, _)| names.contains(name)) {
-            call.push(Bytes::from(format!("{PREFIX}{name}")));
-            call.push(Bytes::from(value));
-        }
-        call
-    }
-
-    /// The same for all of them.
-    pub(super) fn write_all(&self, verb: &'static str) -> Args {
-        let names: Vec<&str> = PARAMETERS.iter().map(|parameter| parameter.name).collect();
-        self.write(verb, &names)
-    }
-
-    /// What the meta group says; none before it says anything. A value that cannot be read leaves what it was by default.
-    pub(super) fn read(view: &View<'_>) -> Option<Memory> {
-        let mut found = None;
-        for parameter in PARAMETERS {
-            let Some(text) =
-                view.get(format!("{PREFIX}{}", parameter.name).as_bytes()).and_then(|e| e.value().as_text())
-            else {
-                continue;
-            };
-            let memory = found.get_or_insert_with(Memory::default);
-            if let Err(why) = (parameter.set)(memory, &String::from_utf8_lossy(&text)) {
-                tracing::error!(parameter = parameter.name, why, "meta-document-unreadable");
-            }
-        }
-        found
     }
 }
 

@@ -3,7 +3,8 @@
 //! The meta group is a group like any other; its keyspace holds documents under names of our own:
 //!
 //! ```text
-//! config/... what CONFIG SET says to all nodes, and `shares`: see `memory.rs`
+//! config/... what CONFIG SET says to all nodes: see `agreed.rs`
+//! shares     how the memory is dealt to the groups: see `memory.rs`                        (JSON, by the meta group's leader)
 //! table      cluster id, epoch, which group owns which slots, which nodes hold which group,
 //!            what each group seeds the hashes of its keys with                               (JSON, written once)
 //! node/<id>  where a node's doors are                                                         (JSON, by that node)
@@ -18,10 +19,12 @@
 //! A cluster is formed by its first seed: it founds the cluster, gives the meta group its members and writes the table.
 //! Every other node takes the cluster's id from whom it meets, and starts its groups when the table reaches it.
 
+mod agreed;
 mod identity;
 mod memory;
 mod users;
 
+pub use agreed::Agreed;
 pub use identity::{Founder, IdentityError, Members, UNFINISHED, new_cluster_id};
 pub use memory::{Memory, size as memory_size};
 
@@ -127,7 +130,7 @@ pub struct Cluster {
     info: NodeInfo,
     layout: Layout,
     table: ArcSwap<RoutingTable>,
-    memory: ArcSwap<Memory>,
+    agreed: ArcSwap<Agreed>,
     users: users::Followed,
     changed: watch::Sender<u64>,
 }
@@ -136,9 +139,9 @@ impl Cluster {
     /// Nothing runs before [`Cluster::run`].
     pub fn new(members: Arc<Members>, host: Arc<Host>, info: NodeInfo, layout: Layout) -> Arc<Cluster> {
         let table = ArcSwap::from_pointee(RoutingTable::unformed());
-        let memory = ArcSwap::from_pointee(layout.memory);
+        let agreed = ArcSwap::from_pointee(Agreed { memory: layout.memory, ..Agreed::default() });
         let (users, changed) = (users::Followed::default(), watch::Sender::new(0));
-        Arc::new(Cluster { members, host, info, layout, table, memory, users, changed })
+        Arc::new(Cluster { members, host, info, layout, table, agreed, users, changed })
     }
 
     /// The table by which this node routes now.
@@ -148,12 +151,22 @@ impl Cluster {
 
     /// What the cluster agrees on about memory, as far as this node knows.
     pub fn memory(&self) -> Memory {
-        **self.memory.load()
+        self.agreed().memory
+    }
+
+    /// Everything that CONFIG SET says to all nodes, as far as this node knows.
+    pub fn agreed(&self) -> Agreed {
+        **self.agreed.load()
     }
 
     /// This node.
     pub fn me(&self) -> NodeInfo {
         self.info.clone()
+    }
+
+    /// This node's identity.
+    pub fn me_id(&self) -> NodeId {
+        self.info.id
     }
 
     /// The cluster's id: 40 hexadecimal digits, empty before it is formed.
@@ -202,6 +215,7 @@ impl Cluster {
                 self.host.peers().link(*node, crate::raft::wire::Lane::Raft(worker));
                 self.host.peers().link(*node, crate::raft::wire::Lane::Forward(worker));
             }
+            self.host.peers().link(*node, crate::raft::wire::Lane::Messages);
         }
         let documents = self.clone();
         tokio::spawn(async move { documents.write_documents(first).await });
@@ -243,8 +257,8 @@ impl Cluster {
             let table = self.new_table();
             let json = serde_json::to_string(&table).expect("the table is plain data");
             self.write_until_done(&["SET", TABLE, &json, "NX"], |c| c.table().epoch > 0).await;
-            let call = self.layout.memory.write_all("MSETNX");
-            let known = |c: &Cluster| c.host.group(GroupId::META).is_some_and(|meta| agreed_memory(&meta).is_some());
+            let call = Agreed::found(self.layout.memory);
+            let known = |c: &Cluster| c.host.group(GroupId::META).is_some_and(|meta| agreed(&meta).is_some());
             self.propose_until_done(call, known).await;
             let written = |c: &Cluster| c.host.group(GroupId::META).is_some_and(|meta| users::are_written(&meta));
             self.propose_until_done(users::initial(&self.layout.users), written).await;
@@ -301,17 +315,18 @@ impl Cluster {
                 }
             }
         }
-        self.follow_memory(meta);
+        self.follow_agreed(meta);
         self.follow_users(meta);
         self.changed.send_modify(|n| *n += 1);
         Ok(())
     }
 
-    /// Takes over what is agreed on about memory; whoever leads a group carries it into the group's log.
-    fn follow_memory(&self, meta: &Group) {
-        let Some(memory) = agreed_memory(meta) else { return };
-        let file = self.layout.memory.limit;
-        if self.memory.swap(Arc::new(memory)).limit == file && memory.limit != file {
+    /// Takes over what is agreed on. What is about memory, whoever leads a group carries into the group's log.
+    fn follow_agreed(&self, meta: &Group) {
+        let Some(agreed) = agreed(meta) else { return };
+        self.host.watch().want_events(agreed.events);
+        let (memory, file) = (agreed.memory, self.layout.memory.limit);
+        if self.agreed.swap(Arc::new(agreed)).memory.limit == file && memory.limit != file {
             tracing::warn!(
                 maxmemory = memory.limit.bytes,
                 policy = memory.limit.policy.name(),
@@ -336,7 +351,8 @@ impl Cluster {
         loop {
             env::sleep(LOOK_AT_MEMORY).await;
             let table = self.table();
-            let Some(memory) = agreed_memory(&meta).filter(|_| meta.is_leader() && table.epoch > 0) else { continue };
+            let agreed = agreed(&meta).filter(|_| meta.is_leader() && table.epoch > 0);
+            let Some(Agreed { memory, .. }) = agreed else { continue };
             self.look_at_groups(&table, &mut used, &mut asked).await;
             let wanted = Shares::deal(memory.limit.bytes, &table, &used);
             let known = meta.peek(|keyspace| Shares::read(&View::new(keyspace, None))).unwrap_or_default();
@@ -376,8 +392,8 @@ impl Cluster {
     }
 }
 
-fn agreed_memory(meta: &Group) -> Option<Memory> {
-    meta.peek(|keyspace| Memory::read(&View::new(keyspace, None)))
+fn agreed(meta: &Group) -> Option<Agreed> {
+    meta.peek(|keyspace| Agreed::read(&View::new(keyspace, None)))
 }
 
 /// Why the agreed state of one cluster cannot become that of another.

@@ -2,10 +2,12 @@
 //!
 //! Bit 0 is the highest bit of the first byte. Texts and edge cases are Redis 7.2's.
 
+use super::generic;
 use super::syntax::{either, is, syntax_error, want_integer};
 use super::text::{MAX_STRING, edit_bytes, text_of};
 use super::{Command, Keys, ReadCommand, Scope, Spec, WriteCommand, read, usual_growth, write};
 use crate::resp::{Args, Reply, integer};
+use crate::state::events::Class;
 use crate::state::{Changed, Form, Keyspace, Value, View};
 use crate::types::Stamp;
 use bytes::Bytes;
@@ -141,11 +143,13 @@ impl Setbit {
     fn run(self, keyspace: &mut Keyspace) -> Result<Reply, Reply> {
         text_of(keyspace.get(&self.key))?;
         let empty = || Value::formed(Bytes::new(), Form::Edited);
+        let mut grows = false;
         let old = keyspace.change_or_create(&self.key, empty, |value| {
             let mut old = false;
             edit_bytes(value, |bytes| {
                 let needed = (self.at / 8) as usize + 1;
-                if bytes.len() < needed {
+                grows = bytes.len() < needed;
+                if grows {
                     bytes.resize(needed, 0);
                 }
                 old = get_bit(bytes, self.at);
@@ -153,6 +157,9 @@ impl Setbit {
             });
             Changed::Yes(old)
         });
+        if grows || old != self.on {
+            keyspace.notify(Class::String, "setbit", &self.key);
+        }
         Ok(Reply::Int(old.into()))
     }
 }
@@ -317,7 +324,7 @@ impl Bitop {
         }
         let length = sources.iter().map(Bytes::len).max().unwrap_or(0);
         if length == 0 {
-            keyspace.remove(&self.target);
+            generic::delete(keyspace, &self.target);
             return Ok(Reply::Int(0));
         }
         let mut result = vec![0; length];
@@ -338,6 +345,7 @@ impl Bitop {
             result.iter_mut().for_each(|byte| *byte = !*byte);
         }
         keyspace.set(&self.target, Value::formed(result.into(), Form::Edited), None);
+        keyspace.notify(Class::String, "set", &self.target);
         Ok(Reply::count(length))
     }
 }
@@ -519,15 +527,26 @@ impl Bitfield {
         }
         let mut replies = Vec::with_capacity(self.parts.len());
         let empty = || Value::formed(Bytes::new(), Form::Edited);
+        let mut told = false;
         keyspace.change_or_create(&self.key, empty, |value| {
             edit_bytes(value, |bytes| {
-                if bytes.len() < length {
+                let grows = bytes.len() < length;
+                if grows {
                     bytes.resize(length, 0);
                 }
-                replies.extend(self.parts.iter().map(|part| part.run(bytes)));
+                for part in &self.parts {
+                    let before = part.width.read(bytes, part.at);
+                    let reply = part.run(bytes);
+                    let writes = !matches!(part.step, Step::Get) && reply != Reply::Nil;
+                    told |= writes && (grows || part.width.read(bytes, part.at) != before);
+                    replies.push(reply);
+                }
             });
             Changed::Yes(())
         });
+        if told {
+            keyspace.notify(Class::String, "setbit", &self.key);
+        }
         Ok(Reply::Array(replies))
     }
 }

@@ -4,15 +4,18 @@
 //! clients) are node commands. None of them waits.
 
 use super::node::{ClientRow, Node};
+use super::pause::{Pause, Unpause};
+use super::pubsub::Kind;
 use super::session::{CLIENT_NAME_BYTES_MAX, ReplyMode, Session};
 use super::syntax::{is, not_an_integer, syntax_error};
+use super::tracking::{self, Caching, GetRedir, SetTracking, TrackingInfo};
 use super::{Command, Keys, NodeCommand, Scope, SessionCommand, Spec, container, node, session};
 use crate::resp::{Args, Protocol, Reply};
 use crate::types::Level;
 use bytes::Bytes;
 use std::fmt::Write as _;
 
-const fn spec(
+pub(super) const fn spec(
     name: &'static str,
     arity: i32,
     since: &'static str,
@@ -184,7 +187,10 @@ impl SessionCommand for Ping {
         }
     }
 
-    fn run(self, _: &mut Session) -> Reply {
+    fn run(self, session: &mut Session) -> Reply {
+        if session.only_listens() {
+            return Reply::Array(vec![Reply::bulk("pong"), self.0.map_or(Reply::EMPTY_BULK, Reply::Bulk)]);
+        }
         self.0.map_or(Reply::Status(Bytes::from_static(b"PONG")), Reply::Bulk)
     }
 }
@@ -228,6 +234,8 @@ impl NodeCommand for Reset {
     }
 
     fn run(self, node: &dyn Node, session: &mut Session) -> Reply {
+        super::pubsub::forget(node, session);
+        tracking::forget(node, session);
         session.reset(node.open_user());
         Reply::Status(Bytes::from_static(b"RESET"))
     }
@@ -436,22 +444,39 @@ impl NodeCommand for Consistency {
     }
 }
 
+/// Letters as Redis has them, in its order.
+fn client_flags(row: &ClientRow) -> String {
+    let s = &row.session;
+    let flags = [
+        (s.subscriptions.any(), 'P'),
+        (row.blocked, 'b'),
+        (row.queued.is_some(), 'x'),
+        (s.tracking.is_some(), 't'),
+        (row.redirect_broken, 'R'),
+        (s.tracking.as_ref().is_some_and(|tracking| tracking.bcast), 'B'),
+        (s.close_after_reply, 'c'),
+        (s.readonly, 'r'),
+        (s.no_evict, 'e'),
+        (s.no_touch, 'T'),
+    ];
+    let shown: String = flags.iter().filter(|(is_set, _)| *is_set).map(|(_, letter)| *letter).collect();
+    if shown.is_empty() { "N".to_owned() } else { shown }
+}
+
 /// One client as CLIENT LIST and CLIENT INFO print it.
 pub fn client_line(row: &ClientRow) -> String {
     let s = &row.session;
-    let set = [(row.blocked, 'b'), (row.queued.is_some(), 'x'), (s.readonly, 'r')];
-    let mut flags: String = set.into_iter().filter(|(set, _)| *set).map(|(_, flag)| flag).collect();
-    if flags.is_empty() {
-        flags.push('N');
-    }
     let multi = row.queued.map_or(-1, |queued| queued as i64);
+    let flags = client_flags(row);
+    let [sub, psub, ssub] = Kind::ALL.map(|kind| s.subscriptions.of(kind));
+    let redir = s.tracking.as_ref().map_or(-1, |tracking| tracking.redirect.unwrap_or(0) as i64);
     let proto = if s.protocol == Protocol::Resp3 { 3 } else { 2 };
     let mut line = String::with_capacity(256);
     let _ = write!(
         line,
-        "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={flags} db=0 sub=0 psub=0 ssub=0 multi={multi} \
+        "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={flags} db=0 sub={sub} psub={psub} ssub={ssub} multi={multi} \
          qbuf={} qbuf-free=0 argv-mem=0 multi-mem={} rbs=0 rbp=0 obl={} oll=0 omem={} tot-mem={} events=r cmd={} \
-         user={} redir=-1 resp={proto} lib-name={} lib-ver={} watch={}",
+         user={} redir={redir} resp={proto} lib-name={} lib-ver={} watch={}",
         s.id,
         s.peer,
         s.local,
@@ -494,6 +519,7 @@ impl NodeCommand for ClientInfo {
             queued_bytes: 0,
             watching: 0,
             blocked: false,
+            redirect_broken: false,
         });
         Reply::Verbatim { format: *b"txt", text: Bytes::from(client_line(&row) + "\n") }
     }
@@ -502,8 +528,7 @@ impl NodeCommand for ClientInfo {
 enum ListOnly {
     All,
     Ids(Vec<u64>),
-    /// TYPE master, replica or pubsub: there are none of these.
-    NoSuchType,
+    Type(ClientType),
 }
 
 impl NodeCommand for ListOnly {
@@ -518,9 +543,7 @@ impl NodeCommand for ListOnly {
     fn parse(args: &Args) -> Result<Self, Reply> {
         match &args[2..] {
             [] => Ok(ListOnly::All),
-            [word, kind] if is(word, "type") => {
-                client_type(kind).map(|normal| if normal { ListOnly::All } else { ListOnly::NoSuchType })
-            }
+            [word, kind] if is(word, "type") => client_type(kind).map(ListOnly::Type),
             [word, ids @ ..] if is(word, "id") && !ids.is_empty() => {
                 let ids: Result<Vec<u64>, _> = ids.iter().map(integer).collect();
                 ids.map(ListOnly::Ids).map_err(|_| Reply::error("ERR Invalid client ID"))
@@ -535,7 +558,7 @@ impl NodeCommand for ListOnly {
             let shown = match &self {
                 ListOnly::All => true,
                 ListOnly::Ids(ids) => ids.contains(&row.session.id),
-                ListOnly::NoSuchType => false,
+                ListOnly::Type(kind) => *kind == ClientType::of(&row.session),
             };
             if shown {
                 lines.push_str(&client_line(&row));
@@ -546,11 +569,26 @@ impl NodeCommand for ListOnly {
     }
 }
 
-/// True for `normal`, false for a type that exists elsewhere but has no clients here.
-fn client_type(arg: &Bytes) -> Result<bool, Reply> {
+/// The types of clients that Redis tells apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ClientType {
+    Normal,
+    Pubsub,
+    /// A master or a replica: there is none of these here.
+    Replication,
+}
+
+impl ClientType {
+    fn of(session: &Session) -> ClientType {
+        if session.subscriptions.any() { ClientType::Pubsub } else { ClientType::Normal }
+    }
+}
+
+fn client_type(arg: &Bytes) -> Result<ClientType, Reply> {
     match () {
-        () if is(arg, "normal") => Ok(true),
-        () if ["master", "replica", "slave", "pubsub"].iter().any(|t| is(arg, t)) => Ok(false),
+        () if is(arg, "normal") => Ok(ClientType::Normal),
+        () if is(arg, "pubsub") => Ok(ClientType::Pubsub),
+        () if ["master", "replica", "slave"].iter().any(|t| is(arg, t)) => Ok(ClientType::Replication),
         () => Err(Reply::error(format!("ERR Unknown client type '{}'", text(arg)))),
     }
 }
@@ -564,7 +602,7 @@ struct Kill {
     addr: Option<String>,
     laddr: Option<String>,
     user: Option<String>,
-    other_type: bool,
+    kind: Option<ClientType>,
     max_age_s: Option<u64>,
     /// SKIPME no: the connection that asks may be closed, too.
     itself: bool,
@@ -575,7 +613,7 @@ impl Kill {
         let s = &row.session;
         let is_or_any = |wanted: &Option<String>, has: &str| wanted.as_deref().is_none_or(|w| w == has);
         (self.itself || s.id != asking)
-            && !self.other_type
+            && self.kind.is_none_or(|kind| kind == ClientType::of(s))
             && self.id.is_none_or(|id| id == s.id)
             && is_or_any(&self.addr, &s.peer.to_string())
             && is_or_any(&self.laddr, &s.local.to_string())
@@ -606,7 +644,7 @@ impl NodeCommand for Kill {
                     let id = integer::<u64>(value).ok().filter(|id| *id > 0);
                     kill.id = Some(id.ok_or_else(|| Reply::error("ERR client-id should be greater than 0"))?);
                 }
-                () if is(what, "type") => kill.other_type = !client_type(value)?,
+                () if is(what, "type") => kill.kind = Some(client_type(value)?),
                 () if is(what, "user") => kill.user = Some(text(value)),
                 () if is(what, "addr") => kill.addr = Some(text(value)),
                 () if is(what, "laddr") => kill.laddr = Some(text(value)),
@@ -705,8 +743,10 @@ pub(super) fn help(name: &str, table: &[Command]) -> Reply {
 }
 
 static CLIENT: &[Command] = &[
+    session::<Caching>(),
     node::<Consistency>(),
     session::<GetName>(),
+    session::<GetRedir>(),
     session::<ClientHelp>(),
     session::<ClientId>(),
     node::<ClientInfo>(),
@@ -718,6 +758,10 @@ static CLIENT: &[Command] = &[
     session::<SetInfo>(),
     session::<SetName>(),
     node::<UnblockClient>(),
+    node::<Pause>(),
+    node::<SetTracking>(),
+    node::<TrackingInfo>(),
+    node::<Unpause>(),
 ];
 
 pub static CONNECTION: &[Command] = &[

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::commands::session::Session;
 use crate::resp::{Args, Reply};
+use crate::state::events::Class;
 use crate::state::{EntryRef, Keyspace, View};
 use crate::types::{Millis, Stamp};
 use bytes::Bytes;
@@ -42,6 +43,35 @@ fn key_of(entry: EntryRef<'_>) -> Reply {
     Reply::Bulk(Bytes::copy_from_slice(entry.key()))
 }
 
+/// Removes a key and says so; whether it was there.
+pub(super) fn delete(keyspace: &mut Keyspace, key: &[u8]) -> bool {
+    let removed = keyspace.remove(key);
+    if removed {
+        keyspace.notify(Class::Generic, "del", key);
+    }
+    removed
+}
+
+/// Gives a key that is there another deadline and says so. One that is past already deletes the key.
+pub(super) fn set_deadline(keyspace: &mut Keyspace, key: &[u8], deadline: Millis) {
+    if deadline <= keyspace.clock() {
+        delete(keyspace, key);
+    } else {
+        keyspace.set_deadline(key, Some(deadline));
+        keyspace.notify(Class::Generic, "expire", key);
+    }
+}
+
+/// Takes the deadline off a key and says so; whether it had one.
+pub(super) fn persist(keyspace: &mut Keyspace, key: &[u8]) -> bool {
+    let mortal = keyspace.get(key).is_some_and(|entry| entry.deadline().is_some());
+    let persists = mortal && keyspace.set_deadline(key, None);
+    if persists {
+        keyspace.notify(Class::Generic, "persist", key);
+    }
+    persists
+}
+
 // -- Existence
 
 struct Del(Args);
@@ -59,7 +89,7 @@ impl WriteCommand for Del {
     }
 
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
-        Reply::count(self.0.iter().filter(|key| keyspace.remove(key)).count())
+        Reply::count(self.0.iter().filter(|key| delete(keyspace, key)).count())
     }
 }
 
@@ -226,11 +256,8 @@ impl Expire {
         if !self.when.allows(entry.deadline(), deadline) {
             return Reply::Int(0);
         }
-        match Millis::try_from(deadline) {
-            Ok(deadline) => keyspace.set_deadline(&self.key, Some(deadline)),
-            // Before the beginning of time: long past.
-            Err(_) => keyspace.remove(&self.key),
-        };
+        // Before the beginning of time is long past.
+        set_deadline(keyspace, &self.key, Millis::try_from(deadline).unwrap_or(0));
         Reply::Int(1)
     }
 }
@@ -333,8 +360,7 @@ impl WriteCommand for Persist {
     }
 
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
-        let mortal = keyspace.get(&self.0).is_some_and(|entry| entry.deadline().is_some());
-        Reply::int(mortal && keyspace.set_deadline(&self.0, None))
+        Reply::int(persist(keyspace, &self.0))
     }
 }
 
@@ -438,6 +464,8 @@ fn rename(keyspace: &mut Keyspace, from: &[u8], to: &[u8]) -> bool {
     let Some(entry) = keyspace.take(from) else { return false };
     let deadline = entry.deadline();
     keyspace.set(to, entry.into_value(), deadline);
+    keyspace.notify(Class::Generic, "rename_from", from);
+    keyspace.notify(Class::Generic, "rename_to", to);
     true
 }
 
@@ -686,7 +714,7 @@ impl ReadCommand for ObjectEncoding {
     }
 
     fn read(self, view: &View<'_>) -> Reply {
-        view.get(&self.0).map_or(Reply::Nil, |entry| Reply::bulk(entry.value().encoding()))
+        view.look_at(&self.0).map_or(Reply::Nil, |entry| Reply::bulk(entry.value().encoding()))
     }
 }
 
@@ -707,7 +735,7 @@ impl ReadCommand for ObjectFreq {
 
     fn read(self, view: &View<'_>) -> Reply {
         const UNTRACKED: &str = "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching between policies at runtime LRU and LFU data will take some time to adjust.";
-        view.get(&self.0).map_or(Reply::Nil, |_| Reply::error(UNTRACKED))
+        view.look_at(&self.0).map_or(Reply::Nil, |_| Reply::error(UNTRACKED))
     }
 }
 
@@ -728,7 +756,7 @@ impl ReadCommand for ObjectIdletime {
 
     fn read(self, view: &View<'_>) -> Reply {
         let idle = |entry: EntryRef<'_>| Reply::Int((view.age(&entry) / 1000) as i64);
-        view.get(&self.0).map_or(Reply::Nil, idle)
+        view.look_at(&self.0).map_or(Reply::Nil, idle)
     }
 }
 
@@ -748,7 +776,7 @@ impl ReadCommand for ObjectRefcount {
     }
 
     fn read(self, view: &View<'_>) -> Reply {
-        view.get(&self.0).map_or(Reply::Nil, |_| Reply::Int(1))
+        view.look_at(&self.0).map_or(Reply::Nil, |_| Reply::Int(1))
     }
 }
 
@@ -834,7 +862,7 @@ impl ReadCommand for MemoryUsage {
     }
 
     fn read(self, view: &View<'_>) -> Reply {
-        view.get(&self.0).map_or(Reply::Nil, |entry| Reply::Int(entry.cost() as i64))
+        view.look_at(&self.0).map_or(Reply::Nil, |entry| Reply::Int(entry.cost() as i64))
     }
 }
 

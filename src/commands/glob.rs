@@ -1,4 +1,4 @@
-//! Patterns of KEYS and SCAN, matched as Redis' `stringmatchlen` matches them.
+//! Patterns of KEYS, SCAN and PSUBSCRIBE, matched as Redis' `stringmatchlen` matches them.
 //!
 //! `?` any byte, `*` any bytes, `[a-c]` `[^ab]` sets, `\` before any byte takes it as it stands. Odd patterns mean
 //! what they mean in Redis: a set that is not closed ends with the pattern, a range may be written backwards.

@@ -18,6 +18,7 @@ use super::syntax::either;
 use super::text::text_of;
 use super::{Command, Keys, ReadCommand, Scope, Spec, WriteCommand, read, usual_growth, write};
 use crate::resp::{Args, Reply};
+use crate::state::events::Class;
 use crate::state::{EntryRef, Form, Keyspace, Value, View};
 use crate::types::Stamp;
 use bytes::Bytes;
@@ -267,6 +268,7 @@ fn put(keyspace: &mut Keyspace, key: &[u8], sketch: &Sketch) {
     } else {
         keyspace.set(key, value, None);
     }
+    keyspace.notify(Class::String, "pfadd", key);
 }
 
 impl WriteCommand for Pfadd {

@@ -78,7 +78,8 @@ fn info_clients(f: &Facts, _: &dyn Node, _: Face, out: &mut String) {
         "client_recent_max_input_buffer" => f.clients.fullest.0,
         "client_recent_max_output_buffer" => f.clients.fullest.1,
         "blocked_clients" => f.clients.blocked,
-        "tracking_clients" => 0,
+        "tracking_clients" => f.clients.tracking.0,
+        "pubsub_clients" => f.clients.listening,
         "clients_in_timeout_table" => 0);
 }
 
@@ -149,8 +150,10 @@ fn info_stats(f: &Facts, _: &dyn Node, _: Face, out: &mut String) {
         "migrate_cached_sockets" => 0,
         "keyspace_hits" => t.hits,
         "keyspace_misses" => t.misses,
-        "pubsub_channels" => 0,
-        "pubsub_patterns" => 0,
+        "pubsub_channels" => f.clients.subscribed[0],
+        "pubsub_patterns" => f.clients.subscribed[1],
+        "pubsubshard_channels" => f.clients.subscribed[2],
+        "tracking_total_keys" => f.clients.tracking.1,
         "acl_access_denied_auth" => t.denied[0],
         "acl_access_denied_cmd" => t.denied[1],
         "acl_access_denied_key" => t.denied[2],

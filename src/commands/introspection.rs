@@ -24,6 +24,9 @@ fn flags(command: &'static Command) -> Vec<&'static str> {
     let mut flags = match command.run {
         Run::Read(_) => vec!["readonly"],
         Run::Write(_) => vec!["write"],
+        Run::Node(_) if command.spec.family == "pubsub" && command.spec.name.ends_with("subscribe") => {
+            vec!["noscript", "loading", "stale"]
+        }
         Run::Session(_) | Run::Node(_) => vec!["loading", "stale"],
         Run::Transaction(Step::Exec) => vec!["noscript", "loading", "stale", "skip_slowlog"],
         Run::Transaction(_) => vec!["noscript", "loading", "stale", "allow_busy"],

@@ -23,6 +23,7 @@ mod latency;
 mod lcs;
 mod lifecycle;
 mod list;
+mod pause;
 mod score;
 mod set;
 mod set_algebra;
@@ -45,11 +46,13 @@ pub mod generic;
 pub mod glob;
 pub mod node;
 pub mod ordinal;
+pub mod pubsub;
 pub mod script;
 pub mod server;
 pub mod session;
 mod stream;
 pub mod string;
+pub mod tracking;
 pub mod transaction;
 
 use crate::resp::{Args, Reply, integer};
@@ -194,6 +197,7 @@ static FAMILIES: &[&[Command]] = &[
     lcs::LCS,
     lifecycle::LIFECYCLE,
     list::LIST,
+    pubsub::PUBSUB,
     script::SCRIPTING,
     server::SERVER,
     stream::STREAM,

@@ -4,12 +4,15 @@
 //! does not belong here. Implemented by `server::node_view`, and by a fixed node in the tests of the families.
 
 use crate::commands::Command;
+use crate::commands::pubsub::Messages;
 use crate::commands::session::{Face, Session};
+use crate::commands::tracking::Caches;
 use crate::resp::Args;
 use crate::state::FilterStatus;
 use crate::types::{GroupId, Level, NodeId, Slot};
 use bytes::Bytes;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// The node as its commands see it.
 pub trait Node: Send + Sync {
@@ -42,8 +45,15 @@ pub trait Node: Send + Sync {
     /// What the allocator says of itself: names and bytes.
     fn allocator(&self) -> Vec<(&'static str, u64)>;
 
+    /// Who listens to what.
+    fn messages(&self) -> &dyn Messages;
+    /// Who keeps what.
+    fn caches(&self) -> &dyn Caches;
+
     /// The connections of this node, in order of ids.
     fn clients(&self) -> Vec<ClientRow>;
+    /// For so long requests of these kinds wait; None: none waits any more.
+    fn pause(&self, pause: Option<(Duration, Paused)>);
     /// Closes the connection `id`; false if there is none.
     fn kill(&self, id: u64) -> bool;
     /// Ends the waiting of the connection `id` as its timeout would, or with an error; false if it does not wait.
@@ -120,6 +130,13 @@ pub struct AclLogEntry {
     pub updated_ms: u64,
 }
 
+/// What waits during CLIENT PAUSE.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Paused {
+    All,
+    Writes,
+}
+
 /// Why CONFIG SET did nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConfigError {
@@ -168,6 +185,12 @@ pub struct ClientFacts {
     pub fullest: (u64, u64),
     /// Those that wait for something to take.
     pub blocked: u64,
+    /// Connections that subscribed to anything.
+    pub listening: u64,
+    /// Names that somebody of this node subscribed to: channels, patterns, shard channels.
+    pub subscribed: [u64; 3],
+    /// Connections that are told of changes of keys, and keys that are noted for them.
+    pub tracking: (u64, u64),
 }
 
 #[derive(Debug, Clone, Default)]
@@ -314,6 +337,8 @@ pub struct ClientRow {
     pub watching: u64,
     /// It waits for something to take.
     pub blocked: bool,
+    /// Whoever should be told of changes in its place is gone.
+    pub redirect_broken: bool,
 }
 
 impl ClientRow {

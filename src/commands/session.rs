@@ -6,6 +6,8 @@
 //! Invariants: `id` never changes and is never reused while the process lives; `reply` is consulted through
 //! [`Session::mutes`] exactly once a command.
 
+use crate::commands::pubsub::Counts;
+use crate::commands::tracking::Tracking;
 use crate::resp::Protocol;
 use crate::types::Level;
 use std::net::SocketAddr;
@@ -56,6 +58,9 @@ pub struct Session {
     pub close_after_reply: bool,
     pub no_evict: bool,
     pub no_touch: bool,
+    pub subscriptions: Counts,
+    /// CLIENT TRACKING, if it is on.
+    pub tracking: Option<Box<Tracking>>,
 }
 
 impl Session {
@@ -78,6 +83,8 @@ impl Session {
             close_after_reply: false,
             no_evict: false,
             no_touch: false,
+            subscriptions: Counts::default(),
+            tracking: None,
         }
     }
 
@@ -88,6 +95,11 @@ impl Session {
             lib_version: std::mem::take(&mut self.lib_version),
             ..Session::new(self.id, self.face, self.peer, self.local, user)
         };
+    }
+
+    /// Whether the connection listens and speaks RESP2: then it may do little else.
+    pub fn only_listens(&self) -> bool {
+        self.subscriptions.any() && self.protocol == Protocol::Resp2
     }
 
     /// Whether the command that begins now is answered; takes a SKIP back as it is used up.

@@ -6,6 +6,7 @@ use super::draw::{self, Count};
 use super::syntax::{Step, either, syntax_error, want_integer, wrong_type};
 use super::{Command, Keys, ReadCommand, Scope, Spec, WriteCommand, element_growth, read, write};
 use crate::resp::{Args, Reply};
+use crate::state::events::Class;
 use crate::state::{Changed, EntryRef, Keyspace, MemberRef, SetRef, SetValue, Value, View};
 use crate::types::Stamp;
 use bytes::Bytes;
@@ -38,8 +39,8 @@ fn change(keyspace: &mut Keyspace, key: &[u8], change: impl FnOnce(&mut SetValue
 
 /// Adds members; how many are new, or WRONGTYPE.
 fn add(keyspace: &mut Keyspace, key: &[u8], members: &[Bytes]) -> Reply {
-    let packing = keyspace.packing();
-    keyspace.change_or_create(
+    let (packing, version) = (keyspace.packing(), keyspace.version());
+    let reply = keyspace.change_or_create(
         key,
         || Value::Set(SetValue::new()),
         |value| {
@@ -50,7 +51,9 @@ fn add(keyspace: &mut Keyspace, key: &[u8], members: &[Bytes]) -> Reply {
             let added = members.iter().filter(|member| set.add(member, &packing)).count();
             Changed::when(added > 0, Reply::count(added))
         },
-    )
+    );
+    keyspace.notify_since(version, Class::Set, "sadd", key);
+    reply
 }
 
 pub(super) fn bulk(member: MemberRef<'_>) -> Reply {
@@ -108,10 +111,12 @@ impl WriteCommand for Srem {
     }
 
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
+        let version = keyspace.version();
         let removed = change(keyspace, &self.key, |set| {
             let removed = self.members.iter().filter(|member| set.remove(member)).count();
             Changed::when(removed > 0, Reply::count(removed))
         });
+        keyspace.notify_since(version, Class::Set, "srem", &self.key);
         removed.unwrap_or(Reply::Int(0))
     }
 }
@@ -130,6 +135,7 @@ impl Smove {
             return Ok(from.contains(&self.member));
         }
         change(keyspace, &self.from, |set| Changed::when(set.remove(&self.member), Reply::OK));
+        keyspace.notify_change(Class::Set, "srem", &self.from);
         add(keyspace, &self.to, std::slice::from_ref(&self.member));
         Ok(true)
     }
@@ -302,7 +308,7 @@ impl WriteCommand for Spop {
     }
 
     fn apply(self, keyspace: &mut Keyspace, stamp: &Stamp) -> Reply {
-        let mut draw = draw::of_entry(stamp, keyspace);
+        let (mut draw, version) = (draw::of_entry(stamp, keyspace), keyspace.version());
         let popped = change(keyspace, &self.key, |set| {
             let positions = draw::different(self.count.unwrap_or(1), set.as_ref().len(), &mut draw);
             if self.count.is_some() && positions.len() == set.as_ref().len() {
@@ -317,6 +323,7 @@ impl WriteCommand for Spop {
                 None => Changed::Yes(popped.pop().expect("a set has a member")),
             }
         });
+        keyspace.notify_since(version, Class::Set, "spop", &self.key);
         popped.unwrap_or(if self.count.is_some() { Reply::Set(Vec::new()) } else { Reply::Nil })
     }
 }

@@ -3,10 +3,12 @@
 //! All sources are looked at before anything is answered, so that one of a wrong type is an error whatever the others
 //! hold, as in Redis. What is made comes in an order that is the same on all replicas.
 
+use super::generic;
 use super::set::{BASE, bulk, set_of};
 use super::syntax::{either, is, syntax_error};
 use super::{Command, Copied, Keys, ReadCommand, Spec, WriteCommand, read, write};
 use crate::resp::{Args, Reply, integer};
+use crate::state::events::Class;
 use crate::state::{EntryRef, Keyspace, MemberRef, Packing, SetRef, SetValue, Value, View};
 use crate::types::Stamp;
 use bytes::Bytes;
@@ -166,8 +168,16 @@ impl<const OPERATION: u8> WriteCommand for Store<OPERATION> {
         either(made.map(|set| {
             let count = set.as_ref().len();
             match count {
-                0 => drop(keyspace.remove(&self.to)),
-                _ => keyspace.set(&self.to, Value::Set(set), None),
+                0 => drop(generic::delete(keyspace, &self.to)),
+                _ => {
+                    keyspace.set(&self.to, Value::Set(set), None);
+                    let event = match Operation::of(OPERATION) {
+                        Operation::Union => "sunionstore",
+                        Operation::Intersection => "sinterstore",
+                        Operation::Difference => "sdiffstore",
+                    };
+                    keyspace.notify(Class::Set, event, &self.to);
+                }
             }
             Reply::count(count)
         }))

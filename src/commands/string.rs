@@ -11,14 +11,29 @@ mod part;
 use self::number::{Decr, Decrby, Incr, Incrby, Incrbyfloat};
 use self::options::{Condition, Expiry, Known, Options};
 use self::part::{Append, Setrange};
+use super::generic;
 use super::syntax::{either, want_integer};
 use super::text::{bulk, bulk_or_nil, text_of};
 use super::{Command, Keys, Merge, ReadCommand, Scope, Spec, WriteCommand, read, write, wrong_arity};
 use crate::resp::{Args, Reply, integer};
+use crate::state::events::Class;
 use crate::state::{Entry, Keyspace, TextRef, Value, View};
 use crate::types::{Millis, Stamp};
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
+
+/// Writes a string and says so.
+fn set_text(keyspace: &mut Keyspace, key: &[u8], value: Value, deadline: Option<Millis>, dated: bool) {
+    keyspace.set(key, value, deadline);
+    keyspace.notify(Class::String, "set", key);
+    if dated {
+        keyspace.notify(Class::Generic, "expire", key);
+        // What is dead at once Redis keeps until somebody looks; here it is not stored at all.
+        if deadline.is_some_and(|deadline| deadline <= keyspace.clock()) {
+            keyspace.notify(Class::Expired, "expired", key);
+        }
+    }
+}
 
 /// What most commands here say of themselves.
 const BASE: Spec = Spec {
@@ -213,7 +228,11 @@ impl WriteCommand for Getdel {
 
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
         match text_of(keyspace.get(&self.0)) {
-            Ok(Some(_)) => bulk_or_nil(keyspace.take(&self.0).as_ref().map(Entry::as_ref)),
+            Ok(Some(_)) => {
+                let taken = keyspace.take(&self.0);
+                keyspace.notify(Class::Generic, "del", &self.0);
+                bulk_or_nil(taken.as_ref().map(Entry::as_ref))
+            }
             Ok(None) => Reply::Nil,
             Err(reply) => reply,
         }
@@ -224,7 +243,8 @@ impl WriteCommand for Getdel {
 /// without a key.)
 struct Getex {
     key: Bytes,
-    expiry: Expiry,
+    /// `None`: nothing was said.
+    expiry: Option<Expiry>,
 }
 
 impl WriteCommand for Getex {
@@ -239,17 +259,21 @@ impl WriteCommand for Getex {
 
     fn parse(args: &Args) -> Result<Getex, Reply> {
         let options = Options::parse(args, 2, &Known { command: "getex", sets: false, compares: false })?;
-        Ok(Getex { key: args[1].clone(), expiry: options.expiry.unwrap_or(Expiry::Keep) })
+        Ok(Getex { key: args[1].clone(), expiry: options.expiry })
     }
 
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
         let old = keyspace.get(&self.key);
         let reply = bulk_or_nil(old);
-        match self.expiry.deadline(keyspace.clock(), old, "getex") {
+        let Some(expiry) = self.expiry else { return reply };
+        match expiry.deadline(keyspace.clock(), old, "getex") {
             Err(reply) => reply,
             Ok(deadline) => {
                 if matches!(reply, Reply::Bulk(_)) {
-                    keyspace.set_deadline(&self.key, deadline);
+                    match deadline {
+                        Some(deadline) => generic::set_deadline(keyspace, &self.key, deadline),
+                        None => drop(generic::persist(keyspace, &self.key)),
+                    }
                 }
                 reply
             }
@@ -274,7 +298,7 @@ impl Set {
         let shown = if self.get { Some(text_of(old)?.map_or(Reply::Nil, bulk)) } else { None };
         let holds = self.condition.holds(old)?;
         if holds {
-            keyspace.set(&self.key, Value::text(&self.value), deadline);
+            set_text(keyspace, &self.key, Value::text(&self.value), deadline, self.expiry.dates());
         }
         Ok(shown.unwrap_or(if holds { Reply::OK } else { Reply::Nil }))
     }
@@ -328,7 +352,7 @@ impl WriteCommand for Setnx {
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
         let absent = !keyspace.contains(&self.key);
         if absent {
-            keyspace.set(&self.key, Value::text(&self.value), None);
+            set_text(keyspace, &self.key, Value::text(&self.value), None, false);
         }
         Reply::int(absent)
     }
@@ -352,7 +376,7 @@ impl SetFor {
         match self.expiry.deadline(keyspace.clock(), None, self.command) {
             Err(reply) => reply,
             Ok(deadline) => {
-                keyspace.set(&self.key, Value::text(&self.value), deadline);
+                set_text(keyspace, &self.key, Value::text(&self.value), deadline, true);
                 Reply::OK
             }
         }
@@ -423,7 +447,7 @@ impl WriteCommand for Getset {
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
         let old = bulk_or_nil(keyspace.get(&self.key));
         if !old.is_error() {
-            keyspace.set(&self.key, Value::text(&self.value), None);
+            set_text(keyspace, &self.key, Value::text(&self.value), None, false);
         }
         old
     }
@@ -436,9 +460,9 @@ fn pairs(args: &Args, command: &str) -> Result<Args, Reply> {
     if args.len().is_multiple_of(2) { Err(wrong_arity(command)) } else { Ok(args[1..].into()) }
 }
 
-fn set_pairs(keyspace: &mut Keyspace, pairs: &[Bytes], deadline: Option<Millis>) {
+fn set_pairs(keyspace: &mut Keyspace, pairs: &[Bytes]) {
     for pair in pairs.chunks_exact(2) {
-        keyspace.set(&pair[0], Value::text(&pair[1]), deadline);
+        set_text(keyspace, &pair[0], Value::text(&pair[1]), None, false);
     }
 }
 
@@ -462,7 +486,7 @@ impl WriteCommand for Mset {
     }
 
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
-        set_pairs(keyspace, &self.0, None);
+        set_pairs(keyspace, &self.0);
         Reply::OK
     }
 }
@@ -484,7 +508,7 @@ impl WriteCommand for Msetnx {
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
         let free = !self.0.chunks_exact(2).any(|pair| keyspace.contains(&pair[0]));
         if free {
-            set_pairs(keyspace, &self.0, None);
+            set_pairs(keyspace, &self.0);
         }
         Reply::int(free)
     }
@@ -505,7 +529,7 @@ impl Msetex {
         }
         for pair in self.pairs.chunks_exact(2) {
             let deadline = self.expiry.deadline(keyspace.clock(), keyspace.get(&pair[0]), "msetex")?;
-            keyspace.set(&pair[0], Value::text(&pair[1]), deadline);
+            set_text(keyspace, &pair[0], Value::text(&pair[1]), deadline, self.expiry.dates());
         }
         Ok(Reply::Int(1))
     }
@@ -549,7 +573,7 @@ struct DeleteIf {
 impl DeleteIf {
     fn run(&self, keyspace: &mut Keyspace) -> Reply {
         let Some(old) = keyspace.get(&self.key) else { return Reply::Int(0) };
-        either(self.condition.holds(Some(old)).map(|holds| Reply::int(holds && keyspace.remove(&self.key))))
+        either(self.condition.holds(Some(old)).map(|holds| Reply::int(holds && generic::delete(keyspace, &self.key))))
     }
 }
 

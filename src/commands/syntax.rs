@@ -86,6 +86,12 @@ impl Step {
     }
 }
 
+/// What a subcommand of odd form is answered with.
+pub(super) fn subcommand_error(container: &str, word: &[u8]) -> Reply {
+    let word = String::from_utf8_lossy(word);
+    Reply::error(format!("ERR unknown subcommand or wrong number of arguments for '{word}'. Try {container} HELP."))
+}
+
 /// The answer of a container's HELP: each line a status, as Redis writes them.
 pub(super) fn help(lines: &[&'static str]) -> Reply {
     Reply::Array(lines.iter().map(|line| Reply::Status(Bytes::from_static(line.as_bytes()))).collect())

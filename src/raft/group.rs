@@ -22,6 +22,7 @@ mod writing;
 pub use status::{AdminError, GroupStatus};
 
 use super::appends::WantedCommit;
+use super::changes::Watch;
 use super::clock::GroupClock;
 use super::log_store::LogStore;
 use super::machine::{Machine, Replica};
@@ -104,6 +105,8 @@ pub(super) struct Surroundings {
     pub filter_precision: Precision,
     /// Raised while the disk is nearly full.
     pub disk_low: AtomicBool,
+    /// Who wants to know what entries do.
+    pub watch: Arc<Watch>,
 }
 
 /// Who leads, and in which term.
@@ -169,11 +172,15 @@ impl Group {
         around: Arc<Surroundings>,
         hash_seed: u64,
     ) -> Arc<Group> {
+        let replica = Arc::new(Replica::new(hash_seed, around.filter_precision));
+        if id != GroupId::META {
+            replica.report_to(id, around.watch.clone());
+        }
         Arc::new(Group {
             id,
             worker,
             handle,
-            replica: Arc::new(Replica::new(hash_seed, around.filter_precision)),
+            replica,
             around,
             clock: Arc::default(),
             core: ArcSwapOption::empty(),
@@ -321,6 +328,11 @@ impl Group {
 
     pub(super) fn gate(&self, round: Round) -> &Gate {
         &self.gates[round as usize]
+    }
+
+    /// What a voter promises a leader: for so long a leader may be silent and still lead.
+    pub(super) fn promise(&self) -> Duration {
+        self.around.timers.promise()
     }
 
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {

@@ -2,6 +2,7 @@
 
 use super::Snapshot;
 use super::carry::Carrier;
+use super::changes::Watch;
 use super::group::{AdminError, Group, Surroundings, Table, Timers};
 use super::network::Offer;
 use super::peers::{self, Identity, Peers};
@@ -10,6 +11,7 @@ use super::wire::{self, Lane, Method, Opcode};
 use crate::env;
 use crate::state::Precision;
 use crate::types::{GroupId, NodeId};
+use arc_swap::ArcSwapOption;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,6 +54,14 @@ pub struct Host {
     groups: Table<BTreeMap<GroupId, Arc<Group>>>,
     opening: Mutex<()>,
     carrier: OnceLock<Carrier>,
+    receiver: ArcSwapOption<Box<dyn Receiver>>,
+}
+
+/// Takes what the doors of another node say to this one's.
+pub trait Receiver: Send + Sync + 'static {
+    /// Takes one request, in the order in which they came on their link, and gives the answer. Must not block. The error
+    /// goes back as text.
+    fn receive(&self, body: Bytes) -> Result<BytesMut, String>;
 }
 
 impl Host {
@@ -77,9 +87,16 @@ impl Host {
             verify_interval: options.verify_interval,
             filter_precision: options.filter_precision,
             disk_low: AtomicBool::new(false),
+            watch: Arc::default(),
         });
-        let groups = Table::from_pointee(BTreeMap::new());
-        Ok(Arc::new(Host { around, workers, groups, opening: Mutex::new(()), carrier: OnceLock::new() }))
+        Ok(Arc::new(Host {
+            around,
+            workers,
+            groups: Table::from_pointee(BTreeMap::new()),
+            opening: Mutex::new(()),
+            carrier: OnceLock::new(),
+            receiver: ArcSwapOption::empty(),
+        }))
     }
 
     /// Who answers what other nodes carry here. Said once; before, all of it is refused.
@@ -141,6 +158,11 @@ impl Host {
         self.groups.load().values().cloned().collect()
     }
 
+    /// Says who takes what other nodes' doors say to this node's.
+    pub fn receive_with(&self, receiver: Box<dyn Receiver>) {
+        self.receiver.store(Some(Arc::new(receiver)));
+    }
+
     /// How many workers groups are pinned to.
     pub fn workers(&self) -> u16 {
         self.workers.len() as u16
@@ -149,6 +171,11 @@ impl Host {
     /// The links to other nodes.
     pub fn peers(&self) -> &Arc<Peers> {
         &self.around.peers
+    }
+
+    /// Who wants to know what entries do to the replicas here.
+    pub fn watch(&self) -> &Watch {
+        &self.around.watch
     }
 
     /// The node's store.
@@ -214,7 +241,11 @@ impl Host {
         };
         match hello.lane {
             Lane::Snapshot => self.receive_snapshot(stream).await,
-            Lane::Raft(worker) | Lane::Forward(worker) => {
+            Lane::Raft(_) | Lane::Forward(_) | Lane::Messages => {
+                let worker = match hello.lane {
+                    Lane::Raft(worker) | Lane::Forward(worker) => worker,
+                    Lane::Snapshot | Lane::Messages => 0,
+                };
                 // The connection moves to the worker that its groups are pinned to.
                 let stream = stream.into_std()?;
                 let host = self.clone();
@@ -233,6 +264,10 @@ impl Host {
         if method == Method::Ping {
             out.put_u64_le(env::wall_ms());
             return Ok(out);
+        }
+        if method == Method::Messages {
+            let receiver = self.receiver.load_full().ok_or("the doors are not open yet")?;
+            return receiver.receive(payload);
         }
         let group = self.group(group).ok_or_else(|| format!("group {group} is not on this node"))?;
         let wrong = |e: super::entry::Malformed| e.to_string();
@@ -275,7 +310,9 @@ impl Host {
                 let carrier = self.carrier.get().ok_or_else(|| "this node is not open yet".to_owned())?;
                 out.put_slice(&carrier(group.id(), payload).await?);
             }
-            Method::Ping | Method::InstallSnapshot | Method::FetchSnapshot => return Err("not on this lane".to_owned()),
+            Method::Ping | Method::Messages | Method::InstallSnapshot | Method::FetchSnapshot => {
+                return Err("not on this lane".to_owned());
+            }
         }
         Ok(out)
     }

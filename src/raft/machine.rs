@@ -6,6 +6,7 @@
 //! Invariants: the keyspace and `applied` change under one lock, so a reader never sees one without the other; a
 //! snapshot or a verification is cut between two entries, one at a time; an install swaps the whole state at once, after it is durable.
 
+use super::changes::Watch;
 use super::chunk;
 use super::entry::{Batch, Malformed};
 use super::snapshot::{CHUNK_BYTES, ChunkWriter, Record, SnapshotRef, SnapshotStore, images_in, put_image};
@@ -15,6 +16,7 @@ use super::waiters::Touched;
 use super::{Applied, Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, Types};
 use crate::commands;
 use crate::env;
+use crate::state::events::{Class, Classes, Wanted};
 use crate::state::{Keyspace, Precision, SlotImage};
 use crate::types::GroupId;
 use bytes::{Bytes, BytesMut};
@@ -24,7 +26,7 @@ use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use parking_lot::Mutex;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, mpsc};
+use std::sync::{Arc, LazyLock, OnceLock, mpsc};
 use tokio::sync::{oneshot, watch};
 
 /// Bytes serialized at a time while a snapshot is made, or a unit more: the lock is held for one such step.
@@ -61,6 +63,10 @@ pub struct Replica {
     touched: Touched,
     /// Term of the last applied entry: a leader that has applied one of its own term has applied all before it.
     applied_term: AtomicU64,
+    /// The last term that this node led.
+    led_term: AtomicU64,
+    /// Whom to tell what entries do; nobody for the meta group.
+    watch: OnceLock<(GroupId, Arc<Watch>)>,
 }
 
 /// What the lock of a [`Replica`] guards.
@@ -99,7 +105,41 @@ impl Replica {
             replayed_to: AtomicU64::new(0),
             touched: Touched::default(),
             applied_term: AtomicU64::new(0),
+            led_term: AtomicU64::new(0),
+            watch: OnceLock::new(),
         }
+    }
+
+    /// Says whom to tell what entries do.
+    pub(super) fn report_to(&self, group: GroupId, watch: Arc<Watch>) {
+        let _ = self.watch.set((group, watch));
+    }
+
+    /// Says that this node leads, or led, a term.
+    pub(super) fn note_led(&self, term: u64) {
+        self.led_term.fetch_max(term, Ordering::AcqRel);
+    }
+
+    /// Whom to tell what, if anybody wants anything.
+    pub(super) fn watched(&self) -> Option<(GroupId, &Watch, Wanted)> {
+        let (group, watch) = self.watch.get()?;
+        let wanted = watch.wanted();
+        (wanted != Wanted::default()).then_some((*group, &**watch, wanted))
+    }
+
+    /// What is to be noted of an entry: events are told by the leader of its term, once.
+    fn wanted_of(&self, id: LogId) -> Wanted {
+        let Some((_, _, mut wanted)) = self.watched() else { return Wanted::default() };
+        let led = id.committed_leader_id().term == self.led_term.load(Ordering::Acquire);
+        if !led || id.index() <= self.replayed_to.load(Ordering::Acquire) {
+            wanted.events = Classes::default();
+        }
+        wanted
+    }
+
+    /// Whether reads note what they miss.
+    pub(super) fn wants_misses(&self) -> bool {
+        self.watched().is_some_and(|(_, _, wanted)| wanted.events.has(Class::Miss))
     }
 
     /// The newest marked entry and the hashes there, to wait on.
@@ -196,6 +236,9 @@ impl Replica {
         state.cut += 1;
         self.note_applied(state.applied);
         drop(state);
+        if let Some((group, watch, _)) = self.watched() {
+            watch.with(|hears| hears.replaced(group));
+        }
         // Freeing a large state takes a while; nobody should wait for it.
         free_aside(Box::new(old));
         Ok(())
@@ -206,6 +249,8 @@ impl Replica {
         check_incarnation(&state, incarnation)?;
         let id = entry.log_id;
         assert!(state.applied < Some(id), "entries are applied in order: {:?} before {id}", state.applied);
+        // Asked under the lock: a read that comes after the wish is before this entry, or sees it.
+        state.keyspace.record(self.wanted_of(id));
         let applied = match entry.payload {
             EntryPayload::Blank => Applied::default(),
             EntryPayload::Membership(ref membership) => {
@@ -220,10 +265,13 @@ impl Replica {
             _ => None,
         };
         let garbage = state.keyspace.take_garbage();
-        let touched = state.keyspace.take_touched();
+        let (touched, record) = (state.keyspace.take_touched(), state.keyspace.take_record());
         drop(state);
         if let Some(rows) = touched {
             self.touched.note(rows);
+        }
+        if let (Some(record), Some((group, watch))) = (record, self.watch.get()) {
+            watch.with(|hears| hears.applied(*group, record));
         }
         if let Some(garbage) = garbage {
             free_aside(Box::new(garbage));

@@ -8,6 +8,7 @@
 mod appends;
 pub mod backup;
 pub mod carry;
+pub mod changes;
 pub mod chunk;
 pub mod clock;
 #[cfg(test)]
@@ -31,7 +32,7 @@ mod waiters;
 pub mod wire;
 
 pub use group::{AdminError, Group, GroupStatus, Timers};
-pub use host::{Host, HostOptions};
+pub use host::{Host, HostOptions, Receiver};
 pub use proposer::{OnOutcome, Outcome, Refusal};
 pub use reads::{NeedsTick, Permit};
 pub use runtime::Runtime;

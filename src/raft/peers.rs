@@ -269,7 +269,7 @@ impl Peers {
             let link = Arc::new(Link { peer, lane, state: Mutex::default(), wake: Notify::new() });
             let worker = match lane {
                 Lane::Raft(w) | Lane::Forward(w) => w as usize % self.workers.len(),
-                Lane::Snapshot => 0,
+                Lane::Snapshot | Lane::Messages => 0,
             };
             self.workers[worker].spawn(env::timed(link.clone().run(self.clone())));
             link

@@ -70,6 +70,8 @@ pub enum Method {
     /// Waits in the leader's line for a turn at keys.
     AskTurn = 16,
     LeaveLine = 17,
+    /// What the doors of one node tell those of another.
+    Messages = 18,
     /// What the layers above ask of a leader ([`super::carry`]).
     Carry = 20,
 }
@@ -96,6 +98,7 @@ impl Method {
             AskTurn,
             LeaveLine,
             Carry,
+            Messages,
         ];
         all.into_iter().find(|m| *m as u8 == b)
     }
@@ -109,6 +112,8 @@ pub enum Lane {
     /// Commands carried to the leaders of a worker's groups: apart, so that a large value never delays a heartbeat.
     Forward(u16),
     Snapshot,
+    /// Messages of pub/sub: apart, so that many of them delay nothing else. On the first worker.
+    Messages,
 }
 
 /// The first frame of whoever connects.

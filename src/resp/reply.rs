@@ -39,6 +39,8 @@ pub enum Reply {
     Nothing,
     /// An array of arrays of two; of all their elements in RESP2.
     Pairs(Vec<(Reply, Reply)>),
+    /// Several replies to one request, as SUBSCRIBE gives for several channels. Never inside another.
+    Several(Vec<Reply>),
 }
 
 impl Reply {
@@ -143,6 +145,7 @@ impl Reply {
                     second.encode(protocol, out);
                 }
             }
+            Reply::Several(replies) => replies.iter().for_each(|reply| reply.encode(protocol, out)),
         }
     }
 }
@@ -286,6 +289,7 @@ mod tests {
                 "*4\r\n$1\r\na\r\n$1\r\n2\r\n$1\r\nb\r\n$-1\r\n",
                 "*2\r\n*2\r\n$1\r\na\r\n,2\r\n*2\r\n$1\r\nb\r\n_\r\n",
             ),
+            (Reply::Several(vec![Reply::Int(1), Reply::Push(vec![])]), ":1\r\n*0\r\n", ":1\r\n>0\r\n"),
         ] {
             assert_eq!(both(&reply), (resp2.to_string(), resp3.to_string()), "{reply:?}");
         }

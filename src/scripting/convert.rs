@@ -57,7 +57,8 @@ pub(super) fn to_lua(lua: &Lua, reply: &Reply, resp3: bool) -> Result<Value> {
             list(lua, pairs.iter().flat_map(|(key, value)| [key, value]), pairs.len() * 2, resp3)
         }
         Reply::Array(items) | Reply::Set(items) | Reply::Push(items) => list(lua, items.iter(), items.len(), resp3),
-        Reply::Nothing => Ok(Value::Nil),
+        // What only connections are told.
+        Reply::Nothing | Reply::Several(_) => Ok(Value::Nil),
     }
 }
 

@@ -1,6 +1,10 @@
 //! The connections of this node as other connections may see them: CLIENT LIST, CLIENT KILL, and the way in which
 //! what finishes on other threads reaches a session.
 //!
+//! Pushes are output that belongs to no request: messages of subscriptions, invalidations of cached keys. They wait in
+//! the client's mailbox until the session's next turn. What waits there and what the socket has not taken yet is bounded
+//! together by a [`PushLimit`]: a connection that is past it is closed, and the mailbox emptied at once.
+//!
 //! A session owns its [`Client`] together with the registry; it writes the figures, everybody may read them. Nothing
 //! here waits. The registry's lock is taken when a connection comes, goes, or changes its name, never per command.
 
@@ -11,12 +15,41 @@ use crate::commands::session::Session;
 use crate::commands::transaction::Transaction;
 use crate::env::{self, Instant};
 use crate::raft::Outcome;
+use crate::resp::Protocol;
 use crate::types::GroupId;
+use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 use tokio::sync::Notify;
+
+/// How much may wait for a client that is slow to take its pushes (`client-output-buffer-limit pubsub`). Zero: no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PushLimit {
+    /// Bytes at which the connection is closed.
+    pub hard: u64,
+    /// Bytes at which it is closed if that lasts.
+    pub soft: u64,
+    /// How long it may last.
+    pub lasting: Duration,
+}
+
+impl Default for PushLimit {
+    fn default() -> PushLimit {
+        PushLimit { hard: 32 << 20, soft: 8 << 20, lasting: Duration::from_secs(60) }
+    }
+}
+
+/// What waits for the session to take it.
+#[derive(Default)]
+struct Mailbox {
+    pushes: Vec<Bytes>,
+    bytes: u64,
+    /// Since when more has waited than the soft limit.
+    slow_since: Option<Instant>,
+}
 
 /// One connection.
 pub struct Client {
@@ -40,9 +73,65 @@ pub struct Client {
     blocked: AtomicBool,
     unblock: Mutex<Option<Unblock>>,
     wake: Notify,
+    /// The worker on which the session runs.
+    pub(super) worker: usize,
+    mailbox: Mutex<Mailbox>,
+    has_pushes: AtomicBool,
 }
 
 impl Client {
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// How it is spoken to, as of its last command that could change that.
+    pub(super) fn protocol(&self) -> Protocol {
+        self.session.lock().protocol
+    }
+
+    /// Whether it has subscribed to anything.
+    pub(super) fn listens(&self) -> bool {
+        self.session.lock().subscriptions.any()
+    }
+
+    /// Puts a push down, or closes the connection if too much waits for it already. Whether the session is to be woken.
+    pub(super) fn push(&self, bytes: Bytes, limit: &PushLimit) -> bool {
+        let mut mailbox = self.mailbox.lock();
+        if self.is_killed() {
+            return false;
+        }
+        mailbox.bytes += bytes.len() as u64;
+        mailbox.pushes.push(bytes);
+        let waiting = mailbox.bytes + self.output.load(Relaxed);
+        if mailbox.is_over(waiting, limit) {
+            *mailbox = Mailbox::default();
+            self.killed.store(true, Relaxed);
+            tracing::info!(client = self.id, waiting, "client-too-slow: it does not read what it listens to");
+            return true;
+        }
+        !self.has_pushes.swap(true, Relaxed)
+    }
+
+    /// Takes the pushes that wait.
+    pub(super) fn take_pushes(&self) -> Vec<Bytes> {
+        if !self.has_pushes.load(Relaxed) {
+            return Vec::new();
+        }
+        let mut mailbox = self.mailbox.lock();
+        self.has_pushes.store(false, Relaxed);
+        mailbox.bytes = 0;
+        std::mem::take(&mut mailbox.pushes)
+    }
+
+    /// Notes what the socket has not taken.
+    pub(super) fn note_unsent(&self, bytes: usize) {
+        self.output.store(bytes as u64, Relaxed);
+    }
+
+    pub(super) fn call(&self) {
+        self.wake.notify_one();
+    }
+
     /// Puts down how a run of writes ended. Any thread; wakes the session once for all that is there.
     pub(super) fn deliver(&self, group: GroupId, outcome: Outcome) {
         let first = {
@@ -122,7 +211,8 @@ impl Client {
             commands: self.commands.load(Relaxed),
             last_command: Ordinal::from_u32(self.last_command.load(Relaxed)).map_or("NULL", counters::name).to_owned(),
             input_bytes: self.input.load(Relaxed),
-            output_bytes: self.output.load(Relaxed),
+            output_bytes: self.output.load(Relaxed) + self.mailbox.lock().bytes,
+            redirect_broken: false,
             queued: self.queued.load(Relaxed).checked_sub(1),
             queued_bytes: self.queued_bytes.load(Relaxed),
             watching: self.watching.load(Relaxed),
@@ -142,6 +232,17 @@ pub(super) struct Figures<'a> {
     pub transaction: &'a Transaction,
 }
 
+impl Mailbox {
+    fn is_over(&mut self, waiting: u64, limit: &PushLimit) -> bool {
+        if limit.soft == 0 || waiting < limit.soft {
+            self.slow_since = None;
+        }
+        let hard = limit.hard > 0 && waiting >= limit.hard;
+        let slow = limit.soft > 0 && waiting >= limit.soft;
+        hard || slow && self.slow_since.get_or_insert_with(env::now).elapsed() >= limit.lasting
+    }
+}
+
 /// All connections of the RESP faces.
 #[derive(Default)]
 pub struct Clients {
@@ -157,7 +258,7 @@ impl Clients {
         self.next.fetch_add(1, Relaxed) + 1
     }
 
-    pub(super) fn enter(&self, session: &Session) -> Arc<Client> {
+    pub(super) fn enter(&self, session: &Session, worker: usize) -> Arc<Client> {
         let client = Arc::new(Client {
             id: session.id,
             born: env::now(),
@@ -175,6 +276,9 @@ impl Clients {
             blocked: AtomicBool::new(false),
             unblock: Mutex::new(None),
             wake: Notify::new(),
+            worker,
+            mailbox: Mutex::default(),
+            has_pushes: AtomicBool::new(false),
         });
         self.by_id.lock().insert(client.id, client.clone());
         client
@@ -182,6 +286,15 @@ impl Clients {
 
     pub(super) fn leave(&self, client: &Client) {
         self.by_id.lock().remove(&client.id);
+    }
+
+    pub(super) fn get(&self, id: u64) -> Option<Arc<Client>> {
+        self.by_id.lock().get(&id).cloned()
+    }
+
+    /// Wakes all sessions.
+    pub(super) fn call_all(&self) {
+        self.by_id.lock().values().for_each(|client| client.call());
     }
 
     pub fn len(&self) -> usize {

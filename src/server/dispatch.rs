@@ -8,6 +8,7 @@ use super::guard::{self, Access};
 use super::scan::slot_of_cursor;
 use super::{Routes, Shared};
 use crate::commands::acl::{self, Change};
+use crate::commands::pubsub::Ask;
 use crate::commands::script::ScriptCommand;
 use crate::commands::session::{Face, Session};
 use crate::commands::{self, Command, Keys, Merge, Run, Scope};
@@ -42,6 +43,8 @@ pub(super) enum Route {
         parts: Vec<(GroupId, Args)>,
         places: Vec<Vec<usize>>,
     },
+    /// On every node: what concerns those who listen.
+    Nodes(Ask),
     /// SCAN: the groups in order with their first slots, and where to begin.
     Scan {
         order: Vec<(Slot, GroupId)>,
@@ -96,6 +99,7 @@ pub(super) const GATES: &[Gate] = &[
     Gate { name: "loading", refuse: loading },
     Gate { name: "memory", refuse: out_of_memory },
     Gate { name: "patterns", refuse: reaches_elsewhere },
+    Gate { name: "listens", refuse: only_listens },
     Gate { name: "syntax", refuse: bad_syntax },
 ];
 
@@ -146,6 +150,21 @@ fn may_not_run_scripts(request: &Request, asker: &Asker<'_>) -> Option<Reply> {
     (runs && !asker.access.is_unlimited()).then(|| {
         Reply::error("NOPERM scripts run for users who may do everything only: their calls are not checked one by one")
     })
+}
+
+/// What a connection may say that listens in RESP2, where a reply could be taken for a message.
+const WHILE_LISTENING: [&str; 9] =
+    ["ping", "psubscribe", "punsubscribe", "quit", "reset", "ssubscribe", "subscribe", "sunsubscribe", "unsubscribe"];
+
+fn only_listens(request: &Request, asker: &Asker<'_>, _: &Shared) -> Option<Reply> {
+    let name = request.command.spec.name;
+    if !asker.session.only_listens() || WHILE_LISTENING.contains(&name) {
+        return None;
+    }
+    let name = counters::name(request.ordinal);
+    Some(Reply::error(format!(
+        "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
+    )))
 }
 
 fn touches_keys(command: &Command) -> bool {
@@ -228,7 +247,7 @@ pub(super) fn may_queue(
     let name = request.command.spec.name;
     match request.command.spec.scope {
         Scope::Local => match local(request, shared)? {
-            Route::Here => Ok(()),
+            Route::Here | Route::Nodes(_) => Ok(()),
             _ => Err(Reply::error("ERR what all nodes share cannot be set inside a transaction")),
         },
         _ if routes.order.is_empty() => Err(no_groups()),
@@ -263,11 +282,14 @@ fn local(request: &Request, shared: &Shared) -> Result<Route, Reply> {
     if let Some(change) = acl::change(request.command, &request.args) {
         return Ok(Route::Users(change));
     }
+    if let Some(ask) = Ask::of(request.command, &request.args) {
+        return ask.map(Route::Nodes);
+    }
     let pairs = commands::server::config_set_pairs(request.command, &request.args);
     if let Some(change) = pairs.as_deref().map(super::parameters::default_password).transpose()?.flatten() {
         return Ok(Route::Users(change));
     }
-    let call = pairs.map(|pairs| super::parameters::through_cluster(shared.cluster.memory(), &pairs)).transpose()?;
+    let call = pairs.map(|pairs| super::parameters::through_cluster(shared.cluster.agreed(), &pairs)).transpose()?;
     Ok(call.flatten().map_or(Route::Here, Route::Cluster))
 }
 

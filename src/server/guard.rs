@@ -143,6 +143,7 @@ pub(super) fn client_of(session: &Session) -> String {
         queued_bytes: 0,
         watching: 0,
         blocked: false,
+        redirect_broken: false,
     })
 }
 

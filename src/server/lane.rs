@@ -18,6 +18,7 @@
 //! Nothing here knows the ring or the socket; the session carries out each [`Step`].
 
 use super::ring::Ticket;
+use super::tracking::Reading;
 use crate::env::Instant;
 use crate::raft::{Group, Permit, Refusal};
 use crate::resp::{Args, Reply};
@@ -38,9 +39,11 @@ pub(super) type ReadFn = fn(&Args, &View<'_>) -> Reply;
 
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
+    /// `quiet`: CLIENT NO-TOUCH, the read leaves no trace in what eviction goes by.
     Read {
         run: ReadFn,
         level: Level,
+        quiet: bool,
     },
     Write,
     /// Reads, writes or both, which shows when it has run.
@@ -53,6 +56,8 @@ pub(super) struct Op {
     pub args: Args,
     pub kind: Kind,
     pub deadline: Instant,
+    /// What is noted before a read, if its client keeps what it reads.
+    pub reading: Option<Box<Reading>>,
 }
 
 /// What became of a read that was tried.
@@ -158,14 +163,31 @@ impl Lane {
     }
 
     /// Answers a read if there is leave or it can be had at once. Only for the oldest command of the lane.
-    pub fn try_read(&mut self, run: ReadFn, args: &Args, level: Level, seq: u64) -> Tried {
+    pub fn try_read(
+        &mut self,
+        run: ReadFn,
+        args: &Args,
+        level: Level,
+        seq: u64,
+        reading: Option<&Reading>,
+        quiet: bool,
+    ) -> Tried {
         if !self.leave.as_ref().is_some_and(|l| l.level == level && seq < l.before) {
             let Some(permit) = self.group.try_read(level) else { return Tried::NoLeave };
             let leads = self.group.is_leader();
             self.leave = Some(Leave { level, permit, leads, before: u64::MAX });
         }
         let permit = &self.leave.as_ref().expect("leave is in hand: it was just checked or given").permit;
-        match self.group.read(permit, |view| run(args, view)) {
+        if let Some(reading) = reading {
+            reading.note(self.id);
+        }
+        let answer = |view: &View<'_>| {
+            if quiet {
+                view.leave_no_trace();
+            }
+            run(args, view)
+        };
+        match self.group.read(permit, answer) {
             Ok(reply) => Tried::Answer(reply),
             Err(_) => Tried::NeedsTick,
         }
@@ -182,7 +204,7 @@ impl Lane {
             self.queue.pop_front();
             return Step::Answer(ticket, Refusal::Deadline.reply());
         }
-        let Kind::Read { run, level } = front.kind else {
+        let Kind::Read { run, level, quiet } = front.kind else {
             let scripts = matches!(front.kind, Kind::Script);
             let (calls, deadline) = self.take_run();
             return match scripts {
@@ -191,7 +213,7 @@ impl Lane {
             };
         };
         let op = self.queue.pop_front().expect("the front was just looked at");
-        let step = match self.try_read(run, &op.args, level, ticket.seq) {
+        let step = match self.try_read(run, &op.args, level, ticket.seq, op.reading.as_deref(), quiet) {
             Tried::Answer(reply) => return Step::Answer(ticket, reply),
             Tried::NoLeave => Step::AskLeave { level, deadline },
             Tried::NeedsTick => Step::Tick { deadline },

@@ -12,6 +12,7 @@
 //! path but the routing table (an atomic load a wake-up) and the keyspace they read.
 
 pub mod accept;
+mod changes;
 mod clients;
 pub mod counters;
 mod dispatch;
@@ -26,6 +27,8 @@ pub mod metrics;
 mod node_view;
 pub mod overview;
 mod parameters;
+mod pause;
+mod pubsub;
 mod remembered;
 mod ring;
 mod scan;
@@ -37,6 +40,7 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 mod times;
+mod tracking;
 mod verify;
 
 pub use clients::Clients;
@@ -163,6 +167,9 @@ pub struct Shared {
     settings: Settings,
     live: parameters::Live,
     clients: Clients,
+    pubsub: pubsub::Pubsub,
+    caching: tracking::Caching,
+    pause: pause::Pause,
     workers: Vec<Arc<Counters>>,
     slow: slow::CommandLogs,
     latency: latency::Latency,
@@ -251,6 +258,9 @@ pub async fn start(start: Start) -> Result<Server, StartError> {
         live,
         scripts,
         clients: Clients::default(),
+        pubsub: pubsub::Pubsub::new(&workers),
+        caching: tracking::Caching::default(),
+        pause: pause::Pause::default(),
         workers: workers.iter().map(|_| Arc::new(Counters::new())).collect(),
         slow: slow::CommandLogs::default(),
         latency: latency::Latency::default(),
@@ -272,6 +282,8 @@ pub async fn start(start: Start) -> Result<Server, StartError> {
         settings,
     });
     tokio::spawn(follow_users(shared.clone(), stop.clone()));
+    shared.cluster.host().receive_with(Box::new(pubsub::peers::Doors(Arc::downgrade(&shared))));
+    shared.cluster.host().watch().tell(Box::new(changes::Hears(Arc::downgrade(&shared))));
     let (token, alive) = mpsc::channel(1);
     let mut addrs = Vec::new();
     for (face, setting, addr) in shared.settings.listens() {

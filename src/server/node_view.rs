@@ -9,9 +9,12 @@ use super::{Shared, counters, guard, parameters, times};
 use crate::commands::Command;
 use crate::commands::node::{
     AclLogEntry, ClientFacts, ClientRow, CommandLatency, CommandLog, CommandStat, ConfigError, Facts, GroupFacts,
-    LatencyEvent, Member, MemoryFacts, Node, SaveFacts, SelectorRow, Shard, SlowEntry, Topology, TrafficFacts, UserRow,
+    LatencyEvent, Member, MemoryFacts, Node, Paused, SaveFacts, SelectorRow, Shard, SlowEntry, Topology, TrafficFacts,
+    UserRow,
 };
+use crate::commands::pubsub::{Kind, Messages};
 use crate::commands::session::{Face, Session};
+use crate::commands::tracking::Caches;
 use crate::env;
 use crate::resp::Args;
 use crate::security::{self, DEFAULT_USER, Entry, Selector, User};
@@ -214,6 +217,9 @@ impl Node for Shared {
                 rejected: self.clients.rejected.load(Relaxed),
                 fullest: (fullest(|r| r.input_bytes), fullest(|r| r.output_bytes)),
                 blocked: rows.iter().filter(|row| row.blocked).count() as u64,
+                listening: rows.iter().filter(|row| row.session.subscriptions.any()).count() as u64,
+                subscribed: Kind::ALL.map(|kind| self.names(kind).len() as u64),
+                tracking: self.caching.len(),
             },
             memory: self.memory(&groups),
             traffic: self.traffic(),
@@ -276,7 +282,7 @@ impl Node for Shared {
     }
 
     fn config(&self) -> Vec<(String, String)> {
-        parameters::all(&self.settings, &self.live, &self.cluster.memory())
+        parameters::all(&self.settings, &self.live, &self.cluster.agreed())
     }
 
     fn config_set(&self, pairs: &[(String, String)]) -> Result<(), ConfigError> {
@@ -350,8 +356,29 @@ impl Node for Shared {
         all.into_iter().filter_map(|(name, bytes)| Some((name, bytes.ok()? as u64))).collect()
     }
 
+    fn messages(&self) -> &dyn Messages {
+        self
+    }
+
+    fn caches(&self) -> &dyn Caches {
+        self
+    }
+
     fn clients(&self) -> Vec<ClientRow> {
-        self.clients.rows()
+        let mut rows = self.clients.rows();
+        for row in rows.iter_mut().filter(|row| row.session.tracking.is_some()) {
+            row.redirect_broken = self.is_redirect_broken(row.session.id);
+        }
+        rows
+    }
+
+    fn pause(&self, pause: Option<(Duration, Paused)>) {
+        match pause {
+            Some((lasting, what)) => self.pause.begin(lasting, what),
+            None => self.pause.end(),
+        }
+        // Whoever waits looks again.
+        self.clients.call_all();
     }
 
     fn kill(&self, id: u64) -> bool {

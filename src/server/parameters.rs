@@ -1,18 +1,18 @@
 //! The parameters that CONFIG GET knows under Redis' names, and the few that CONFIG SET changes on this node.
 //!
 //! One table; GET, SET and their errors are loops over it. What must be the same on all nodes (memory, policy) is
-//! known to [`Memory`]; it is shown here too, and [`through_cluster`] makes a command on the meta group of its change.
+//! known to [`Agreed`]; it is shown here too, and [`through_cluster`] makes a command on the meta group of its change.
 
+use super::clients::PushLimit;
 use super::remembered::Remembered;
 use super::{Settings, slow};
-use crate::cluster::Memory;
+use crate::cluster::Agreed;
 use crate::commands::acl::Change;
 use crate::commands::node::ConfigError;
 use crate::resp::{Args, Reply};
 use crate::types::Level;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -26,8 +26,6 @@ pub struct Live {
     acl_log_max: AtomicUsize,
     /// Milliseconds of a script after which others of its group are answered BUSY.
     busy_after_ms: Arc<AtomicU64>,
-    /// Kept and shown; no notifications are sent yet.
-    notify_events: Mutex<String>,
     /// Milliseconds from which LATENCY keeps an event; 0: it keeps none.
     latency_threshold_ms: AtomicU64,
     tracks_latency: AtomicBool,
@@ -37,6 +35,8 @@ pub struct Live {
     log_max: [AtomicUsize; slow::KINDS],
     log_from: [AtomicI64; slow::KINDS],
     remembered: Remembered,
+    push_limit: ArcSwap<PushLimit>,
+    tracking_keys_max: AtomicUsize,
 }
 
 impl Live {
@@ -48,13 +48,14 @@ impl Live {
             max_clients: AtomicUsize::new(settings.max_clients),
             acl_log_max: AtomicUsize::new(128),
             busy_after_ms: Arc::new(AtomicU64::new(settings.scripts.busy_after.as_millis() as u64)),
-            notify_events: Mutex::new(String::new()),
             latency_threshold_ms: AtomicU64::new(0),
             tracks_latency: AtomicBool::new(true),
             percentiles: ArcSwap::from_pointee(vec![50.0, 99.0, 99.9]),
             log_max: std::array::from_fn(|_| AtomicUsize::new(slow::ENTRIES_DEFAULT)),
             log_from: slow::Kind::ALL.map(|kind| AtomicI64::new(kind.default_from())),
             remembered: Remembered::default(),
+            push_limit: ArcSwap::default(),
+            tracking_keys_max: AtomicUsize::new(1_000_000),
         }
     }
 
@@ -107,6 +108,16 @@ impl Live {
     /// The percentiles that INFO latencystats shows, in per cent.
     pub fn percentiles(&self) -> Vec<f64> {
         self.percentiles.load().to_vec()
+    }
+
+    /// How much may wait for a client that listens.
+    pub(super) fn push_limit(&self) -> &ArcSwap<PushLimit> {
+        &self.push_limit
+    }
+
+    /// Keys that are noted for client-side caches; 0: as many as are read.
+    pub fn tracking_keys_max(&self) -> usize {
+        self.tracking_keys_max.load(Relaxed)
     }
 }
 
@@ -178,8 +189,42 @@ const fn log_max<const KIND: usize>(name: &'static str) -> Parameter {
     )
 }
 
-/// Letters that notify-keyspace-events may have.
-const EVENT_LETTERS: &str = "KEg$lshzxetdmnA";
+/// The classes of client-output-buffer-limit. Only that of pub/sub can be set: an ordinary client that does not read is
+/// not read from, which bounds it without closing it, and there are no replicas of Redis' kind.
+fn shown_limits(limit: &PushLimit) -> String {
+    let PushLimit { hard, soft, lasting } = limit;
+    format!("normal 0 0 0 slave 268435456 67108864 60 pubsub {hard} {soft} {}", lasting.as_secs())
+}
+
+fn set_limits(live: &Live, text: &str) -> Result<(), &'static str> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    if words.is_empty() || !words.len().is_multiple_of(4) {
+        return Err("Wrong number of arguments in buffer limit configuration.");
+    }
+    let mut limit = **live.push_limit.load();
+    for class in words.chunks_exact(4) {
+        let number = |word: &str| {
+            crate::cluster::memory_size(word)
+                .ok_or("Error in hard, soft or soft_seconds setting in buffer limit configuration.")
+        };
+        let read = PushLimit {
+            hard: number(class[1])?,
+            soft: number(class[2])?,
+            lasting: Duration::from_secs(
+                class[3]
+                    .parse()
+                    .map_err(|_| "Error in hard, soft or soft_seconds setting in buffer limit configuration.")?,
+            ),
+        };
+        match class[0].to_ascii_lowercase().as_str() {
+            "pubsub" => limit = read,
+            "normal" | "slave" | "replica" => {}
+            _ => return Err("Invalid client class specified in buffer limit configuration."),
+        }
+    }
+    live.push_limit.store(Arc::new(limit));
+    Ok(())
+}
 
 const SHOW_BUSY: Get = |_, l| l.busy_after_ms.load(Relaxed).to_string();
 const SET_BUSY: Set = |l, v| {
@@ -206,6 +251,7 @@ static PARAMETERS: &[Parameter] = &[
     ),
     fixed("bind", |s, _| s.listens().map(|(_, _, a)| a.ip().to_string()).next().unwrap_or_default()),
     live("busy-reply-threshold", SHOW_BUSY, SET_BUSY),
+    live("client-output-buffer-limit", |_, l| shown_limits(&l.push_limit.load()), set_limits),
     log_from::<SLOW>("commandlog-execution-slower-than"),
     log_max::<REPLY>("commandlog-large-reply-max-len"),
     log_max::<REQUEST>("commandlog-large-request-max-len"),
@@ -260,17 +306,6 @@ static PARAMETERS: &[Parameter] = &[
             Ok(())
         },
     ),
-    live(
-        "notify-keyspace-events",
-        |_, l| l.notify_events.lock().clone(),
-        |l, v| {
-            if !v.chars().all(|c| EVENT_LETTERS.contains(c)) {
-                return Err("Invalid event class character. Use 'Ag$lszhxeKEtmdn'.");
-            }
-            *l.notify_events.lock() = v.to_owned();
-            Ok(())
-        },
-    ),
     fixed("port", |s, _| s.proxy.map_or(0, |a| a.port()).to_string()),
     fixed("proto-max-bulk-len", |s, _| s.limits.max_bulk.to_string()),
     live(
@@ -299,12 +334,20 @@ static PARAMETERS: &[Parameter] = &[
             Ok(())
         },
     ),
+    live(
+        "tracking-table-max-keys",
+        |_, l| l.tracking_keys_max().to_string(),
+        |l, v| {
+            l.tracking_keys_max.store(number(v, 0..=i64::MAX)? as usize, Relaxed);
+            Ok(())
+        },
+    ),
 ];
 
 /// Names and values, in order of names.
-pub fn all(settings: &Settings, live: &Live, memory: &Memory) -> Vec<(String, String)> {
+pub fn all(settings: &Settings, live: &Live, agreed: &Agreed) -> Vec<(String, String)> {
     let own = PARAMETERS.iter().map(|p| (p.name.to_owned(), (p.get)(settings, live)));
-    let others = live.remembered.all().chain(memory.parameters());
+    let others = live.remembered.all().chain(agreed.parameters());
     let mut all: Vec<_> = own.chain(others.map(|(name, value)| (name.to_owned(), value))).collect();
     all.sort_unstable();
     all
@@ -312,8 +355,8 @@ pub fn all(settings: &Settings, live: &Live, memory: &Memory) -> Vec<(String, St
 
 /// The command on the meta group that sets `pairs`, if they are of parameters that are the same on all nodes; none if they
 /// are this node's own. The two kinds cannot be set together: nothing could make that all or none.
-pub fn through_cluster(mut memory: Memory, pairs: &[(String, String)]) -> Result<Option<Args>, Reply> {
-    let names: Vec<&str> = pairs.iter().map(|(name, _)| name.as_str()).filter(|n| Memory::has_parameter(n)).collect();
+pub fn through_cluster(mut agreed: Agreed, pairs: &[(String, String)]) -> Result<Option<Args>, Reply> {
+    let names: Vec<&str> = pairs.iter().map(|(name, _)| name.as_str()).filter(|n| Agreed::has_parameter(n)).collect();
     if names.is_empty() {
         return Ok(None);
     }
@@ -327,9 +370,9 @@ pub fn through_cluster(mut memory: Memory, pairs: &[(String, String)]) -> Result
         if !names.contains(&name.as_str()) {
             return Err(failed(name, "it is this node's own and cannot be set together with one of the whole cluster"));
         }
-        memory.set(name, value).map_err(|why| failed(name, why))?;
+        agreed.set(name, value).map_err(|why| failed(name, why))?;
     }
-    Ok(Some(memory.write("MSET", &names)))
+    Ok(Some(agreed.write("MSET", &names)))
 }
 
 const DUPLICATE: &str = "duplicate parameter";
@@ -401,11 +444,11 @@ mod tests {
     fn a_mistake_in_one_pair_changes_nothing() {
         let settings = Settings::default();
         let live = Live::new(&settings);
-        let before = all(&settings, &live, &Memory::default());
+        let before = all(&settings, &live, &Agreed::default());
         for bad in [pair("timeout", "x"), pair("port", "1"), pair("nonsense", "1"), pair("maxclients", "0")] {
             assert!(set(&settings, &live, &[pair("slowlog-max-len", "7"), bad]).is_err());
         }
-        assert_eq!(all(&settings, &live, &Memory::default()), before);
+        assert_eq!(all(&settings, &live, &Agreed::default()), before);
     }
 
     #[test]

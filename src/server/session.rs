@@ -19,16 +19,19 @@ use super::dispatch::{self, Asker, Request, Route};
 use super::guard::{Access, Fate, client_of};
 use super::lane::{Kind, Lane, Op, ReadFn, Step, Tried};
 use super::merge::Gather;
+use super::pubsub::{self, Turn, encoding, peers};
 use super::ring::{Asked, Ring, State, Ticket};
 use super::scan::{Next, Scan};
 use super::slow::{self, Head};
+use super::tracking::Reading;
 use super::{Routes, Shared, latency, verify};
 use crate::commands::acl::Change;
 use crate::commands::node::SlowEntry;
+use crate::commands::pubsub::Ask;
 use crate::commands::script::ScriptCommand;
 use crate::commands::session::{Face, ReplyMode, Session};
 use crate::commands::transaction::Transaction;
-use crate::commands::{Command, Merge, Run};
+use crate::commands::{self, Command, Merge, Run};
 use crate::env::{self, Instant};
 use crate::raft::{Outcome, Permit, Refusal};
 use crate::resp::{Args, Decoder, Reply};
@@ -74,6 +77,8 @@ pub(super) struct Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
+        self.shared.pubsub.forget(&self.client);
+        self.shared.forget_tracking(self.client.id());
         self.shared.clients.leave(&self.client);
     }
 }
@@ -100,7 +105,7 @@ impl Incoming {
     ) -> Incoming {
         use crate::commands::node::Node;
         let session = Session::new(shared.clients.next_id(), face, peer, local, shared.open_user());
-        let client = shared.clients.enter(&session);
+        let client = shared.clients.enter(&session, worker);
         let seat = Seat { shared: shared.clone(), client };
         Incoming { session, seat, counters: shared.workers[worker].clone(), stop, alive }
     }
@@ -142,8 +147,10 @@ struct Connection {
     read_size: usize,
     /// A change of users is under way. It is awaited, so that what comes behind it sees it.
     changing: bool,
-    /// Decoding stopped for lack of room, not of bytes.
+    /// Decoding stopped for lack of room or because of `postponed`, not of bytes.
     more: bool,
+    /// A request whose turn has not come; nothing behind it is decoded.
+    postponed: Option<Args>,
     /// The client will send nothing more.
     eof: bool,
     stopping: Option<Stopping>,
@@ -169,6 +176,7 @@ pub(super) async fn serve(mut stream: TcpStream, incoming: Incoming) {
         if c.flush(&writer).is_err() || c.client.is_killed() || c.is_cut_off() || c.went_while_blocked() {
             return;
         }
+        c.client.note_unsent(c.output.len());
         if c.is_finished() {
             break;
         }
@@ -246,6 +254,7 @@ impl Connection {
             read_size: READ_MIN,
             changing: false,
             more: false,
+            postponed: None,
             eof: false,
             stopping: None,
             shared,
@@ -257,6 +266,7 @@ impl Connection {
     /// Everything that can be done without waiting.
     fn turn(&mut self) {
         self.now = env::now();
+        self.take_pushes();
         for (group, outcome) in self.client.take_mail() {
             self.run_finished(group, outcome);
         }
@@ -288,6 +298,14 @@ impl Connection {
             } else {
                 self.client.kill();
             }
+        }
+    }
+
+    /// Writes what belongs to no request. It may go out at any time: whatever had to come before was answered before the
+    /// first could come (`pubsub::turn`), and it is bounded where it is put down.
+    fn take_pushes(&mut self) {
+        for push in self.client.take_pushes() {
+            encoding::put(&push, self.session.protocol, &mut self.output);
         }
     }
 
@@ -334,7 +352,16 @@ impl Connection {
                 self.more = true;
                 return;
             }
-            match self.decoder.decode(&mut self.input) {
+            let next = match self.postponed.take() {
+                Some(args) => Ok(Some(args)),
+                None => self.decoder.decode(&mut self.input),
+            };
+            match next {
+                Ok(Some(args)) if !self.has_turn(&args) => {
+                    self.postponed = Some(args);
+                    self.more = true;
+                    return;
+                }
                 Ok(Some(args)) => self.accept(args),
                 Ok(None) => return,
                 Err(error) => {
@@ -344,6 +371,18 @@ impl Connection {
                     self.answer(asked, reply);
                 }
             }
+        }
+    }
+
+    /// Whether a request may begin now.
+    fn has_turn(&self, args: &Args) -> bool {
+        if self.shared.pause.holds(args, self.now).is_some() {
+            return false;
+        }
+        match pubsub::turn(args) {
+            None => true,
+            Some(Turn::AfterCommands) => self.lanes.iter().all(Lane::is_free),
+            Some(Turn::AfterReplies) => self.ring.is_empty(),
         }
     }
 
@@ -447,7 +486,8 @@ impl Connection {
     /// Whether another turn would do something although nothing new has come.
     fn can_go_on(&self) -> bool {
         let room = self.output.len() < self.shared.settings.output_max;
-        let decodes = self.more && !self.is_full() && !self.session.close_after_reply;
+        let turn = self.postponed.as_ref().is_none_or(|args| self.has_turn(args));
+        let decodes = self.more && turn && !self.is_full() && !self.session.close_after_reply;
         room && (decodes || self.ring.front_is_ready() || (0..self.lanes.len()).any(|at| self.may_step(at)))
     }
 
@@ -486,12 +526,15 @@ impl Connection {
     /// Everything is answered and nothing more is to come.
     fn is_finished(&self) -> bool {
         let silent = |limit: Duration| self.now - self.last_input >= limit;
-        let ends = self.session.close_after_reply
-            || self.eof
-            || self.may_stop()
-            || self.shared.live.idle_timeout().is_some_and(silent);
+        let ends =
+            self.session.close_after_reply || self.eof || self.may_stop() || self.idle_timeout().is_some_and(silent);
         let unread = self.more && !self.session.close_after_reply;
         ends && self.ring.is_empty() && self.output.is_empty() && !unread
+    }
+
+    /// How long it may be silent. One that listens may be for ever.
+    fn idle_timeout(&self) -> Option<Duration> {
+        self.shared.live.idle_timeout().filter(|_| !self.session.subscriptions.any())
     }
 
     /// The node stops and this connection has used up its time.
@@ -508,8 +551,9 @@ impl Connection {
     fn wakes_at(&self) -> Option<Instant> {
         let cut = self.stopping.map(|stop| stop.at + self.shared.settings.drain_timeout);
         let quiet = self.stopping.filter(|_| self.is_settled()).map(|stop| stop.at + STOP_QUIET);
-        let idle = self.shared.live.idle_timeout().filter(|_| self.is_settled()).map(|t| self.last_input + t);
-        [cut, quiet, idle].into_iter().flatten().min()
+        let idle = self.idle_timeout().filter(|_| self.is_settled()).map(|t| self.last_input + t);
+        let resumed = self.postponed.as_ref().and_then(|args| self.shared.pause.holds(args, self.now));
+        [cut, quiet, idle, resumed].into_iter().flatten().min()
     }
 
     // --- a request ---------------------------------------------------------------------------------------------
@@ -534,6 +578,7 @@ impl Connection {
         if self.transaction.takes(request.command) {
             return self.queue(request, mute);
         }
+        let family = request.command.spec.family;
         let (session, access, context) = (&self.session, &self.access, Context::Toplevel);
         let asker = Asker { session, access, context };
         let route = match dispatch::refused(&request, &asker, &self.shared) {
@@ -547,6 +592,7 @@ impl Connection {
             }
             Ok(Route::One(group)) => self.run_in(group, request, mute),
             Ok(Route::Users(change)) => self.run_change(&request, mute, change),
+            Ok(Route::Nodes(ask)) => self.run_on_nodes(ask, &request, mute),
             Ok(Route::Cluster(args)) => self.run_in(GroupId::META, Request { args, ..request }, mute),
             Ok(Route::Split { merge, parts, places }) => self.run_split(&request, mute, merge, parts, places),
             Ok(Route::Scan { order, begin }) => self.run_scan(request, mute, &order, begin),
@@ -557,6 +603,7 @@ impl Connection {
                 self.answer(asked, reply);
             }
         }
+        self.forget_caching(family);
     }
 
     fn run_here(&mut self, request: Request, mute: bool) {
@@ -570,8 +617,10 @@ impl Connection {
             return self.run_step(step, request, mute);
         }
         let reply = self.run_local(request.command, &request.args);
-        // CLIENT REPLY ON is itself answered, behind SKIP too, and HELLO speaks the protocol it chose.
-        let unmuted = request.command.spec.name == REPLY && self.session.reply == ReplyMode::On;
+        // CLIENT REPLY ON is itself answered, behind SKIP too, and HELLO speaks the protocol it chose. Who subscribes is
+        // always told so.
+        let told = matches!(reply, Reply::Push(_) | Reply::Several(_));
+        let unmuted = told || request.command.spec.name == REPLY && self.session.reply == ReplyMode::On;
         let asked = self.asked(Some(request.ordinal), &request.args, mute && !unmuted);
         self.answered(asked, reply);
     }
@@ -580,6 +629,7 @@ impl Connection {
     fn run_local(&mut self, command: &Command, args: &Args) -> Reply {
         // CLIENT LIST shows the client that asks as running just that.
         self.note_with(wire_bytes(args));
+        self.take_pushes();
         let reply = match command.run {
             Run::Session(run) => run(args, &mut self.session),
             Run::Node(run) => run(args, &*self.shared, &mut self.session),
@@ -588,6 +638,10 @@ impl Connection {
         self.transaction.ran(command);
         self.access.sync(&self.session);
         self.client.publish(&self.session);
+        // What came for a subscription that has just ended stands before its confirmation; for one that has begun, behind.
+        if command.spec.name.ends_with("unsubscribe") {
+            self.take_pushes();
+        }
         reply
     }
 
@@ -633,11 +687,54 @@ impl Connection {
         self.awaited.push(Box::pin(told));
     }
 
+    /// What concerns the listeners of all nodes. On the cluster face the reply tells of this node's alone, as in Redis
+    /// Cluster: such a client asks every node and adds up.
+    fn run_on_nodes(&mut self, ask: Ask, request: &Request, mute: bool) {
+        let asked = self.asked(Some(request.ordinal), &request.args, mute);
+        if self.session.face == Face::Cluster {
+            if let Ask::Publish(..) = ask {
+                peers::tell(&self.shared, std::slice::from_ref(&request.args));
+            }
+            let own = ask.part(&*self.shared);
+            return self.answered(asked, ask.join(vec![own]));
+        }
+        let under_way = peers::ask(&self.shared, ask, &request.args);
+        if under_way.is_answered() {
+            return self.answered(asked, under_way.own_reply());
+        }
+        let ticket = Ticket { seq: self.ring.push(asked, State::Waiting, 0), part: 0 };
+        self.awaited.push(Box::pin(async move { (GroupId::META, Came::Reply(ticket, under_way.reply().await)) }));
+    }
+
     fn kind(&self, request: &Request) -> Kind {
         match request.command.run {
-            Run::Read(run) => Kind::Read { run, level: dispatch::level(request, &self.session, &self.shared) },
+            Run::Read(run) => Kind::Read {
+                run,
+                level: dispatch::level(request, &self.session, &self.shared),
+                // TOUCH says by its name what it is for.
+                quiet: self.session.no_touch && request.command.spec.name != "touch",
+            },
             Run::Script(_) => Kind::Script,
             _ => Kind::Write,
+        }
+    }
+
+    /// What a read notes before it is run, if the client keeps what it reads. `args`: the read's, or a part of them.
+    fn reading(&self, request: &Request, args: &Args) -> Option<Box<Reading>> {
+        let tracking = self.session.tracking.as_ref()?;
+        if !request.command.is_read() || !tracking.remembers() {
+            return None;
+        }
+        let keys = commands::keys(request.command, args).cloned().collect();
+        Reading::new(&self.shared, self.session.id, keys)
+    }
+
+    /// CLIENT CACHING is about the next command, and no command about connections is that.
+    fn forget_caching(&mut self, family: &'static str) {
+        if let Some(tracking) = &mut self.session.tracking
+            && family != "connection"
+        {
+            tracking.caching = false;
         }
     }
 
@@ -666,10 +763,11 @@ impl Connection {
         let kind = self.kind(&request);
         let Some(at) = self.lane(group) else { return self.answer(asked, unserved(group)) };
         let seq = self.ring.next_seq();
+        let reading = self.reading(&request, &request.args);
         let lane = &mut self.lanes[at];
-        if let Kind::Read { run, level } = kind
+        if let Kind::Read { run, level, quiet } = kind
             && lane.is_free()
-            && let Tried::Answer(reply) = lane.try_read(run, &request.args, level, seq)
+            && let Tried::Answer(reply) = lane.try_read(run, &request.args, level, seq, reading.as_deref(), quiet)
         {
             self.counters.read(level, lane.leads(), &reply);
             asked.head = Head::from(request.args);
@@ -679,7 +777,7 @@ impl Connection {
         let deadline = self.deadline();
         let weight = request.args.iter().map(|a| a.len()).sum();
         let seq = self.ring.push(asked, State::Waiting, weight);
-        self.lanes[at].push(Op { ticket: Ticket { seq, part: 0 }, args: request.args, kind, deadline });
+        self.lanes[at].push(Op { ticket: Ticket { seq, part: 0 }, args: request.args, kind, deadline, reading });
     }
 
     fn run_split(
@@ -700,8 +798,9 @@ impl Connection {
         let seq = self.ring.push(asked, State::Gathering(Box::new(gather)), weight);
         for (part, (group, args)) in parts.into_iter().enumerate() {
             let ticket = Ticket { seq, part: part as u32 };
+            let reading = self.reading(request, &args);
             match self.lane(group) {
-                Some(at) => self.lanes[at].push(Op { ticket, args, kind, deadline }),
+                Some(at) => self.lanes[at].push(Op { ticket, args, kind, deadline, reading }),
                 None => self.complete(ticket, unserved(group)),
             }
         }
@@ -709,7 +808,7 @@ impl Connection {
 
     fn run_scan(&mut self, request: Request, mute: bool, order: &[(crate::types::Slot, GroupId)], begin: usize) {
         let asked = self.asked(Some(request.ordinal), &request.args, mute);
-        let Kind::Read { run, level } = self.kind(&request) else {
+        let Kind::Read { run, level, .. } = self.kind(&request) else {
             return self.answer(asked, Reply::error("ERR only a read can go through all groups"));
         };
         let Some((_, group)) = order.get(begin).copied() else {
@@ -866,8 +965,8 @@ fn wire_bytes(args: &Args) -> usize {
 }
 
 fn scan_op(scan: &Scan, seq: u64) -> Op {
-    let kind = Kind::Read { run: scan.run as ReadFn, level: scan.level };
-    Op { ticket: Ticket { seq, part: 0 }, args: scan.args.clone(), kind, deadline: scan.deadline }
+    let kind = Kind::Read { run: scan.run as ReadFn, level: scan.level, quiet: false };
+    Op { ticket: Ticket { seq, part: 0 }, args: scan.args.clone(), kind, deadline: scan.deadline, reading: None }
 }
 
 fn unserved(group: GroupId) -> Reply {

@@ -21,9 +21,13 @@ use tokio::sync::watch;
 
 mod acl;
 mod blocking;
+mod events;
 mod memory;
+mod pause;
+mod pubsub;
 mod scripts;
 mod seeds;
+mod tracking;
 mod transactions;
 
 /// Nothing on loopback takes this long; reached only when a test fails.
@@ -152,7 +156,7 @@ fn show(reply: &Reply) -> String {
         Reply::Error(t) => format!("-{}", text(t)),
         Reply::Int(n) => n.to_string(),
         Reply::Nil | Reply::NilArray => "nil".to_owned(),
-        Reply::Array(items) | Reply::Set(items) | Reply::Push(items) => list(items),
+        Reply::Array(items) | Reply::Set(items) | Reply::Push(items) | Reply::Several(items) => list(items),
         Reply::Map(pairs) | Reply::PairMap(pairs) | Reply::Pairs(pairs) => {
             let pairs = pairs.iter().map(|(k, v)| format!("{}={}", show(k), show(v)));
             format!("{{{}}}", pairs.collect::<Vec<_>>().join(" "))

@@ -20,6 +20,7 @@ use super::collections::{Packing, Size};
 use super::cuckoo::{Precision, UnitFilter};
 use super::cut::Cut;
 use super::entry::{Draft, Entry, EntryRef};
+use super::events::{Class, Record, Recorder, Wanted};
 use super::eviction::{Limit, Recency, Row};
 use super::expiry::HashRange;
 use super::table::Table;
@@ -62,6 +63,8 @@ pub struct Keyspace {
     /// Rows that somebody waits for, and those of them that were written since they were last asked for. Not replicated.
     wanted: BTreeSet<Row>,
     touched: Vec<Row>,
+    /// What there is to tell of the current entry, if anybody wants it. Not replicated.
+    recorder: Recorder,
 }
 
 /// What was asked of the filters, and how they did. Not replicated.
@@ -180,6 +183,7 @@ impl Keyspace {
             evicted: 0,
             wanted: BTreeSet::new(),
             touched: Vec::new(),
+            recorder: Recorder::default(),
         }
     }
 
@@ -315,6 +319,7 @@ impl Keyspace {
             self.remove(key);
             return;
         }
+        self.record_set(key);
         let (slot, hash) = self.place_of(key);
         self.version += 1;
         let (version, written_ms) = (self.version, self.clock);
@@ -360,8 +365,9 @@ impl Keyspace {
         let before = Account::of(&entry);
         self.before_change(position.0, position.1);
         let clock = self.clock;
+        let mut pruned = false;
         let change = |value: &mut Value| {
-            let pruned = value.prune(clock);
+            pruned = value.prune(clock);
             match change(value) {
                 Changed::No(result) if pruned => Changed::Yes(result),
                 other => other,
@@ -379,6 +385,10 @@ impl Keyspace {
             self.version += 1;
             self.note_write(position.0, position.1, false);
         }
+        if pruned {
+            self.recorder.event(Class::Hash, "hexpired", key);
+        }
+        self.recorder.change(key);
         Some(result)
     }
 
@@ -420,6 +430,7 @@ impl Keyspace {
         self.version += 1;
         let entry = self.table.take(position, saver(&mut self.cut))?;
         self.account.subtract(before);
+        self.recorder.change(key);
         Some(entry)
     }
 
@@ -427,6 +438,7 @@ impl Keyspace {
     pub fn remove(&mut self, key: &[u8]) -> bool {
         let Some((position, _)) = self.find(key) else { return false };
         self.drop_at(position);
+        self.recorder.change(key);
         true
     }
 
@@ -455,6 +467,7 @@ impl Keyspace {
         self.version += 1;
         let (version, written_ms) = (self.version, self.clock);
         self.put(position.0, position.1, Draft { key, value, deadline: deadline.unwrap_or(0), version, written_ms });
+        self.recorder.change(key);
         true
     }
 
@@ -464,6 +477,7 @@ impl Keyspace {
             return;
         }
         self.version += 1;
+        self.recorder.cleared();
         let table = std::mem::replace(&mut self.table, Table::new(self.seed, self.clock, self.precision));
         let unneeded = match &mut self.cut {
             Some(cut) => cut.keep(table),
@@ -518,6 +532,7 @@ impl Keyspace {
         // One version for all: in which order units are swept differs between replicas.
         let version = self.version + 1;
         for &range in ranges {
+            let pruning = self.record_due(range);
             self.table.sweep(range, self.clock, version, saver(&mut self.cut), |what| match what {
                 Swept::Gone(account, leftover) => {
                     swept += 1;
@@ -530,6 +545,12 @@ impl Keyspace {
                     self.account.add(after);
                 }
             });
+            for key in pruning {
+                // That something in it was due was a guess; that it lost something is seen by its version.
+                if self.get(&key).is_none_or(|entry| entry.version() == version) {
+                    self.notify_change(Class::Hash, "hexpired", &key);
+                }
+            }
         }
         self.version += swept + pruned;
         swept
@@ -576,6 +597,8 @@ impl Keyspace {
         });
         let Some((at, _)) = found.filter(|(_, entry)| entry.version == version) else { return false };
         self.drop_at((slot, hash, at));
+        self.recorder.event(Class::Evicted, "evicted", key);
+        self.recorder.change(key);
         self.evicted += 1;
         true
     }
@@ -628,6 +651,80 @@ impl Keyspace {
     /// Wanted rows that were written since the last call, if there are any.
     pub fn take_touched(&mut self) -> Option<Vec<Row>> {
         (!self.touched.is_empty()).then(|| std::mem::take(&mut self.touched))
+    }
+
+    // -- Events (`events.rs`)
+
+    /// From now on this is noted of what entries do. Not replicated.
+    pub fn record(&mut self, wanted: Wanted) {
+        self.recorder.want(wanted);
+    }
+
+    /// Notes an event, if it is wanted: a command says with it what it has just done.
+    pub fn notify(&mut self, class: Class, event: &'static str, key: &[u8]) {
+        self.recorder.event(class, event, key);
+    }
+
+    /// The same for a change of what a key holds: if the last element went and the key with it, that is told too.
+    pub fn notify_change(&mut self, class: Class, event: &'static str, key: &[u8]) {
+        if self.recorder.is_on() {
+            self.recorder.event(class, event, key);
+            if !self.contains(key) {
+                self.recorder.event(Class::Generic, "del", key);
+            }
+        }
+    }
+
+    /// The same if anything changed since the keyspace had this version.
+    pub fn notify_since(&mut self, version: u64, class: Class, event: &'static str, key: &[u8]) {
+        if self.version != version {
+            self.notify_change(class, event, key);
+        }
+    }
+
+    /// What was noted since the last call.
+    pub fn take_record(&mut self) -> Option<Record> {
+        self.recorder.take()
+    }
+
+    /// Of a key that is about to be written: one that was dead expires now, one that was not there is new.
+    fn record_set(&mut self, key: &[u8]) {
+        if !self.recorder.is_on() {
+            return;
+        }
+        let was = self.locate(key).map(|located| located.entry.is_dead(self.clock));
+        if was == Some(true) {
+            self.recorder.event(Class::Expired, "expired", key);
+        }
+        if was != Some(false) {
+            self.recorder.event(Class::New, "new", key);
+        }
+        self.recorder.change(key);
+    }
+
+    /// Of what is dead in a range that is about to be swept. Gives the keys that are alive and lose elements.
+    fn record_due(&mut self, range: HashRange) -> Vec<Vec<u8>> {
+        if !self.recorder.is_on() {
+            return Vec::new();
+        }
+        let (mut dead, mut pruning) = (Vec::new(), Vec::new());
+        for located in self.walk(range.slot, u64::from(range.first) << 32) {
+            if located.slot != range.slot || located.hash >> 32 > u64::from(range.last) {
+                break;
+            }
+            let due = (1..=self.clock).contains(&located.entry.due());
+            match located.entry.is_dead(self.clock) {
+                true => dead.push(located.entry.key().to_vec()),
+                false if due => pruning.push(located.entry.key().to_vec()),
+                false => {}
+            }
+        }
+        for key in dead {
+            self.recorder.event(Class::Expired, "expired", &key);
+            self.recorder.change(&key);
+        }
+        pruning.iter().for_each(|key| self.recorder.change(key));
+        pruning
     }
 
     // -- Marks: what a replica remembers of reads, for eviction

@@ -15,6 +15,7 @@
 //! | `value.rs` | what a key holds |
 //! | `collections/` | what a key holds if it holds many elements |
 //! | `filters/` | what a key holds if it is a cuckoo or a bloom filter |
+//! | `events.rs` | what apply tells those outside: notifications, and which keys changed |
 //! | `expiry.rs` | where to look for due keys: a replica's own hint, decides nothing |
 //! | `eviction/` | who leaves when memory is short: the leader's own, decides nothing until the log says so |
 //! | `candidates.rs` | the keyspace as an eviction policy sees it |
@@ -30,6 +31,7 @@ mod collections;
 mod cuckoo;
 mod cut;
 mod entry;
+pub mod events;
 pub mod eviction;
 mod expiry;
 mod filters;

@@ -12,7 +12,8 @@ use super::collections::Packing;
 use super::entry::EntryRef;
 use super::keyspace::{Keyspace, STEP, scramble};
 use crate::types::{Millis, SLOTS, Slot};
-use std::cell::Cell;
+use bytes::Bytes;
+use std::cell::{Cell, RefCell};
 
 /// Read access to a keyspace, for one command.
 pub struct View<'a> {
@@ -21,6 +22,10 @@ pub struct View<'a> {
     needs_tick: Cell<bool>,
     /// Of a read in an entry: what its random choices are drawn from.
     seed: Option<Cell<u64>>,
+    /// Keys that were asked for and are not there, if that is wanted.
+    misses: Option<RefCell<Vec<Bytes>>>,
+    /// What is read is not noted for eviction.
+    quiet: Cell<bool>,
 }
 
 /// How far the estimate may be ahead of the clock before an answer about remaining time waits for a tick. Without
@@ -36,12 +41,34 @@ const CURSOR_HASH_BITS: u32 = 48;
 impl<'a> View<'a> {
     /// `estimate_ms`: the stamp the leader would write now; `None` for reads that do not promise the present.
     pub fn new(keyspace: &'a Keyspace, estimate_ms: Option<Millis>) -> View<'a> {
-        View { keyspace, estimate: estimate_ms, needs_tick: Cell::new(false), seed: None }
+        View {
+            keyspace,
+            estimate: estimate_ms,
+            needs_tick: Cell::new(false),
+            seed: None,
+            misses: None,
+            quiet: Cell::new(false),
+        }
     }
 
     /// What a read sees that is applied as part of an entry, by the state's clock.
     pub fn in_entry(keyspace: &'a Keyspace, seed: u64) -> View<'a> {
         View { seed: Some(Cell::new(seed)), ..View::new(keyspace, None) }
+    }
+
+    /// The same, noting the keys that are asked for and are not there.
+    pub fn noting_misses(self) -> View<'a> {
+        View { misses: Some(RefCell::default()), ..self }
+    }
+
+    /// From now on what is read is not noted for eviction.
+    pub fn leave_no_trace(&self) {
+        self.quiet.set(true);
+    }
+
+    /// The keys that were missed, in order.
+    pub fn misses(self) -> Vec<Bytes> {
+        self.misses.map_or_else(Vec::new, RefCell::into_inner)
     }
 
     /// Whether what was read may not be answered before a tick.
@@ -56,7 +83,19 @@ impl<'a> View<'a> {
 
     /// The key's entry, if it is alive.
     pub fn get(&self, key: &[u8]) -> Option<EntryRef<'a>> {
-        self.keyspace.read(key).inspect(|entry| self.judge(entry))
+        let found = if self.quiet.get() { self.keyspace.get(key) } else { self.keyspace.read(key) };
+        let found = found.inspect(|entry| self.judge(entry));
+        if found.is_none()
+            && let Some(misses) = &self.misses
+        {
+            misses.borrow_mut().push(Bytes::copy_from_slice(key));
+        }
+        found
+    }
+
+    /// The same for who asks about a key and not for it: leaves no trace.
+    pub fn look_at(&self, key: &[u8]) -> Option<EntryRef<'a>> {
+        self.keyspace.get(key).inspect(|entry| self.judge(entry))
     }
 
     pub fn contains(&self, key: &[u8]) -> bool {

@@ -139,6 +139,7 @@ pub fn show(reply: &Reply) -> Vec<String> {
             listed(pairs.iter().flat_map(|(key, value)| [show(key), show(value)]).collect())
         }
         Reply::Nothing => Vec::new(),
+        Reply::Several(replies) => replies.iter().flat_map(show).collect(),
     }
 }
 

@@ -6,6 +6,7 @@ use super::{BASE, change, entry_reply, id_reply, stream_of};
 use crate::commands::syntax::{either, is, syntax_error, want_integer};
 use crate::commands::{Command, Keys, ReadCommand, Scope, Spec, WriteCommand, container, read, write};
 use crate::resp::{Args, Reply, integer};
+use crate::state::events::Class;
 use crate::state::{Changed, Keyspace, StreamGroup, StreamId, StreamValue, Value, View};
 use crate::types::{Millis, Stamp};
 use bytes::Bytes;
@@ -57,6 +58,9 @@ pub(super) fn lag(stream: &StreamValue, group: &StreamGroup) -> Option<u64> {
 }
 
 // -- XGROUP
+
+/// The event of a consumer that is made, by whatever names it first.
+const CREATES: &str = "xgroup-createconsumer";
 
 /// Where a group begins, and how far that is.
 struct Start {
@@ -140,6 +144,7 @@ impl Create {
                 Changed::Yes(())
             },
         );
+        keyspace.notify(Class::Stream, "xgroup-create", &self.key);
         Ok(Reply::OK)
     }
 }
@@ -191,6 +196,7 @@ impl WriteCommand for Setid {
                 stream.change_group(&self.group, |group| (group.last, group.read) = (last, self.start.read));
                 Changed::Yes(())
             });
+            keyspace.notify(Class::Stream, "xgroup-setid", &self.key);
             Reply::OK
         }))
     }
@@ -222,6 +228,9 @@ impl WriteCommand for Destroy {
                 let gone = stream.remove_group(&self.group);
                 Changed::when(gone, gone)
             });
+            if gone {
+                keyspace.notify(Class::Stream, "xgroup-destroy", &self.key);
+            }
             Reply::Int(gone.into())
         }))
     }
@@ -241,8 +250,8 @@ impl<const REMOVES: bool> OfConsumer<REMOVES> {
 
     fn run(self, keyspace: &mut Keyspace) -> Result<Reply, Reply> {
         must_have(keyspace, &self.key, &self.group)?;
-        let now = keyspace.clock();
-        Ok(Reply::Int(change(keyspace, &self.key, |stream| {
+        let (now, version) = (keyspace.clock(), keyspace.version());
+        let reply = change(keyspace, &self.key, |stream| {
             let result = stream.change_group(&self.group, |group| match REMOVES {
                 true => match group.remove_consumer(&self.consumer) {
                     Some(pending) => Changed::Yes(pending as i64),
@@ -254,7 +263,10 @@ impl<const REMOVES: bool> OfConsumer<REMOVES> {
                 }
             });
             result.expect("the group was just seen")
-        })))
+        });
+        let event = if REMOVES { "xgroup-delconsumer" } else { CREATES };
+        keyspace.notify_since(version, Class::Stream, event, &self.key);
+        Ok(Reply::Int(reply))
     }
 }
 
@@ -331,9 +343,10 @@ impl Xreadgroup {
         let now = keyspace.clock();
         let mut found = Vec::new();
         for (key, what) in &self.sources {
+            let mut new = false;
             let entries = change(keyspace, key, |stream| {
                 stream.change_group(&self.group, |group| {
-                    group.create_consumer(&self.consumer, now);
+                    new = group.create_consumer(&self.consumer, now);
                     group.note_seen(&self.consumer, now, false);
                 });
                 // The time at which it was seen is a change as well.
@@ -342,6 +355,9 @@ impl Xreadgroup {
                     What::Pending(after) => Some(self.read_pending(stream, *after, now)),
                 })
             });
+            if new {
+                keyspace.notify(Class::Stream, CREATES, key);
+            }
             found.extend(entries.map(|entries| (Reply::Bulk(key.clone()), Reply::Array(entries))));
         }
         Ok(if found.is_empty() { Reply::NilArray } else { Reply::PairMap(found) })
@@ -642,14 +658,24 @@ impl Claim {
     }
 }
 
+/// Whether a group of a stream does not know a consumer yet.
+fn is_new(keyspace: &Keyspace, key: &[u8], group: &[u8], consumer: &[u8]) -> bool {
+    let stream = keyspace.get(key).and_then(|entry| entry.value().owned()).and_then(Value::as_stream);
+    stream.and_then(|stream| stream.group(group)).is_some_and(|group| group.consumer(consumer).is_none())
+}
+
 impl Xclaim {
     fn run(self, keyspace: &mut Keyspace) -> Result<Reply, Reply> {
         let stream = stream_of(keyspace.get(&self.key))?;
         if stream.and_then(|stream| stream.group(&self.group)).is_none() {
             return Err(no_group(&self.key, &self.group));
         }
-        let now = keyspace.clock();
-        Ok(Reply::Array(change(keyspace, &self.key, |stream| Changed::Yes(self.claim(stream, now)))))
+        let (now, new) = (keyspace.clock(), is_new(keyspace, &self.key, &self.group, &self.consumer));
+        let claimed = change(keyspace, &self.key, |stream| Changed::Yes(self.claim(stream, now)));
+        if new {
+            keyspace.notify(Class::Stream, CREATES, &self.key);
+        }
+        Ok(Reply::Array(claimed))
     }
 
     fn claim(&self, stream: &mut StreamValue, now: Millis) -> Vec<Reply> {
@@ -730,8 +756,12 @@ impl Xautoclaim {
         if stream.and_then(|stream| stream.group(&self.group)).is_none() {
             return Err(no_group(&self.key, &self.group));
         }
-        let now = keyspace.clock();
-        Ok(change(keyspace, &self.key, |stream| Changed::Yes(self.claim(stream, now))))
+        let (now, new) = (keyspace.clock(), is_new(keyspace, &self.key, &self.group, &self.consumer));
+        let reply = change(keyspace, &self.key, |stream| Changed::Yes(self.claim(stream, now)));
+        if new {
+            keyspace.notify(Class::Stream, CREATES, &self.key);
+        }
+        Ok(reply)
     }
 
     fn claim(&self, stream: &mut StreamValue, now: Millis) -> Reply {

@@ -14,6 +14,7 @@ use super::blocking::Blocks;
 use super::syntax::{either, is, syntax_error, want_integer, wrong_type};
 use super::{Command, Keys, ReadCommand, Scope, Spec, WriteCommand, read, write, wrong_arity};
 use crate::resp::{Args, Reply};
+use crate::state::events::Class;
 use crate::state::{Changed, EntryRef, Keyspace, StreamEntry, StreamId, StreamValue, Value, View};
 use crate::types::{Millis, Stamp};
 use argument::{Sources, bound, interval, strict_id};
@@ -209,18 +210,21 @@ impl Xadd {
         let id = self.id.after(last, keyspace.clock()).ok_or_else(|| {
             Reply::error("ERR The ID specified in XADD is equal or smaller than the target stream top item")
         })?;
-        keyspace.change_or_create(
+        let trimmed = keyspace.change_or_create(
             &self.key,
             || Value::Stream(Box::default()),
             |value| {
                 let stream = value.as_stream_mut().expect("its type was just seen");
                 stream.add(id, self.fields.iter().map(|field| &field[..]));
-                if let Some(trim) = self.options.trim {
-                    stream.trim(trim.count(stream));
-                }
-                Changed::Yes(())
+                let surplus = self.options.trim.map_or(0, |trim| trim.count(stream));
+                stream.trim(surplus);
+                Changed::Yes(surplus > 0)
             },
         );
+        keyspace.notify(Class::Stream, "xadd", &self.key);
+        if trimmed {
+            keyspace.notify(Class::Stream, "xtrim", &self.key);
+        }
         Ok(id_reply(id))
     }
 }
@@ -279,11 +283,15 @@ impl WriteCommand for Xtrim {
             if !there {
                 return Reply::Int(0);
             }
-            Reply::count(change(keyspace, &self.key, |stream| {
+            let trimmed = change(keyspace, &self.key, |stream| {
                 let count = self.trim.count(stream);
                 stream.trim(count);
                 Changed::when(count > 0, count)
-            }))
+            });
+            if trimmed > 0 {
+                keyspace.notify(Class::Stream, "xtrim", &self.key);
+            }
+            Reply::count(trimmed)
         }))
     }
 }
@@ -313,10 +321,14 @@ impl WriteCommand for Xdel {
             if !there {
                 return Reply::Int(0);
             }
-            Reply::count(change(keyspace, &self.key, |stream| {
+            let deleted = change(keyspace, &self.key, |stream| {
                 let count = self.ids.iter().filter(|id| stream.delete(**id)).count();
                 Changed::when(count > 0, count)
-            }))
+            });
+            if deleted > 0 {
+                keyspace.notify(Class::Stream, "xdel", &self.key);
+            }
+            Reply::count(deleted)
         }))
     }
 }
@@ -349,6 +361,7 @@ impl Xsetid {
             stream.deleted = self.deleted.unwrap_or(stream.deleted);
             Changed::Yes(())
         });
+        keyspace.notify(Class::Stream, "xsetid", &self.key);
         Ok(Reply::OK)
     }
 }

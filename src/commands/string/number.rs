@@ -6,6 +6,7 @@ use crate::commands::syntax::{either, want_integer};
 use crate::commands::text::text_of;
 use crate::commands::{Spec, WriteCommand, usual_growth};
 use crate::resp::{Args, Reply};
+use crate::state::events::Class;
 use crate::state::{Form, Keyspace, Value};
 use crate::types::Stamp;
 use bytes::Bytes;
@@ -29,6 +30,7 @@ impl Add {
             Some(_) => keyspace.edit(&self.key, |old| *old = value).unwrap_or_default(),
             None => keyspace.set(&self.key, value, None),
         }
+        keyspace.notify(Class::String, "incrby", &self.key);
         Ok(Reply::Int(sum))
     }
 }
@@ -136,6 +138,7 @@ impl Incrbyfloat {
             Some(_) => keyspace.edit(&self.key, |old| *old = value).unwrap_or_default(),
             None => keyspace.set(&self.key, value, None),
         }
+        keyspace.notify(Class::String, "incrbyfloat", &self.key);
         Ok(Reply::Bulk(text))
     }
 }

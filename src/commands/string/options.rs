@@ -28,6 +28,11 @@ impl Expiry {
         Ok(if absolute { Expiry::At(ms) } else { Expiry::After(ms) })
     }
 
+    /// Whether it sets a deadline.
+    pub(super) fn dates(self) -> bool {
+        matches!(self, Expiry::At(_) | Expiry::After(_))
+    }
+
     /// The deadline by the clock of the entry.
     pub(super) fn deadline(
         self,

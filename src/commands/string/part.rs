@@ -5,6 +5,7 @@ use crate::commands::syntax::{either, want_integer};
 use crate::commands::text::{check_length, edit_bytes, text_of};
 use crate::commands::{Spec, WriteCommand, usual_growth};
 use crate::resp::{Args, Reply};
+use crate::state::events::Class;
 use crate::state::{Form, Keyspace, Value};
 use crate::types::Stamp;
 use bytes::Bytes;
@@ -18,11 +19,13 @@ impl Append {
     fn run(self, keyspace: &mut Keyspace) -> Result<Reply, Reply> {
         let Some(text) = text_of(keyspace.get(&self.key))? else {
             keyspace.set(&self.key, Value::text(&self.tail), None);
+            keyspace.notify(Class::String, "append", &self.key);
             return Ok(Reply::count(self.tail.len()));
         };
         let length = text.len() + self.tail.len();
         check_length(length)?;
         keyspace.edit(&self.key, |value| edit_bytes(value, |bytes| bytes.extend_from_slice(&self.tail)));
+        keyspace.notify(Class::String, "append", &self.key);
         Ok(Reply::count(length))
     }
 }
@@ -72,6 +75,7 @@ impl Setrange {
                 bytes[self.offset..end].copy_from_slice(&self.part);
             })
         });
+        keyspace.notify(Class::String, "setrange", &self.key);
         Ok(Reply::count(end.max(old.unwrap_or(0))))
     }
 }

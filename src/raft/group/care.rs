@@ -2,6 +2,7 @@
 
 use super::{Core, Group};
 use crate::env;
+use crate::raft::changes::Touch;
 use crate::raft::snapshot::SnapshotRef;
 use crate::raft::storage::{Storage, StorageError};
 use crate::raft::wire::Lane;
@@ -21,8 +22,10 @@ const RESTART_PAUSE: Duration = Duration::from_millis(500);
 
 impl Group {
     pub(super) async fn care(self: Arc<Self>) {
+        let mut touch = Touch::default();
         while !self.closed() {
             env::sleep(CARE).await;
+            touch.look(&self);
             let core = self.core();
             let (running, leads) = {
                 let m = core.metrics.borrow_watched();

@@ -49,6 +49,9 @@ impl Group {
                 let m = metrics.borrow_watched();
                 m.current_leader.map(|leader| Leadership { leader, term: m.vote.leader_id.term })
             };
+            if let Some(l) = now.filter(|l| l.leader == self.me()) {
+                self.replica.note_led(l.term);
+            }
             if self.leadership.send_replace(now) != now {
                 match now {
                     Some(l) => {

@@ -76,15 +76,23 @@ impl Group {
 
     /// Runs a read on the local state under its lock. Must be short.
     pub fn read<R>(&self, permit: &Permit, f: impl FnOnce(&View<'_>) -> R) -> Result<R, NeedsTick> {
-        self.replica.with(|state| {
+        let wants_misses = self.replica.wants_misses();
+        let (result, misses) = self.replica.with(|state| {
             // The state may have been loaded anew since leave was given; then it has to catch up first.
             if state.applied.map_or(0, |id| id.index()) < permit.index {
                 return Err(NeedsTick);
             }
-            let view = View::new(&state.keyspace, permit.estimate);
+            let mut view = View::new(&state.keyspace, permit.estimate);
+            if wants_misses {
+                view = view.noting_misses();
+            }
             let result = f(&view);
-            if view.needs_tick() { Err(NeedsTick) } else { Ok(result) }
-        })
+            if view.needs_tick() { Err(NeedsTick) } else { Ok((result, view.misses())) }
+        })?;
+        if !misses.is_empty() {
+            self.around.watch.with(|hears| hears.missed(misses));
+        }
+        Ok(result)
     }
 
     /// The same for what looks at more than a view shows.

@@ -74,7 +74,7 @@ impl Connection {
         let asked = self.asked(Some(request.ordinal), &request.args, mute);
         let kind = match request.command.run {
             // A turn is given by what the leader has.
-            Run::Read(run) => Kind::Read { run, level: Level::Linearizable },
+            Run::Read(run) => Kind::Read { run, level: Level::Linearizable, quiet: false },
             _ => Kind::Write,
         };
         let wait = Duration::from_millis(ms);
@@ -93,7 +93,7 @@ impl Connection {
             ended: None,
         };
         let settle = request.command.blocks.and_then(|blocks| blocks.settle);
-        let first = settle.map_or(kind, |run| Kind::Read { run, level: Level::Linearizable });
+        let first = settle.map_or(kind, |run| Kind::Read { run, level: Level::Linearizable, quiet: false });
         self.enter(group, asked, State::Blocking(Box::new(blocking)), args, first);
     }
 
@@ -102,7 +102,7 @@ impl Connection {
         let deadline = self.deadline();
         let Some((_, blocking)) = self.blocking() else { return };
         let (args, kind, id) = (blocking.args.clone(), blocking.kind, blocking.group);
-        let op = Op { ticket: Ticket { seq, part: 0 }, args, kind, deadline };
+        let op = Op { ticket: Ticket { seq, part: 0 }, args, kind, deadline, reading: None };
         match self.lane(id) {
             Some(at) => self.lanes[at].push_first(op),
             None => self.unblock_with(seq, unserved(id)),

@@ -74,7 +74,7 @@ impl Connection {
         if let Err(refused) = dispatch::may_queue(&request, first, &self.session, &self.shared, &self.routes) {
             return self.answer(asked, refused);
         }
-        let kind = Kind::Read { run: transaction::versions, level: Level::Linearizable };
+        let kind = Kind::Read { run: transaction::versions, level: Level::Linearizable, quiet: false };
         let seq = self.ring.next_seq();
         self.awaits = Some(seq);
         let keys: Args = request.args[1..].iter().cloned().collect();
@@ -101,10 +101,10 @@ impl Connection {
         let kind = match (writes, watched) {
             (true, _) => Kind::Write,
             // What was watched is only known to be unchanged by a state that is as new as can be.
-            (false, true) => Kind::Read { run: atomic::read, level: Level::Linearizable },
+            (false, true) => Kind::Read { run: atomic::read, level: Level::Linearizable, quiet: false },
             (false, false) => {
                 let level = dispatch::level(&request, &self.session, &self.shared);
-                Kind::Read { run: atomic::read, level }
+                Kind::Read { run: atomic::read, level, quiet: self.session.no_touch }
             }
         };
         if weave.has_local() {
@@ -132,7 +132,7 @@ impl Connection {
         let seq = self.ring.push(asked, state, weight);
         let ticket = Ticket { seq, part: 0 };
         match self.lane(group) {
-            Some(at) => self.lanes[at].push(Op { ticket, args, kind, deadline }),
+            Some(at) => self.lanes[at].push(Op { ticket, args, kind, deadline, reading: None }),
             None => self.complete(ticket, unserved(group)),
         }
     }

@@ -1,0 +1,139 @@
+//! Client-side caches: a client is told of every change of what it keeps.
+
+use super::pubsub::three;
+use super::*;
+
+async fn tracker(rig: &Rig, options: &str) -> Client {
+    let mut c = rig.proxy().await;
+    c.ask("HELLO 3").await;
+    assert_eq!(c.ask(&format!("CLIENT TRACKING ON{options}")).await, "OK");
+    c
+}
+
+#[tokio::test]
+async fn a_client_is_told_once_of_a_change_of_what_it_read() {
+    let rig = rig(2).await;
+    let (a, b) = (rig.key_in(1), rig.key_in(2));
+    let mut c = tracker(&rig, "").await;
+    let mut w = rig.proxy().await;
+    assert_eq!(c.ask_all(&format!("GET {a}\nMGET {a} {b}\nGET other")).await, ["nil", "[nil nil]", "nil"]);
+    assert_eq!(w.ask_all(&format!("SET {a} 1\nSET {a} 2\nSET {b} 1\nSET unread 1")).await, ["OK"; 4]);
+    let mut told = [c.read().await, c.read().await];
+    told.sort();
+    let mut expected = [format!("[invalidate [{a}]]"), format!("[invalidate [{b}]]")];
+    expected.sort();
+    assert_eq!(told, expected);
+    assert_eq!(c.ask("PING").await, "PONG", "it was told of nothing else");
+    // Everything that goes is a change; a write that changes nothing is none.
+    assert_eq!(c.ask_all(&format!("GET {a}\nGET {b}")).await, ["2", "1"]);
+    assert_eq!(w.ask_all(&format!("SET {a} x NX\nGET {a}\nPEXPIRE {b} 1")).await, ["nil", "2", "1"]);
+    assert_eq!(c.read().await, format!("[invalidate [{b}]]"));
+    assert_eq!(w.ask("FLUSHALL").await, "OK");
+    assert_eq!(c.read().await, "[invalidate nil]");
+}
+
+#[tokio::test]
+async fn a_read_that_waits_is_noted_when_it_is_run() {
+    let rig = rig(1).await;
+    let mut c = tracker(&rig, "").await;
+    let mut w = rig.proxy().await;
+    rig.group(1).hold_writes(true);
+    c.pipeline("SET mine 1\nGET k").await;
+    // The read waits behind the connection's own write. Nothing has been read, so nothing is told.
+    w.pipeline("SET k 1").await;
+    let shared = rig.server.shared();
+    assert_eq!(shared.caching.len(), (1, 0));
+    rig.group(1).hold_writes(false);
+    assert_eq!([w.read().await, c.read().await], ["OK", "OK"]);
+    let read = c.read().await;
+    assert!(read == "1" || read == "nil", "{read}");
+    if read == "nil" {
+        assert_eq!(c.read().await, "[invalidate [k]]");
+        assert_eq!(c.ask("GET k").await, "1");
+    }
+    assert_eq!(w.ask("SET k 2").await, "OK");
+    assert_eq!(c.read().await, "[invalidate [k]]");
+}
+
+#[tokio::test]
+async fn modes_choose_what_is_told_to_whom() {
+    let rig = rig(1).await;
+    let mut w = rig.proxy().await;
+    let mut optin = tracker(&rig, " OPTIN").await;
+    assert_eq!(optin.ask_all("GET a\nCLIENT CACHING YES\nGET b\nGET c").await, ["nil", "OK", "nil", "nil"]);
+    let mut optout = tracker(&rig, " OPTOUT").await;
+    assert_eq!(optout.ask_all("GET a\nCLIENT CACHING NO\nGET b\nGET c").await, ["nil", "OK", "nil", "nil"]);
+    let mut bcast = tracker(&rig, " BCAST PREFIX a PREFIX b").await;
+    // In RESP2 another connection is told.
+    let mut ear = rig.proxy().await;
+    let id = ear.ask("CLIENT ID").await;
+    assert_eq!(ear.ask("SUBSCRIBE __redis__:invalidate").await, "[subscribe __redis__:invalidate 1]");
+    let mut redirects = rig.proxy().await;
+    assert_eq!(redirects.ask(&format!("CLIENT TRACKING ON REDIRECT {id}")).await, "OK");
+    assert_eq!(redirects.ask_all("GET b\nCLIENT GETREDIR").await, ["nil".to_owned(), id.clone()]);
+
+    assert_eq!(w.ask("MSET a 1 b 1 c 1 ab 1").await, "OK");
+    assert_eq!(optin.read().await, "[invalidate [b]]");
+    assert_eq!([optout.read().await, optout.read().await], ["[invalidate [a]]", "[invalidate [c]]"]);
+    assert_eq!([bcast.read().await, bcast.read().await], ["[invalidate [a ab]]", "[invalidate [b]]"]);
+    assert_eq!(ear.read().await, "[message __redis__:invalidate [b]]");
+    for c in [&mut optin, &mut optout, &mut bcast] {
+        assert_eq!(c.ask("PING").await, "PONG");
+    }
+    // Who listens in another's place is gone.
+    drop(ear);
+    let shared = rig.server.shared();
+    testing::until(|| shared.clients().len() == 5).await;
+    redirects.ask("GET b").await;
+    assert_eq!(w.ask("SET b 2").await, "OK");
+    assert_eq!(bcast.read().await, "[invalidate [b]]");
+    let info = redirects.ask("CLIENT TRACKINGINFO").await;
+    assert_eq!(info, format!("[flags [on broken_redirect] redirect {id} prefixes []]"));
+    let line = redirects.ask("CLIENT INFO").await;
+    assert!(line.contains(" flags=tR ") && line.contains(&format!(" redir={id} ")), "{line}");
+    // Who stops is told nothing more, and when nobody tracks nothing is recorded.
+    for c in [&mut optin, &mut optout, &mut bcast] {
+        assert_eq!(c.ask("CLIENT TRACKING OFF").await, "OK");
+    }
+    assert!(rig.cluster.host().watch().wanted().changes);
+    drop(redirects);
+    testing::until(|| !rig.cluster.host().watch().wanted().changes).await;
+}
+
+#[tokio::test]
+async fn the_table_is_bounded_and_what_it_gives_up_is_told() {
+    let rig = rig(1).await;
+    let mut c = tracker(&rig, "").await;
+    assert_eq!(c.ask("CONFIG SET tracking-table-max-keys 10").await, "OK");
+    c.pipeline(&(0..20).map(|n| format!("GET k{n}\n")).collect::<String>()).await;
+    let (mut replies, mut told) = (0, Vec::new());
+    while replies < 20 || told.len() < 10 {
+        match c.read().await {
+            text if text == "nil" => replies += 1,
+            text => told.push(text),
+        }
+    }
+    let expected: Vec<String> = (0..10).map(|n| format!("[invalidate [k{n}]]")).collect();
+    assert_eq!(told, expected, "the oldest go first");
+    assert_eq!(rig.server.shared().caching.len(), (1, 10));
+}
+
+#[tokio::test]
+async fn a_follower_tells_of_changes_made_anywhere_and_of_doubt() {
+    let rigs = three(1).await;
+    let leader = rigs[0].group(1).leader().expect("it is known");
+    let follower = rigs.iter().find(|rig| rig.cluster.me_id() != leader).expect("two do not lead");
+    let others: Vec<&Rig> = rigs.iter().filter(|rig| rig.cluster.me_id() != follower.cluster.me_id()).collect();
+    let mut c = tracker(follower, "").await;
+    assert_eq!(c.ask("GET k").await, "nil");
+    assert_eq!(others[0].proxy().await.ask("SET k 1").await, "OK");
+    assert_eq!(c.read().await, "[invalidate [k]]");
+    assert_eq!(c.ask_all("CLIENT CONSISTENCY eventual\nGET k").await, ["OK", "1"]);
+    // It hears nothing of the others any more: what it told of may be out of date, and it says so.
+    for other in others {
+        other.cluster.host().stop().await;
+    }
+    assert_eq!(c.read().await, "[invalidate nil]");
+    assert_eq!(c.ask("GET k").await, "1");
+    assert_eq!(c.read().await, "[invalidate nil]");
+}

@@ -1,0 +1,250 @@
+//! Client-side caches: which client of this node keeps which keys, and who is told when one changes.
+//!
+//! ```text
+//! a tracked read: [note key, client] -> read, under the replica's lock
+//! an entry:       apply, under the replica's lock -> [changed keys -> take who noted them -> mailboxes] -> its reply
+//! ```
+//!
+//! Reads are answered from this node's own replica of a group, and every entry passes through it, so nothing but this
+//! replica has to be listened to. A key is noted before it is read: a read that did not see a change was before it, and so
+//! was its note. Invariant: **whatever a client read here and keeps, it is told of the first change that this replica
+//! applies after the read.** A note is used up by that; the next read makes another.
+//!
+//! What the replica does not hear it cannot tell. While it may be behind (its group's leader was not heard for an election
+//! timeout, or cannot show that it leads) everything that was read from it is declared void again and again, and so it is
+//! when its state is replaced.
+//!
+//! Bound: `tracking-table-max-keys`; beyond it the oldest note of the same stripe is given up, and its clients are told.
+
+mod table;
+
+use super::Shared;
+use super::clients::Client;
+use super::pubsub::encoding;
+use crate::commands::tracking::{Caches, Tracking};
+use crate::resp::Protocol;
+use crate::types::GroupId;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use table::Table;
+
+/// Tables; a group's keys are in the one of its number.
+const STRIPES: usize = 64;
+/// Notes that a read may give up in place of those it adds, over the number it adds: a bound that was lowered is
+/// approached without a long stop.
+const GIVE_UP_MAX: usize = 16;
+
+/// One client that tracks.
+struct Tracker {
+    client: Arc<Client>,
+    redirect: Option<u64>,
+    /// It was told in vain: who should be told in its place is gone.
+    broken: bool,
+    prefixes: Vec<Bytes>,
+}
+
+/// What the clients of a node keep.
+pub(super) struct Caching {
+    trackers: Mutex<BTreeMap<u64, Tracker>>,
+    /// Clients by the prefixes they listen to.
+    broadcasts: Mutex<BTreeMap<Bytes, BTreeSet<u64>>>,
+    tables: Vec<Mutex<Table>>,
+    keys: AtomicUsize,
+}
+
+impl Default for Caching {
+    fn default() -> Caching {
+        Caching {
+            trackers: Mutex::default(),
+            broadcasts: Mutex::default(),
+            tables: (0..STRIPES).map(|_| Mutex::default()).collect(),
+            keys: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl Caching {
+    fn table(&self, group: GroupId) -> &Mutex<Table> {
+        &self.tables[group.0 as usize % STRIPES]
+    }
+
+    /// Clients that track, and keys that are noted.
+    pub fn len(&self) -> (u64, u64) {
+        (self.trackers.lock().len() as u64, self.keys.load(Relaxed) as u64)
+    }
+
+    /// Changes one table and keeps count.
+    fn change<R>(&self, group: GroupId, change: impl FnOnce(&mut Table) -> R) -> R {
+        let mut table = self.table(group).lock();
+        let before = table.len();
+        let result = change(&mut table);
+        match table.len() {
+            after if after >= before => self.keys.fetch_add(after - before, Relaxed),
+            after => self.keys.fetch_sub(before - after, Relaxed),
+        };
+        result
+    }
+}
+
+/// What is told.
+enum News<'a> {
+    Keys(&'a [Bytes]),
+    Everything,
+}
+
+impl Shared {
+    /// Notes that a client is about to read keys of a group.
+    pub(super) fn note_reading(&self, client: u64, group: GroupId, keys: &[Bytes]) {
+        let max = match self.live.tracking_keys_max() {
+            0 => usize::MAX,
+            max => max,
+        };
+        let given_up = self.caching.change(group, |table| {
+            keys.iter().for_each(|key| table.note(key, client));
+            let over = (self.caching.keys.load(Relaxed) + keys.len()).saturating_sub(max);
+            table.give_up(over.min(keys.len() + GIVE_UP_MAX))
+        });
+        for (key, clients) in given_up {
+            clients.iter().for_each(|client| self.tell_change(*client, &News::Keys(std::slice::from_ref(&key))));
+        }
+    }
+
+    /// Keys of a group changed.
+    pub(super) fn keys_changed(&self, group: GroupId, keys: &[Bytes]) {
+        let mut told = Vec::new();
+        self.caching.change(group, |table| {
+            for key in keys {
+                if let Some(clients) = table.take(key) {
+                    told.push((key, clients));
+                }
+            }
+        });
+        for (key, clients) in told {
+            clients.iter().for_each(|client| self.tell_change(*client, &News::Keys(std::slice::from_ref(key))));
+        }
+        let broadcasts: Vec<(Vec<Bytes>, Vec<u64>)> = {
+            let broadcasts = self.caching.broadcasts.lock();
+            let of = |prefix: &Bytes| keys.iter().filter(|key| key.starts_with(prefix)).cloned().collect::<Vec<_>>();
+            let all = broadcasts.iter().map(|(prefix, clients)| (of(prefix), clients.iter().copied().collect()));
+            all.filter(|(keys, _): &(Vec<Bytes>, Vec<u64>)| !keys.is_empty()).collect()
+        };
+        for (keys, clients) in broadcasts {
+            clients.iter().for_each(|client| self.tell_change(*client, &News::Keys(&keys)));
+        }
+    }
+
+    /// Every client that tracks is told that all of its cache is void.
+    pub(super) fn everything_changed(&self, group: GroupId) {
+        self.caching.change(group, |table| *table = Table::default());
+        let all: Vec<u64> = self.caching.trackers.lock().keys().copied().collect();
+        all.iter().for_each(|client| self.tell_change(*client, &News::Everything));
+    }
+
+    /// What was read of a group may be out of date: whoever keeps some of it is told that all of its cache is void.
+    pub(super) fn group_doubted(&self, group: GroupId) {
+        let mut doubters = self.caching.change(group, |table| std::mem::take(table).into_clients());
+        let broadcasts = self.caching.broadcasts.lock();
+        broadcasts.values().for_each(|clients| doubters.extend(clients));
+        drop(broadcasts);
+        doubters.iter().for_each(|client| self.tell_change(*client, &News::Everything));
+    }
+
+    /// Tells a client, or who is to be told in its place.
+    fn tell_change(&self, id: u64, news: &News<'_>) {
+        let (client, redirect) = match self.caching.trackers.lock().get(&id) {
+            Some(tracker) => (tracker.client.clone(), tracker.redirect),
+            None => return,
+        };
+        let target = match redirect {
+            None => Some(client.clone()),
+            Some(other) => self.clients.get(other),
+        };
+        let Some(target) = target else {
+            if let Some(tracker) = self.caching.trackers.lock().get_mut(&id) {
+                tracker.broken = true;
+            }
+            if client.protocol() == Protocol::Resp3 {
+                self.push(&client, encoding::redirect_broken(redirect.unwrap_or(0)));
+            }
+            return;
+        };
+        let keys = match news {
+            News::Keys(keys) => Some(*keys),
+            News::Everything => None,
+        };
+        if target.protocol() == Protocol::Resp3 {
+            self.push(&target, encoding::invalidation(keys));
+        } else if redirect.is_some() && target.listens() {
+            self.push(&target, encoding::invalidation_message(keys));
+        }
+    }
+
+    /// The connection is gone, or tracks no more.
+    pub(super) fn forget_tracking(&self, id: u64) {
+        let mut trackers = self.caching.trackers.lock();
+        let Some(tracker) = trackers.remove(&id) else { return };
+        let idle = trackers.is_empty();
+        if idle {
+            self.cluster.host().watch().want_changes(false);
+        }
+        drop(trackers);
+        let mut broadcasts = self.caching.broadcasts.lock();
+        for prefix in &tracker.prefixes {
+            if let Some(clients) = broadcasts.get_mut(prefix) {
+                clients.remove(&id);
+                if clients.is_empty() {
+                    broadcasts.remove(prefix);
+                }
+            }
+        }
+    }
+}
+
+impl Caches for Shared {
+    fn knows(&self, client: u64) -> bool {
+        self.clients.get(client).is_some()
+    }
+
+    fn track(&self, client: u64, tracking: Option<&Tracking>) {
+        let Some(tracking) = tracking else { return self.forget_tracking(client) };
+        let Some(client) = self.clients.get(client) else { return };
+        let id = client.id();
+        let tracker =
+            Tracker { client, redirect: tracking.redirect, broken: false, prefixes: tracking.prefixes.clone() };
+        let mut trackers = self.caching.trackers.lock();
+        trackers.insert(id, tracker);
+        // Under the lock, so that one who leaves does not switch off what one who comes has switched on.
+        self.cluster.host().watch().want_changes(true);
+        drop(trackers);
+        let mut broadcasts = self.caching.broadcasts.lock();
+        for prefix in &tracking.prefixes {
+            broadcasts.entry(prefix.clone()).or_default().insert(id);
+        }
+    }
+
+    fn is_redirect_broken(&self, client: u64) -> bool {
+        self.caching.trackers.lock().get(&client).is_some_and(|tracker| tracker.broken)
+    }
+}
+
+/// What a tracked read notes before it is run.
+pub(super) struct Reading {
+    shared: Arc<Shared>,
+    client: u64,
+    keys: Vec<Bytes>,
+}
+
+impl Reading {
+    /// Of a read with these keys; none if it has none.
+    pub fn new(shared: &Arc<Shared>, client: u64, keys: Vec<Bytes>) -> Option<Box<Reading>> {
+        (!keys.is_empty()).then(|| Box::new(Reading { shared: shared.clone(), client, keys }))
+    }
+
+    /// Must be called before every attempt at the read: an earlier note may be used up.
+    pub fn note(&self, group: GroupId) {
+        self.shared.note_reading(self.client, group, &self.keys);
+    }
+}

@@ -1,0 +1,110 @@
+//! A Redis of the test's own, if one is installed: what it says is what we must say.
+
+// A test uses what it needs of this.
+#![allow(dead_code)]
+
+use bytes::{Bytes, BytesMut};
+use hypercache::resp::{Args, Limits, Protocol, Reply, ReplyDecoder};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+
+/// In its folder.
+const SOCKET: &str = "redis.sock";
+
+/// A private Redis, ended with the test.
+pub struct Redis {
+    process: Child,
+    connection: Connection,
+    folder: tempfile::TempDir,
+}
+
+/// One connection to it.
+pub struct Connection {
+    stream: UnixStream,
+    decoder: ReplyDecoder,
+    buffer: BytesMut,
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        // Nothing is lost by ending it at once, and nothing can be done if it is gone already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Redis {
+    /// `None` if none is installed.
+    pub fn start() -> Option<Redis> {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join(SOCKET);
+        let mut process = Command::new("redis-server")
+            .args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"])
+            .arg(&socket)
+            .arg("--dir")
+            .arg(folder.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .ok()?;
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let ready = lines.map_while(Result::ok).any(|line| line.contains("ready to accept connections"));
+        assert!(ready, "redis-server ended before it was ready");
+        let connection = Connection::to(&folder);
+        Some(Redis { process, connection, folder })
+    }
+
+    /// Another connection.
+    pub fn connect(&self) -> Connection {
+        Connection::to(&self.folder)
+    }
+
+    pub fn answer(&mut self, args: &Args) -> Reply {
+        self.connection.answer(args)
+    }
+
+    pub fn has_module(&mut self, name: &str) -> bool {
+        let listed = super::transcript::show(&self.answer(&words("MODULE LIST")));
+        listed.iter().any(|line| line.ends_with(&format!("\"{name}\"")))
+    }
+
+    pub fn version(&mut self) -> (u32, u32) {
+        let Reply::Bulk(info) = self.answer(&words("INFO server")) else { panic!("INFO answers a bulk") };
+        let info = String::from_utf8_lossy(&info).into_owned();
+        let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap();
+        let mut parts = version.split('.').map(|part| part.parse().unwrap());
+        (parts.next().unwrap(), parts.next().unwrap())
+    }
+}
+
+impl Connection {
+    fn to(folder: &tempfile::TempDir) -> Connection {
+        let stream = UnixStream::connect(folder.path().join(SOCKET)).unwrap();
+        Connection { stream, decoder: ReplyDecoder::new(Limits::default()), buffer: BytesMut::new() }
+    }
+
+    pub fn answer(&mut self, args: &Args) -> Reply {
+        let mut request = BytesMut::new();
+        Reply::Array(args.iter().cloned().map(Reply::Bulk).collect()).encode(Protocol::Resp2, &mut request);
+        self.stream.write_all(&request).unwrap();
+        self.next()
+    }
+
+    /// What comes next.
+    pub fn next(&mut self) -> Reply {
+        let mut piece = [0; 64 << 10];
+        loop {
+            if let Some(reply) = self.decoder.decode(&mut self.buffer).unwrap() {
+                return reply;
+            }
+            let length = self.stream.read(&mut piece).unwrap();
+            assert_ne!(length, 0, "redis-server closed the connection");
+            self.buffer.extend_from_slice(&piece[..length]);
+        }
+    }
+}
+
+/// A request, words between spaces.
+pub fn words(line: &str) -> Args {
+    line.split(' ').map(|word| Bytes::copy_from_slice(word.as_bytes())).collect()
+}
