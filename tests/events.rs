@@ -149,7 +149,8 @@ const WORDS: &[&str] = &[
     "PERSIST",
     "GET",
     "1000",
-    "4102444800",
+    // Far away in seconds and in milliseconds: of a SET in the past Redis says that it was made, and here it is not.
+    "4102444800000",
     "4102444800123",
     "a",
     "b",

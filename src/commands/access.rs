@@ -58,7 +58,7 @@ const BESIDE_THEIR_FAMILY: &[(&str, &[&str])] = &[
     ),
     ("sort sort_ro", &["list", "set", "sortedset"]),
     ("lolwut", &["read"]),
-    ("memory|usage script function", &[]),
+    ("memory|usage pubsub|help script function", &[]),
 ];
 
 /// Commands that take no longer however much there is.

@@ -463,6 +463,8 @@ fn rename(keyspace: &mut Keyspace, from: &[u8], to: &[u8]) -> bool {
     }
     let Some(entry) = keyspace.take(from) else { return false };
     let deadline = entry.deadline();
+    // What stood there makes room, so that the key is a new one to who listens.
+    keyspace.remove(to);
     keyspace.set(to, entry.into_value(), deadline);
     keyspace.notify(Class::Generic, "rename_from", from);
     keyspace.notify(Class::Generic, "rename_to", to);

@@ -616,11 +616,13 @@ impl Connection {
         if let Run::Transaction(step) = request.command.run {
             return self.run_step(step, request, mute);
         }
+        let was = self.session.reply;
         let reply = self.run_local(request.command, &request.args);
-        // CLIENT REPLY ON is itself answered, behind SKIP too, and HELLO speaks the protocol it chose. Who subscribes is
-        // always told so.
+        // Who ends the silence is answered, with CLIENT REPLY ON or RESET; the former behind SKIP, too. HELLO speaks the
+        // protocol it chose. Who subscribes is always told so.
         let told = matches!(reply, Reply::Push(_) | Reply::Several(_));
-        let unmuted = told || request.command.spec.name == REPLY && self.session.reply == ReplyMode::On;
+        let ended = was == ReplyMode::Off || request.command.spec.name == REPLY;
+        let unmuted = told || ended && self.session.reply == ReplyMode::On;
         let asked = self.asked(Some(request.ordinal), &request.args, mute && !unmuted);
         self.answered(asked, reply);
     }
