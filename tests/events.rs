@@ -1,7 +1,7 @@
 //! Keyspace notifications: the bare keyspace must tell what an installed Redis tells, event by event.
 
 mod listener;
-mod transcript;
+mod notation;
 
 use bytes::Bytes;
 use hypercache::commands;
@@ -64,8 +64,7 @@ impl Real {
         let mut told = Vec::new();
         loop {
             let Reply::Array(message) = self.listener.next() else { panic!("a message is an array") };
-            let text: Vec<String> =
-                message.iter().map(|part| transcript::show(part).join("").replace('"', "")).collect();
+            let text: Vec<String> = message.iter().map(|part| notation::show(part).join("").replace('"', "")).collect();
             match &text[..] {
                 [kind, _, _] if kind == "message" => return (reply, told),
                 [_, _, channel, key] => told.push(format!("{} {key}", channel.trim_start_matches("__keyevent@0__:"))),

@@ -2,8 +2,9 @@
 //! on a real Redis if one is installed. The format is that of `tests/commands`.
 
 // Each test uses what it needs of it.
-mod redis;
 #[allow(dead_code)]
+mod notation;
+mod redis;
 mod transcript;
 
 use bytes::Bytes;

@@ -1,5 +1,6 @@
 //! Runs `tests/commands/*.txt` against the bare keyspace, and against a real Redis if one is installed.
 
+mod notation;
 mod redis;
 mod transcript;
 
@@ -98,7 +99,7 @@ impl Bare {
 #[test]
 fn the_bare_keyspace_answers_as_written() {
     let mut differences = String::new();
-    for transcript in transcript::all() {
+    for transcript in transcript::within("tests/commands") {
         let bare = RefCell::new(Bare::new());
         differences += &transcript.run(
             |args| bare.borrow_mut().answer(args),
@@ -118,7 +119,7 @@ fn the_bare_keyspace_answers_as_written() {
 #[test]
 fn every_command_of_the_keyspace_has_a_transcript() {
     let mut seen = BTreeSet::new();
-    for step in transcript::all().iter().flat_map(|transcript| &transcript.steps) {
+    for step in transcript::within("tests/commands").iter().flat_map(|transcript| &transcript.steps) {
         if let Action::Command { args, .. } = &step.action
             && let Ok(command) = commands::lookup(args)
         {
@@ -141,7 +142,7 @@ fn a_real_redis_answers_as_written() {
     };
     let version = redis.version();
     let mut differences = String::new();
-    for transcript in transcript::all() {
+    for transcript in transcript::within("tests/commands") {
         if transcript.redis.is_none_or(|needed| needed > version) {
             eprintln!("SKIPPED: {} is not for Redis {version:?}", transcript.path.display());
             continue;
@@ -345,7 +346,7 @@ fn depends_on_time(args: &Args) -> bool {
 /// The reply without what differs between any two servers: the order of keys, and the time left until a fixed date.
 fn comparable(args: &Args, mut reply: Reply) -> Reply {
     match &mut reply {
-        Reply::Array(items) if &args[0][..] == b"keys" => items.sort_by_key(|item| transcript::show(item).join("\n")),
+        Reply::Array(items) if &args[0][..] == b"keys" => items.sort_by_key(|item| notation::show(item).join("\n")),
         Reply::Map(pairs) => reply = Reply::Array(pairs.drain(..).flat_map(|(name, value)| [name, value]).collect()),
         // Redis 7.0 has no packed lists.
         Reply::Bulk(name) if &args[0][..] == b"object" && &name[..] == b"quicklist" => *name = "listpack".into(),

@@ -1,12 +1,12 @@
-//! What CONFIG SET says to all nodes: memory, and which events are told.
+//! What CONFIG SET says to all nodes: memory, which events are told, and until when values stay packed.
 //!
 //! Each parameter is a document of the meta group, `config/<name>`, its text as CONFIG GET shows it. A node goes by what
 //! its own replica of the meta group says; before that says anything, by its file.
 
-use super::Memory;
+use super::{Memory, packing};
 use crate::resp::Args;
-use crate::state::View;
 use crate::state::events::Classes;
+use crate::state::{Packing, View};
 use bytes::Bytes;
 
 /// The parameter of [`Agreed::events`].
@@ -19,25 +19,38 @@ const PREFIX: &str = "config/";
 pub struct Agreed {
     pub memory: Memory,
     pub events: Classes,
+    pub packing: Packing,
 }
 
 impl Agreed {
-    /// Names and values; those of memory in order of names.
+    /// Names and values, each under the name that its document has.
+    fn documents(&self) -> impl Iterator<Item = (&'static str, String)> + '_ {
+        let events = std::iter::once((EVENTS, self.events.letters()));
+        let packing = packing::PARAMETERS.iter().map(|p| (p.number.name, (p.get)(&self.packing).to_string()));
+        self.memory.parameters().chain(events).chain(packing)
+    }
+
+    /// Names, the older ones too, and values as CONFIG GET shows them.
     pub fn parameters(&self) -> impl Iterator<Item = (&'static str, String)> + '_ {
-        self.memory.parameters().chain(std::iter::once((EVENTS, self.events.letters())))
+        self.documents().flat_map(|(name, value)| {
+            let alias = packing::named(name).and_then(|p| p.number.alias);
+            std::iter::once(name).chain(alias).map(move |name| (name, value.clone()))
+        })
     }
 
     /// Whether this name is one of a parameter that is the same on all nodes.
     pub fn has_parameter(name: &str) -> bool {
-        name == EVENTS || Memory::has_parameter(name)
+        name == EVENTS || Memory::has_parameter(name) || packing::named(name).is_some()
     }
 
     /// Sets a parameter here; the error says what a value must be.
-    pub fn set(&mut self, name: &str, value: &str) -> Result<(), &'static str> {
-        if name != EVENTS {
-            return self.memory.set(name, value);
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        if name == EVENTS {
+            self.events = Classes::parse(value).ok_or("Invalid event class character. Use 'Ag$lshzxeKEtmdn'.")?;
+            return Ok(());
         }
-        self.events = Classes::parse(value).ok_or("Invalid event class character. Use 'Ag$lshzxeKEtmdn'.")?;
+        let Some(parameter) = packing::named(name) else { return Ok(self.memory.set(name, value)?) };
+        (parameter.set)(&mut self.packing, parameter.number.parse(value)?);
         Ok(())
     }
 
@@ -45,7 +58,8 @@ impl Agreed {
     /// MSETNX for the very first time.
     pub fn write(&self, verb: &'static str, names: &[&str]) -> Args {
         let mut call: Args = std::iter::once(Bytes::from_static(verb.as_bytes())).collect();
-        for (name, value) in self.parameters().filter(|(name, _)| names.contains(name)) {
+        let named = |document: &str| names.iter().any(|name| packing::document(name) == document);
+        for (name, value) in self.documents().filter(|(name, _)| named(name)) {
             call.push(Bytes::from(format!("{PREFIX}{name}")));
             call.push(Bytes::from(value));
         }
@@ -61,7 +75,7 @@ impl Agreed {
     /// What the meta group says; none before it says anything. A value that cannot be read leaves what it was by default.
     pub(super) fn read(view: &View<'_>) -> Option<Agreed> {
         let mut found = None;
-        let names: Vec<&str> = Agreed::default().parameters().map(|(name, _)| name).collect();
+        let names: Vec<&str> = Agreed::default().documents().map(|(name, _)| name).collect();
         for name in names {
             let Some(text) = view.get(format!("{PREFIX}{name}").as_bytes()).and_then(|e| e.value().as_text()) else {
                 continue;

@@ -22,6 +22,8 @@
 mod agreed;
 mod identity;
 mod memory;
+pub mod number;
+mod packing;
 mod users;
 
 pub use agreed::Agreed;
@@ -325,7 +327,7 @@ impl Cluster {
     fn follow_agreed(&self, meta: &Group) {
         let Some(agreed) = agreed(meta) else { return };
         self.host.watch().want_events(agreed.events);
-        let (memory, file) = (agreed.memory, self.layout.memory.limit);
+        let (memory, packing, file) = (agreed.memory, agreed.packing, self.layout.memory.limit);
         if self.agreed.swap(Arc::new(agreed)).memory.limit == file && memory.limit != file {
             tracing::warn!(
                 maxmemory = memory.limit.bytes,
@@ -335,13 +337,12 @@ impl Cluster {
                 "memory-settings-differ: the cluster's count, this node's file does not"
             );
         }
-        let shares = meta.peek(|keyspace| Shares::read(&View::new(keyspace, None)));
-        for (id, share) in shares.map(|shares| shares.groups).unwrap_or_default() {
-            if let Some(group) = self.host.group(id) {
-                // A share that was rounded to nothing is still a limit.
-                let bytes = if memory.limit.bytes == 0 { 0 } else { share.max(1) };
-                group.want_limit(Limit { bytes, ..memory.limit });
-            }
+        let shares = meta.peek(|keyspace| Shares::read(&View::new(keyspace, None))).unwrap_or_default();
+        for group in self.host.groups().into_iter().filter(|group| group.id() != GroupId::META) {
+            // A share that was rounded to nothing is still a limit.
+            let bytes = |share: &u64| if memory.limit.bytes == 0 { 0 } else { (*share).max(1) };
+            let limit = shares.groups.get(&group.id()).map(|share| Limit { bytes: bytes(share), ..memory.limit });
+            group.want(limit, packing);
         }
     }
 

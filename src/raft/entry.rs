@@ -6,7 +6,8 @@
 //! ```text
 //! batch    version u8 = 1 | now_ms u64 | seed u64 | sweeps u16 { slot u16, first u32, last u32 }* | front
 //!          | calls u32 { args u32 { len u32, bytes }* }*
-//! front    limits u8 = 0 or 1 { bytes u64, policy u8, samples u8 }* | evictions u16 { version u64, len u32, key }*
+//! front    told u8 | if told & 1: limit { bytes u64, policy u8, samples u8 } | if told & 2: packing { u64 }*8
+//!          | evictions u16 { version u64, len u32, key }*
 //! record   kind u8 (0 blank, 1 batch, 2 membership) | term u64 | payload
 //! stored   record | xxh3-64 of (group u32, index u64, record)
 //! ```
@@ -20,6 +21,7 @@ use super::{Entry, LogId, Membership, log_id};
 use crate::resp::Args;
 use crate::state::HashRange;
 use crate::state::eviction::{Kind, Limit};
+use crate::state::{PACKING_NUMBERS, Packing};
 use crate::types::{GroupId, Slot, Stamp};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use openraft::EntryPayload;
@@ -34,29 +36,40 @@ const MARK: u8 = 0x80;
 /// Bytes of a range to sweep.
 const SWEEP_BYTES: usize = 10;
 
-/// What an entry does about memory, before its commands.
+/// What an entry does about memory and the form of values, before its commands.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Front {
     /// What the group may hold from now on.
     pub limit: Option<Limit>,
+    /// When values stop being packed from now on.
+    pub packing: Option<Packing>,
     /// Keys that go, each if its version is still this.
     pub evictions: Vec<(Bytes, u64)>,
 }
+
+/// In the first byte of a front: there is a limit.
+const LIMIT: u8 = 1;
+/// The same: it is told when values stop being packed.
+const PACKING: u8 = 2;
+const PACKING_BYTES: usize = 8 * PACKING_NUMBERS;
 
 /// Keys that one entry evicts, at most.
 pub const MAX_EVICTIONS: usize = 4096;
 
 impl Front {
     fn len(&self) -> usize {
-        13 + self.evictions.iter().map(|(key, _)| 12 + key.len()).sum::<usize>()
+        13 + PACKING_BYTES + self.evictions.iter().map(|(key, _)| 12 + key.len()).sum::<usize>()
     }
 
     fn put(&self, out: &mut BytesMut) {
-        out.put_u8(u8::from(self.limit.is_some()));
+        out.put_u8(u8::from(self.limit.is_some()) * LIMIT + u8::from(self.packing.is_some()) * PACKING);
         if let Some(limit) = self.limit {
             out.put_u64_le(limit.bytes);
             out.put_u8(limit.policy.number());
             out.put_u8(limit.samples);
+        }
+        for number in self.packing.iter().flat_map(Packing::numbers) {
+            out.put_u64_le(number);
         }
         out.put_u16_le(u16::try_from(self.evictions.len()).expect("an entry evicts MAX_EVICTIONS at most"));
         for (key, version) in &self.evictions {
@@ -67,17 +80,22 @@ impl Front {
     }
 
     fn take(b: &mut Bytes) -> Result<Front, Malformed> {
-        let limit = match take(b, 1, "batch")?.get_u8() {
-            0 => None,
-            1 => {
-                let mut limit = take(b, 10, "batch")?;
-                let (bytes, policy, samples) = (limit.get_u64_le(), limit.get_u8(), limit.get_u8());
-                let policy =
-                    Kind::from_number(policy).ok_or(Malformed::Wrong("an eviction policy that is not known"))?;
-                Some(Limit { bytes, policy, samples })
-            }
-            _ => return Err(Malformed::Wrong("a batch has one limit at most")),
-        };
+        let told = take(b, 1, "batch")?.get_u8();
+        if told & !(LIMIT | PACKING) != 0 {
+            return Err(Malformed::Wrong("a batch tells of a limit and of packing at most"));
+        }
+        let mut limit = None;
+        if told & LIMIT != 0 {
+            let mut told = take(b, 10, "batch")?;
+            let (bytes, policy, samples) = (told.get_u64_le(), told.get_u8(), told.get_u8());
+            let policy = Kind::from_number(policy).ok_or(Malformed::Wrong("an eviction policy that is not known"))?;
+            limit = Some(Limit { bytes, policy, samples });
+        }
+        let mut packing = None;
+        if told & PACKING != 0 {
+            let mut told = take(b, PACKING_BYTES, "batch")?;
+            packing = Some(Packing::from_numbers(std::array::from_fn(|_| told.get_u64_le())));
+        }
         let count = take(b, 2, "batch")?.get_u16_le() as usize;
         let mut evictions = Vec::with_capacity(count);
         for _ in 0..count {
@@ -85,7 +103,7 @@ impl Front {
             let (version, len) = (head.get_u64_le(), head.get_u32_le() as usize);
             evictions.push((take(b, len, "batch")?, version));
         }
-        Ok(Front { limit, evictions })
+        Ok(Front { limit, packing, evictions })
     }
 }
 
@@ -324,7 +342,8 @@ mod tests {
         let stamp = Stamp { now_ms: 7, seed: 9 };
         let ranges = [HashRange::whole(Slot(5)), HashRange { slot: Slot(16_383), first: 1 << 31, last: u32::MAX }];
         let limit = Some(Limit { bytes: 1 << 40, policy: Kind::S3Fifo, samples: 5 });
-        let front = Front { limit, evictions: vec![(Bytes::from_static(b"gone"), 77), (Bytes::new(), 1)] };
+        let packing = Some(Packing { set_integers: 3, list: -4, ..Packing::default() });
+        let front = Front { limit, packing, evictions: vec![(Bytes::from_static(b"gone"), 77), (Bytes::new(), 1)] };
         let batch = Batch::encode(stamp, &ranges, &front, calls.iter());
         let (got, sweep, got_front, mut rest) = batch.decode().unwrap();
         assert_eq!((got, sweep, got_front), (stamp, ranges.to_vec(), front));
@@ -349,7 +368,7 @@ mod tests {
     #[test]
     fn golden_bytes_of_a_stored_entry() {
         let limit = Some(Limit { bytes: 9, policy: Kind::VolatileTtl, samples: 7 });
-        let front = Front { limit, evictions: vec![(Bytes::from_static(b"e"), 6)] };
+        let front = Front { limit, packing: None, evictions: vec![(Bytes::from_static(b"e"), 6)] };
         let range = HashRange { slot: Slot(3), first: 4, last: 5 };
         let batch = Batch::encode(Stamp { now_ms: 1, seed: 2 }, &[range], &front, [args(&["SET", "k", "v"])].iter());
         let entry = Entry { log_id: log_id(4, 5), payload: EntryPayload::Normal(batch) };
@@ -380,7 +399,8 @@ mod tests {
 
     #[test]
     fn truncated_batches_are_refused_at_every_length() {
-        let front = Front { limit: Some(Limit::default()), evictions: vec![(Bytes::from_static(b"e"), 6)] };
+        let evictions = vec![(Bytes::from_static(b"e"), 6)];
+        let front = Front { limit: Some(Limit::default()), packing: Some(Packing::default()), evictions };
         let batch =
             Batch::encode(Stamp::default(), &[HashRange::whole(Slot(1))], &front, [args(&["SET", "k", "v"])].iter());
         for len in 0..batch.0.len() {

@@ -37,6 +37,7 @@ use super::verify::{self, Verifier};
 use super::waiters::Waiters;
 use super::{Raft, Types};
 use crate::env::{self, Instant};
+use crate::state::Packing;
 use crate::state::Precision;
 use crate::state::eviction::Limit;
 use crate::types::{GroupId, NodeId};
@@ -139,7 +140,7 @@ pub struct Group {
     pub(super) proposer: Proposer,
     room: Mutex<Room>,
     /// What the cluster wants this group to hold, if it is known.
-    wanted_limit: Mutex<Option<Limit>>,
+    wanted_terms: Mutex<(Option<Limit>, Option<Packing>)>,
     making_room: AtomicBool,
     gates: [Gate; 3],
     leadership: watch::Sender<Option<Leadership>>,
@@ -186,7 +187,7 @@ impl Group {
             core: ArcSwapOption::empty(),
             proposer: Proposer::default(),
             room: Mutex::default(),
-            wanted_limit: Mutex::new(None),
+            wanted_terms: Mutex::default(),
             making_room: AtomicBool::new(false),
             gates: Default::default(),
             leadership: watch::Sender::new(None),

@@ -316,6 +316,9 @@ pub(super) fn run(keyspace: &mut Keyspace, batch: &Batch) -> io::Result<Applied>
     if let Some(limit) = front.limit {
         keyspace.set_limit(limit);
     }
+    if let Some(packing) = front.packing {
+        keyspace.set_packing(packing);
+    }
     for (key, version) in &front.evictions {
         keyspace.evict(key, *version);
     }

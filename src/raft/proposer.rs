@@ -21,8 +21,8 @@ use super::wire::{self, Lane, Method};
 use super::{Applied, Done, Types};
 use crate::env::{self, Instant};
 use crate::resp::{Args, Reply};
-use crate::state::HashRange;
 use crate::state::eviction::Limit;
+use crate::state::{HashRange, Packing};
 use crate::types::{NodeId, Stamp};
 use bytes::Bytes;
 use openraft::errors::ClientWriteError;
@@ -149,6 +149,7 @@ pub(super) struct Submission {
     refused: Vec<usize>,
     sweep: Vec<HashRange>,
     limit: Option<Limit>,
+    packing: Option<Packing>,
     /// It wants nothing but evictions, if there are any to be made.
     only_room: bool,
     bytes: usize,
@@ -174,11 +175,16 @@ impl Submission {
         submission
     }
 
-    /// What the group may hold from now on; without one, an entry that does no more than make room.
-    pub(super) fn limit(limit: Option<Limit>, deadline: Instant, done: OnOutcome) -> Submission {
+    /// What the group may hold from now on, and in which form; without either, an entry that does no more than make room.
+    pub(super) fn terms(
+        limit: Option<Limit>,
+        packing: Option<Packing>,
+        deadline: Instant,
+        done: OnOutcome,
+    ) -> Submission {
         let mut submission = Submission::empty(deadline, done);
-        submission.limit = limit;
-        submission.only_room = limit.is_none();
+        (submission.limit, submission.packing) = (limit, packing);
+        submission.only_room = limit.is_none() && packing.is_none();
         submission
     }
 
@@ -196,6 +202,7 @@ impl Submission {
             refused,
             sweep,
             limit: None,
+            packing: None,
             only_room: false,
             mark: false,
             bytes: 0,
@@ -513,7 +520,9 @@ impl Flight {
         let mut sweep: Vec<HashRange> = submissions.iter().flat_map(|s| s.sweep.iter().copied()).collect();
         sweep.sort_unstable();
         sweep.dedup();
-        let front = Front { limit: submissions.iter().rev().find_map(|s| s.limit), evictions };
+        let limit = submissions.iter().rev().find_map(|s| s.limit);
+        let packing = submissions.iter().rev().find_map(|s| s.packing);
+        let front = Front { limit, packing, evictions };
         let calls: Vec<&Args> = submissions.iter().flat_map(Submission::admitted).collect();
         self.group.proposer.entries.fetch_add(1, Ordering::Relaxed);
         self.group.proposer.calls.fetch_add(calls.len() as u64, Ordering::Relaxed);

@@ -280,7 +280,7 @@ mod tests {
 
         fn set_limit(&mut self, limit: Limit) {
             self.land_all();
-            self.push(Front { limit: Some(limit), evictions: Vec::new() }, &[]);
+            self.push(Front { limit: Some(limit), ..Front::default() }, &[]);
             self.land_all();
         }
 
@@ -302,7 +302,7 @@ mod tests {
             let admitted = calls.iter().enumerate().filter(|(at, _)| !admission.refused.contains(at));
             let admitted: Vec<&Args> = admitted.map(|(_, call)| call).collect();
             if !admitted.is_empty() || !admission.evictions.is_empty() {
-                self.push(Front { limit: None, evictions: admission.evictions }, &admitted);
+                self.push(Front { evictions: admission.evictions, ..Front::default() }, &admitted);
             } else {
                 self.room.release(self.flights);
             }

@@ -370,7 +370,7 @@ pub fn through_cluster(mut agreed: Agreed, pairs: &[(String, String)]) -> Result
         if !names.contains(&name.as_str()) {
             return Err(failed(name, "it is this node's own and cannot be set together with one of the whole cluster"));
         }
-        agreed.set(name, value).map_err(|why| failed(name, why))?;
+        agreed.set(name, value).map_err(|why| failed(name, &why))?;
     }
     Ok(Some(agreed.write("MSET", &names)))
 }

@@ -53,8 +53,8 @@ pub use candidates::{Chooser, Leaving};
 pub use codec::{CutHead, RestoreError, SlotImage, digest};
 pub use collections::{
     Consumer, DEADLINE_COST, ELEMENT_COST, End, FieldRef, Fields, HashRef, HashValue, ListRef, ListValue, MemberRef,
-    Members, PackedLimits, Packing, Pending, RANKED_COST, Ranked, Runs, ScoredIter, ScoredRef, SetRef, SetValue, Size,
-    SortedRef, SortedValue, StreamEntry, StreamGroup, StreamId, StreamValue, list_element_cost,
+    Members, PACKING_NUMBERS, PackedLimits, Packing, Pending, RANKED_COST, Ranked, Runs, ScoredIter, ScoredRef, SetRef,
+    SetValue, Size, SortedRef, SortedValue, StreamEntry, StreamGroup, StreamId, StreamValue, list_element_cost,
 };
 pub use cuckoo::{Parameters, Precision, RATE_MAX, RATE_MIN, UnitFilter};
 pub use entry::{Entry, EntryRef};

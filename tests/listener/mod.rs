@@ -64,7 +64,7 @@ impl Redis {
     }
 
     pub fn has_module(&mut self, name: &str) -> bool {
-        let listed = super::transcript::show(&self.answer(&words("MODULE LIST")));
+        let listed = super::notation::show(&self.answer(&words("MODULE LIST")));
         listed.iter().any(|line| line.ends_with(&format!("\"{name}\"")))
     }
 

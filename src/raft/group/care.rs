@@ -42,7 +42,7 @@ impl Group {
             if leads {
                 self.ready.store(true, Ordering::Release);
                 self.sweep_due();
-                self.keep_limit();
+                self.keep_terms();
                 self.verify_when_due();
             } else {
                 self.forget_accesses();

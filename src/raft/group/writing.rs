@@ -6,8 +6,8 @@ use crate::raft::proposer::{OnOutcome, Outcome, Refusal, Submission};
 use crate::raft::room::{Admission, Room};
 use crate::raft::wire::Proposal;
 use crate::resp::Args;
-use crate::state::HashRange;
 use crate::state::eviction::Limit;
+use crate::state::{HashRange, Packing};
 use crate::types::GroupId;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -126,24 +126,25 @@ impl Group {
         }
     }
 
-    /// What the cluster wants this group to hold. Whoever leads the group puts it into its log, now or later.
-    pub fn want_limit(&self, limit: Limit) {
-        *self.wanted_limit.lock() = Some(limit);
+    /// What the cluster wants this group to hold, if that is dealt already, and in which form. Whoever leads the group puts
+    /// it into its log, now or later.
+    pub fn want(&self, limit: Option<Limit>, packing: Packing) {
+        *self.wanted_terms.lock() = (limit, Some(packing));
     }
 
-    /// Proposes the limit that is wanted, and evictions while more is used than it allows; one entry at a time.
-    pub(super) fn keep_limit(self: &Arc<Self>) {
-        let wanted = *self.wanted_limit.lock();
-        let (known, short) = {
+    /// Proposes the limit and the form that are wanted, and evictions while more is used than it allows; one entry at a time.
+    pub(super) fn keep_terms(self: &Arc<Self>) {
+        let (limit, packing) = *self.wanted_terms.lock();
+        let (known, form, short) = {
             let room = self.room.lock();
-            self.replica.with(|state| (state.keyspace.limit(), room.short(&state.keyspace)))
+            self.replica.with(|state| (state.keyspace.limit(), state.keyspace.packing(), room.short(&state.keyspace)))
         };
-        let news = wanted.filter(|wanted| *wanted != known);
-        if (news.is_none() && !short) || self.making_room.swap(true, Ordering::AcqRel) {
+        let (limit, packing) = (limit.filter(|wanted| *wanted != known), packing.filter(|wanted| *wanted != form));
+        if (limit.is_none() && packing.is_none() && !short) || self.making_room.swap(true, Ordering::AcqRel) {
             return;
         }
         let group = self.clone();
         let done = move |_| group.making_room.store(false, Ordering::Release);
-        self.proposer.submit(Submission::limit(news, env::now() + Duration::from_secs(1), Box::new(done)));
+        self.proposer.submit(Submission::terms(limit, packing, env::now() + Duration::from_secs(1), Box::new(done)));
     }
 }

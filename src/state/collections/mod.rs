@@ -100,10 +100,11 @@ impl Default for Packing {
 }
 
 /// How many numbers say a [`Packing`].
-pub(super) const PACKING_NUMBERS: usize = 8;
+pub const PACKING_NUMBERS: usize = 8;
 
 impl Packing {
-    pub(super) fn numbers(&self) -> [u64; PACKING_NUMBERS] {
+    /// It, as the log and snapshots write it.
+    pub fn numbers(&self) -> [u64; PACKING_NUMBERS] {
         let [hash, set, sorted] = [self.hash, self.set, self.sorted].map(|limits| [limits.entries, limits.value]);
         let list = (self.list << 1 ^ self.list >> 63) as u64;
         let [a, b, c, d, e, f, g] =
@@ -111,7 +112,8 @@ impl Packing {
         [a, b, c, d, e, f, g, list]
     }
 
-    pub(super) fn from_numbers(numbers: [u64; PACKING_NUMBERS]) -> Packing {
+    /// What [`Packing::numbers`] gave.
+    pub fn from_numbers(numbers: [u64; PACKING_NUMBERS]) -> Packing {
         let limits = |at: usize| PackedLimits { entries: numbers[at] as usize, value: numbers[at + 1] as usize };
         let list = (numbers[7] >> 1) as i64 ^ -((numbers[7] & 1) as i64);
         Packing { hash: limits(0), set: limits(2), sorted: limits(4), set_integers: numbers[6] as usize, list }
