@@ -90,6 +90,16 @@ struct Chunk {
     dead: u16,
 }
 
+/// What a chunk takes for so many bytes: a size of the allocator. Of its largest sizes only those whose slabs are of few
+/// chunks and pages: a chunk passes through all of them as it grows, and slabs of eight would stay behind half empty.
+fn capacity_for(bytes: usize) -> usize {
+    match bytes {
+        ..=2048 => size_class(bytes),
+        ..=3072 => 3072,
+        _ => CHUNK,
+    }
+}
+
 impl Chunk {
     fn live(&self) -> usize {
         self.bytes.len() - usize::from(self.dead)
@@ -99,7 +109,7 @@ impl Chunk {
     fn push(&mut self, row: &[u8]) -> usize {
         let (offset, end) = (self.bytes.len(), self.bytes.len() + row.len());
         if end > self.bytes.capacity() {
-            let capacity = size_class(end).min(CHUNK);
+            let capacity = capacity_for(end);
             self.bytes.reserve_exact(capacity - offset);
         }
         self.bytes.extend_from_slice(row);
@@ -579,7 +589,7 @@ impl Unit {
     fn rewrite(&mut self, chunk: usize, room: usize) {
         let old = std::mem::take(&mut self.chunks[chunk]);
         self.dead -= u32::from(old.dead);
-        let mut new = Chunk { bytes: Vec::with_capacity(size_class(old.live() + room).min(CHUNK)), dead: 0 };
+        let mut new = Chunk { bytes: Vec::with_capacity(capacity_for(old.live() + room)), dead: 0 };
         for (offset, row, entry) in old.living(self.base) {
             let to = in_chunk(chunk, new.push(row));
             self.moved(entry.key, in_chunk(chunk, offset), to);
