@@ -89,8 +89,8 @@ const DANGEROUS: &str = "flushall flushdb info keys migrate restore restore-aski
 /// Commands that write in Redis and are refused here.
 const REFUSED_WRITES: &str = "migrate swapdb";
 
-/// Commands that may hold their connection until something happens.
-const BLOCKING: &str = "blmove blmpop blpop brpop brpoplpush bzmpop bzpopmax bzpopmin wait waitaof xread xreadgroup";
+/// Commands that may hold their connection until something happens, but for those that wait for a key.
+const WAITING: &str = "wait waitaof";
 
 fn is_in(list: &str, name: &str) -> bool {
     list.split_whitespace().any(|word| word == name)
@@ -130,7 +130,7 @@ fn derive_categories(name: &str, command: &Command) -> Categories {
         (command.is_write() || is_in(REFUSED_WRITES, name), "write"),
         (admin, "admin"),
         (admin || is_in(DANGEROUS, name), "dangerous"),
-        (is_in(BLOCKING, name), "blocking"),
+        (command.blocks.is_some() || is_in(WAITING, name), "blocking"),
     ] {
         if told {
             all.add(category);
@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn names_in_the_lists_stand_there_once() {
-        for list in [FAST, ADMIN, DANGEROUS, BLOCKING] {
+        for list in [FAST, ADMIN, DANGEROUS, WAITING] {
             let mut words: Vec<&str> = list.split_whitespace().collect();
             words.sort_unstable();
             assert!(words.windows(2).all(|pair| pair[0] != pair[1]), "{list}");

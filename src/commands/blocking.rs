@@ -4,6 +4,7 @@
 //! inside MULTI and scripts. Waiting is the door's: it runs the command again when a key of it may have something
 //! (`docs/decisions/0016-waiters-take-turns.md`). A family's table says it with [`Command::blocking`](super::Command::blocking).
 
+use super::score::lenient;
 use crate::resp::{Args, Reply, integer};
 use crate::state::{EntryRef, View};
 use bytes::Bytes;
@@ -23,8 +24,8 @@ pub struct Blocks {
     pub settle: Option<fn(&Args, &View<'_>) -> Reply>,
     /// For how many waiters that ask this a value has something; none if it is of another type.
     pub elements: fn(&Args, EntryRef<'_>) -> usize,
-    /// Whether it takes what it finds, so that others go without.
-    pub takes: bool,
+    /// As many of these it takes at most, so that others go without; 0 if it only looks.
+    pub takes: fn(&Args) -> usize,
 }
 
 /// A timeout in milliseconds; or Redis' error.
@@ -38,7 +39,7 @@ pub fn timeout_ms(seconds: &[u8]) -> Result<u64, Reply> {
     let out_of_range = || Reply::error("ERR timeout is out of range");
     let text =
         std::str::from_utf8(seconds).ok().filter(|text| !text.is_empty() && !text.starts_with(char::is_whitespace));
-    let seconds = text.and_then(|text| text.parse::<f64>().ok()).filter(|seconds| !seconds.is_nan());
+    let seconds = text.and_then(|text| lenient(text.as_bytes()));
     let seconds = seconds.ok_or_else(|| Reply::error("ERR timeout is not a float or out of range"))?;
     let ms = (seconds * 1000.0).ceil();
     match ms {
@@ -60,7 +61,9 @@ pub(super) mod tests {
 
     #[test]
     fn timeouts_are_read_as_redis_reads_them() {
-        for (text, ms) in [("0", 0), ("1", 1000), ("0.5", 500), ("0.0001", 1), ("1e2", 100_000), ("-0.0001", 0)] {
+        for (text, ms) in
+            [("0", 0), ("1", 1000), ("0.5", 500), ("0.0001", 1), ("1e2", 100_000), ("0x10", 16_000), ("-0.0001", 0)]
+        {
             assert_eq!(timeout_ms(text.as_bytes()), Ok(ms), "{text}");
         }
         for (text, error) in [
@@ -70,6 +73,7 @@ pub(super) mod tests {
             ("-1", "negative"),
             ("1e30", "out of range"),
             ("inf", "out of range"),
+            ("0x7FFFFFFFFFFFFF", "out of range"),
         ] {
             assert_eq!(timeout_ms(text.as_bytes()), Err(Reply::error(format!("ERR timeout is {error}"))), "{text}");
         }
@@ -122,6 +126,6 @@ pub(super) mod tests {
         timeout: |args| timeout_ms(&args[args.len() - 1]).ok(),
         settle: None,
         elements: |_, entry| usize::from(entry.value().as_text().is_some()),
-        takes: true,
+        takes: |_| 1,
     })];
 }

@@ -37,9 +37,6 @@ fn flags(command: &'static Command) -> Vec<&'static str> {
         flags.push("denyoom");
     }
     flags.extend(categories(command).names().filter(|name| ["admin", "blocking", "fast", "pubsub"].contains(name)));
-    if command.blocks.is_some() {
-        flags.push("noscript");
-    }
     if !matches!(command.spec.keys, Keys::None | Keys::Range { .. }) {
         flags.push("movablekeys");
     }

@@ -5,6 +5,7 @@
 use super::syntax::{is, not_an_integer, syntax_error, want_integer, wrong_type};
 use super::{Command, Keys, ReadCommand, Scope, Spec, WriteCommand, read, write, wrong_arity};
 use crate::resp::{Args, Reply, integer};
+use crate::state::events::Class;
 use crate::state::{Changed, ENTRY_COST, End, Keyspace, ListRef, ListValue, Value, View, list_element_cost};
 use crate::types::Stamp;
 use bytes::Bytes;
@@ -40,7 +41,11 @@ fn show(view: &View<'_>, key: &[u8], show: impl FnOnce(ListRef<'_>) -> Reply) ->
 }
 
 /// Changes the list of a key that is there; `None` if there is none.
-fn change(keyspace: &mut Keyspace, key: &[u8], change: impl FnOnce(&mut ListValue) -> Changed<Reply>) -> Option<Reply> {
+pub(super) fn change(
+    keyspace: &mut Keyspace,
+    key: &[u8],
+    change: impl FnOnce(&mut ListValue) -> Changed<Reply>,
+) -> Option<Reply> {
     keyspace.change(key, |value| value.as_list_mut().map_or_else(|| Changed::No(wrong_type()), change))
 }
 
@@ -62,7 +67,7 @@ fn bulk(bytes: &[u8]) -> Reply {
 }
 
 /// Takes `count` elements or all there are from an end, the outermost first.
-fn pop(list: &mut ListValue, end: End, count: usize, limit: i64) -> Vec<Reply> {
+pub(super) fn pop(list: &mut ListValue, end: End, count: usize, limit: i64) -> Vec<Reply> {
     let length = list.as_ref().len();
     let count = count.min(length);
     let (popped, range) = match end {
@@ -71,6 +76,22 @@ fn pop(list: &mut ListValue, end: End, count: usize, limit: i64) -> Vec<Reply> {
     };
     list.remove(range, limit);
     popped
+}
+
+/// What a pop is told as.
+fn popped_event(end: End) -> &'static str {
+    match end {
+        End::Front => "lpop",
+        End::Back => "rpop",
+    }
+}
+
+/// What a push is told as.
+fn pushed_event(end: End) -> &'static str {
+    match end {
+        End::Front => "lpush",
+        End::Back => "rpush",
+    }
 }
 
 /// The positions that `start` and `stop` name in a list of this length; both belong to it. Empty if there are none.
@@ -95,7 +116,7 @@ fn growth_of(key: &Bytes, elements: &[Bytes]) -> u64 {
 }
 
 /// LEFT or RIGHT.
-fn end(word: &[u8]) -> Result<End, Reply> {
+pub(super) fn end(word: &[u8]) -> Result<End, Reply> {
     match word {
         word if is(word, "left") => Ok(End::Front),
         word if is(word, "right") => Ok(End::Back),
@@ -124,10 +145,13 @@ impl Push {
             list.push(self.end, &self.elements, limit);
             Changed::Yes(Reply::count(list.as_ref().len()))
         };
-        if self.present {
-            return change(keyspace, &self.key, push).unwrap_or(Reply::Int(0));
-        }
-        change_or_create(keyspace, &self.key, push)
+        let version = keyspace.version();
+        let reply = match self.present {
+            true => change(keyspace, &self.key, push).unwrap_or(Reply::Int(0)),
+            false => change_or_create(keyspace, &self.key, push),
+        };
+        keyspace.notify_since(version, Class::List, pushed_event(self.end), &self.key);
+        reply
     }
 }
 
@@ -251,7 +275,7 @@ impl Pop {
     }
 
     fn run(self, keyspace: &mut Keyspace) -> Reply {
-        let limit = keyspace.packing().list;
+        let (limit, version) = (keyspace.packing().list, keyspace.version());
         let popped = change(keyspace, &self.key, |list| {
             let mut popped = pop(list, self.end, self.count.unwrap_or(1), limit);
             let changed = !popped.is_empty();
@@ -261,6 +285,7 @@ impl Pop {
             };
             Changed::when(changed, reply)
         });
+        keyspace.notify_since(version, Class::List, popped_event(self.end), &self.key);
         popped.unwrap_or(if self.count.is_some() { Reply::NilArray } else { Reply::Nil })
     }
 }
@@ -305,10 +330,42 @@ impl WriteCommand for Rpop {
     }
 }
 
-struct Lmpop {
-    keys: Args,
+pub(super) struct Lmpop {
+    pub keys: Args,
     end: End,
-    count: usize,
+    pub count: usize,
+}
+
+impl Lmpop {
+    /// `at`: where the number of keys stands.
+    pub fn parse_at(args: &Args, at: usize) -> Result<Lmpop, Reply> {
+        let positive = |word: &[u8], what: &str| {
+            let number = integer(word).filter(|number| *number > 0);
+            number.ok_or_else(|| Reply::error(format!("ERR {what} should be greater than 0")))
+        };
+        let keys = usize::try_from(positive(&args[at], "numkeys")?).unwrap_or(usize::MAX);
+        let (keys, rest) = args[at + 1..].split_at_checked(keys).ok_or_else(syntax_error)?;
+        let (word, rest) = rest.split_first().ok_or_else(syntax_error)?;
+        let end = end(word)?;
+        let count = match rest {
+            [] => 1,
+            [word, count] if is(word, "count") => usize::try_from(positive(count, "count")?).unwrap_or(usize::MAX),
+            _ => return Err(syntax_error()),
+        };
+        Ok(Lmpop { keys: keys.into(), end, count })
+    }
+
+    pub fn run(self, keyspace: &mut Keyspace) -> Reply {
+        let limit = keyspace.packing().list;
+        let Some(key) = self.keys.iter().find(|key| keyspace.contains(key)) else { return Reply::NilArray };
+        let version = keyspace.version();
+        let popped = change(keyspace, key, |list| {
+            let popped = Reply::Array(pop(list, self.end, self.count, limit));
+            Changed::Yes(Reply::Array(vec![Reply::Bulk(key.clone()), popped]))
+        });
+        keyspace.notify_since(version, Class::List, popped_event(self.end), key);
+        popped.unwrap_or(Reply::NilArray)
+    }
 }
 
 impl WriteCommand for Lmpop {
@@ -324,45 +381,26 @@ impl WriteCommand for Lmpop {
     };
 
     fn parse(args: &Args) -> Result<Self, Reply> {
-        let positive = |word: &[u8], what: &str| {
-            let number = integer(word).filter(|number| *number > 0);
-            number.ok_or_else(|| Reply::error(format!("ERR {what} should be greater than 0")))
-        };
-        let keys = usize::try_from(positive(&args[1], "numkeys")?).unwrap_or(usize::MAX);
-        let (keys, rest) = args[2..].split_at_checked(keys).ok_or_else(syntax_error)?;
-        let (word, rest) = rest.split_first().ok_or_else(syntax_error)?;
-        let end = end(word)?;
-        let count = match rest {
-            [] => 1,
-            [word, count] if is(word, "count") => usize::try_from(positive(count, "count")?).unwrap_or(usize::MAX),
-            _ => return Err(syntax_error()),
-        };
-        Ok(Lmpop { keys: keys.into(), end, count })
+        Lmpop::parse_at(args, 1)
     }
 
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
-        let limit = keyspace.packing().list;
-        let Some(key) = self.keys.iter().find(|key| keyspace.contains(key)) else { return Reply::NilArray };
-        let popped = change(keyspace, key, |list| {
-            let popped = Reply::Array(pop(list, self.end, self.count, limit));
-            Changed::Yes(Reply::Array(vec![Reply::Bulk(key.clone()), popped]))
-        });
-        popped.unwrap_or(Reply::NilArray)
+        self.run(keyspace)
     }
 }
 
 // -- From list to list
 
 /// LMOVE and RPOPLPUSH.
-struct Move {
-    from: Bytes,
-    to: Bytes,
-    take: End,
-    put: End,
+pub(super) struct Move {
+    pub from: Bytes,
+    pub to: Bytes,
+    pub take: End,
+    pub put: End,
 }
 
 impl Move {
-    fn run(self, keyspace: &mut Keyspace) -> Reply {
+    pub fn run(self, keyspace: &mut Keyspace) -> Reply {
         let limit = keyspace.packing().list;
         // Both must be lists before either changes.
         for key in [&self.from, &self.to] {
@@ -398,6 +436,11 @@ impl Move {
 /// What an element that leaves a packed list for one that is not can weigh more than before, at most.
 const MOVED_MAX: usize = list_element_cost(8 << 10) - (8 << 10);
 
+/// What moving an element to this key can add to the account.
+pub(super) fn growth_of_move(to: &Bytes) -> u64 {
+    growth_of(to, &[]) + MOVED_MAX as u64
+}
+
 struct Lmove(Move);
 
 impl WriteCommand for Lmove {
@@ -417,7 +460,7 @@ impl WriteCommand for Lmove {
     }
 
     fn growth(args: &Args) -> u64 {
-        growth_of(&args[2], &[]) + MOVED_MAX as u64
+        growth_of_move(&args[2])
     }
 
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {

@@ -23,6 +23,7 @@ mod latency;
 mod lcs;
 mod lifecycle;
 mod list;
+mod list_blocking;
 mod pause;
 mod score;
 mod set;
@@ -30,6 +31,7 @@ mod set_algebra;
 pub mod sort;
 mod sorted;
 mod sorted_algebra;
+mod sorted_blocking;
 mod sorted_range;
 mod syntax;
 mod text;
@@ -197,6 +199,7 @@ static FAMILIES: &[&[Command]] = &[
     lcs::LCS,
     lifecycle::LIFECYCLE,
     list::LIST,
+    list_blocking::LIST_BLOCKING,
     pubsub::PUBSUB,
     script::SCRIPTING,
     server::SERVER,
@@ -208,6 +211,7 @@ static FAMILIES: &[&[Command]] = &[
     sort::SORT,
     sorted::SORTED,
     sorted_algebra::SORTED_ALGEBRA,
+    sorted_blocking::SORTED_BLOCKING,
     sorted_range::SORTED_RANGE,
     string::STRING,
     transaction::TRANSACTION,

@@ -25,7 +25,7 @@ pub(super) fn float(text: &[u8]) -> Option<f64> {
 }
 
 /// The same with numbers that are too large or too small.
-fn lenient(text: &[u8]) -> Option<f64> {
+pub(super) fn lenient(text: &[u8]) -> Option<f64> {
     let (negative, body) = match text {
         [b'-', body @ ..] => (true, body),
         [b'+', body @ ..] => (false, body),

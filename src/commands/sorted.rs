@@ -9,6 +9,7 @@ use super::set::want_count;
 use super::syntax::{Step, either, is, syntax_error, wrong_type};
 use super::{Command, Keys, ReadCommand, Scope, Spec, WriteCommand, read, write, wrong_arity};
 use crate::resp::{Args, Reply, double, integer};
+use crate::state::events::Class;
 use crate::state::{
     Changed, ENTRY_COST, EntryRef, Keyspace, PackedLimits, RANKED_COST, ScoredRef, SortedRef, SortedValue, Value, View,
 };
@@ -494,6 +495,21 @@ fn taken(sorted: SortedRef<'_>, range: std::ops::Range<usize>, max: bool) -> Vec
     if max { members.rev().collect() } else { members.collect() }
 }
 
+/// Takes members from an end and shows them; `None` if there is no such key.
+pub(super) fn pop(
+    keyspace: &mut Keyspace,
+    key: &[u8],
+    count: usize,
+    max: bool,
+    show: impl FnOnce(&[ScoredRef<'_>]) -> Reply,
+) -> Result<Option<Reply>, Reply> {
+    let version = keyspace.version();
+    let choose = |sorted: SortedRef<'_>| at_end(sorted, count, max);
+    let popped = remove_range(keyspace, key, choose, |sorted, range| show(&taken(sorted, range, max)))?;
+    keyspace.notify_since(version, Class::SortedSet, if max { "zpopmax" } else { "zpopmin" }, key);
+    Ok(popped)
+}
+
 /// ZPOPMIN and ZPOPMAX.
 struct Zpop<const MAX: bool> {
     key: Bytes,
@@ -525,36 +541,51 @@ impl<const MAX: bool> WriteCommand for Zpop<MAX> {
     }
 
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
-        let show = |sorted: SortedRef<'_>, range| {
-            let members = taken(sorted, range, MAX);
-            match self.count {
-                Some(_) => listed(members.into_iter(), true),
-                None => Reply::Array(
-                    members.iter().flat_map(|here| [bulk(here.member), Reply::Double(here.score)]).collect(),
-                ),
+        let show = |members: &[ScoredRef<'_>]| match self.count {
+            Some(_) => listed(members.iter().copied(), true),
+            None => {
+                Reply::Array(members.iter().flat_map(|here| [bulk(here.member), Reply::Double(here.score)]).collect())
             }
         };
-        let choose = |sorted: SortedRef<'_>| at_end(sorted, self.count.unwrap_or(1), MAX);
-        either(remove_range(keyspace, &self.key, choose, show).map(|popped| popped.unwrap_or(Reply::Array(Vec::new()))))
+        let popped = pop(keyspace, &self.key, self.count.unwrap_or(1), MAX, show);
+        either(popped.map(|popped| popped.unwrap_or(Reply::Array(Vec::new()))))
     }
 }
 
-struct Zmpop {
-    keys: Args,
+pub(super) struct Zmpop {
+    pub keys: Args,
     max: bool,
-    count: usize,
+    pub count: usize,
 }
 
 impl Zmpop {
-    fn run(&self, keyspace: &mut Keyspace) -> Result<Reply, Reply> {
+    /// `at`: where the number of keys stands.
+    pub fn parse_at(args: &Args, at: usize) -> Result<Zmpop, Reply> {
+        let positive = |text: &Bytes| integer(text).and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0);
+        let number = positive(&args[at]).ok_or_else(|| Reply::error("ERR numkeys should be greater than 0"))?;
+        let (keys, rest) = args[at + 1..].split_at_checked(number).ok_or_else(syntax_error)?;
+        let max = match rest.first() {
+            Some(word) if is(word, "max") => true,
+            Some(word) if is(word, "min") => false,
+            _ => return Err(syntax_error()),
+        };
+        let count = match &rest[1..] {
+            [] => 1,
+            [word, count] if is(word, "count") => {
+                positive(count).ok_or_else(|| Reply::error("ERR count should be greater than 0"))?
+            }
+            _ => return Err(syntax_error()),
+        };
+        Ok(Zmpop { keys: keys.into(), max, count })
+    }
+
+    pub fn run(&self, keyspace: &mut Keyspace) -> Result<Reply, Reply> {
         for key in &self.keys {
-            let show = |sorted: SortedRef<'_>, range| {
-                let pair = |here: ScoredRef<'_>| Reply::Array(vec![bulk(here.member), Reply::Double(here.score)]);
-                let members = taken(sorted, range, self.max).into_iter().map(pair).collect();
-                Reply::Array(vec![Reply::Bulk(key.clone()), Reply::Array(members)])
-            };
-            let choose = |sorted: SortedRef<'_>| at_end(sorted, self.count, self.max);
-            if let Some(popped) = remove_range(keyspace, key, choose, show)? {
+            let popped = pop(keyspace, key, self.count, self.max, |members| {
+                let pair = |here: &ScoredRef<'_>| Reply::Array(vec![bulk(here.member), Reply::Double(here.score)]);
+                Reply::Array(vec![Reply::Bulk(key.clone()), Reply::Array(members.iter().map(pair).collect())])
+            })?;
+            if let Some(popped) = popped {
                 return Ok(popped);
             }
         }
@@ -575,22 +606,7 @@ impl WriteCommand for Zmpop {
     };
 
     fn parse(args: &Args) -> Result<Zmpop, Reply> {
-        let positive = |text: &Bytes| integer(text).and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0);
-        let number = positive(&args[1]).ok_or_else(|| Reply::error("ERR numkeys should be greater than 0"))?;
-        let (keys, rest) = args[2..].split_at_checked(number).ok_or_else(syntax_error)?;
-        let max = match rest.first() {
-            Some(word) if is(word, "max") => true,
-            Some(word) if is(word, "min") => false,
-            _ => return Err(syntax_error()),
-        };
-        let count = match &rest[1..] {
-            [] => 1,
-            [word, count] if is(word, "count") => {
-                positive(count).ok_or_else(|| Reply::error("ERR count should be greater than 0"))?
-            }
-            _ => return Err(syntax_error()),
-        };
-        Ok(Zmpop { keys: keys.into(), max, count })
+        Zmpop::parse_at(args, 1)
     }
 
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {

@@ -6,8 +6,8 @@
 //!      '--- told to ask again ---> Away --- asks again ---> Waiting; not within KEEP ---> gone
 //! ```
 //!
-//! Invariants: a place is in the line of each of its keys; of those that take what they find, no more have their turn at
-//! a key at once than it has elements; nobody has a turn twice for the same version of a key.
+//! Invariants: a place is in the line of each of its keys; of those that take what they find, the next has a turn at a
+//! key only if it has more elements than those who have theirs may take; nobody has a turn twice for the same version of a key.
 
 use crate::env::Instant;
 use crate::resp::Args;
@@ -31,7 +31,8 @@ enum Standing<T> {
 struct Place<T> {
     id: u64,
     call: Args,
-    takes: bool,
+    /// Elements at most; 0: it only looks.
+    takes: usize,
     /// With the version of the value for which there was a turn last.
     rows: Vec<(Row, u64)>,
     standing: Standing<T>,
@@ -72,7 +73,7 @@ impl<T> Line<T> {
     }
 
     /// Takes a place at the end, or comes back to the one that `id` has.
-    pub fn stand(&mut self, id: u64, call: Args, takes: bool, rows: &[Row], teller: T) {
+    pub fn stand(&mut self, id: u64, call: Args, takes: usize, rows: &[Row], teller: T) {
         if let Some(place) = self.tickets.get(&id).and_then(|ticket| self.places.get_mut(ticket)) {
             place.standing = Standing::Waiting(teller);
             return;
@@ -90,8 +91,12 @@ impl<T> Line<T> {
     /// A key has this version: who has a turn now. `elements` says how many of this waiter's kind it has something for.
     pub fn turns(&mut self, row: Row, version: u64, now: Instant, elements: impl Fn(&Args) -> usize) -> Vec<T> {
         let Some(tickets) = self.rows.get(&row) else { return Vec::new() };
-        let taking = |place: &Place<T>| place.takes && matches!(place.standing, Standing::Turn { .. });
-        let mut busy = tickets.iter().filter(|ticket| self.places.get(ticket).is_some_and(taking)).count();
+        let taking = |place: &Place<T>| match place.standing {
+            Standing::Turn { .. } => place.takes,
+            _ => 0,
+        };
+        let turns = tickets.iter().filter_map(|ticket| self.places.get(ticket));
+        let mut busy = turns.map(taking).fold(0, usize::saturating_add);
         let mut told = Vec::new();
         for ticket in tickets {
             let Some(place) = self.places.get_mut(ticket) else { continue };
@@ -100,11 +105,11 @@ impl<T> Line<T> {
                 continue;
             }
             let elements = elements(&place.call);
-            if elements == 0 || place.takes && busy >= elements {
+            if elements == 0 || place.takes > 0 && busy >= elements {
                 continue;
             }
             *seen = version;
-            busy += usize::from(place.takes);
+            busy = busy.saturating_add(place.takes);
             let turn = Standing::Turn { until: now + TURN };
             if let Standing::Waiting(teller) = std::mem::replace(&mut place.standing, turn) {
                 told.push(teller);
@@ -160,7 +165,7 @@ mod tests {
         Row::new(Slot(1), n << 40)
     }
 
-    fn stand(line: &mut Line<u64>, id: u64, takes: bool, rows: &[u64]) {
+    fn stand(line: &mut Line<u64>, id: u64, takes: usize, rows: &[u64]) {
         let rows: Vec<Row> = rows.iter().map(|n| row(*n)).collect();
         line.stand(id, Args::new(), takes, &rows, id);
     }
@@ -168,7 +173,7 @@ mod tests {
     #[test]
     fn turns_come_in_order_and_as_many_as_there_are_elements() {
         let (mut line, now) = (Line::default(), env::now());
-        (1..=4).for_each(|id| stand(&mut line, id, true, &[1, 2]));
+        (1..=4).for_each(|id| stand(&mut line, id, 1, &[1, 2]));
         assert_eq!(line.turns(row(1), 1, now, |_| 2), [1, 2]);
         assert_eq!(line.turns(row(1), 2, now, |_| 2), [0; 0], "two have their turn already");
         assert_eq!(line.turns(row(2), 3, now, |_| 3), [3], "at any of its keys a turn is a turn");
@@ -179,24 +184,36 @@ mod tests {
     }
 
     #[test]
+    fn who_may_take_several_leaves_what_is_over_to_the_next() {
+        let (mut line, now) = (Line::default(), env::now());
+        stand(&mut line, 1, 3, &[1]);
+        stand(&mut line, 2, 1, &[1]);
+        stand(&mut line, 3, usize::MAX, &[1]);
+        stand(&mut line, 4, 1, &[1]);
+        assert_eq!(line.turns(row(1), 1, now, |_| 3), [1], "it may take all three");
+        assert_eq!(line.turns(row(1), 2, now, |_| 5), [2, 3]);
+        assert_eq!(line.turns(row(1), 3, now, |_| 64), [0; 0]);
+    }
+
+    #[test]
     fn who_found_nothing_keeps_the_place_and_has_no_turn_for_the_same_again() {
         let (mut line, now) = (Line::default(), env::now());
-        stand(&mut line, 1, true, &[1]);
-        stand(&mut line, 2, true, &[1]);
+        stand(&mut line, 1, 1, &[1]);
+        stand(&mut line, 2, 1, &[1]);
         assert_eq!(line.turns(row(1), 1, now, |_| 1), [1]);
-        stand(&mut line, 1, true, &[1]);
+        stand(&mut line, 1, 1, &[1]);
         assert_eq!(line.turns(row(1), 1, now, |_| 1), [2], "the next one may still find it good");
         line.leave(2);
-        stand(&mut line, 2, true, &[1]);
+        stand(&mut line, 2, 1, &[1]);
         assert_eq!(line.turns(row(1), 2, now, |_| 1), [1], "before one that came later");
     }
 
     #[test]
     fn those_who_only_look_have_their_turn_together() {
         let (mut line, now) = (Line::default(), env::now());
-        (1..=3).for_each(|id| stand(&mut line, id, false, &[1]));
-        stand(&mut line, 4, true, &[1]);
-        stand(&mut line, 5, true, &[1]);
+        (1..=3).for_each(|id| stand(&mut line, id, 0, &[1]));
+        stand(&mut line, 4, 1, &[1]);
+        stand(&mut line, 5, 1, &[1]);
         assert_eq!(line.turns(row(1), 1, now, |_| 0), [0; 0], "a value of another type is nothing to them");
         assert_eq!(line.turns(row(1), 2, now, |_| 1), [1, 2, 3, 4]);
     }
@@ -204,12 +221,12 @@ mod tests {
     #[test]
     fn who_does_not_come_back_loses_the_place() {
         let (mut line, now) = (Line::default(), env::now());
-        (1..=3).for_each(|id| stand(&mut line, id, true, &[1]));
+        (1..=3).for_each(|id| stand(&mut line, id, 1, &[1]));
         assert_eq!(line.turns(row(1), 1, now, |_| 1), [1]);
         line.away(2, now);
         assert_eq!(line.turns(row(1), 2, now, |_| 2), [3], "who is away cannot be told");
         assert_eq!(line.leave_overdue(now + TURN), [row(1), row(1)], "neither turn was used");
-        stand(&mut line, 2, true, &[1]);
+        stand(&mut line, 2, 1, &[1]);
         assert!(line.leave_overdue(now + KEEP).is_empty(), "it asked again");
         assert_eq!(line.turns(row(1), 2, now, |_| 1), [2]);
     }

@@ -137,7 +137,8 @@ impl Group {
                 rows.iter().for_each(|row| state.keyspace.want(*row, true));
                 rows
             });
-            inner.line.stand(id, call, blocks.takes, &rows, teller);
+            let takes = (blocks.takes)(&call);
+            inner.line.stand(id, call, takes, &rows, teller);
             // What was written before it stood here is seen now, what comes later is noted by apply.
             self.look_at(&mut inner, &rows);
         }

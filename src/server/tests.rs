@@ -115,6 +115,15 @@ impl Client {
         self.send(out).await;
     }
 
+    /// The next bytes as they are sent.
+    async fn raw(&mut self, len: usize) -> String {
+        while self.input.len() < len {
+            let read = env::timeout(PATIENCE, self.stream.read_buf(&mut self.input)).await.expect("a reply in time");
+            assert!(read.is_ok_and(|read| read > 0), "the server has closed");
+        }
+        String::from_utf8_lossy(&self.input.split_to(len)).into_owned()
+    }
+
     /// The next reply; None once the server has closed.
     async fn next(&mut self) -> Option<Reply> {
         loop {

@@ -862,7 +862,7 @@ const XREADGROUP_BLOCKS: Blocks = Blocks {
         let Some(first) = stream.group(&asked.group).and_then(|group| group.last.next()) else { return 0 };
         stream.range(first, StreamId::MAX).take(TURNS_MAX).count()
     },
-    takes: true,
+    takes: |args| Xreadgroup::parse(args).map_or(1, |asked| asked.count),
 };
 
 pub static STREAM_GROUP: &[Command] = &[

@@ -559,7 +559,7 @@ const XREAD_BLOCKS: Blocks = Blocks {
         let asked = sources.iter().filter(|(key, _)| key == entry.key());
         usize::from(asked.filter_map(|(_, after)| *after).any(newer))
     },
-    takes: false,
+    takes: |_| 0,
 };
 
 /// XREAD with the last id of each stream for `$`.

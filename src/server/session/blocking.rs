@@ -25,8 +25,6 @@ pub(in super::super) struct Blocking {
     settling: bool,
     /// None: it waits for ever.
     until: Option<Instant>,
-    /// What the last try answered: the reply when time is up.
-    empty: Reply,
     /// Its place in the line while it uses its turn.
     place: Option<Place>,
     /// Ends the waiting; there while it waits.
@@ -58,10 +56,13 @@ pub(super) enum Waited {
 /// Further away than this is for ever.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
+/// The reply when time is up, whatever the command answers where it does not wait.
+const TIME_UP: Reply = Reply::NilArray;
+
 impl Unblock {
-    fn reply(self, empty: Reply) -> Reply {
+    fn reply(self) -> Reply {
         match self {
-            Unblock::Timeout => empty,
+            Unblock::Timeout => TIME_UP,
             Unblock::Error => Reply::error("UNBLOCKED client unblocked via CLIENT UNBLOCK"),
             Unblock::Stop => Reply::error("UNBLOCKED this node is shutting down; nothing was taken"),
         }
@@ -87,7 +88,6 @@ impl Connection {
             kind,
             settling: request.command.blocks.is_some_and(|blocks| blocks.settle.is_some()),
             until,
-            empty: Reply::NilArray,
             place: None,
             cancel: None,
             ended: None,
@@ -141,12 +141,11 @@ impl Connection {
         // A node that stops lets nobody begin to wait.
         let ended = blocking.ended.or(stopping.then_some(Unblock::Stop));
         if let Some(how) = ended {
-            return self.unblock_with(seq, how.reply(reply));
+            return self.unblock_with(seq, how.reply());
         }
         if blocking.until.is_some_and(|until| until <= now) {
-            return self.unblock_with(seq, reply);
+            return self.unblock_with(seq, TIME_UP);
         }
-        blocking.empty = reply;
         let (cancel, cancelled) = oneshot::channel();
         blocking.cancel = Some(cancel);
         let (id, until, call, place) = (blocking.group, blocking.until, blocking.args.clone(), blocking.place.take());
@@ -181,8 +180,8 @@ impl Connection {
             Waited::Gone => Reply::error(
                 "UNBLOCKED force unblock from blocking operation, the group has another leader; nothing was taken",
             ),
-            Waited::TimeUp => blocking.empty.clone(),
-            Waited::Ended(how) => how.reply(blocking.empty.clone()),
+            Waited::TimeUp => TIME_UP,
+            Waited::Ended(how) => how.reply(),
         };
         self.unblock_with(seq, reply);
     }

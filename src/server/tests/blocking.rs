@@ -142,6 +142,138 @@ async fn streams_are_read_as_they_come() {
     );
 }
 
+/// A connection that waits with this request as one of `n`.
+async fn waits(rig: &Rig, n: usize, line: &str) -> Client {
+    let mut c = rig.proxy().await;
+    c.pipeline(line).await;
+    blocked(rig, n).await;
+    c
+}
+
+#[tokio::test]
+async fn whatever_makes_a_key_ready_ends_the_waiting() {
+    let rig = rig(1).await;
+    let mut other = rig.proxy().await;
+    other.ask_all("RPUSH from x\nRPUSH numbers 3 1 2\nZADD scores 1 a 2 b").await;
+    for (wait, made, reply) in [
+        ("BLPOP none l 0", "LPUSH l 1 2", "[l 2]"),
+        ("BRPOP l none 0", "RPUSH l 1 2", "[l 2]"),
+        ("BLPOP l 0", "RENAME from l", "[l x]"),
+        ("BLMPOP 0 2 none l RIGHT COUNT 2", "SORT numbers STORE l", "[l [3 2]]"),
+        ("BLMPOP 0 1 l LEFT COUNT 9", "COPY numbers l", "[l [3 1 2]]"),
+        ("BLMOVE l to LEFT RIGHT 0", "LMOVE numbers l LEFT LEFT", "3"),
+        ("BRPOPLPUSH l to 0", "EVAL return(redis.call('rpush',KEYS[1],'y')) 1 l", "y"),
+        ("BZPOPMIN none l 0", "ZADD l 3 x 2 y", "[l y 2]"),
+        ("BZPOPMAX l 0", "ZUNIONSTORE l 1 scores", "[l b 2]"),
+        ("BZMPOP 0 2 none l MIN COUNT 3", "ZRANGESTORE l scores 0 -1", "[l [[a 1] [b 2]]]"),
+        ("BZPOPMIN l 0", "ZINCRBY l 5 x", "[l x 5]"),
+    ] {
+        let mut c = waits(&rig, 1, wait).await;
+        let done = other.ask(made).await;
+        assert!(!done.starts_with('-'), "{made}: {done}");
+        assert_eq!(c.read().await, reply, "{made}");
+        other.ask("DEL l").await;
+    }
+    assert_eq!(other.ask("LRANGE to 0 -1").await, "[y 3]");
+}
+
+#[tokio::test]
+async fn a_key_of_another_type_is_not_waited_for() {
+    let rig = rig(1).await;
+    let mut other = rig.proxy().await;
+    let mut lists = waits(&rig, 1, "BLPOP a b 0").await;
+    let mut sorted = waits(&rig, 2, "BZPOPMIN a b 0").await;
+    let mut moving = waits(&rig, 3, "BLMOVE from a LEFT LEFT 0").await;
+    other.ask_all("SET a x\nDEL a\nSADD a x\nDEL a").await;
+    assert_eq!(other.ask("ZADD a 1 m").await, "1");
+    assert_eq!(sorted.read().await, "[a m 1]");
+    assert_eq!(other.ask("EXISTS a").await, "0");
+    assert_eq!(other.ask("RPUSH a x").await, "1");
+    assert_eq!(lists.read().await, "[a x]");
+    assert_eq!(other.ask("EXISTS a").await, "0");
+    // Who could not put it anywhere does not take it.
+    assert_eq!(other.ask_all("SET a x\nRPUSH from y").await, ["OK", "1"]);
+    assert!(moving.read().await.starts_with("-WRONGTYPE"));
+    assert_eq!(other.ask("LRANGE from 0 -1").await, "[y]");
+}
+
+#[tokio::test]
+async fn who_may_take_several_comes_before_those_behind_and_leaves_them_the_rest() {
+    let rig = rig(1).await;
+    let mut other = rig.proxy().await;
+    for (several, one, push, replies) in [
+        ("BLMPOP 0 1 k LEFT COUNT 3", "BLPOP k 0", ["RPUSH k a b c", "RPUSH k d"], ["[k [a b c]]", "[k d]"]),
+        ("BLMPOP 0 1 k LEFT COUNT 2", "BLPOP k 0", ["RPUSH k a b c", "EXISTS k"], ["[k [a b]]", "[k c]"]),
+        (
+            "BZMPOP 0 1 k MAX COUNT 2",
+            "BZPOPMAX k 0",
+            ["ZADD k 1 a 2 b", "ZADD k 3 c"],
+            ["[k [[b 2] [a 1]]]", "[k c 3]"],
+        ),
+    ] {
+        for _ in 0..5 {
+            let (mut first, mut second) = (waits(&rig, 1, several).await, waits(&rig, 2, one).await);
+            other.ask(push[0]).await;
+            assert_eq!(first.read().await, replies[0]);
+            other.ask(push[1]).await;
+            assert_eq!(second.read().await, replies[1]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_element_goes_from_one_who_waits_to_the_next() {
+    let rig = rig(1).await;
+    let mut other = rig.proxy().await;
+    let mut last = waits(&rig, 1, "BLPOP c 0").await;
+    let mut second = waits(&rig, 2, "BRPOPLPUSH b c 0").await;
+    let mut first = waits(&rig, 3, "BLMOVE a b LEFT RIGHT 0").await;
+    let mut itself = waits(&rig, 4, "BLMOVE r r LEFT RIGHT 0").await;
+    assert_eq!(other.ask_all("MULTI\nRPUSH a x\nRPUSH r y\nEXEC").await[3], "[1 1]");
+    assert_eq!([first.read().await, second.read().await, last.read().await], ["x", "x", "[c x]"]);
+    assert_eq!(itself.read().await, "y");
+    assert_eq!(other.ask_all("EXISTS a b c\nLRANGE r 0 -1").await, ["0", "[y]"]);
+}
+
+#[tokio::test]
+async fn a_transaction_is_seen_as_a_whole_and_a_script_waits_for_nothing() {
+    let rig = rig(1).await;
+    let mut other = rig.proxy().await;
+    let mut c = waits(&rig, 1, "BLPOP b a 0").await;
+    // The first key of the request counts, not the first that was written; the last push comes first.
+    assert_eq!(other.ask_all("MULTI\nLPUSH a 1\nLPUSH b 2 3\nEXEC").await[3], "[1 2]");
+    assert_eq!(c.read().await, "[b 3]");
+    let script = "EVAL return{redis.call('blpop',KEYS[1],0),redis.call('bzpopmin',KEYS[2],0)==false} 2 a none";
+    assert_eq!(other.ask(script).await, "[[a 1] 1]");
+}
+
+#[tokio::test]
+async fn time_that_is_up_is_a_nil_array_whatever_waits() {
+    let rig = rig(1).await;
+    let mut c = rig.proxy().await;
+    for line in [
+        "BLPOP a b 0.01",
+        "BRPOP a 0.01",
+        "BLMOVE a b LEFT LEFT 0.01",
+        "BRPOPLPUSH a b 0.01",
+        "BLMPOP 0.01 1 a LEFT",
+        "BZPOPMIN a 0.01",
+        "BZPOPMAX a 0.01",
+        "BZMPOP 0.01 1 a MAX",
+    ] {
+        c.pipeline(line).await;
+        assert_eq!(c.raw(5).await, "*-1\r\n", "{line}");
+    }
+    c.ask("HELLO 3").await;
+    for (line, reply) in
+        [("BLMOVE a b LEFT LEFT 0.01", "_\r\n"), ("BZPOPMIN z 0", "*3\r\n$1\r\nz\r\n$1\r\nm\r\n,1.5\r\n")]
+    {
+        c.ask("ZADD z 1.5 m").await;
+        c.pipeline(line).await;
+        assert_eq!(c.raw(reply.len()).await, reply, "{line}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn turns_are_given_to_other_nodes_and_a_change_of_leader_ends_the_waiting() {
     let clusters = testing::all_of_three_with(1).await;
