@@ -54,7 +54,10 @@ impl WriteCommand for Copy {
         Ok(Copy { from: args[1].clone(), to: args[2].clone(), replace })
     }
 
-    const COPIED: Option<Copied> = Some(|args, size| size(&args[1]).in_set());
+    const COPIED: Option<Copied> = Some(|args, size| {
+        let size = size(&args[1]);
+        if size.ranked { size.in_sorted() } else { size.in_set() }
+    });
 
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
         let found = keyspace.get(&self.from).map(|entry| (entry.value().to_value(), entry.deadline()));
@@ -72,7 +75,7 @@ const VERSION: u16 = 1;
 /// Version and checksum.
 const FOOTER: usize = 2 + 8;
 
-fn seal(mut dump: Vec<u8>) -> Bytes {
+pub(super) fn seal(mut dump: Vec<u8>) -> Bytes {
     dump.extend_from_slice(&VERSION.to_le_bytes());
     dump.extend_from_slice(&xxh3_64(&dump).to_le_bytes());
     Bytes::from(dump)
@@ -80,7 +83,7 @@ fn seal(mut dump: Vec<u8>) -> Bytes {
 
 /// The value of a dump; `None` if it is none, or was damaged. An error if somebody made up what it holds: no call can have
 /// made such a value, and so none may meet one.
-fn unseal(dump: &[u8]) -> Result<Option<Value>, Reply> {
+pub(super) fn unseal(dump: &[u8]) -> Result<Option<Value>, Reply> {
     let Some((value, footer)) = dump.split_at_checked(dump.len().wrapping_sub(FOOTER)) else { return Ok(None) };
     let sum = xxh3_64(&dump[..value.len() + 2]).to_le_bytes();
     if footer[..2] != VERSION.to_le_bytes() || footer[2..] != sum {
