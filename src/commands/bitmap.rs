@@ -5,7 +5,7 @@
 use super::generic;
 use super::syntax::{either, is, syntax_error, want_integer};
 use super::text::{MAX_STRING, edit_bytes, text_of};
-use super::{Command, Keys, ReadCommand, Scope, Spec, WriteCommand, read, usual_growth, write};
+use super::{Command, Copied, Keys, ReadCommand, Scope, Spec, WriteCommand, read, usual_growth, write};
 use crate::resp::{Args, Reply, integer};
 use crate::state::events::Class;
 use crate::state::{Changed, Form, Keyspace, Value, View};
@@ -376,6 +376,9 @@ impl WriteCommand for Bitop {
         }
         Ok(Bitop { operation, target: args[2].clone(), sources: args[3..].into() })
     }
+
+    const COPIED: Option<Copied> =
+        Some(|args, size| args.iter().skip(3).map(|source| size(source).bytes).max().unwrap_or(0));
 
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
         either(self.run(keyspace))

@@ -7,12 +7,12 @@ use super::hash::{self, BASE, change, change_or_create, hash_of, living_field, v
 use super::syntax::{invalid_expire, is, want_integer};
 use super::{Command, ReadCommand, Spec, WriteCommand, read, write, wrong_arity};
 use crate::resp::{Args, Reply, integer};
-use crate::state::{Changed, DEADLINE_COST, FieldRef, HashValue, Keyspace, View};
+use crate::state::{Changed, DEADLINE_COST, FIELD_DEADLINE_MAX, FieldRef, HashValue, Keyspace, View};
 use crate::types::{Millis, Stamp};
 use bytes::Bytes;
 
 /// The latest deadline of a field, as in Redis: 2^46 - 1.
-const DEADLINE_MAX: i64 = (1 << 46) - 1;
+const DEADLINE_MAX: i64 = FIELD_DEADLINE_MAX as i64;
 
 // -- Arguments
 

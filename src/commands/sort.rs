@@ -14,6 +14,12 @@ use crate::types::Stamp;
 use bytes::Bytes;
 use std::cmp::Ordering;
 
+/// Bytes of what the patterns of GET find, at most: few elements can name the same large value many times, and a STORE has
+/// every replica make them all.
+const FOUND_MAX: usize = 64 << 20;
+/// What one of them counts beside its bytes.
+const FOUND_COST: usize = 32;
+
 /// What is asked for.
 struct Sort {
     key: Bytes,
@@ -144,8 +150,18 @@ impl Sort {
         if self.get.is_empty() {
             return Ok(elements.into_iter().map(Some).collect());
         }
-        let of = |element: &Bytes| self.get.iter().map(|pattern| looked_up(pattern, element, find)).collect::<Vec<_>>();
-        Ok(elements.iter().flat_map(of).collect())
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        for element in &elements {
+            for pattern in &self.get {
+                let one = looked_up(pattern, element, find);
+                bytes += FOUND_COST + one.as_ref().map_or(0, Bytes::len);
+                if bytes > FOUND_MAX {
+                    return Err(Reply::error("ERR what SORT was asked to GET is larger than 64 MiB"));
+                }
+                found.push(one);
+            }
+        }
+        Ok(found)
     }
 
     fn reply(&self, find: &Find<'_>) -> Result<Reply, Reply> {

@@ -1,5 +1,8 @@
 //! The tables as tables, and all writes as a state machine.
 
+mod hostile;
+mod nasty;
+
 use super::*;
 use crate::types::SLOTS;
 use proptest::prelude::*;

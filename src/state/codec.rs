@@ -293,6 +293,9 @@ impl<'a> Reader<'a> {
             }
             number |= bits << shift;
             if byte < 0x80 {
+                if byte == 0 && shift > 0 {
+                    return Err(self.damaged("a number has a longer spelling than it needs"));
+                }
                 return Ok(number);
             }
         }

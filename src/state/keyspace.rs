@@ -893,6 +893,12 @@ impl Keyspace {
         sum
     }
 
+    /// Whether the account is the sum over all entries.
+    #[cfg(test)]
+    pub(crate) fn accounts_are_right(&self) -> bool {
+        self.account == self.recomputed_account()
+    }
+
     #[cfg(test)]
     pub(super) fn account(&self) -> Account {
         self.account

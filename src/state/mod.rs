@@ -52,9 +52,10 @@ pub use account::{ENTRY_COST, cost};
 pub use candidates::{Chooser, Leaving};
 pub use codec::{CutHead, RestoreError, SlotImage, digest};
 pub use collections::{
-    Consumer, DEADLINE_COST, ELEMENT_COST, End, FieldRef, Fields, HashRef, HashValue, ListRef, ListValue, MemberRef,
-    Members, PACKING_NUMBERS, PackedLimits, Packing, Pending, RANKED_COST, Ranked, Runs, ScoredIter, ScoredRef, SetRef,
-    SetValue, Size, SortedRef, SortedValue, StreamEntry, StreamGroup, StreamId, StreamValue, list_element_cost,
+    Consumer, DEADLINE_COST, ELEMENT_COST, End, FIELD_DEADLINE_MAX, FieldRef, Fields, HashRef, HashValue, ListRef,
+    ListValue, MemberRef, Members, PACKING_NUMBERS, PackedLimits, Packing, Pending, RANKED_COST, Ranked, Runs,
+    ScoredIter, ScoredRef, SetRef, SetValue, Size, SortedRef, SortedValue, StreamEntry, StreamGroup, StreamId,
+    StreamValue, list_element_cost, one_more,
 };
 pub use cuckoo::{Parameters, Precision, RATE_MAX, RATE_MIN, UnitFilter};
 pub use entry::{Entry, EntryRef};

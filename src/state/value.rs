@@ -195,7 +195,8 @@ impl Value {
         }
     }
 
-    /// The value that has this tag and these bytes; `None` if there is none. Copies.
+    /// The value that has this tag and these bytes; `None` if no call could have made one that has. So whatever came from
+    /// outside may be handled like what was made here, and [`Value::put_body`] gives the same bytes again. Copies.
     pub(super) fn from_body(tag: u8, body: &[u8]) -> Option<Value> {
         match tag {
             hash::PACKED | hash::TREE => HashValue::from_body(tag, body).map(Value::Hash),
@@ -206,6 +207,19 @@ impl Value {
             CUCKOO => CuckooValue::from_bytes(body).map(|filter| Value::Cuckoo(filter.into())),
             BLOOM => BloomValue::from_bytes(body).map(|filter| Value::Bloom(filter.into())),
             _ => Form::of_tag(tag).map(|form| Value::formed(Bytes::copy_from_slice(body), form)),
+        }
+    }
+
+    /// The same of what lies in a row, and so was made here or looked at when it came in.
+    fn of_row(tag: u8, body: &[u8]) -> Value {
+        let body = Bytes::copy_from_slice(body);
+        match tag {
+            hash::PACKED => Value::Hash(HashValue::Packed(body)),
+            set::INTEGERS => Value::Set(SetValue::Integers(body)),
+            set::PACKED => Value::Set(SetValue::Packed(body)),
+            list::PACKED => Value::List(ListValue::Packed(body)),
+            sorted::PACKED => Value::Sorted(SortedValue::Packed(body)),
+            _ => Value::formed(body, Form::of_tag(tag).expect("only strings and what is packed lie in rows")),
         }
     }
 
@@ -401,7 +415,7 @@ impl<'a> ValueRef<'a> {
     /// A copy; of what is large, in an instant.
     pub fn to_value(self) -> Value {
         match self {
-            ValueRef::Plain(tag, bytes) => Value::from_body(tag, bytes).expect("a value is stored under its own tag"),
+            ValueRef::Plain(tag, bytes) => Value::of_row(tag, bytes),
             ValueRef::Integer(value) => Value::text(&Digits::of(value)),
             ValueRef::Owned(value) => value.clone(),
         }

@@ -7,7 +7,7 @@ use crate::commands::syntax::{either, is, syntax_error, want_integer};
 use crate::commands::{Command, Keys, ReadCommand, Scope, Spec, WriteCommand, container, read, write};
 use crate::resp::{Args, Reply, integer};
 use crate::state::events::Class;
-use crate::state::{Changed, Keyspace, StreamGroup, StreamId, StreamValue, Value, View};
+use crate::state::{Changed, Keyspace, StreamGroup, StreamId, StreamValue, Value, View, one_more};
 use crate::types::{Millis, Stamp};
 use bytes::Bytes;
 
@@ -37,7 +37,7 @@ fn distance(stream: &StreamValue, id: StreamId) -> Option<u64> {
     }
     match id.cmp(&first) {
         std::cmp::Ordering::Less => Some(added.saturating_sub(length)),
-        std::cmp::Ordering::Equal => Some((added + 1).saturating_sub(length)),
+        std::cmp::Ordering::Equal => Some(added.saturating_sub(length - 1)),
         std::cmp::Ordering::Greater => None,
     }
 }
@@ -372,7 +372,7 @@ impl Xreadgroup {
             entries.push(entry_reply(entry));
             ids.push(entry.id);
             read = match read {
-                Some(read) if !has_holes(stream, entry.id) => Some(read + 1),
+                Some(read) if !has_holes(stream, entry.id) => Some(one_more(read)),
                 _ => distance(stream, entry.id),
             };
             last = entry.id;
@@ -399,7 +399,7 @@ impl Xreadgroup {
         let mut again = Vec::new();
         let replies = pending.into_iter().map(|pending| match stream.get(pending.id) {
             Some(entry) => {
-                again.push((pending.id, pending.times + 1));
+                again.push((pending.id, one_more(pending.times)));
                 entry_reply(entry)
             }
             // It is gone, and still pending.
@@ -696,7 +696,8 @@ impl Xclaim {
                     Some(pending) if now.saturating_sub(pending.given_ms) < self.idle => return None,
                     _ => {}
                 }
-                let times = pending.map_or(0, |pending| pending.times) + u64::from(!self.options.just_ids);
+                let times = pending.map_or(0, |pending| pending.times);
+                let times = if self.options.just_ids { times } else { one_more(times) };
                 group.create_consumer(&self.consumer, now);
                 group.give(id, &self.consumer, given_ms, self.options.times.unwrap_or(times));
                 group.note_seen(&self.consumer, now, true);
@@ -777,7 +778,7 @@ impl Xautoclaim {
                 Some(_) if now.saturating_sub(pending.given_ms) < self.idle => {}
                 Some(entry) => {
                     claimed.push(if self.just_ids { id_reply(entry.id) } else { entry_reply(entry) });
-                    mine.push((pending.id, pending.times + u64::from(!self.just_ids)));
+                    mine.push((pending.id, if self.just_ids { pending.times } else { one_more(pending.times) }));
                 }
             }
         }

@@ -3,6 +3,8 @@
 //! ```text
 //! number   LEB128        blob   length as a number, bytes        float   eight bytes, little-endian
 //! ```
+//!
+//! A number has one spelling, the shortest: so does everything that is made of numbers and blobs.
 
 use bytes::BufMut;
 
@@ -48,7 +50,7 @@ impl<'a> Body<'a> {
             }
             number |= bits << shift;
             if byte < 0x80 {
-                return Some(number);
+                return (byte > 0 || shift == 0).then_some(number);
             }
         }
         None
@@ -65,5 +67,35 @@ impl<'a> Body<'a> {
         let (bytes, rest) = self.0.split_first_chunk::<8>()?;
         self.0 = rest;
         Some(f64::from_le_bytes(*bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_number_has_one_spelling(bytes in prop::collection::vec(any::<u8>(), 0..12), shift in 0..64u32, any in any::<u64>()) {
+            let mut spelled = Vec::new();
+            put_number(&mut spelled, any >> shift);
+            prop_assert_eq!(Body(&spelled).number(), Some(any >> shift));
+            let mut body = Body(&bytes);
+            if let Some(number) = body.number() {
+                let mut again = Vec::new();
+                put_number(&mut again, number);
+                prop_assert_eq!(&again, &bytes[..bytes.len() - body.0.len()]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_longer_spelling_is_none() {
+        for bytes in
+            [&[0x80, 0][..], &[0xff, 0x80, 0], &[0x80; 11], &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2]]
+        {
+            assert_eq!(Body(bytes).number(), None, "{bytes:?}");
+        }
     }
 }

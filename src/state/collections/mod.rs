@@ -25,12 +25,12 @@ pub(super) mod sorted;
 pub(super) mod stream;
 mod tree;
 
-pub use hash::{DEADLINE_COST, FieldRef, Fields, HashRef, HashValue};
+pub use hash::{DEADLINE_COST, FIELD_DEADLINE_MAX, FieldRef, Fields, HashRef, HashValue};
 pub use list::{End, ListRef, ListValue, Runs, list_element_cost};
 pub use packed::PackedLimits;
 pub use set::{MemberRef, Members, SetRef, SetValue};
 pub use sorted::{Ranked, ScoredIter, ScoredRef, SortedRef, SortedValue};
-pub use stream::{Consumer, Pending, StreamEntry, StreamGroup, StreamId, StreamValue};
+pub use stream::{Consumer, Pending, StreamEntry, StreamGroup, StreamId, StreamValue, one_more};
 
 use crate::types::Millis;
 use bytes::Bytes;

@@ -11,6 +11,7 @@
 //! [`PackedLimits`] and becomes a tree when it grows beyond; it does not come back on its own, as in Redis.
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 /// How large a value may be and still be packed, as Redis' configuration says it for a type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +68,10 @@ fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
         length |= usize::from(byte & 0x7f) << (7 * at);
         at += 1;
         if byte < 0x80 {
+            // One spelling only: the shortest.
+            if byte == 0 && at > 1 {
+                return None;
+            }
             break;
         }
     }
@@ -74,14 +79,30 @@ fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((bytes.get(at..end)?, &bytes[end..]))
 }
 
-/// How many elements these bytes are; `None` if they are not those of a packed value.
+/// How many elements these bytes are; `None` if they are not those of a packed value: there is none without elements.
 pub(super) fn is_packed(mut bytes: &[u8]) -> Option<usize> {
     let mut count = 0;
+    if bytes.is_empty() || bytes.len() > PACKED_MAX {
+        return None;
+    }
     while !bytes.is_empty() {
         (_, bytes) = split(bytes)?;
         count += 1;
     }
     Some(count)
+}
+
+/// Up to so many elements are compared with each other; more are sorted first.
+const FEW: usize = 12;
+
+/// Whether no element comes twice.
+pub(super) fn are_distinct<'a>(elements: impl Iterator<Item = &'a [u8]>) -> bool {
+    let mut all: SmallVec<[&[u8]; 64]> = elements.collect();
+    if all.len() <= FEW {
+        return all.iter().enumerate().all(|(at, element)| !all[..at].contains(element));
+    }
+    all.sort_unstable();
+    all.windows(2).all(|two| two[0] != two[1])
 }
 
 /// Puts elements together.
@@ -166,7 +187,8 @@ mod tests {
             at in 0..50usize, count in 0..5usize,
         ) {
             let bytes = packed(&elements);
-            prop_assert_eq!(is_packed(&bytes), Some(elements.len()));
+            let fits = !elements.is_empty() && bytes.len() <= PACKED_MAX;
+            prop_assert_eq!(is_packed(&bytes), fits.then_some(elements.len()));
             prop_assert!(Elements::of(&bytes).eq(elements.iter().map(|element| &element[..])));
             let (start, end) = (at.min(elements.len()), (at + count).min(elements.len()));
             let spliced = splice(&bytes, at, count, &others.iter().map(|other| &other[..]).collect::<Vec<_>>());
@@ -177,8 +199,16 @@ mod tests {
         #[test]
         fn other_bytes_are_refused_or_are_elements(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             if let Some(count) = is_packed(&bytes) {
-                prop_assert_eq!(Elements::of(&bytes).count(), count);
+                let elements: Vec<Vec<u8>> = Elements::of(&bytes).map(Into::into).collect();
+                prop_assert_eq!(elements.len(), count);
+                prop_assert_eq!(packed(&elements), bytes, "one spelling");
             }
+        }
+
+        #[test]
+        fn what_comes_twice_is_found(elements in prop::collection::vec(prop::collection::vec(0..3u8, 0..4), 0..40)) {
+            let each_once = elements.iter().collect::<std::collections::BTreeSet<_>>().len();
+            prop_assert_eq!(are_distinct(elements.iter().map(|element| &element[..])), each_once == elements.len());
         }
     }
 }

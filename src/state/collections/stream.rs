@@ -159,6 +159,14 @@ pub struct StreamValue {
     names: usize,
 }
 
+/// Where counts stop that a client may set at will. They are shown as signed numbers.
+const COUNT_MAX: u64 = i64::MAX as u64;
+
+/// A count with one more.
+pub fn one_more(count: u64) -> u64 {
+    count.saturating_add(1).min(COUNT_MAX)
+}
+
 /// Rough cost of a group or a consumer in the account.
 const NAME_COST: usize = 96;
 /// Cost of a pending entry in the account: it stands in two trees.
@@ -196,7 +204,7 @@ impl StreamValue {
         fields.for_each(|field| put_blob(&mut bytes, field));
         self.push(StreamEntry { id, fields: bytes.into() });
         self.last = id;
-        self.added += 1;
+        self.added = one_more(self.added);
     }
 
     fn push(&mut self, entry: StreamEntry) {
@@ -281,35 +289,41 @@ impl StreamValue {
         Some(result)
     }
 
+    /// `None` for bytes that no stream has which calls have made. Numbers that a client may set at will (what was ever added,
+    /// how often something was given, ids of groups) are believed within their bounds.
     pub(in crate::state) fn from_body(body: &[u8]) -> Option<StreamValue> {
         let mut body = Body(body);
         let mut stream = StreamValue::default();
         let count = body.number()?;
         stream.last = take_id(&mut body)?;
         stream.deleted = take_id(&mut body)?;
-        stream.added = body.number()?;
-        let mut before = None;
+        stream.added = take_count(&mut body)?;
+        if stream.deleted > stream.last || stream.added < count {
+            return None;
+        }
+        let mut before = StreamId::MIN;
         for _ in 0..count {
             let id = take_id(&mut body)?;
             let fields = body.blob()?;
             let mut inner = Body(fields);
             while !inner.is_empty() {
-                inner.blob()?;
+                (inner.blob()?, inner.blob()?);
             }
-            if before.is_some_and(|before| before >= id) || id > stream.last {
+            if before >= id || id > stream.last || fields.is_empty() {
                 return None;
             }
-            before = Some(id);
+            before = id;
             stream.push(StreamEntry { id, fields: fields.into() });
         }
         for _ in 0..body.number()? {
             let name = body.blob()?;
+            if stream.groups.last_key_value().is_some_and(|(last, _)| **last >= *name) {
+                return None;
+            }
             let group = StreamGroup::from_body(&mut body)?;
             stream.pending += group.pending.len();
             stream.names += NAME_COST + name.len() + group.names();
-            if stream.groups.insert(name.into(), Arc::new(group)).is_some() {
-                return None;
-            }
+            stream.groups.insert(name.into(), Arc::new(group));
         }
         body.is_empty().then_some(stream)
     }
@@ -456,15 +470,17 @@ impl StreamGroup {
     }
 
     fn from_body(body: &mut Body<'_>) -> Option<StreamGroup> {
-        let mut group = StreamGroup { last: take_id(body)?, read: body.number()?.checked_sub(1), ..Self::default() };
+        let mut group = StreamGroup { last: take_id(body)?, read: take_option(body)?, ..Self::default() };
         for _ in 0..body.number()? {
-            let (name, seen, active) = (body.blob()?, body.number()?, body.number()?.checked_sub(1));
-            if !group.create_consumer(name, seen) {
+            let (name, seen, active) = (body.blob()?, take_count(body)?, take_option(body)?);
+            if group.by_name.last_key_value().is_some_and(|(last, _)| **last >= *name) {
                 return None;
             }
+            group.create_consumer(name, seen);
+            let mut before = None;
             for _ in 0..body.number()? {
-                let (id, given_ms, times) = (take_id(body)?, body.number()?, body.number()?);
-                if group.pending(id).is_some() {
+                let (id, given_ms, times) = (take_id(body)?, take_count(body)?, take_count(body)?);
+                if before.replace(id).is_some_and(|before| before >= id) || group.pending(id).is_some() {
                     return None;
                 }
                 group.give(id, name, given_ms, times);
@@ -478,6 +494,16 @@ impl StreamGroup {
 fn put_id(out: &mut Vec<u8>, id: StreamId) {
     put_number(out, id.ms);
     put_number(out, id.seq);
+}
+
+/// A count or a time.
+fn take_count(body: &mut Body<'_>) -> Option<u64> {
+    body.number().filter(|number| *number <= COUNT_MAX)
+}
+
+/// One that there may be; it is written as the number above it.
+fn take_option(body: &mut Body<'_>) -> Option<Option<u64>> {
+    body.number().map(|number| number.checked_sub(1)).filter(|number| number.is_none_or(|number| number <= COUNT_MAX))
 }
 
 fn take_id(body: &mut Body<'_>) -> Option<StreamId> {

@@ -250,13 +250,27 @@ impl BloomValue {
         let rate = f64::from_bits(u64::from_le_bytes(take(&mut bytes)?));
         let capacity = u64::from_le_bytes(take(&mut bytes)?);
         let expansion = u32::from_le_bytes(take(&mut bytes)?);
-        let shape = BloomShape::new(rate, capacity, expansion)?;
+        let shape =
+            BloomShape::new(rate, capacity, expansion).filter(|shape| shape.rate.to_bits() == rate.to_bits())?;
         let count = usize::from(u16::from_le_bytes(take(&mut bytes)?));
         let items = (0..count).map(|_| take(&mut bytes).map(u64::from_le_bytes)).collect::<Option<Vec<u64>>>()?;
         let mut layers = Vec::with_capacity(items.len());
+        let mut present = 0;
         for (at, items) in items.into_iter().enumerate() {
-            let plan = shape.plan(at).filter(|plan| items <= plan.capacity)?;
+            let plan = shape.plan(at)?;
             let (contents, rest) = bytes.split_at_checked((plan.bits / 8) as usize)?;
+            present += plan.bits / 8;
+            // Only the newest may have room, and one that was added has an item. An item sets a bit for each hash at most.
+            let (newest, first) = (at + 1 == count, at == 0);
+            let bits: u64 = contents.iter().map(|byte| u64::from(byte.count_ones())).sum();
+            let sound = (if newest { items <= plan.capacity } else { items == plan.capacity })
+                && (items > 0 || first)
+                && bits <= items.saturating_mul(plan.hashes.into())
+                && (bits > 0 || items == 0)
+                && present <= FILTER_BYTES_MAX;
+            if !sound {
+                return None;
+            }
             layers.push(Layer { plan, items, bytes: contents.to_vec() });
             bytes = rest;
         }

@@ -263,7 +263,7 @@ impl CuckooValue {
         let Some((layer, place)) = found else { return false };
         layer.prints[place] = 0;
         layer.items -= 1;
-        self.deletes += 1;
+        self.deletes = self.deletes.saturating_add(1);
         while self.layers.len() > 1
             && let Some(empty) = self.layers.pop_if(|layer| layer.items == 0)
         {
@@ -378,22 +378,33 @@ impl CuckooValue {
 
     /// The value that is stored as these bytes; `None` if none is.
     pub fn from_bytes(mut bytes: &[u8]) -> Option<CuckooValue> {
-        let mut value = CuckooValue::from_head(read_head(&mut bytes)?)?;
-        value.loaded = u64::from_le_bytes(take(&mut bytes)?);
+        let head = read_head(&mut bytes)?;
+        let loaded = u64::from_le_bytes(take(&mut bytes)?);
+        // Room is made for what is there, not for what is announced.
+        if head.0.layout(head.2.len())?.into_iter().sum::<usize>() != bytes.len() {
+            return None;
+        }
+        let mut value = CuckooValue { loaded, ..CuckooValue::from_head(head)? };
         for layer in &mut value.layers {
             let (prints, rest) = bytes.split_at_checked(layer.prints.len())?;
             layer.prints.copy_from_slice(prints);
             bytes = rest;
         }
-        let whole = bytes.is_empty() && value.loaded <= value.places();
-        let complete = match value.locate(value.loaded) {
+        let (complete, missing) = match value.locate(value.loaded) {
             Some((layer, at)) => {
-                value.counted = filled(&value.layers[layer].prints[..at]);
-                &value.layers[..layer]
+                let (there, missing) = value.layers[layer].prints.split_at(at);
+                value.counted = filled(there);
+                if value.counted > value.layers[layer].items || filled(missing) > 0 {
+                    return None;
+                }
+                (&value.layers[..layer], &value.layers[layer + 1..])
             }
-            None => &value.layers[..],
+            None if value.loaded == value.places() => (&value.layers[..], &[][..]),
+            None => return None,
         };
-        (whole && complete.iter().all(|layer| layer.items == filled(&layer.prints))).then_some(value)
+        let sound = complete.iter().all(|layer| layer.items == filled(&layer.prints))
+            && missing.iter().all(|layer| filled(&layer.prints) == 0);
+        sound.then_some(value)
     }
 
     pub fn to_bytes(&self) -> Vec<u8> {
@@ -407,10 +418,12 @@ impl CuckooValue {
     /// An empty filter of the layers that a head describes.
     fn from_head((shape, deletes, items): Head) -> Option<CuckooValue> {
         let lengths = shape.layout(items.len())?;
+        if items.iter().zip(&lengths).any(|(items, length)| *items > *length as u64) {
+            return None;
+        }
         let layer = |(length, items)| Layer { prints: vec![0; length], items };
         let layers: Vec<Layer> = lengths.into_iter().zip(items).map(layer).collect();
-        let countable = layers.iter().all(|layer| layer.items <= layer.prints.len() as u64);
-        (countable && !layers.is_empty()).then_some(CuckooValue { shape, layers, deletes, loaded: 0, counted: 0 })
+        Some(CuckooValue { shape, layers, deletes, loaded: 0, counted: 0 })
     }
 
     /// The piece of a dump at a position: 0 is the header, the others follow from the pieces. `None` behind the end,
@@ -524,8 +537,10 @@ fn read_head(bytes: &mut &[u8]) -> Option<Head> {
     if !sound {
         return None;
     }
-    let items = (0..layers).map(|_| take(bytes).map(u64::from_le_bytes));
-    Some((shape, deletes, items.collect::<Option<_>>()?))
+    let items = (0..layers).map(|_| take(bytes).map(u64::from_le_bytes)).collect::<Option<Vec<u64>>>()?;
+    // An empty one of several was dropped.
+    let kept = layers == 1 || items.last().is_some_and(|items| *items > 0);
+    kept.then_some((shape, deletes, items))
 }
 
 /// Places that are not empty.
