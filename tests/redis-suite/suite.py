@@ -40,12 +40,24 @@ FILE_LIMIT_S = 180
 RUN_LIMIT_S = 25 * 60
 MEMORY_BACKED = Path("/dev/shm")
 
-DEBIAN = "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian bookworm main\n"
+# The release of Debian whose redis is 7.0.
+RELEASE = "bookworm"
+KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
 NO_REASON = "not looked at yet"
 MODES = {"node": "One node, one group", "cluster": "Three nodes, the proxy face, with the suite's `--cluster-mode`"}
 
 
 # -- The suite
+
+
+def sources():
+    """The line of a sources list that names where this machine gets its packages from, for sources."""
+    wanted = ["apt-get", "indextargets", "--format", "$(REPO_URI) $(CODENAME)", "Created-By: Packages", "Component: main"]
+    told = subprocess.run(wanted, check=True, capture_output=True, text=True).stdout
+    for line in told.splitlines():
+        if line.endswith(f" {RELEASE}"):
+            return f"deb-src [signed-by={KEYS}] {line} main\n"
+    raise Trouble(f"this machine has no packages of Debian {RELEASE}, of which the suite's source is one")
 
 
 def fetch():
@@ -59,10 +71,10 @@ def fetch():
         scratch = Path(scratch)
         for part in ("lists/partial", "cache/archives/partial"):
             (scratch / part).mkdir(parents=True)
-        sources = scratch / "sources.list"
-        sources.write_text(DEBIAN)
+        listed = scratch / "sources.list"
+        listed.write_text(sources())
         # A package list of our own, so that the machine's stays as it is.
-        apt = ["apt-get", "-q", "-o", f"Dir::Etc::SourceList={sources}", "-o", "Dir::Etc::SourceParts=-"]
+        apt = ["apt-get", "-q", "-o", f"Dir::Etc::SourceList={listed}", "-o", "Dir::Etc::SourceParts=-"]
         apt += ["-o", f"Dir::State::Lists={scratch / 'lists'}", "-o", f"Dir::Cache={scratch / 'cache'}"]
         apt += ["-o", "APT::Sandbox::User="]
         quiet = {"cwd": scratch, "check": True, "stdout": subprocess.DEVNULL}
