@@ -9,12 +9,13 @@
 //! {"type":"nemesis","time_us":2000,"fault":0,"phase":"begin","what":"kill -9 of node 2"}
 //! ```
 //!
+//! Several commands that were sent together have the word `;` between them; their reply is the last one's, or the last error.
 //! `type` ends in `ok`, `fail`, `info` (may have happened) or `broken` (the server sent what it must never send). A
 //! process has at most one open operation and never another after one that ended in `info`. Times are of one monotonic
 //! clock, in microseconds since the run began; an operation took effect, if it did, between its two times.
 
 use crate::outcome::Outcome;
-use crate::resp::Reply;
+use crate::resp::{Reply, THEN};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -65,6 +66,17 @@ impl Op {
         self.words.get(skipped..).unwrap_or_default()
     }
 
+    /// The commands of an operation that has several ([`THEN`] stands between them), or its only one.
+    pub fn commands(&self) -> impl DoubleEndedIterator<Item = &[String]> {
+        self.command().split(|word| word == THEN)
+    }
+
+    /// What MULTI and EXEC embrace; nothing if this is no transaction.
+    pub fn queued(&self) -> impl Iterator<Item = &[String]> {
+        let is_one = self.name() == "MULTI";
+        self.commands().filter(move |command| is_one && command.len() > 1)
+    }
+
     /// The command's name.
     pub fn name(&self) -> &str {
         self.command().first().map_or("", String::as_str)
@@ -72,7 +84,7 @@ impl Op {
 
     /// Its first key.
     pub fn key(&self) -> &str {
-        self.command().get(1).map_or("", String::as_str)
+        self.commands().find_map(|command| command.get(1)).map_or("", String::as_str)
     }
 
     /// One line for people.

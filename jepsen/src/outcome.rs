@@ -21,11 +21,12 @@ pub enum Outcome {
 }
 
 /// Reply codes that mean *not applied* (docs/guarantees.md).
-const NOT_APPLIED: &[&str] = &["MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "OOM", "THROTTLED", "LOADING"];
+const NOT_APPLIED: &[&str] =
+    &["MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "OOM", "THROTTLED", "LOADING", "EXECABORT", "UNBLOCKED"];
 const UNKNOWN: &str = "UNCERTAIN";
 
 /// The commands of the workloads that change nothing.
-const READS: &[&str] = &["GET", "MGET", "STRLEN", "EXISTS", "PTTL", "HC.READ"];
+const READS: &[&str] = &["GET", "MGET", "STRLEN", "EXISTS", "PTTL", "LRANGE", "SMEMBERS", "WATCH", "HC.READ"];
 
 pub fn is_read<W: AsRef<str>>(words: &[W]) -> bool {
     words.first().is_some_and(|name| READS.contains(&name.as_ref()))

@@ -61,6 +61,18 @@ pub const ALL: &[(&str, &str)] = &[
     ("lock", "pause"),
     ("lock", "clock-jump"),
     ("lock", "partition-leader"),
+    ("bank", "kill"),
+    ("bank", "partition-leader"),
+    ("bank", "power"),
+    ("bank", "transfer"),
+    ("queue", "kill"),
+    ("queue", "partition-leader"),
+    ("queue", "connections"),
+    ("queue", "transfer"),
+    ("watch", "kill"),
+    ("watch", "pause"),
+    ("watch", "partition-leader"),
+    ("watch", "transfer"),
 ];
 
 /// What a test run can afford: each workload once, against faults of different kinds.
@@ -71,6 +83,9 @@ pub const SLICE: &[(&str, &str)] = &[
     ("ttl", "clock-jump"),
     ("levels", "pause"),
     ("counter", "connections"),
+    ("bank", "partition-halves"),
+    ("queue", "kill"),
+    ("watch", "transfer"),
 ];
 
 /// Seconds of each run of the slice.

@@ -76,6 +76,9 @@ impl fmt::Display for Reply {
     }
 }
 
+/// Stands between the commands of an operation that has several.
+pub const THEN: &str = ";";
+
 /// A connection to one node.
 pub struct Connection {
     stream: BufReader<TcpStream>,
@@ -93,14 +96,28 @@ impl Connection {
 
     /// Sends a command and waits for its reply. After an error the connection must not be used again: the reply may
     /// still come.
+    ///
+    /// Several commands with a [`THEN`] between them go out together. Their reply is the last one's, or the last one that is
+    /// an error: a queue of MULTI with a mistake in it ends in EXEC's refusal.
     pub fn call<W: AsRef<str>>(&mut self, words: &[W]) -> io::Result<Reply> {
-        let mut out = format!("*{}\r\n", words.len());
-        for word in words {
-            let word = word.as_ref();
-            out.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+        let (mut out, mut commands) = (String::new(), 0);
+        for command in words.split(|word| word.as_ref() == THEN) {
+            commands += 1;
+            out.push_str(&format!("*{}\r\n", command.len()));
+            for word in command {
+                let word = word.as_ref();
+                out.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+            }
         }
         self.stream.get_mut().write_all(out.as_bytes())?;
-        read_reply(&mut self.stream)
+        let mut answer = Reply::Nil;
+        for _ in 0..commands {
+            let reply = read_reply(&mut self.stream)?;
+            if matches!(reply, Reply::Error(_)) || !matches!(answer, Reply::Error(_)) {
+                answer = reply;
+            }
+        }
+        Ok(answer)
     }
 }
 

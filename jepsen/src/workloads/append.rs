@@ -1,11 +1,9 @@
-//! append: unique elements are appended to strings, which are read alone and several at once. Judged by searching for
-//! cycles (strict serializability), lost and repeated elements.
+//! append: unique elements are pushed to lists, which are read alone and several at once, in transactions too. Judged by
+//! searching for cycles (strict serializability), lost and repeated elements.
 //!
-//! A key's string is a list of elements with a semicolon after each. The keys of a family share a slot by their tag, so
-//! an MGET of them is one moment. When there are lists and MULTI, transactions with several steps will join; the judge
-//! knows them already.
+//! The keys of a family share a slot by their tag, so that a MULTI of them is one moment.
 
-use super::{Anomaly, Crowd, Generator, Keys, Next, Verdict, Workload, words};
+use super::{Anomaly, Crowd, Generator, Keys, Next, Verdict, Workload, multi, words};
 use crate::checkers::cycles::{self, End, Step, Transaction};
 use crate::history::{History, Op};
 use crate::outcome::Outcome;
@@ -31,7 +29,7 @@ fn key(family: &str, which: usize) -> String {
     format!("{{{family}}}{which}")
 }
 
-fn family_of(key: &str) -> &str {
+pub fn family_of(key: &str) -> &str {
     key.strip_prefix('{').and_then(|rest| rest.split_once('}')).map_or(key, |(family, _)| family)
 }
 
@@ -40,31 +38,50 @@ impl Generator for Client {
         let family = self.keys.next();
         let one = key(&family, self.rng.usize(0..KEYS_OF_A_FAMILY));
         Next::Call(match self.rng.u8(0..100) {
-            0..55 => {
-                self.appended += 1;
-                words(&["APPEND", &one, &format!("{}.{};", self.worker, self.appended)])
+            0..40 => self.push(&one),
+            40..55 => read(&one),
+            55..80 => {
+                let step = |which| {
+                    let key = key(&family, which);
+                    if self.rng.bool() { self.push(&key) } else { read(&key) }
+                };
+                multi((0..KEYS_OF_A_FAMILY).map(step))
             }
-            55..70 => words(&["GET", &one]),
-            _ => many(&family),
+            _ => multi((0..KEYS_OF_A_FAMILY).map(|which| read(&key(&family, which)))),
         })
     }
 }
 
-fn many(family: &str) -> Vec<String> {
-    let keys = (0..KEYS_OF_A_FAMILY).map(|i| key(family, i));
-    ["MGET".to_owned()].into_iter().chain(keys).collect()
+impl Client {
+    fn push(&mut self, key: &str) -> Vec<String> {
+        self.appended += 1;
+        words(&["RPUSH", key, &format!("{}.{}", self.worker, self.appended)])
+    }
 }
 
-/// The elements of a string; none if it is not a list of elements.
+fn read(key: &str) -> Vec<String> {
+    words(&["LRANGE", key, "0", "-1"])
+}
+
+/// The elements of a list or set; none if the reply is neither.
 pub fn elements(reply: &Reply) -> Option<Vec<String>> {
-    match reply {
-        Reply::Nil => Some(Vec::new()),
-        Reply::Text(text) => {
-            let whole = text.strip_suffix(';')?;
-            Some(whole.split(';').map(str::to_owned).collect())
+    reply.array()?.iter().map(|element| element.text().map(str::to_owned)).collect()
+}
+
+/// What a command of this workload does, and saw if it was answered.
+fn step(command: &[String], reply: Option<&Reply>) -> Option<Option<Step>> {
+    let key = command.get(1)?.clone();
+    Some(match (command.first()?.as_str(), reply) {
+        ("RPUSH", reply) => {
+            if let Some(reply) = reply {
+                reply.int()?;
+            }
+            Some(Step::Append(key, command.get(2)?.clone()))
         }
-        _ => None,
-    }
+        ("LRANGE", Some(reply)) => Some(Step::Read(key, elements(reply)?)),
+        ("LRANGE", None) => None,
+        _ => return None,
+    })
 }
 
 /// An operation as the judge wants it; none if the reply is not one that the command can have.
@@ -75,20 +92,12 @@ fn transaction(op: &Op) -> Option<Transaction> {
         Outcome::Failed(_) => End::Failed,
         Outcome::Open(_) | Outcome::Broken(_) => End::Unknown,
     };
-    let steps = match (op.name(), op.reply()) {
-        ("APPEND", reply) => {
-            if let Some(reply) = reply {
-                reply.int()?;
-            }
-            vec![Step::Append(op.key().to_owned(), command.get(2)?.trim_end_matches(';').to_owned())]
-        }
-        (_, None) => Vec::new(),
-        ("GET", Some(reply)) => vec![Step::Read(op.key().to_owned(), elements(reply)?)],
-        ("MGET", Some(reply)) => {
-            let read = |(key, reply): (&String, &Reply)| Some(Step::Read(key.clone(), elements(reply)?));
-            command.iter().skip(1).zip(reply.array()?).map(read).collect::<Option<_>>()?
-        }
-        _ => return None,
+    let steps: Vec<Step> = if op.name() == "MULTI" {
+        let replies = op.reply().map(|reply| reply.array()).map_or(Some(None), |replies| Some(Some(replies?)))?;
+        let one = |(at, command)| step(command, replies.map(|all| all.get(at).unwrap_or(&Reply::Nil)));
+        op.queued().enumerate().map(one).collect::<Option<Vec<_>>>()?.into_iter().flatten().collect()
+    } else {
+        step(command, op.reply())?.into_iter().collect()
     };
     Some(Transaction { steps, from: op.from, to: op.until(), end })
 }
@@ -115,7 +124,8 @@ impl Workload for AppendWorkload {
                 families.push(family);
             }
         }
-        families.into_iter().map(many).collect()
+        let lists = |family| (0..KEYS_OF_A_FAMILY).map(move |which| read(&key(family, which)));
+        families.into_iter().flat_map(lists).collect()
     }
 
     fn check(&self, history: &History, budget: Duration) -> Verdict {

@@ -5,15 +5,19 @@
 //! so nodes that are cut off are asked, too. Clients of a *lane* share keys: two of each node, or what there are.
 
 mod append;
+mod bank;
 mod counter;
 mod levels;
 mod lock;
 mod mset;
+mod queue;
 mod register;
 mod set;
 mod ttl;
+mod watch;
 
 use crate::history::{History, Op};
+use crate::resp::THEN;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -137,7 +141,17 @@ pub fn all() -> Vec<Box<dyn Workload>> {
         Box::new(ttl::TtlWorkload),
         Box::new(levels::LevelsWorkload),
         Box::new(lock::LockWorkload),
+        Box::new(bank::BankWorkload),
+        Box::new(queue::QueueWorkload),
+        Box::new(watch::WatchWorkload),
     ]
+}
+
+/// These commands as one transaction.
+fn multi(commands: impl IntoIterator<Item = Vec<String>>) -> Vec<String> {
+    let begun = std::iter::once(words(&["MULTI"]));
+    let all: Vec<Vec<String>> = begun.chain(commands).chain([words(&["EXEC"])]).collect();
+    all.join(&THEN.to_owned())
 }
 
 fn words(parts: &[&str]) -> Vec<String> {

@@ -1,5 +1,5 @@
 //! mset: several keys of one slot are written by one MSET and read by one MGET. A reader sees all of a write or nothing of
-//! it, and the whole is linearizable like one register. It stands for the bank until there is MULTI.
+//! it, and the whole is linearizable like one register.
 
 use super::{Anomaly, Crowd, Generator, Keys, Next, Verdict, Workload, register, words};
 use crate::history::{History, Op};

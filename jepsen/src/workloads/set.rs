@@ -1,13 +1,11 @@
 //! set: unique elements are added to a few sets that live as long as the run, and at the end nothing may be missing. The
 //! workload for faults that could lose what was acknowledged.
-//!
-//! A set is a string to which elements are appended: what SADD will be when there are sets. A string shows more, too: an
-//! element that was added twice.
 
 use super::append::elements;
 use super::{Anomaly, Crowd, Generator, Next, Verdict, Workload, words};
 use crate::history::{History, Op};
 use crate::outcome::Outcome;
+use crate::resp::Reply;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -31,22 +29,27 @@ impl Generator for Client {
         let key = key(self.rng.usize(0..SETS));
         Next::Call(if self.rng.u8(0..100) < 96 {
             self.added += 1;
-            words(&["APPEND", &key, &format!("{}.{};", self.worker, self.added)])
+            words(&["SADD", &key, &format!("{}.{}", self.worker, self.added)])
         } else {
-            words(&["GET", &key])
+            words(&["SMEMBERS", &key])
         })
     }
 }
 
 /// What reads may and must show of one set.
 fn check_set(key: &str, ops: &[&Op], verdict: &mut Verdict) -> usize {
-    let element = |op: &Op| op.command().get(2).map(|e| e.trim_end_matches(';').to_owned());
+    let element = |op: &Op| op.command().get(2).cloned();
     let added: BTreeMap<String, &Op> =
-        ops.iter().filter(|op| op.name() == "APPEND").filter_map(|op| Some((element(op)?, *op))).collect();
+        ops.iter().filter(|op| op.name() == "SADD").filter_map(|op| Some((element(op)?, *op))).collect();
     let mut acknowledged: Vec<(&String, &Op)> =
         added.iter().filter(|(_, op)| op.is_ok()).map(|(e, op)| (e, *op)).collect();
     acknowledged.sort_by_key(|(_, op)| op.to);
-    for read in ops.iter().filter(|op| op.name() == "GET") {
+    // Each element is added once, so it must be new.
+    for (element, op) in acknowledged.iter().filter(|(_, op)| op.reply() != Some(&Reply::Int(1))) {
+        let what = format!("{key} had {element} before it was added");
+        verdict.anomalies.push(Anomaly::new("duplicate", what, vec![(*op).clone()]));
+    }
+    for read in ops.iter().filter(|op| op.name() == "SMEMBERS") {
         let Some(reply) = read.reply() else { continue };
         let Some(list) = elements(reply) else {
             verdict.unexpected(read);
@@ -85,7 +88,7 @@ fn check_set(key: &str, ops: &[&Op], verdict: &mut Verdict) -> usize {
 
 /// A read without its whole value, which is long.
 fn brief(read: &Op) -> Op {
-    Op { outcome: Outcome::Ok(crate::resp::Reply::Text("...".to_owned())), ..read.clone() }
+    Op { outcome: Outcome::Ok(Reply::Text("...".to_owned())), ..read.clone() }
 }
 
 impl Workload for SetWorkload {
@@ -103,7 +106,7 @@ impl Workload for SetWorkload {
     }
 
     fn final_reads(&self, _: &History) -> Vec<Vec<String>> {
-        (0..SETS).map(|i| words(&["GET", &key(i)])).collect()
+        (0..SETS).map(|i| words(&["SMEMBERS", &key(i)])).collect()
     }
 
     fn check(&self, history: &History, _: Duration) -> Verdict {

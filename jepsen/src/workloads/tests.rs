@@ -37,6 +37,14 @@ fn values(all: &[&str]) -> Outcome {
     Outcome::Ok(Reply::Array(all.iter().map(|v| Reply::Text((*v).to_owned())).collect()))
 }
 
+fn list(all: &[&str]) -> Reply {
+    Reply::Array(all.iter().map(|v| Reply::Text((*v).to_owned())).collect())
+}
+
+fn all_of(replies: Vec<Reply>) -> Outcome {
+    Outcome::Ok(Reply::Array(replies))
+}
+
 /// The kinds of anomalies that a workload's judge finds.
 fn kinds(workload: &str, ops: Vec<Op>) -> Vec<String> {
     let workload = all().into_iter().find(|w| w.name() == workload).expect("the workload exists");
@@ -71,36 +79,38 @@ fn register_does_not_accept_any_reply() {
 #[test]
 fn append_finds_a_lost_element_and_a_fork() {
     let mut ops = vec![
-        op(0, 1, "APPEND {f}0 a;", int(2)),
-        op(0, 9, "APPEND {f}1 b;", open()),
+        op(0, 1, "RPUSH {f}0 a", int(2)),
+        op(0, 9, "RPUSH {f}1 b", open()),
         op(
             2,
             3,
-            "MGET {f}0 {f}1 {f}2",
-            Outcome::Ok(Reply::Array(vec![Reply::Text("a;".into()), Reply::Nil, Reply::Nil])),
+            "MULTI ; LRANGE {f}0 0 -1 ; RPUSH {f}2 c ; LRANGE {f}1 0 -1 ; EXEC",
+            all_of(vec![list(&["a"]), Reply::Int(1), list(&[])]),
         ),
-        op(4, 5, "GET {f}1", text("b;")),
+        op(4, 5, "LRANGE {f}1 0 -1", values(&["b"])),
+        op(4, 5, "LRANGE {f}2 0 -1", values(&["c"])),
+        op(5, 6, "MULTI ; RPUSH {f}0 d ; EXEC", failed()),
     ];
     assert_eq!(kinds("append", ops.clone()), [""; 0]);
-    ops.push(op(6, 7, "GET {f}0", nil()));
+    ops.push(op(6, 7, "LRANGE {f}0 0 -1", values(&[])));
     assert!(kinds("append", ops).contains(&"stale read".to_owned()));
 }
 
 #[test]
 fn set_finds_what_is_lost_doubled_or_invented() {
-    let added =
-        [op(0, 1, "APPEND s 1.1;", int(4)), op(2, 3, "APPEND s 1.2;", open()), op(4, 5, "APPEND s 1.3;", failed())];
-    let with = |read: &str| {
+    let added = [op(0, 1, "SADD s 1.1", int(1)), op(2, 3, "SADD s 1.2", open()), op(4, 5, "SADD s 1.3", failed())];
+    let with = |read: &[&str]| {
         let mut ops = added.to_vec();
-        ops.push(op(10, 11, "GET s", text(read)));
+        ops.push(op(10, 11, "SMEMBERS s", values(read)));
         kinds("set", ops)
     };
-    assert_eq!(with("1.1;"), [""; 0]);
-    assert_eq!(with("1.1;1.2;"), [""; 0]);
-    assert_eq!(with("1.2;"), ["lost"]);
-    assert_eq!(with("1.1;1.1;"), ["duplicate"]);
-    assert_eq!(with("1.1;1.3;"), ["from nowhere"]);
-    assert_eq!(with("1.1;7.7;"), ["from nowhere"]);
+    assert_eq!(with(&["1.1"]), [""; 0]);
+    assert_eq!(with(&["1.1", "1.2"]), [""; 0]);
+    assert_eq!(with(&["1.2"]), ["lost"]);
+    assert_eq!(with(&["1.1", "1.1"]), ["duplicate"]);
+    assert_eq!(with(&["1.1", "1.3"]), ["from nowhere"]);
+    assert_eq!(with(&["1.1", "7.7"]), ["from nowhere"]);
+    assert_eq!(kinds("set", vec![op(0, 1, "SADD s 1.1", int(0))]), ["duplicate"]);
 }
 
 #[test]
@@ -186,4 +196,58 @@ fn lock_finds_a_second_holder_and_a_lock_that_vanished() {
     assert_eq!(with(vec![op(100, 110, "GET k", text("b"))]), ["lock lost"]);
     assert_eq!(with(vec![op(100, 110, "DELIFEQ k a", int(0))]), ["lock lost"]);
     assert_eq!(with(vec![op(3100, 3110, "DELIFEQ k a", int(0))]), [""; 0]);
+}
+
+#[test]
+fn bank_finds_a_transfer_that_was_torn() {
+    let moved = op(0, 1, "MULTI ; DECRBY {b}0 7 ; INCRBY {b}1 7 ; EXEC", all_of(vec![Reply::Int(-7), Reply::Int(7)]));
+    let with = |seen: [&str; 2]| {
+        let balances =
+            Reply::Array(seen.iter().map(|v| Reply::Text((*v).to_owned())).chain(vec![Reply::Nil; 3]).collect());
+        let read = op(2, 3, "MGET {b}0 {b}1 {b}2 {b}3 {b}4", Outcome::Ok(balances.clone()));
+        let inside = op(
+            4,
+            5,
+            "MULTI ; DECRBY {b}0 1 ; INCRBY {b}1 1 ; MGET {b}0 {b}1 {b}2 {b}3 {b}4 ; EXEC",
+            all_of(vec![Reply::Int(0), Reply::Int(0), balances]),
+        );
+        kinds("bank", vec![moved.clone(), read, inside])
+    };
+    assert_eq!(with(["-7", "7"]), [""; 0]);
+    assert_eq!(with(["-7", "0"]), ["wrong sum", "wrong sum"]);
+    assert_eq!(
+        kinds("bank", vec![op(0, 1, "MULTI ; DECRBY {b}0 7 ; INCRBY {b}1 7 ; EXEC", nil())]),
+        ["unexpected reply"]
+    );
+}
+
+#[test]
+fn queue_finds_jobs_that_are_lost_doubled_or_out_of_order() {
+    let pushed = [op(0, 1, "RPUSH q a", int(1)), op(2, 3, "RPUSH q b", int(2)), op(4, 5, "RPUSH q c", failed())];
+    let with = |more: Vec<Op>| kinds("queue", pushed.iter().cloned().chain(more).collect());
+    let popped = |from, job: &str| op(from, from + 1, "BLPOP q 0.3", values(&["q", job]));
+    let left = |jobs: &[&str]| op(90, 91, "LRANGE q 0 -1", values(jobs));
+    assert_eq!(with(vec![popped(10, "a"), op(12, 13, "LPOP q", text("b")), left(&[])]), [""; 0]);
+    assert_eq!(with(vec![popped(10, "a"), left(&[])]), ["lost"]);
+    assert_eq!(with(vec![popped(10, "a"), op(12, 80, "BLPOP q 0.3", open()), left(&[])]), [""; 0]);
+    assert_eq!(with(vec![popped(10, "a"), popped(12, "a"), left(&["b"])]), ["popped twice"]);
+    assert_eq!(with(vec![popped(10, "b"), popped(12, "a"), left(&[])]), ["out of order"]);
+    assert_eq!(with(vec![popped(10, "a"), left(&["a", "b"])]), ["came back"]);
+    assert_eq!(with(vec![popped(10, "c"), left(&["a", "b"])]), ["from nowhere"]);
+    assert_eq!(with(vec![op(10, 11, "BLPOP q 0.3", values(&["p", "a"])), left(&["a", "b"])]), ["unexpected reply"]);
+}
+
+#[test]
+fn watch_finds_a_transaction_that_overlooked_a_write() {
+    let begun = |from, seen: Outcome| Op { process: 1, ..op(from, from + 1, "UNWATCH ; WATCH w ; GET w", seen) };
+    let exec = |from, value: &str, end: Outcome| Op {
+        process: 1,
+        ..op(from, from + 1, &format!("MULTI ; SET w {value} ; EXEC"), end)
+    };
+    let done = || all_of(vec![Reply::Text("OK".to_owned())]);
+    let first = vec![begun(0, nil()), exec(2, "1", done()), begun(4, text("1")), op(6, 7, "SET w 5", text("OK"))];
+    let with = |more: Vec<Op>| kinds("watch", first.iter().cloned().chain(more).collect());
+    assert_eq!(with(vec![exec(8, "2", nil()), op(10, 11, "GET w", text("5"))]), [""; 0]);
+    assert_eq!(with(vec![exec(8, "2", done())]), ["not linearizable"]);
+    assert_eq!(with(vec![exec(8, "2", open()), op(20, 21, "GET w", text("2"))]), ["not linearizable"]);
 }
