@@ -1,5 +1,8 @@
 //! Lists: pushes, pops and what lies between, without those that wait for an element.
 //!
+//! One file of more than 800 lines, because all of these are the same few steps on the same value, and half of them is what
+//! the commands say of themselves.
+//!
 //! Texts and edge cases are Redis 7.2's. Positions count from 0, negative ones from the end.
 
 use super::syntax::{is, not_an_integer, syntax_error, want_integer, wrong_type};
