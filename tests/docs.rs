@@ -31,6 +31,11 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "bf.reserve",
         "at most 512 MiB a filter, grown layers included, and 256 layers; the cuckoo filters too, with 32 layers",
     ),
+    (
+        "blpop",
+        "whoever waits pops with an entry of its own, so an element pushed for it can be seen for a moment; `UNBLOCKED` \
+                      when the leader goes; the other commands that wait too",
+    ),
     ("cf.info", "`Size` is what the account counts; deletes are counted on when layers go"),
     ("cf.insert", "an item that found no room is -1 in RESP3 too, not false"),
     (

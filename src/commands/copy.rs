@@ -5,10 +5,11 @@
 //! ([`Value::from_bytes`]): a checksum can be computed by anybody. That is looked at before the log; a wrong checksum is an
 //! error only where the key is free, as in Redis.
 
-use super::generic::BASE;
+use super::generic::{self, BASE};
 use super::syntax::{is, syntax_error, want_integer};
 use super::{Command, Copied, Keys, ReadCommand, Spec, WriteCommand, read, usual_growth, write};
 use crate::resp::{Args, Reply};
+use crate::state::events::Class;
 use crate::state::{Keyspace, Value, View};
 use crate::types::{Millis, Stamp};
 use bytes::Bytes;
@@ -65,7 +66,8 @@ impl WriteCommand for Copy {
         if !self.replace && keyspace.contains(&self.to) {
             return Reply::Int(0);
         }
-        keyspace.set(&self.to, value, deadline);
+        generic::put_anew(keyspace, &self.to, value, deadline);
+        keyspace.notify(Class::Generic, "copy_to", &self.to);
         Reply::Int(1)
     }
 }
@@ -137,8 +139,11 @@ impl Restore {
         };
         match deadline {
             // Nobody would ever see it.
-            Some(deadline) if deadline <= clock => drop(keyspace.remove(&self.key)),
-            deadline => keyspace.set(&self.key, value, deadline),
+            Some(deadline) if deadline <= clock => drop(generic::delete(keyspace, &self.key)),
+            deadline => {
+                generic::put_anew(keyspace, &self.key, value, deadline);
+                keyspace.notify(Class::Generic, "restore", &self.key);
+            }
         }
         Ok(Reply::OK)
     }

@@ -12,7 +12,7 @@ use super::{
 use crate::commands::session::Session;
 use crate::resp::{Args, Reply};
 use crate::state::events::Class;
-use crate::state::{EntryRef, Keyspace, View};
+use crate::state::{EntryRef, Keyspace, Value, View};
 use crate::types::{Millis, Stamp};
 use bytes::Bytes;
 
@@ -50,6 +50,15 @@ pub(super) fn delete(keyspace: &mut Keyspace, key: &[u8]) -> bool {
         keyspace.notify(Class::Generic, "del", key);
     }
     removed
+}
+
+/// Puts a value in the place of whatever there is, as something new even if there is something: so Redis says it of
+/// commands that delete before they write.
+pub(super) fn put_anew(keyspace: &mut Keyspace, key: &[u8], value: Value, deadline: Option<Millis>) {
+    if keyspace.contains(key) {
+        keyspace.notify(Class::New, "new", key);
+    }
+    keyspace.set(key, value, deadline);
 }
 
 /// Gives a key that is there another deadline and says so. One that is past already deletes the key.
@@ -463,9 +472,7 @@ fn rename(keyspace: &mut Keyspace, from: &[u8], to: &[u8]) -> bool {
     }
     let Some(entry) = keyspace.take(from) else { return false };
     let deadline = entry.deadline();
-    // What stood there makes room, so that the key is a new one to who listens.
-    keyspace.remove(to);
-    keyspace.set(to, entry.into_value(), deadline);
+    put_anew(keyspace, to, entry.into_value(), deadline);
     keyspace.notify(Class::Generic, "rename_from", from);
     keyspace.notify(Class::Generic, "rename_to", to);
     true

@@ -5,10 +5,11 @@
 use super::geohash::{Place, Shape};
 use super::score::float;
 use super::sorted::{BASE, bulk, sorted_of};
+use super::sorted_range::store;
 use super::syntax::{either, is, syntax_error, want_integer};
 use super::{Command, Copied, Keys, ReadCommand, Spec, WriteCommand, read, write};
 use crate::resp::{Args, Reply};
-use crate::state::{EntryRef, Keyspace, SortedRef, SortedValue, Value, View};
+use crate::state::{EntryRef, Keyspace, SortedRef, SortedValue, View};
 use crate::types::Stamp;
 use bytes::Bytes;
 
@@ -376,13 +377,10 @@ impl Search {
         Ok(Reply::Array(self.found(entry)?.iter().map(|found| self.row(found)).collect()))
     }
 
-    fn run(&self, keyspace: &mut Keyspace) -> Result<Reply, Reply> {
+    /// `event`: what storing is told as.
+    fn run(&self, keyspace: &mut Keyspace, event: &'static str) -> Result<Reply, Reply> {
         let Some((to, distances)) = &self.store else { return self.reply(keyspace.get(&self.key)) };
         let found = self.found(keyspace.get(&self.key))?;
-        if found.is_empty() {
-            keyspace.remove(to);
-            return Ok(Reply::Int(0));
-        }
         let limits = keyspace.packing().sorted;
         let mut made = SortedValue::new();
         made.expect(found.len(), limits);
@@ -390,8 +388,7 @@ impl Search {
             let score = if *distances { one.distance / self.unit } else { one.number as f64 };
             made.set(&one.member, score, limits);
         }
-        keyspace.set(to, Value::Sorted(made), None);
-        Ok(Reply::count(found.len()))
+        Ok(store(keyspace, event, to, made))
     }
 }
 
@@ -419,7 +416,7 @@ impl WriteCommand for Georadius {
     const COPIED: Option<Copied> = STORED;
 
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
-        either(self.0.run(keyspace))
+        either(self.0.run(keyspace, "georadiusstore"))
     }
 }
 
@@ -441,7 +438,7 @@ impl WriteCommand for GeoradiusByMember {
     const COPIED: Option<Copied> = STORED;
 
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
-        either(self.0.run(keyspace))
+        either(self.0.run(keyspace, "georadiusstore"))
     }
 }
 
@@ -529,7 +526,7 @@ impl WriteCommand for Geosearchstore {
     const COPIED: Option<Copied> = Some(|args, size| size(&args[2]).in_sorted());
 
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
-        either(self.0.run(keyspace))
+        either(self.0.run(keyspace, "geosearchstore"))
     }
 }
 

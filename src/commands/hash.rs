@@ -8,6 +8,7 @@ use super::extended::{self, Extended, Number};
 use super::syntax::{Step, either, is, syntax_error, want_integer, wrong_type};
 use super::{Command, NUMBER_MAX, ReadCommand, Scope, Spec, WriteCommand, read, write, wrong_arity};
 use crate::resp::{Args, Reply, integer};
+use crate::state::events::Class;
 use crate::state::{Changed, ELEMENT_COST, ENTRY_COST, FieldRef, HashRef, HashValue, Keyspace, Value, View};
 use crate::types::Stamp;
 use bytes::Bytes;
@@ -396,10 +397,13 @@ impl SetFields {
     /// How many fields are new, or an error.
     fn run(&self, keyspace: &mut Keyspace) -> Reply {
         let limits = keyspace.packing().hash;
-        change_or_create(keyspace, &self.key, |hash| {
+        let version = keyspace.version();
+        let reply = change_or_create(keyspace, &self.key, |hash| {
             let new = self.pairs.chunks_exact(2).filter(|pair| hash.set(&pair[0], &pair[1], 0, limits)).count();
             Changed::Yes(Reply::count(new))
-        })
+        });
+        keyspace.notify_since(version, Class::Hash, "hset", &self.key);
+        reply
     }
 }
 
@@ -480,14 +484,16 @@ impl WriteCommand for Hsetnx {
     }
 
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
-        let limits = keyspace.packing().hash;
-        change_or_create(keyspace, &self.key, |hash| {
+        let (limits, version) = (keyspace.packing().hash, keyspace.version());
+        let reply = change_or_create(keyspace, &self.key, |hash| {
             let free = hash.as_ref().get(&self.name).is_none();
             if free {
                 hash.set(&self.name, &self.value, 0, limits);
             }
             Changed::when(free, Reply::int(free))
-        })
+        });
+        keyspace.notify_since(version, Class::Hash, "hset", &self.key);
+        reply
     }
 }
 
@@ -511,10 +517,12 @@ impl WriteCommand for Hdel {
     }
 
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
+        let version = keyspace.version();
         let deleted = change(keyspace, &self.key, |hash| {
             let count = self.names.iter().filter(|name| hash.remove(name)).count();
             Changed::when(count > 0, Reply::count(count))
         });
+        keyspace.notify_since(version, Class::Hash, "hdel", &self.key);
         deleted.unwrap_or(Reply::Int(0))
     }
 }
@@ -522,12 +530,13 @@ impl WriteCommand for Hdel {
 /// HINCRBY and HINCRBYFLOAT: the value as it will be and the reply, made of the value as it is. A deadline stays.
 fn add(
     keyspace: &mut Keyspace,
+    event: &'static str,
     key: &[u8],
     name: &[u8],
     sum: impl FnOnce(Option<&[u8]>) -> Result<(Bytes, Reply), Reply>,
 ) -> Reply {
-    let limits = keyspace.packing().hash;
-    change_or_create(keyspace, key, |hash| {
+    let (limits, version) = (keyspace.packing().hash, keyspace.version());
+    let reply = change_or_create(keyspace, key, |hash| {
         let old = hash.as_ref().get(name);
         let deadline = old.map_or(0, |old| old.deadline);
         match sum(old.map(|old| old.value)) {
@@ -537,7 +546,9 @@ fn add(
             }
             Err(reply) => Changed::No(reply),
         }
-    })
+    });
+    keyspace.notify_since(version, Class::Hash, event, key);
+    reply
 }
 
 struct Hincrby {
@@ -565,7 +576,7 @@ impl WriteCommand for Hincrby {
     }
 
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
-        add(keyspace, &self.key, &self.name, |old| {
+        add(keyspace, "hincrby", &self.key, &self.name, |old| {
             let old = old.map_or(Some(0), integer).ok_or_else(|| Reply::error("ERR hash value is not an integer"))?;
             let sum = old.checked_add(self.by);
             let sum = sum.ok_or_else(|| Reply::error("ERR increment or decrement would overflow"))?;
@@ -605,7 +616,7 @@ impl WriteCommand for Hincrbyfloat {
     }
 
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
-        add(keyspace, &self.key, &self.name, |old| {
+        add(keyspace, "hincrbyfloat", &self.key, &self.name, |old| {
             let old = old.map_or(Some(Number::Finite(Extended::default())), extended::parse);
             let sum = match old.ok_or_else(|| Reply::error("ERR hash value is not a float"))? {
                 Number::Finite(old) => old.add(self.by),

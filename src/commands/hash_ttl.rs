@@ -7,6 +7,7 @@ use super::hash::{self, BASE, change, change_or_create, hash_of, living_field, v
 use super::syntax::{invalid_expire, is, want_integer};
 use super::{Command, ReadCommand, Spec, WriteCommand, read, write, wrong_arity};
 use crate::resp::{Args, Reply, integer};
+use crate::state::events::Class;
 use crate::state::{Changed, DEADLINE_COST, FIELD_DEADLINE_MAX, FieldRef, HashValue, Keyspace, View};
 use crate::types::{Millis, Stamp};
 use bytes::Bytes;
@@ -140,6 +141,7 @@ impl Expire {
             Ok(deadline) => deadline,
             Err(reply) => return reply,
         };
+        let mut dated = false;
         let set = change(keyspace, &self.key, |hash| {
             let mut changed = false;
             let results = self.names.iter().map(|name| {
@@ -147,12 +149,16 @@ impl Expire {
                 if !self.when.allows(field.deadline, deadline) {
                     return 0;
                 }
+                dated = true;
                 changed |= date(hash, name, deadline);
                 if deadline == 0 { 2 } else { 1 }
             });
             let results = Reply::Array(results.map(Reply::Int).collect());
             Changed::when(changed, results)
         });
+        if dated {
+            keyspace.notify_change(Class::Hash, dated_event(deadline), &self.key);
+        }
         set.unwrap_or_else(|| for_each(&self.names, Reply::Int(NO_FIELD)))
     }
 }
@@ -160,6 +166,11 @@ impl Expire {
 /// Gives a field a deadline, or removes it if that is past (0); whether this changed anything.
 fn date(hash: &mut HashValue, name: &[u8], deadline: Millis) -> bool {
     if deadline == 0 { hash.remove(name) } else { hash.set_deadline(name, deadline) }
+}
+
+/// What a new deadline is told as; one that is past (0) takes the field away.
+fn dated_event(deadline: Millis) -> &'static str {
+    if deadline == 0 { "hdel" } else { "hexpire" }
 }
 
 const EXPIRE: Spec =
@@ -278,6 +289,7 @@ impl WriteCommand for Hpersist {
     }
 
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
+        let version = keyspace.version();
         let persisted = change(keyspace, &self.key, |hash| {
             let mut changed = false;
             let results = self.names.iter().map(|name| match hash.as_ref().get(name) {
@@ -291,6 +303,7 @@ impl WriteCommand for Hpersist {
             let results = Reply::Array(results.map(Reply::Int).collect());
             Changed::when(changed, results)
         });
+        keyspace.notify_since(version, Class::Hash, "hpersist", &self.key);
         persisted.unwrap_or_else(|| for_each(&self.names, Reply::Int(NO_FIELD)))
     }
 }
@@ -424,6 +437,7 @@ impl WriteCommand for Hgetdel {
     }
 
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
+        let version = keyspace.version();
         let taken = change(keyspace, &self.key, |hash| {
             let mut changed = false;
             let values = self.names.iter().map(|name| {
@@ -434,6 +448,7 @@ impl WriteCommand for Hgetdel {
             let values = Reply::Array(values.collect());
             Changed::when(changed, values)
         });
+        keyspace.notify_since(version, Class::Hash, "hdel", &self.key);
         taken.unwrap_or_else(|| for_each(&self.names, Reply::Nil))
     }
 }
@@ -485,10 +500,13 @@ impl WriteCommand for Hgetex {
             Ok(deadline) => deadline,
             Err(reply) => return reply,
         };
+        let mut dated = false;
         let shown = change(keyspace, &self.key, |hash| {
             let mut changed = false;
             let values = self.names.iter().map(|name| {
-                let value = value_or_nil(hash.as_ref().get(name));
+                let field = hash.as_ref().get(name);
+                dated |= deadline.is_some() && field.is_some();
+                let value = value_or_nil(field);
                 changed |= match (self.dating, deadline) {
                     (_, Some(deadline)) => date(hash, name, deadline),
                     (Dating::Persist, None) => hash.set_deadline(name, 0),
@@ -497,8 +515,12 @@ impl WriteCommand for Hgetex {
                 value
             });
             let values = Reply::Array(values.collect());
+            dated |= changed;
             Changed::when(changed, values)
         });
+        if dated {
+            keyspace.notify_change(Class::Hash, deadline.map_or("hpersist", dated_event), &self.key);
+        }
         shown.unwrap_or_else(|| for_each(&self.names, Reply::Nil))
     }
 }
@@ -583,7 +605,7 @@ impl WriteCommand for Hsetex {
             Err(reply) => return reply,
         };
         let limits = keyspace.packing().hash;
-        change_or_create(keyspace, &self.key, |hash| {
+        let reply = change_or_create(keyspace, &self.key, |hash| {
             let mut pairs = self.pairs.chunks_exact(2);
             let is_there = |pair: &[Bytes]| hash.as_ref().get(&pair[0]).is_some();
             if self.present.is_some_and(|wanted| !pairs.clone().all(|pair| is_there(pair) == wanted)) {
@@ -600,7 +622,15 @@ impl WriteCommand for Hsetex {
                 hash.set(&pair[0], &pair[1], deadline.unwrap_or(kept), limits);
             });
             Changed::Yes(Reply::Int(1))
-        })
+        });
+        if reply == Reply::Int(1) {
+            keyspace.notify(Class::Hash, "hset", &self.key);
+            match deadline {
+                Some(deadline) => keyspace.notify_change(Class::Hash, dated_event(deadline), &self.key),
+                None => {}
+            }
+        }
+        reply
     }
 }
 

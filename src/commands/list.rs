@@ -1,5 +1,8 @@
 //! Lists: pushes, pops and what lies between, without those that wait for an element.
 //!
+//! One file of more than 800 lines, because all of these are the same few steps on the same value, and half of them is what
+//! the commands say of themselves.
+//!
 //! Texts and edge cases are Redis 7.2's. Positions count from 0, negative ones from the end.
 
 use super::syntax::{is, not_an_integer, syntax_error, want_integer, wrong_type};
@@ -423,11 +426,15 @@ impl Move {
             }
             Changed::when(moved.is_some(), taken)
         });
-        if let Some(element) = moved.filter(|_| self.from != self.to) {
-            change_or_create(keyspace, &self.to, |list| {
-                put(list, &element);
-                Changed::Yes(Reply::Nil)
-            });
+        if let Some(element) = moved {
+            if self.from != self.to {
+                change_or_create(keyspace, &self.to, |list| {
+                    put(list, &element);
+                    Changed::Yes(Reply::Nil)
+                });
+            }
+            keyspace.notify(Class::List, pushed_event(self.put), &self.to);
+            keyspace.notify_change(Class::List, popped_event(self.take), &self.from);
         }
         reply.unwrap_or(Reply::Nil)
     }
@@ -670,7 +677,7 @@ impl WriteCommand for Lset {
     }
 
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
-        let limit = keyspace.packing().list;
+        let (limit, version) = (keyspace.packing().list, keyspace.version());
         let set = change(keyspace, &self.key, |list| match position(self.index, list.as_ref().len()) {
             None => Changed::No(Reply::error("ERR index out of range")),
             Some(at) => {
@@ -678,6 +685,7 @@ impl WriteCommand for Lset {
                 Changed::Yes(Reply::OK)
             }
         });
+        keyspace.notify_since(version, Class::List, "lset", &self.key);
         set.unwrap_or_else(|| Reply::error("ERR no such key"))
     }
 }
@@ -714,13 +722,14 @@ impl WriteCommand for Linsert {
     }
 
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
-        let limit = keyspace.packing().list;
+        let (limit, version) = (keyspace.packing().list, keyspace.version());
         let inserted = change(keyspace, &self.key, |list| {
             let pivot = list.as_ref().iter_from(0).position(|element| element == &self.pivot[..]);
             let Some(pivot) = pivot else { return Changed::No(Reply::Int(-1)) };
             list.insert(pivot + usize::from(self.after), &self.element, limit);
             Changed::Yes(Reply::count(list.as_ref().len()))
         });
+        keyspace.notify_since(version, Class::List, "linsert", &self.key);
         inserted.unwrap_or(Reply::Int(0))
     }
 }
@@ -746,7 +755,7 @@ impl WriteCommand for Lrem {
     }
 
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
-        let limit = keyspace.packing().list;
+        let (limit, version) = (keyspace.packing().list, keyspace.version());
         let removed = change(keyspace, &self.key, |list| {
             let most = usize::try_from(self.count.unsigned_abs()).unwrap_or(usize::MAX);
             let most = if most == 0 { usize::MAX } else { most };
@@ -766,6 +775,7 @@ impl WriteCommand for Lrem {
             list.remove_each(&found, limit);
             Changed::Yes(Reply::count(found.len()))
         });
+        keyspace.notify_since(version, Class::List, "lrem", &self.key);
         removed.unwrap_or(Reply::Int(0))
     }
 }
@@ -799,6 +809,10 @@ impl WriteCommand for Ltrim {
             list.remove(0..kept.start, limit);
             Changed::when(kept.len() < length, Reply::OK)
         });
+        // Told even if nothing lay outside, as in Redis.
+        if trimmed == Some(Reply::OK) {
+            keyspace.notify_change(Class::List, "ltrim", &self.key);
+        }
         trimmed.unwrap_or(Reply::OK)
     }
 }

@@ -3,12 +3,13 @@
 //! Patterns reach keys that are not among the arguments, so they are answered only where one group holds all keys; the door
 //! refuses them elsewhere ([`reaches_elsewhere`]). Bytes are compared as such, whatever the locale. Texts are Redis 7.2's.
 
-use super::generic::BASE;
+use super::generic::{self, BASE};
 use super::score::float;
 use super::syntax::{either, is, syntax_error, want_integer, wrong_type};
 use super::text::text_of;
 use super::{Command, Copied, Keys, ReadCommand, Spec, WriteCommand, read, write};
 use crate::resp::{Args, Reply};
+use crate::state::events::Class;
 use crate::state::{End, EntryRef, Keyspace, ListValue, Value, View};
 use crate::types::Stamp;
 use bytes::Bytes;
@@ -173,13 +174,14 @@ impl Sort {
         let output = self.output(&|key| keyspace.get(key))?;
         let count = output.len();
         if count == 0 {
-            keyspace.remove(to);
+            generic::delete(keyspace, to);
             return Ok(Reply::Int(0));
         }
         let elements: Vec<Bytes> = output.into_iter().map(Option::unwrap_or_default).collect();
         let mut list = ListValue::new();
         list.push(End::Back, &elements, keyspace.packing().list);
         keyspace.set(to, Value::List(list), None);
+        keyspace.notify(Class::List, "sortstore", to);
         Ok(Reply::count(count))
     }
 }

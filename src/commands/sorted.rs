@@ -216,15 +216,18 @@ impl WriteCommand for Zadd {
     }
 
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
-        let (limits, key) = (keyspace.packing().sorted, self.key.clone());
-        keyspace.change_or_create(
+        let (limits, key, version) = (keyspace.packing().sorted, self.key.clone(), keyspace.version());
+        let event = if self.options.incr { "zincr" } else { "zadd" };
+        let reply = keyspace.change_or_create(
             &key,
             || Value::Sorted(SortedValue::new()),
             |value| match value.as_sorted_mut() {
                 Some(sorted) => self.run(sorted, limits),
                 None => Changed::No(wrong_type()),
             },
-        )
+        );
+        keyspace.notify_since(version, Class::SortedSet, event, &key);
+        reply
     }
 }
 
@@ -275,10 +278,12 @@ impl WriteCommand for Zrem {
     }
 
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
+        let version = keyspace.version();
         let removed = change(keyspace, &self.key, |sorted| {
             let removed = self.members.iter().filter(|member| sorted.remove(member).is_some()).count();
             Changed::when(removed > 0, Reply::count(removed))
         });
+        keyspace.notify_since(version, Class::SortedSet, "zrem", &self.key);
         removed.unwrap_or(Reply::Int(0))
     }
 }

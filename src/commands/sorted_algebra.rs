@@ -299,7 +299,7 @@ impl<const OPERATION: u8> WriteCommand for Store<OPERATION> {
 
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
         let made = self.query.run(Operation::of(OPERATION), keyspace.packing().sorted, |key| keyspace.get(key));
-        either(made.map(|made| store(keyspace, &self.to, made)))
+        either(made.map(|made| store(keyspace, Self::SPEC.name, &self.to, made)))
     }
 }
 

@@ -1,10 +1,12 @@
 //! Ranges of sorted sets: by rank, by score or by member; shown, counted, stored or removed.
 
+use super::generic;
 use super::score::{Span, ranks};
 use super::sorted::{BASE, listed, remove_range, sorted_of};
 use super::syntax::{either, is, syntax_error, want_integer};
 use super::{Command, Copied, Keys, ReadCommand, Spec, WriteCommand, read, write};
 use crate::resp::{Args, Reply};
+use crate::state::events::Class;
 use crate::state::{Keyspace, ScoredRef, SortedRef, SortedValue, Value, View};
 use crate::types::Stamp;
 use bytes::Bytes;
@@ -246,16 +248,19 @@ impl WriteCommand for Zrangestore {
             }
             made
         });
-        either(made.map(|made| store(keyspace, &self.to, made)))
+        either(made.map(|made| store(keyspace, "zrangestore", &self.to, made)))
     }
 }
 
-/// Stores a sorted set in the place of whatever there is, or removes that; replies with its length.
-pub(super) fn store(keyspace: &mut Keyspace, to: &[u8], made: SortedValue) -> Reply {
+/// Stores a sorted set in the place of whatever there is, or removes that; says so and replies with its length.
+pub(super) fn store(keyspace: &mut Keyspace, event: &'static str, to: &[u8], made: SortedValue) -> Reply {
     let count = made.as_ref().len();
     match count {
-        0 => drop(keyspace.remove(to)),
-        _ => keyspace.set(to, Value::Sorted(made), None),
+        0 => drop(generic::delete(keyspace, to)),
+        _ => {
+            keyspace.set(to, Value::Sorted(made), None);
+            keyspace.notify(Class::SortedSet, event, to);
+        }
     }
     Reply::count(count)
 }
@@ -327,8 +332,10 @@ impl<const BY: u8> WriteCommand for Remove<BY> {
     }
 
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
+        let version = keyspace.version();
         let choose = |sorted: SortedRef<'_>| self.bounds.positions(sorted, false);
         let removed = remove_range(keyspace, &self.key, choose, |_, range| Reply::count(range.len()));
+        keyspace.notify_since(version, Class::SortedSet, Self::SPEC.name, &self.key);
         either(removed.map(|removed| removed.unwrap_or(Reply::Int(0))))
     }
 }

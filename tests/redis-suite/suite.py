@@ -128,6 +128,8 @@ def run_file(suite, name, port, options, log, limit):
     """Runs one file of the suite and returns what it did."""
     result, began = Result(), time.monotonic()
     command = ["tclsh", "tests/test_helper.tcl", "--host", HOST, "--port", str(port), "--single", name, *options]
+    # The suite's own port, which it looks for just below this one: another for each run that goes on at the same time.
+    command += ["--baseport", str(12_000 + os.getpid() % 128 * 64)]
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "w+", errors="replace") as output:
         # The suite starts a client of its own: both end together.
