@@ -195,8 +195,8 @@ impl Value {
         }
     }
 
-    /// The value that has this tag and these bytes; `None` if no call could have made one that has. So whatever came from
-    /// outside may be handled like what was made here, and [`Value::put_body`] gives the same bytes again. Copies.
+    /// The value that has this tag and these bytes; `None` if no call could have made one that has, as far as that is seen
+    /// on the way: for a snapshot, whose checksum stands for the rest. Copies.
     pub(super) fn from_body(tag: u8, body: &[u8]) -> Option<Value> {
         match tag {
             hash::PACKED | hash::TREE => HashValue::from_body(tag, body).map(Value::Hash),
@@ -230,10 +230,11 @@ impl Value {
         out
     }
 
-    /// What [`Value::to_bytes`] gave; `None` if these bytes are no value.
+    /// What [`Value::to_bytes`] gave; `None` if no call could have made a value that has these bytes. So what comes from
+    /// outside may be handled like what was made here, and has the same bytes again.
     pub fn from_bytes(bytes: &[u8]) -> Option<Value> {
         let (tag, body) = bytes.split_first()?;
-        Value::from_body(*tag, body)
+        Value::from_body(*tag, body).filter(|value| value.aggregate().is_none_or(Aggregate::has_each_once))
     }
 
     /// As TYPE says it.

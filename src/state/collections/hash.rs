@@ -368,11 +368,10 @@ impl HashValue {
         }
     }
 
-    /// `None` for bytes that no hash has which calls have made.
+    /// `None` for bytes that no hash has which calls have made; see [`Aggregate::has_each_once`], too.
     pub(in crate::state) fn from_body(tag: u8, body: &[u8]) -> Option<HashValue> {
         if tag == PACKED {
-            is_packed(body).filter(|n| n % 2 == 0 && are_distinct(Elements::of(body).step_by(2)))?;
-            return Some(HashValue::Packed(Bytes::copy_from_slice(body)));
+            return is_packed(body).filter(|n| n % 2 == 0).map(|_| HashValue::Packed(Bytes::copy_from_slice(body)));
         }
         let (mut body, mut fields) = (Body(body), Fields::default());
         let mut last = None;
@@ -435,6 +434,13 @@ impl Aggregate for HashValue {
                     put_blob(out, field.value);
                 }
             }
+        }
+    }
+
+    fn has_each_once(&self) -> bool {
+        match self {
+            HashValue::Packed(bytes) => are_distinct(Elements::of(bytes).step_by(2)),
+            HashValue::Tree(_) => true,
         }
     }
 

@@ -55,6 +55,12 @@ pub(super) trait Aggregate {
     /// Appends the value's bytes.
     fn put_body(&self, out: &mut Vec<u8>);
 
+    /// Whether nothing in it comes twice that may not. Of a tree its order says so; of what is packed nothing does, and to
+    /// look takes several milliseconds a megabyte: `from_body` does not.
+    fn has_each_once(&self) -> bool {
+        true
+    }
+
     /// Bytes of contents, for the account: a function of the contents and the form alone, in O(1).
     fn weight(&self) -> usize;
 

@@ -437,13 +437,11 @@ impl SetValue {
         }
     }
 
-    /// `None` for bytes that no set has which calls have made.
+    /// `None` for bytes that no set has which calls have made; see [`Aggregate::has_each_once`], too.
     pub(in crate::state) fn from_body(tag: u8, body: &[u8]) -> Option<SetValue> {
         match tag {
             INTEGERS => Integers::checked(body).map(|_| SetValue::Integers(Bytes::copy_from_slice(body))),
-            PACKED => is_packed(body)
-                .filter(|_| are_distinct(Elements::of(body)))
-                .map(|_| SetValue::Packed(Bytes::copy_from_slice(body))),
+            PACKED => is_packed(body).map(|_| SetValue::Packed(Bytes::copy_from_slice(body))),
             _ => {
                 let (mut body, mut members) = (Body(body), Members::default());
                 let mut last: Option<Member> = None;
@@ -501,6 +499,13 @@ impl Aggregate for SetValue {
         match self {
             SetValue::Integers(bytes) | SetValue::Packed(bytes) => out.extend_from_slice(bytes),
             SetValue::Tree(members) => members.tree.iter().for_each(|member| put_blob(out, &member.bytes)),
+        }
+    }
+
+    fn has_each_once(&self) -> bool {
+        match self {
+            SetValue::Packed(bytes) => are_distinct(Elements::of(bytes)),
+            SetValue::Integers(_) | SetValue::Tree(_) => true,
         }
     }
 

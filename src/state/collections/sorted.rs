@@ -418,7 +418,7 @@ impl SortedValue {
         }
     }
 
-    /// `None` for bytes that no sorted set has which calls have made.
+    /// `None` for bytes that no sorted set has which calls have made; see [`Aggregate::has_each_once`], too.
     pub(in crate::state) fn from_body(tag: u8, body: &[u8]) -> Option<SortedValue> {
         let mut last: Option<(u64, &[u8])> = None;
         // In order, and each once, or it is not what was written.
@@ -429,7 +429,7 @@ impl SortedValue {
                 && last.replace(place).is_none_or(|last| last < place)
         };
         if tag == PACKED {
-            is_packed(body).filter(|n| n % 2 == 0 && are_distinct(Elements::of(body).step_by(2)))?;
+            is_packed(body).filter(|n| n % 2 == 0)?;
             let (mut elements, mut again) = (Elements::of(body), Packer::with_room(body.len()));
             while let (Some(member), Some(score)) = (elements.next(), elements.next()) {
                 let score = packed_score(score).filter(|score| follows(*score, member))?;
@@ -491,6 +491,13 @@ impl Aggregate for SortedValue {
                     put_blob(out, &here.member);
                 }
             }
+        }
+    }
+
+    fn has_each_once(&self) -> bool {
+        match self {
+            SortedValue::Packed(bytes) => are_distinct(Elements::of(bytes).step_by(2)),
+            SortedValue::Tree(_) => true,
         }
     }
 
