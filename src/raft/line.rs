@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Invariants: a place is in the line of each of its keys; of those that take what they find, the next has a turn at a
-//! key only if it has more elements than those who have theirs may take; nobody has a turn twice for the same version of a key.
+//! key only if it has elements for all who have theirs and for it, as many as each may take, or if nobody else has; nobody has a turn twice for the same version of a key.
 
 use crate::env::Instant;
 use crate::resp::Args;
@@ -97,6 +97,8 @@ impl<T> Line<T> {
         };
         let turns = tickets.iter().filter_map(|ticket| self.places.get(ticket));
         let mut busy = turns.map(taking).fold(0, usize::saturating_add);
+        // Whoever is held back holds back those behind, or they would take what is its.
+        let mut held = false;
         let mut told = Vec::new();
         for ticket in tickets {
             let Some(place) = self.places.get_mut(ticket) else { continue };
@@ -105,7 +107,11 @@ impl<T> Line<T> {
                 continue;
             }
             let elements = elements(&place.call);
-            if elements == 0 || place.takes > 0 && busy >= elements {
+            if elements == 0 {
+                continue;
+            }
+            held |= place.takes > 0 && busy > 0 && busy.saturating_add(place.takes) > elements;
+            if held && place.takes > 0 {
                 continue;
             }
             *seen = version;
@@ -191,8 +197,13 @@ mod tests {
         stand(&mut line, 3, usize::MAX, &[1]);
         stand(&mut line, 4, 1, &[1]);
         assert_eq!(line.turns(row(1), 1, now, |_| 3), [1], "it may take all three");
-        assert_eq!(line.turns(row(1), 2, now, |_| 5), [2, 3]);
+        assert_eq!(line.turns(row(1), 2, now, |_| 5), [2], "the third might take the first one's, and the fourth its");
+        line.leave(1);
         assert_eq!(line.turns(row(1), 3, now, |_| 64), [0; 0]);
+        line.leave(2);
+        assert_eq!(line.turns(row(1), 4, now, |_| 2), [3], "alone it takes what there is");
+        line.leave(3);
+        assert_eq!(line.turns(row(1), 5, now, |_| 1), [4]);
     }
 
     #[test]
