@@ -8,7 +8,7 @@ mod redis;
 mod transcript;
 
 use bytes::Bytes;
-use hypercache::commands::script::{ScriptCommand, parse_call};
+use hypercache::commands::script::{ScriptCommand, key_count};
 use hypercache::commands::{self, Run};
 use hypercache::env;
 use hypercache::resp::{Args, Reply};
@@ -93,16 +93,15 @@ impl Stage {
     }
 
     fn run(&mut self, kind: ScriptCommand, args: &Args) -> Reply {
-        let call = parse_call(args).unwrap();
+        let count = key_count(args).unwrap();
+        let (keys, arguments) = args[3..].split_at(count);
         let (sha, read_only) = match kind {
             ScriptCommand::Eval { read_only } => {
-                let sha = sha1_hex(&call.script);
-                self.known.insert(sha.clone(), call.script.clone());
+                let sha = sha1_hex(&args[1]);
+                self.known.insert(sha.clone(), args[1].clone());
                 (sha, read_only)
             }
-            ScriptCommand::EvalSha { read_only } => {
-                (String::from_utf8_lossy(&call.script).to_ascii_lowercase(), read_only)
-            }
+            ScriptCommand::EvalSha { read_only } => (String::from_utf8_lossy(&args[1]).to_ascii_lowercase(), read_only),
             _ => return Reply::error("ERR needs a node"),
         };
         let Some(body) = self.known.get(&sha).cloned() else {
@@ -116,7 +115,7 @@ impl Stage {
         let overlay = Overlay::new(Box::new(self.keyspace.clone()), CLOCK, self.seed);
         let rules = Rules { read_only: read_only || flags.no_writes, ..Rules::all() };
         let caller = Caller::new(overlay, rules);
-        let ran = self.interpreter.eval(&sha, &call.keys, &call.args, caller, Box::new(Patient));
+        let ran = self.interpreter.eval(&sha, keys, arguments, caller, Box::new(Patient));
         let (effects, replies) = ran.caller.into_overlay().into_effects();
         if !effects.calls.is_empty() {
             let stamp = Stamp { now_ms: CLOCK, seed: 0 };

@@ -34,6 +34,8 @@ pub enum Stop {
     Time,
     /// It took more memory than it may.
     Memory,
+    /// It takes long, and others that are done wait for it: it is run again when they are answered.
+    Aside,
 }
 
 /// Says when a running script must stop.
@@ -151,6 +153,7 @@ fn stopped_reply(stop: Stop, name: &str, place: &mlua::Value) -> Reply {
         Stop::Killed => "ERR Script killed by user with SCRIPT KILL...",
         Stop::Time => "ERR Script killed: it ran for longer than scripts may",
         Stop::Memory => "ERR Script killed: it took more memory than scripts may",
+        Stop::Aside => "ERR Script stopped for others",
     };
     if let mlua::Value::Table(table) = place
         && table.raw_set("err", what).is_ok()

@@ -563,13 +563,14 @@ fn redis_table(lua: &Lua, shared: &Rc<Shared>) -> Result<Table> {
     for (name, value) in [("REPL_NONE", 0), ("REPL_AOF", 1), ("REPL_SLAVE", 2), ("REPL_REPLICA", 2), ("REPL_ALL", 3)] {
         redis.raw_set(name, value)?;
     }
+    let user = shared.clone();
+    redis.raw_set("acl_check_cmd", lua.create_function(move |_, args: MultiValue| check_command(&user, &args))?)?;
     let shared = shared.clone();
     redis.raw_set("setresp", lua.create_function(move |lua, args: MultiValue| set_resp(lua, &shared, &args))?)?;
     redis.raw_set("log", lua.create_function(|lua, args: MultiValue| log(lua, &args))?)?;
     redis.raw_set("sha1hex", lua.create_function(|_, args: MultiValue| sha1(&args))?)?;
     redis.raw_set("error_reply", lua.create_function(|lua, args: MultiValue| error_reply(lua, &args))?)?;
     redis.raw_set("status_reply", lua.create_function(|lua, args: MultiValue| status_reply(lua, &args))?)?;
-    redis.raw_set("acl_check_cmd", lua.create_function(|_, args: MultiValue| check_command(&args))?)?;
     redis.raw_set("set_repl", lua.create_function(|lua, args: MultiValue| set_repl(lua, &args))?)?;
     redis.raw_set("replicate_commands", lua.create_function(|_, _: MultiValue| Ok(true))?)?;
     redis.raw_set("breakpoint", lua.create_function(|_, _: MultiValue| Ok(false))?)?;
@@ -645,20 +646,20 @@ fn status_reply(lua: &Lua, args: &MultiValue) -> Result<Table> {
     }
 }
 
-/// `redis.acl_check_cmd`: whether the user may run this. Users differ in whether they may come in, not in what they may do.
-fn check_command(args: &MultiValue) -> Result<bool> {
+/// `redis.acl_check_cmd`: whether the user may run this.
+fn check_command(shared: &Shared, args: &MultiValue) -> Result<bool> {
     let arguments: Option<Args> = args.iter().map(convert::argument).collect();
-    let known = match arguments {
-        _ if args.is_empty() => {
-            return Err(raise_reply("ERR Please specify at least one argument for this redis.acl_check_cmd() call"));
-        }
-        None => return Err(raise_reply("ERR redis.acl_check_cmd() command arguments must be strings or integers")),
-        Some(arguments) => crate::commands::by_name(&arguments[0]).is_some(),
-    };
-    match known {
-        true => Ok(true),
-        false => Err(raise_reply("ERR Invalid command passed to redis.acl_check_cmd()")),
+    if args.is_empty() {
+        return Err(raise_reply("ERR Please specify at least one argument for this redis.acl_check_cmd() call"));
     }
+    let Some(arguments) = arguments else {
+        return Err(raise_reply("ERR redis.acl_check_cmd() command arguments must be strings or integers"));
+    };
+    let permitted = match shared.running.borrow().as_ref() {
+        Some(running) => running.caller.permits(&arguments),
+        None => return Err(raise_reply("ERR redis.acl_check_cmd() can only be called inside a script invocation")),
+    };
+    permitted.ok_or_else(|| raise_reply("ERR Invalid command passed to redis.acl_check_cmd()"))
 }
 
 /// Everything a script writes is replicated; the call is there because scripts make it.

@@ -36,7 +36,7 @@ mod tests;
 /// Stack of a thread that runs scripts: values nest a thousand deep. It costs what is used of it.
 pub const STACK_BYTES: usize = 16 << 20;
 
-pub use caller::{Caller, Rules};
+pub use caller::{Caller, Rights, Rules};
 pub use engine::{Interpreter, Limits, Ran, Stop, Watch, hex, sha1_hex};
 pub use flags::{Flags, of_script};
 pub use overlay::{Overlay, Source};

@@ -125,6 +125,11 @@ impl Overlay {
         }
     }
 
+    /// The version that a touched key had in the group's state; 0 if it was absent.
+    pub fn version_seen(&self, key: &Bytes) -> Option<u64> {
+        self.seen.get(key).copied()
+    }
+
     /// Runs a command that reads or writes keys; its syntax is checked here. `command` is what `args` names.
     pub fn run(&mut self, command: &'static Command, args: &Args) -> Reply {
         if self.bytes() > BYTES_MAX {
@@ -134,7 +139,7 @@ impl Overlay {
             Run::Read(run) => match is_whole(command) {
                 true => self.look_at_all(command, args),
                 false => {
-                    self.touch(commands::keys(command, args));
+                    self.touch_all(command, args);
                     run(args, &View::new(&self.scratch, None))
                 }
             },
@@ -144,7 +149,7 @@ impl Overlay {
                 }
                 match is_whole(command) {
                     true => self.clear_all(),
-                    false => self.touch(commands::keys(command, args)),
+                    false => self.touch_all(command, args),
                 }
                 let (before, at) = (self.scratch.version(), self.calls.len());
                 let stamp = effects::stamp_of(self.clock, self.seed, at);
@@ -158,6 +163,22 @@ impl Overlay {
                 reply
             }
             _ => Reply::error("ERR only reads and writes of keys run on a state"),
+        }
+    }
+
+    /// Copies the keys of a command, those that patterns of SORT name among them.
+    fn touch_all(&mut self, command: &Command, args: &Args) {
+        self.touch(commands::keys(command, args));
+        if !commands::sort::reaches_elsewhere(command, args) {
+            return;
+        }
+        loop {
+            let looked_at = commands::sort::looks_at(args, &self.scratch);
+            let before = self.seen.len();
+            self.touch(looked_at.iter());
+            if self.seen.len() == before {
+                return;
+            }
         }
     }
 

@@ -117,6 +117,22 @@ fn a_script_reads_what_it_wrote_and_its_effects_do_the_same() {
 }
 
 #[test]
+fn keys_that_patterns_of_sort_name_are_copied_and_watched() {
+    let mut stage = Stage::new();
+    for line in ["rpush l a b c", "set w_a 3", "set w_b 1", "hset h_b x B", "hset h_a x A"] {
+        stage.command(line);
+    }
+    let body = "redis.call('set', 'w_c', 2) \
+                return redis.call('sort', 'l', 'by', 'w_*', 'get', 'h_*->x', 'get', '#', 'store', 'd')";
+    let (ran, effects) = stage.run(body, &[], &[]);
+    assert_eq!(ran.reply, Reply::Int(6));
+    let items = ["B", "b", "", "c", "A", "a"].map(Reply::bulk).to_vec();
+    assert_eq!(stage.run("return redis.call('lrange', 'd', 0, -1)", &[], &[]).0.reply, Reply::Array(items));
+    let watched: Vec<Bytes> = effects.unwrap().watches.into_iter().map(|(key, _)| key).collect();
+    assert_eq!(watched, ["d", "h_a", "h_b", "h_c", "l", "w_a", "w_b", "w_c"]);
+}
+
+#[test]
 fn what_only_read_or_changed_nothing_has_no_effects() {
     let mut stage = Stage::new();
     let (ran, effects) = stage.run("redis.call('del', 'nothing') return redis.call('get', 'a')", &[], &[]);
@@ -220,6 +236,7 @@ fn keys_of_other_groups_are_refused() {
     let mut stage = Stage::new();
     let mine = crate::slot::slot_of(b"a");
     let rules = |one_slot| Rules {
+        owns_all: false,
         one_slot,
         owns: Box::new(move |slot| slot == mine || slot == crate::slot::slot_of(b"b")),
         ..Rules::all()
@@ -230,6 +247,8 @@ fn keys_of_other_groups_are_refused() {
     };
     let elsewhere = Reply::error("ERR Script attempted to access a non local key in a cluster node");
     assert_eq!(last("return redis.pcall('get', 'c')", false), elsewhere);
+    let denied = Reply::error("ERR BY option of SORT denied in cluster mode.");
+    assert_eq!(last("return redis.pcall('sort', 'a', 'get', 'w_*')", false), denied);
     assert_eq!(last("redis.call('get', 'a') return redis.pcall('get', 'b')", false), Reply::Nil);
     let several = Reply::error("ERR Script attempted to access keys that do not hash to the same slot");
     assert_eq!(last("redis.call('get', 'a') return redis.pcall('get', 'b')", true), several);

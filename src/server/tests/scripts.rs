@@ -168,3 +168,170 @@ async fn a_script_without_room_is_refused_alone() {
     }
     assert_eq!(c.ask("MGET a b c").await, "[nil 2 nil]");
 }
+
+#[tokio::test]
+async fn who_waits_behind_a_long_script_is_told_so_and_not_run() {
+    let rig = rig_with(1, |settings| settings.scripts.time = Duration::from_secs(60)).await;
+    let (mut long, mut first, mut second) = (rig.proxy().await, rig.proxy().await, rig.proxy().await);
+    assert_eq!(first.ask("CONFIG SET busy-reply-threshold 50").await, "OK");
+    long.say(&["EVAL", "redis.call('set', 'a', 1) while true do end", "0"]).await;
+    // One that is sent long before the threshold, and one behind it that finds the script too long already.
+    first.say(&["EVAL", "return redis.call('set', 'b', 1)", "0"]).await;
+    let busy = "-BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.";
+    assert_eq!(first.read().await, busy);
+    assert_eq!(second.eval("return redis.call('set', 'c', 1)", &[], &[]).await, busy);
+    assert_eq!(second.ask("SCRIPT KILL").await, "OK");
+    assert!(long.read().await.starts_with("-ERR Script killed by user with SCRIPT KILL..."));
+    assert_eq!(second.eval("return redis.call('set', 'd', 1)", &[], &[]).await, "OK");
+    assert_eq!(second.ask("MGET a b c d").await, "[nil nil nil 1]");
+}
+
+#[tokio::test]
+async fn who_came_before_a_long_script_is_answered_before_it_ends() {
+    let rig = rig_with(1, |settings| settings.scripts.time = Duration::from_secs(60)).await;
+    let mut c = rig.proxy().await;
+    assert_eq!(c.ask("CONFIG SET busy-reply-threshold 0").await, "OK");
+    // One submission of one connection: three scripts, the second without an end.
+    c.say(&["EVAL", "return redis.call('set', 'a', 1)", "0"]).await;
+    c.say(&["EVAL", "redis.call('set', 'b', 1) while true do end", "0"]).await;
+    c.say(&["EVAL", "return redis.call('set', 'c', 1)", "0"]).await;
+    let mut other = rig.proxy().await;
+    super::testing::until(|| rig.group(1).peek(|keyspace| keyspace.contains(b"a"))).await;
+    while other.ask("SCRIPT KILL").await != "OK" {}
+    assert_eq!(c.read().await, "OK");
+    assert!(c.read().await.starts_with("-ERR Script killed by user with SCRIPT KILL..."));
+    assert_eq!(c.read().await, "OK");
+    assert_eq!(other.ask("MGET a b c").await, "[1 nil 1]");
+}
+
+#[tokio::test]
+async fn a_script_may_do_what_its_user_may() {
+    let rig = rig(1).await;
+    let (mut admin, mut c) = (rig.proxy().await, rig.proxy().await);
+    assert_eq!(admin.ask("SET secret 1").await, "OK");
+    let rules = "ACL SETUSER alice on >pw ~app:* %R~shared:* +@scripting +get +set +acl|whoami";
+    assert_eq!(admin.ask(rules).await, "OK");
+    assert_eq!(c.ask("AUTH alice pw").await, "OK");
+    assert_eq!(c.eval("return redis.call('set', KEYS[1], 5)", &["app:a"], &[]).await, "OK");
+    assert_eq!(c.eval("return redis.call('get', KEYS[1])", &["app:a"], &[]).await, "5");
+    let denied = "-NOPERM ACL failure in script: ";
+    let no_key = format!("{denied}No permissions to access a key script: ");
+    let incr = format!("{denied}User alice has no permissions to run the 'incr' command script: ");
+    for (script, wanted) in [
+        ("return redis.call('get', 'secret')", &no_key),
+        ("return redis.call('set', 'shared:x', 1)", &no_key),
+        ("return redis.call('incr', 'app:n')", &incr),
+    ] {
+        let reply = c.eval(script, &[], &[]).await;
+        assert!(reply.starts_with(wanted), "{reply}");
+    }
+    // What was done before stays done, and the script may go on.
+    let script = "redis.call('set', 'app:b', 1) local e = redis.pcall('incr', 'app:n') return e.err";
+    assert_eq!(c.eval(script, &[], &[]).await, incr[1..].trim_end_matches(" script: "));
+    assert_eq!(c.ask("GET app:b").await, "1");
+    // The keys of EVAL itself: it might write them.
+    let outside = "-NOPERM No permissions to access a key";
+    for (command, key, wanted) in
+        [("EVAL", "secret", outside), ("EVAL", "shared:x", outside), ("EVAL_RO", "shared:x", "nil")]
+    {
+        c.say(&[command, "return redis.call('get', KEYS[1])", "1", key]).await;
+        assert_eq!(c.read().await, wanted, "{command} {key}");
+    }
+    let may = "return {redis.acl_check_cmd('get', 'app:a'), redis.acl_check_cmd('get', 'secret')}";
+    assert_eq!(c.eval(may, &[], &[]).await, "[1 nil]");
+    let log = admin.ask("ACL LOG").await;
+    for part in ["context lua", "object secret", "object incr", "username alice", "reason key", "reason command"] {
+        assert!(log.contains(part), "{part}: {log}");
+    }
+    assert_eq!(log.matches("context lua").count(), 3, "{log}");
+    assert_eq!(admin.ask("GET secret").await, "1");
+}
+
+#[tokio::test]
+async fn a_transaction_with_scripts_is_one() {
+    let rig = rig(1).await;
+    let (mut c, mut other) = (rig.proxy().await, rig.proxy().await);
+    let sha = sha1_hex(INCREMENT.as_bytes());
+    let exec = async |c: &mut Client, calls: &[&[&str]]| {
+        assert_eq!(c.ask("MULTI").await, "OK");
+        for call in calls {
+            c.say(call).await;
+            assert_eq!(c.read().await, "QUEUED");
+        }
+        c.ask("EXEC").await
+    };
+    let eval: &[&str] = &["EVAL", INCREMENT, "1", "n"];
+    let calls: &[&[&str]] =
+        &[&["SET", "n", "5"], eval, &["CLIENT", "GETNAME"], &["EVALSHA", &sha, "1", "n"], &["GET", "n"]];
+    assert_eq!(exec(&mut c, calls).await, "[OK OK nil OK 7]");
+    assert_eq!(rig.group(1).proposals().len(), 1, "all of it is one call of one entry");
+    // An error of one does not undo the others, an unknown script is such an error.
+    let calls: &[&[&str]] = &[
+        eval,
+        &["EVAL", "return redis.call('lpush', 'n', 1)", "0"],
+        &["EVALSHA", &"0".repeat(40), "0"],
+        &["GET", "n"],
+    ];
+    let reply = exec(&mut c, calls).await;
+    assert!(reply.starts_with("[OK -WRONGTYPE") && reply.contains("-NOSCRIPT") && reply.ends_with(" 8]"), "{reply}");
+    // Watched keys.
+    assert_eq!(c.ask("WATCH w n").await, "OK");
+    assert_eq!(other.ask("SET w 1").await, "OK");
+    assert_eq!(exec(&mut c, &[eval]).await, "nil");
+    assert_eq!(c.ask("WATCH w n").await, "OK");
+    assert_eq!(exec(&mut c, &[eval, &["EVAL_RO", "return redis.call('get', 'w')", "0"]]).await, "[OK 1]");
+    // It only reads: nothing is proposed.
+    let before = rig.group(1).proposals().len();
+    assert_eq!(exec(&mut c, &[&["EVAL", "return redis.call('get', 'n')", "0"], &["GET", "w"]]).await, "[9 1]");
+    assert_eq!(rig.group(1).proposals().len(), before);
+    assert_eq!(c.ask("MULTI").await, "OK");
+    assert!(c.ask("SCRIPT FLUSH").await.starts_with("-ERR what is about scripts"));
+    assert!(c.ask("EXEC").await.starts_with("-EXECABORT"));
+}
+
+#[tokio::test]
+async fn nothing_comes_between_the_commands_of_transactions_with_scripts() {
+    let rig = rig(1).await;
+    let mut tasks = Vec::new();
+    for n in 0..6 {
+        let mut c = rig.proxy().await;
+        tasks.push(tokio::spawn(async move {
+            for _ in 0..30 {
+                if n % 2 == 1 {
+                    c.ask("INCR n").await.parse::<u64>().expect("a number");
+                    continue;
+                }
+                c.ask("MULTI").await;
+                c.say(&["EVAL", INCREMENT, "1", "n"]).await;
+                c.say(&["GET", "n"]).await;
+                c.say(&["EVAL", "return redis.call('decr', KEYS[1])", "1", "n"]).await;
+                c.say(&["EVAL", INCREMENT, "1", "n"]).await;
+                c.say(&["EXEC"]).await;
+                for _ in 0..4 {
+                    assert_eq!(c.read().await, "QUEUED");
+                }
+                let reply = c.read().await;
+                let numbers: Vec<i64> = reply.split([' ', ']']).filter_map(|word| word.parse().ok()).collect();
+                assert!(matches!(numbers[..], [up, down] if up == down + 1), "{reply}");
+            }
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(rig.proxy().await.ask("GET n").await, "180");
+}
+
+#[tokio::test]
+async fn a_transaction_whose_script_is_stopped_did_nothing() {
+    let rig = rig_with(1, |settings| settings.scripts.time = Duration::from_millis(50)).await;
+    let mut c = rig.proxy().await;
+    c.ask("MULTI").await;
+    c.ask("SET a 1").await;
+    c.say(&["EVAL", "redis.call('set', 'b', 1) while true do end", "0"]).await;
+    assert_eq!(c.read().await, "QUEUED");
+    let reply = c.ask("EXEC").await;
+    let wanted = "-EXECABORT Transaction discarded because of: Script killed: it ran for longer than scripts may";
+    assert!(reply.starts_with(wanted), "{reply}");
+    assert_eq!(c.ask("MGET a b").await, "[nil nil]");
+}
