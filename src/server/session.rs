@@ -683,6 +683,9 @@ impl Connection {
         let asked = self.asked(Some(request.ordinal), &request.args, mute);
         let seq = self.ring.push(asked, State::Waiting, request.args.iter().map(|a| a.len()).sum());
         let ticket = Ticket { seq, part: 0 };
+        if kind.changes_functions() {
+            self.awaits = Some(seq);
+        }
         let scripts = self.shared.scripts.clone();
         scripts.expect(kind, &request.args);
         let (args, deadline) = (request.args.clone(), self.deadline());
@@ -948,8 +951,10 @@ impl Connection {
         let came = match came {
             Came::Reply(ticket, reply) => {
                 self.now = env::now();
-                if self.changing && self.awaits == Some(ticket.seq) {
-                    self.follow_user();
+                if self.awaits == Some(ticket.seq) {
+                    if self.changing {
+                        self.follow_user();
+                    }
                     (self.changing, self.awaits) = (false, None);
                 }
                 return self.complete(ticket, reply);

@@ -5,7 +5,7 @@ use crate::commands::Command;
 use crate::commands::ordinal::{self, ordinal};
 use crate::raft::Outcome;
 use crate::resp::{Args, Reply};
-use crate::scripting::Rights;
+use crate::scripting::{Flags, Rights};
 use crate::security::{Context, Event, Reason, Registry, User, check};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -109,6 +109,37 @@ impl Kind {
 pub(super) enum Program {
     /// A script by its name; its text, unless that is the second word.
     Script { sha: String, body: Option<Bytes> },
+    Function {
+        library: String,
+        /// Of the library's code.
+        sha: String,
+        function: String,
+        flags: Flags,
+        /// Here alone: nodes know their libraries by themselves.
+        #[serde(skip)]
+        code: Bytes,
+        /// The code for a node that does not know it.
+        sent: Option<Bytes>,
+    },
+}
+
+impl Program {
+    /// Sends the code along.
+    fn send_code(&mut self) {
+        if let Program::Function { code, sent, .. } = self {
+            *sent = Some(code.clone());
+        }
+    }
+
+    /// Finds the code of a function that came without it; false if there is none with its name here.
+    fn find_code(&mut self, known: impl Fn(&str, &str) -> Option<Bytes>) -> bool {
+        let Program::Function { library, sha, code, sent, .. } = self else { return true };
+        match sent.take().or_else(|| known(library, sha)) {
+            Some(found) => *code = found,
+            None => return false,
+        }
+        true
+    }
 }
 
 /// A call of a script with everything that running it takes.
@@ -160,6 +191,27 @@ pub(super) enum Work {
 }
 
 impl Work {
+    fn programs(&mut self) -> impl Iterator<Item = &mut Program> {
+        let (one, several) = match self {
+            Work::Script(call) => (Some(&mut call.program), None),
+            Work::Transaction { steps, .. } => (None, Some(steps)),
+        };
+        let steps = several.into_iter().flatten();
+        let of_steps =
+            steps.filter_map(|step| if let Step::Script(call) = step { Some(&mut call.program) } else { None });
+        one.into_iter().chain(of_steps)
+    }
+
+    /// Has the code of functions sent along.
+    pub fn send_code(&mut self) {
+        self.programs().for_each(Program::send_code);
+    }
+
+    /// Finds the code of its functions; false if some of it is not known by library and name.
+    pub fn find_code(&mut self, known: impl Fn(&str, &str) -> Option<Bytes>) -> bool {
+        self.programs().all(|program| program.find_code(&known))
+    }
+
     /// Whether it can be run: what another node sent is looked at before it is used.
     pub fn is_whole(&self) -> bool {
         match self {
@@ -179,6 +231,16 @@ pub(super) enum Request {
     Run { wait_ms: u64, by: Option<By>, calls: Vec<Work> },
     /// Stop what runs, if it is of this kind. The answer is a [`Killed`].
     Kill(Kind),
+    /// What runs. The answer is an `Option<`[`Runs`]`>`.
+    What,
+}
+
+/// What runs somewhere, as FUNCTION STATS tells it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Runs {
+    pub name: String,
+    pub words: Vec<Bytes>,
+    pub ms: u64,
 }
 
 /// What came of running something for one connection.
@@ -186,11 +248,13 @@ pub(super) enum Request {
 pub(super) struct Answer {
     pub outcome: Outcome,
     pub refused: Vec<Refused>,
+    /// Nothing was run: the code of functions is to be sent along.
+    pub lacks_code: bool,
 }
 
 impl From<Outcome> for Answer {
     fn from(outcome: Outcome) -> Answer {
-        Answer { outcome, refused: Vec::new() }
+        Answer { outcome, refused: Vec::new(), lacks_code: false }
     }
 }
 

@@ -4,7 +4,7 @@
 //! submission is either begun by the thread or withdrawn by who waits for it, whichever is first ([`Claim`]).
 
 use super::Options;
-use super::call::{By, Killed, Kind, Refused, Work};
+use super::call::{By, Killed, Kind, Refused, Runs, Work};
 use super::stage::Stage;
 use crate::cluster::Cluster;
 use crate::env::{self, Instant};
@@ -172,6 +172,13 @@ impl Executor {
     fn patience(&self) -> Option<Duration> {
         let ran = self.running.time().unwrap_or_default();
         Some(self.busy_after()?.saturating_sub(ran).max(LOOK_MIN))
+    }
+
+    /// What runs, if something does.
+    pub fn runs(&self) -> Option<Runs> {
+        let what = self.running.what.lock().clone()?;
+        let ms = self.running.time()?.as_millis() as u64;
+        Some(Runs { name: what.name, words: what.words, ms })
     }
 
     /// Stops what runs, if it is of this kind.

@@ -9,11 +9,14 @@
 //! through any node, which asks the meta group's leader before it says that there is none. A script that was only run is
 //! put there as well, a little later and for a day, as long as there is room; until then this node knows it.
 //!
+//! Libraries of functions are documents of the meta group, too: see `functions.rs`.
+//!
 //! Bounds: [`RECENT_MAX`] scripts that this node knows by itself, [`LOADED_MAX`] in the meta group, [`CALL_BYTES_MAX`] of
 //! one call.
 
 mod call;
 mod executor;
+mod functions;
 mod stage;
 
 pub(super) use call::By;
@@ -26,11 +29,12 @@ use crate::raft::carry::Carried;
 use crate::raft::{Group, OnOutcome, Outcome, Refusal};
 use crate::resp::{Args, Reply};
 use crate::scripting::{self, Interpreter, Limits};
-use crate::state::Keyspace;
+use crate::state::{EntryRef, Keyspace};
 use crate::types::{GroupId, Level, Slot};
 use bytes::Bytes;
 use call::{Answer, Killed, Kind, Program, Request, ScriptCall, Step, Work};
 use executor::Executor;
+use functions::Functions;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
@@ -96,6 +100,7 @@ pub struct Scripts {
     /// After so long, other scripts of the same group are answered BUSY.
     busy_after_ms: Arc<AtomicU64>,
     recent: Mutex<Recent>,
+    functions: Mutex<Functions>,
     executors: Mutex<HashMap<GroupId, Arc<Executor>>>,
 }
 
@@ -112,7 +117,11 @@ fn words(words: &[&[u8]]) -> Args {
 }
 
 fn text_of(keyspace: &Keyspace, key: &[u8]) -> Option<Bytes> {
-    keyspace.get(key).and_then(|entry| entry.value().as_text().map(|text| text.to_bytes(usize::MAX)))
+    keyspace.get(key).and_then(|entry| document_of(&entry))
+}
+
+fn document_of(entry: &EntryRef<'_>) -> Option<Bytes> {
+    entry.value().as_text().map(|text| text.to_bytes(usize::MAX))
 }
 
 impl Scripts {
@@ -122,6 +131,7 @@ impl Scripts {
             busy_after_ms,
             options,
             recent: Mutex::default(),
+            functions: Mutex::default(),
             executors: Mutex::default(),
             cluster: cluster.clone(),
         });
@@ -167,7 +177,7 @@ impl Scripts {
         if wanted.is_empty() {
             return Outcome::Applied { index: 0, replies: replies.into_iter().flatten().collect() };
         }
-        let Answer { outcome, refused } = self.carry(group, wanted, by.clone(), deadline).await;
+        let Answer { outcome, refused, .. } = self.carry(group, wanted, by.clone(), deadline).await;
         if let Some(by) = &by {
             let registry = self.cluster.registry();
             refused.into_iter().for_each(|refused| refused.note(registry, env::wall_ms(), by));
@@ -207,6 +217,11 @@ impl Scripts {
 
     async fn prepare_script(&self, args: &Args, deadline: Instant) -> Result<ScriptCall, Reply> {
         let command = commands::lookup(args)?;
+        if let Run::Script(ScriptCommand::Fcall { read_only }) = command.run {
+            let program = self.find_function(&args[1], deadline).await?;
+            let keys = script::key_count_of_function(args)?;
+            return Ok(ScriptCall { program, words: args.to_vec(), keys, read_only });
+        }
         let keys = script::key_count(args)?;
         let (program, read_only) = match command.run {
             Run::Script(ScriptCommand::Eval { read_only }) => {
@@ -225,7 +240,7 @@ impl Scripts {
     }
 
     /// Has calls run where the group is led.
-    async fn carry(&self, group: &Arc<Group>, calls: Vec<Work>, by: Option<By>, deadline: Instant) -> Answer {
+    async fn carry(&self, group: &Arc<Group>, mut calls: Vec<Work>, by: Option<By>, deadline: Instant) -> Answer {
         loop {
             let wait_ms = deadline.remaining().as_millis() as u64;
             if wait_ms == 0 {
@@ -242,6 +257,7 @@ impl Scripts {
                     Ok(Answer { outcome: Outcome::NotApplied(Refusal::WrongTerm), .. }) => {
                         group.leader_may_have_changed(RETRY).await
                     }
+                    Ok(Answer { lacks_code: true, .. }) => calls.iter_mut().for_each(Work::send_code),
                     Ok(answer) => return answer,
                     Err(_) => return Outcome::Unknown { index: None }.into(),
                 },
@@ -258,7 +274,7 @@ impl Scripts {
             replies.push(done.reply);
             refused.extend(done.refused);
         }
-        Answer { outcome: Outcome::Applied { index: 0, replies }, refused }
+        Answer { outcome: Outcome::Applied { index: 0, replies }, refused, lacks_code: false }
     }
 
     fn executor(&self, group: &Arc<Group>) -> Arc<Executor> {
@@ -281,11 +297,18 @@ impl Scripts {
             Request::Run { calls, .. } if !calls.iter().all(Work::is_whole) => {
                 return Err("a call that cannot be read".to_owned());
             }
-            Request::Run { wait_ms, by, calls } => {
+            Request::Run { wait_ms, by, mut calls } => {
+                let known = |library: &str, sha: &str| self.code_of(library, sha);
+                if !calls.iter_mut().all(|work| work.find_code(known)) {
+                    let nothing = Outcome::NotApplied(Refusal::Recovering);
+                    let answer = Answer { lacks_code: true, ..Answer::from(nothing) };
+                    return Ok(postcard::to_stdvec(&answer).expect("an outcome is plain data").into());
+                }
                 let deadline = env::now() + Duration::from_millis(wait_ms);
                 postcard::to_stdvec(&self.run_here(&group, calls, by, deadline).await)
             }
             Request::Kill(kind) => postcard::to_stdvec(&self.kill_here(kind)),
+            Request::What => postcard::to_stdvec(&self.runs_here()),
         };
         Ok(answer.expect("an outcome is plain data").into())
     }
@@ -385,7 +408,8 @@ impl Scripts {
             ScriptCommand::Exists => self.exist(&args[2..], deadline).await,
             ScriptCommand::Flush => self.flush(deadline).await,
             ScriptCommand::Kill => Ok(self.kill(Kind::Script, deadline).await),
-            ScriptCommand::Eval { .. } | ScriptCommand::EvalSha { .. } => Err(Reply::error("ERR scripts need a group")),
+            ScriptCommand::Function(command) => self.administer_functions(command, &args, deadline).await,
+            _ => Err(Reply::error("ERR scripts need a group")),
         };
         result.unwrap_or_else(|refused| refused)
     }

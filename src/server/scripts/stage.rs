@@ -26,7 +26,7 @@ use crate::env::{self, Instant};
 use crate::raft::carry::Hold;
 use crate::raft::{Group, Outcome, Refusal};
 use crate::resp::{Args, Reply};
-use crate::scripting::{Caller, Flags, Interpreter, Limits, Overlay, Ran, Rights, Rules, Source, Stop, Watch};
+use crate::scripting::{self, Caller, Flags, Interpreter, Limits, Overlay, Ran, Rights, Rules, Source, Stop, Watch};
 use crate::security::User;
 use crate::slot::slot_of;
 use crate::state::{Entry, Keyspace};
@@ -357,8 +357,12 @@ impl Stage {
         let aside = turn.behind.then(|| begun + LONG);
         let watch = Box::new(Clock { running: self.running.clone(), begun, until, aside });
         let caller = Caller::new(overlay, rules);
-        let Program::Script { sha, .. } = &call.program;
-        let Ran { reply, caller, stopped } = interpreter.eval(sha, call.keys(), call.args(), caller, watch);
+        let Ran { reply, caller, stopped } = match &call.program {
+            Program::Script { sha, .. } => interpreter.eval(sha, call.keys(), call.args(), caller, watch),
+            Program::Function { sha, function, .. } => {
+                interpreter.call(sha, function, (call.keys(), call.args()), caller, watch)
+            }
+        };
         self.running.end();
         if interpreter.is_sound() {
             self.interpreter = Some(interpreter);
@@ -473,12 +477,18 @@ enum Conclusion {
 fn compile(interpreter: &mut Interpreter, call: &ScriptCall) -> Result<Flags, Reply> {
     match &call.program {
         Program::Script { sha, body } => interpreter.compile(sha, body.as_ref().unwrap_or(&call.words[1])),
+        Program::Function { sha, code, flags, .. } => {
+            let (_, text) = scripting::head(code)?;
+            interpreter.compile_library(sha, text)?;
+            Ok(*flags)
+        }
     }
 }
 
 fn what_of(call: &ScriptCall) -> What {
     let (kind, name) = match &call.program {
         Program::Script { sha, .. } => (Kind::Script, sha.clone()),
+        Program::Function { function, .. } => (Kind::Function, function.clone()),
     };
     What { kind, name, words: call.words.clone() }
 }

@@ -335,3 +335,135 @@ async fn a_transaction_whose_script_is_stopped_did_nothing() {
     assert!(reply.starts_with(wanted), "{reply}");
     assert_eq!(c.ask("MGET a b").await, "[nil nil]");
 }
+
+const LIBRARY: &str = "#!lua name=lib\nlocal calls = 0 \
+    redis.register_function('add', function(keys) calls = calls + 1 return redis.call('incr', keys[1]) + calls end) \
+    redis.register_function{function_name='peek', callback=function(keys) return redis.call('get', keys[1]) end, \
+    flags={'no-writes'}}";
+
+#[tokio::test]
+async fn functions_are_called_by_name_and_keep_nothing_between_calls() {
+    let rig = rig(1).await;
+    let mut c = rig.proxy().await;
+    // In one go: what is behind a change of the libraries sees it.
+    c.say(&["FUNCTION", "LOAD", LIBRARY]).await;
+    for _ in 0..2 {
+        c.say(&["FCALL", "add", "1", "n"]).await;
+    }
+    c.say(&["FCALL_RO", "PEEK", "1", "n"]).await;
+    c.say(&["FUNCTION", "DELETE", "lib"]).await;
+    c.say(&["FCALL", "add", "1", "n"]).await;
+    for wanted in ["lib", "2", "3", "2", "OK", "-ERR Function not found"] {
+        assert_eq!(c.read().await, wanted);
+    }
+    // In a transaction.
+    c.say(&["FUNCTION", "LOAD", LIBRARY]).await;
+    c.say(&["MULTI"]).await;
+    c.say(&["FCALL", "add", "1", "n"]).await;
+    c.say(&["FCALL", "nope", "1", "n"]).await;
+    c.say(&["GET", "n"]).await;
+    c.say(&["EXEC"]).await;
+    for wanted in ["lib", "OK", "QUEUED", "QUEUED", "QUEUED", "[4 -ERR Function not found 3]"] {
+        assert_eq!(c.read().await, wanted);
+    }
+    assert_eq!(c.ask("COMMAND GETKEYS FCALL add 1 n x").await, "[n]");
+    assert_eq!(c.ask("FUNCTION LOAD nonsense").await, "-ERR Missing library metadata");
+}
+
+#[tokio::test]
+async fn what_a_library_registers_is_limited_in_time() {
+    let rig = rig(1).await;
+    let mut c = rig.proxy().await;
+    c.say(&["FUNCTION", "LOAD", "#!lua name=lib\nwhile true do end"]).await;
+    assert_eq!(c.read().await, "-ERR Error registering functions: ERR FUNCTION LOAD timeout");
+    assert_eq!(c.ask("FUNCTION LIST").await, "[]");
+}
+
+#[tokio::test]
+async fn libraries_are_dumped_and_restored() {
+    let rig = rig(1).await;
+    let mut c = rig.proxy().await;
+    let code = |name: &str, function: &str, value: &str| {
+        format!("#!lua name={name}\nredis.register_function('{function}', function() return '{value}' end)")
+    };
+    for (name, function, value) in [("one", "f", "1"), ("two", "g", "2")] {
+        c.say(&["FUNCTION", "LOAD", &code(name, function, value)]).await;
+        assert_eq!(c.read().await, name);
+    }
+    let codes = [code("one", "f", "1"), code("two", "g", "2")].map(bytes::Bytes::from);
+    let dump = crate::scripting::seal(codes.iter());
+    // The test's client shows bytes as text, so it cannot hand on the dump that it got.
+    assert!(c.ask("FUNCTION DUMP").await.starts_with("HCFUNCTIONS"));
+    let restore = async |c: &mut Client, policy: &str| {
+        let mut out = format!("*4\r\n$8\r\nFUNCTION\r\n$7\r\nRESTORE\r\n${}\r\n", dump.len()).into_bytes();
+        out.extend_from_slice(&dump);
+        out.extend_from_slice(format!("\r\n${}\r\n{policy}\r\n", policy.len()).as_bytes());
+        c.send(out).await;
+        c.read().await
+    };
+    assert_eq!(restore(&mut c, "APPEND").await, "-ERR Library one already exists");
+    assert_eq!(c.ask("FUNCTION FLUSH").await, "OK");
+    assert_eq!(restore(&mut c, "APPEND").await, "OK");
+    assert_eq!(c.ask_all("FCALL f 0\nFCALL g 0").await, ["1", "2"]);
+    c.say(&["FUNCTION", "LOAD", "REPLACE", &code("two", "h", "3")]).await;
+    assert_eq!(c.read().await, "two");
+    assert_eq!(restore(&mut c, "REPLACE").await, "OK");
+    assert_eq!(c.ask_all("FCALL g 0\nFCALL h 0").await, ["2", "-ERR Function not found"]);
+    c.say(&["FUNCTION", "LOAD", "REPLACE", &code("three", "h", "3")]).await;
+    assert_eq!(c.read().await, "three");
+    c.say(&["FUNCTION", "LOAD", "REPLACE", &code("two", "i", "4")]).await;
+    c.say(&["FUNCTION", "LOAD", "REPLACE", &code("three", "g", "5")]).await;
+    assert_eq!([c.read().await, c.read().await], ["two", "three"]);
+    assert_eq!(restore(&mut c, "REPLACE").await, "-ERR Function g already exists");
+    assert_eq!(restore(&mut c, "FLUSH").await, "OK");
+    assert_eq!(c.ask_all("FCALL g 0\nFCALL h 0").await, ["2", "-ERR Function not found"]);
+    let stats = "[running_script nil engines [LUA [libraries_count 2 functions_count 2]]]";
+    assert_eq!(c.ask("FUNCTION STATS").await, stats);
+    assert_eq!(c.ask("FUNCTION RESTORE x").await, "-ERR DUMP payload version or checksum are wrong");
+}
+
+#[tokio::test]
+async fn a_function_is_killed_by_its_own_order() {
+    let rig = rig_with(1, |settings| settings.scripts.time = Duration::from_secs(60)).await;
+    let (mut c, mut other) = (rig.proxy().await, rig.proxy().await);
+    let code =
+        "#!lua name=lib\nredis.register_function('f', function(k) redis.call('set', k[1], 1) while true do end end)";
+    c.say(&["FUNCTION", "LOAD", code]).await;
+    assert_eq!(c.read().await, "lib");
+    c.say(&["FCALL", "f", "1", "a"]).await;
+    while !other.ask("FUNCTION STATS").await.starts_with("[running_script [name f command [FCALL f 1 a] duration_ms ") {
+    }
+    let busy = "-BUSY Redis is busy running a script. You can only call FUNCTION KILL or SHUTDOWN NOSAVE.";
+    assert_eq!(other.ask("SCRIPT KILL").await, busy);
+    assert_eq!(other.ask("CONFIG SET busy-reply-threshold 1").await, "OK");
+    assert_eq!(other.ask("FCALL f 1 a").await, busy);
+    assert_eq!(other.ask("FUNCTION KILL").await, "OK");
+    assert!(c.read().await.starts_with("-ERR Script killed by user with FUNCTION KILL..."));
+    assert_eq!(c.ask("GET a").await, "nil");
+    assert_eq!(other.ask("FUNCTION KILL").await, "-NOTBUSY No scripts in execution right now.");
+}
+
+#[tokio::test]
+async fn changes_of_libraries_on_one_node_do_not_undo_each_other() {
+    let rig = rig(1).await;
+    let mut tasks = Vec::new();
+    for n in 0..6 {
+        let mut c = rig.proxy().await;
+        tasks.push(tokio::spawn(async move {
+            // All of them claim the same function beside their own.
+            let code = format!("#!lua name=lib{n}\nredis.register_function('own{n}', function() end)");
+            let claim = format!("#!lua name=claim{n}\nredis.register_function('only', function() return {n} end)");
+            c.say(&["FUNCTION", "LOAD", &code]).await;
+            c.say(&["FUNCTION", "LOAD", &claim]).await;
+            assert_eq!(c.read().await, format!("lib{n}"));
+            !c.read().await.starts_with('-')
+        }));
+    }
+    let mut winners = 0;
+    for task in tasks {
+        winners += usize::from(task.await.unwrap());
+    }
+    assert_eq!(winners, 1);
+    let stats = rig.proxy().await.ask("FUNCTION STATS").await;
+    assert!(stats.ends_with("[LUA [libraries_count 7 functions_count 7]]]"), "{stats}");
+}
