@@ -133,6 +133,40 @@ fn keys_that_patterns_of_sort_name_are_copied_and_watched() {
 }
 
 #[test]
+fn ends_of_unpack_that_are_far_apart_are_refused() {
+    let mut stage = Stage::new();
+    let far = [
+        "-2, 2147483647",
+        "0, 2147483647",
+        "-2147483648, -2",
+        "-2147483648, 2147483647",
+        "1, 1e300",
+        "-1e300, 1",
+        "1, 8001",
+        "1/0, 1/0",
+        "0/0, 1",
+        "'-5', '2147483647'",
+    ];
+    for ends in far {
+        let text = stage.text(&format!("return {{unpack({{1,2,3}}, {ends})}}"));
+        assert!(text.starts_with("ERR user_script:1: too many results to unpack script: "), "{ends}: {text}");
+    }
+    for (ends, count) in [
+        ("-1, -2", 0),
+        ("1, -1", 0),
+        ("5, -1e300", 0),
+        ("-1, 5", 7),
+        ("-2147483648, -2147483646", 3),
+        ("1, 7000", 7000),
+        ("'2'", 2),
+    ] {
+        let (ran, _) = stage.run(&format!("return select('#', unpack({{1,2,3}}, {ends}))"), &[], &[]);
+        assert_eq!(ran.reply, Reply::Int(count), "{ends}");
+    }
+    assert!(stage.text("return unpack(1)").contains("table expected, got number"));
+}
+
+#[test]
 fn what_only_read_or_changed_nothing_has_no_effects() {
     let mut stage = Stage::new();
     let (ran, effects) = stage.run("redis.call('del', 'nothing') return redis.call('get', 'a')", &[], &[]);
