@@ -66,6 +66,13 @@ struct Running {
     watch: Box<dyn Watch>,
 }
 
+impl Running {
+    /// What `math.random` begins with: another number for every run, as effects are logged and not scripts.
+    fn seed(&self) -> u32 {
+        self.caller.as_ref().map_or(0, |caller| caller.overlay.seed())
+    }
+}
+
 /// What the functions of the host share.
 #[derive(Default)]
 pub(super) struct Shared {
@@ -209,6 +216,10 @@ impl Environment {
         builtins.set_metatable(Some(last))?;
         let globals = self.stand_in(&builtins)?;
         self.of_globals = globals.metatable().expect("a stand-in has one");
+        // What a script is shown instead of it cannot be changed either, and says so.
+        let shown = lua.create_table()?;
+        let shown = self.stand_in(&shown)?;
+        self.of_globals.raw_set("__metatable", shown)?;
         builtins.raw_set("_G", &globals)?;
         lua.set_globals(globals)
     }
@@ -548,7 +559,8 @@ fn raw_set(lua: &Lua, shared: &Shared, args: &MultiValue) -> Result<Value> {
 fn install_random(lua: &Lua, shared: &Rc<Shared>, math: &Table) -> Result<()> {
     let state = shared.clone();
     let random = move |lua: &Lua, args: MultiValue| {
-        let mut generator = state.random.get().unwrap_or_else(|| Random::new(0));
+        let begun = || Random::new(state.running.borrow().as_ref().map_or(0, Running::seed));
+        let mut generator = state.random.get().unwrap_or_else(begun);
         let fraction = generator.fraction();
         state.random.set(Some(generator));
         let number = |at: usize| integer_argument(lua, &args, at, "random");

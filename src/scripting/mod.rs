@@ -15,7 +15,7 @@
 //! who owns a key are handed in. An interpreter stays on the thread that made it.
 //!
 //! Invariants: a script leaves nothing behind in its interpreter but compiled code, so that it does the same whatever ran
-//! before; a script that was stopped gives a reply and no effects.
+//! before, and a library is run anew for each call; a script that was stopped gives a reply and no effects.
 
 mod bit;
 mod caller;

@@ -32,6 +32,8 @@ pub struct Overlay {
     scratch: Keyspace,
     clock: Millis,
     seed: u64,
+    /// Scripts that have begun.
+    runs: u64,
     /// Keys that were copied, with their versions then; 0 for one that was absent.
     seen: BTreeMap<Bytes, u64>,
     whole: Option<u64>,
@@ -63,6 +65,7 @@ impl Overlay {
             scratch,
             clock,
             seed,
+            runs: 0,
             seen: BTreeMap::new(),
             whole: None,
             cleared: false,
@@ -76,6 +79,17 @@ impl Overlay {
     /// What the script takes for the present, by the group's clock.
     pub fn clock(&self) -> Millis {
         self.clock
+    }
+
+    /// A seed for what a script draws by itself: another one for each script of the overlay.
+    pub fn seed(&self) -> u32 {
+        let mixed = (self.seed ^ self.runs.wrapping_mul(0x9E37_79B9_7F4A_7C15)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
+        (mixed >> 32) as u32
+    }
+
+    /// Another script begins.
+    pub fn next_run(&mut self) {
+        self.runs += 1;
     }
 
     /// How many writes have run.

@@ -133,6 +133,21 @@ fn keys_that_patterns_of_sort_name_are_copied_and_watched() {
 }
 
 #[test]
+fn what_is_random_differs_from_run_to_run_unless_it_was_seeded() {
+    let mut stage = Stage::new();
+    let mut draw = |body: &str, seed| {
+        let sha = sha1_hex(body.as_bytes());
+        stage.interpreter.compile(&sha, body.as_bytes()).unwrap();
+        let caller = Caller::new(Overlay::new(Box::new(stage.keyspace.clone()), CLOCK, seed), Rules::all());
+        stage.interpreter.eval(&sha, &[], &[], caller, Box::new(After(Cell::new(9), Stop::Time))).reply
+    };
+    let free = "return tostring(math.random()) .. ' ' .. math.random(1000)";
+    assert_ne!(draw(free, 1), draw(free, 2));
+    let seeded = "math.randomseed(9) return tostring(math.random()) .. ' ' .. math.random(1000)";
+    assert_eq!(draw(seeded, 1), draw(seeded, 2));
+}
+
+#[test]
 fn ends_of_unpack_that_are_far_apart_are_refused() {
     let mut stage = Stage::new();
     let far = [
@@ -164,6 +179,11 @@ fn ends_of_unpack_that_are_far_apart_are_refused() {
         assert_eq!(ran.reply, Reply::Int(count), "{ends}");
     }
     assert!(stage.text("return unpack(1)").contains("table expected, got number"));
+    // As many as may be, beside two arguments of the call.
+    let most = "local a = {} for i = 1, 7999 do a[i] = i end return redis.call('rpush', 'l', unpack(a))";
+    assert_eq!(stage.run(most, &[], &[]).0.reply, Reply::Int(7999));
+    let more = "local a = {} for i = 1, 8000 do a[i] = i end return select('#', unpack(a))";
+    assert!(stage.text(more).starts_with("ERR user_script:1: too many results to unpack"));
 }
 
 #[test]
@@ -263,6 +283,16 @@ fn read_only_scripts_write_nothing() {
         stage.run_with("return redis.pcall('set', 'a', 1)", &[], &[], rules, After(Cell::new(9), Stop::Time));
     assert_eq!(ran.reply, Reply::error("ERR Write commands are not allowed from read-only scripts."));
     assert!(effects.unwrap().calls.is_empty());
+}
+
+#[test]
+fn the_globals_metatable_is_shown_and_cannot_be_changed() {
+    let mut stage = Stage::new();
+    for body in ["local g = getmetatable(_G) g.__index = {}", "setmetatable(_G, {})", "getmetatable(redis.call)"] {
+        let text = stage.text(body);
+        let fine = body.starts_with("getmetatable");
+        assert_eq!(text.contains("Attempt to modify a readonly table"), !fine, "{body}: {text}");
+    }
 }
 
 #[test]

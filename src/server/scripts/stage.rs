@@ -29,7 +29,7 @@ use crate::resp::{Args, Reply};
 use crate::scripting::{self, Caller, Flags, Interpreter, Limits, Overlay, Ran, Rights, Rules, Source, Stop, Watch};
 use crate::security::User;
 use crate::slot::slot_of;
-use crate::state::{Entry, Keyspace};
+use crate::state::{Entry, Keyspace, eviction};
 use crate::types::{Level, Millis};
 use bytes::Bytes;
 use std::cell::RefCell;
@@ -349,6 +349,7 @@ impl Stage {
                 return (overlay, Ok(reply));
             }
         };
+        overlay.next_run();
         overlay.touch(call.keys().iter().filter(|key| (rules.owns)(slot_of(key))));
         let what = what_of(call);
         let name = what.name.clone();
@@ -390,6 +391,12 @@ impl Stage {
         }
         let table = self.cluster.table();
         let several = table.data_groups().nth(1).is_some();
+        let unlimited = flags.compatible || flags.no_writes || flags.allow_oom;
+        if !unlimited && self.group.peek(is_full) {
+            return Err(Reply::error(
+                "OOM allow-oom flag is not set on the script, can not run it when used memory > 'maxmemory'",
+            ));
+        }
         if several && flags.no_cluster {
             return Err(Reply::error("ERR Can not run script on cluster, 'no-cluster' flag is set."));
         }
@@ -471,6 +478,12 @@ enum Conclusion {
     /// Something that was seen has changed: nothing was done.
     Changed,
     Failed(Outcome),
+}
+
+/// Whether a group holds more than it may and evicts nothing.
+fn is_full(keyspace: &Keyspace) -> bool {
+    let limit = keyspace.limit();
+    limit.bytes > 0 && limit.policy == eviction::Kind::NoEviction && keyspace.used_bytes() >= limit.bytes
 }
 
 /// Makes what a call runs ready in the interpreter; gives its flags.

@@ -167,6 +167,17 @@ async fn a_script_without_room_is_refused_alone() {
         assert_eq!(c.read().await, wanted);
     }
     assert_eq!(c.ask("MGET a b c").await, "[nil 2 nil]");
+    // One that says what it is runs in a full group only if it says that it may.
+    assert_eq!(c.ask(&format!("SET d {}", "x".repeat(50_000))).await, "OK");
+    assert_eq!(c.ask("CONFIG SET maxmemory 10kb").await, "OK");
+    super::testing::until(|| rig.group(1).peek(|keyspace| keyspace.limit().bytes <= 10 << 10)).await;
+    let refused = "-OOM allow-oom flag is not set on the script, can not run it when used memory > 'maxmemory'";
+    for (head, wanted) in
+        [("", refused), (" flags=allow-oom", "1"), (" flags=no-writes", "1"), (" flags=allow-stale", refused)]
+    {
+        assert_eq!(c.eval(&format!("#!lua{head}\nreturn 1"), &[], &[]).await, wanted, "{head}");
+    }
+    assert_eq!(c.eval("return 1", &[], &[]).await, "1");
 }
 
 #[tokio::test]
