@@ -107,6 +107,17 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("keys", "over several groups not one moment"),
     ("memory|usage", "the account of the state, equal on all replicas, not what an allocator took"),
     ("eval", "in a cluster of several data groups, a key of another group than that of its KEYS is refused"),
+    (
+        "fcall",
+        "a function keeps nothing in its library's variables from call to call; the flag `allow-oom` lets it begin in a full group, its writes are refused all the same",
+    ),
+    ("function|dump", "in a form of our own, which Redis does not take, as we do not take Redis'"),
+    ("function|kill", "on all nodes; a function that wrote is stopped, too: what it did is undone"),
+    (
+        "function|load",
+        "on all nodes; through other nodes, what is replaced may be called by its old code until the change has reached them",
+    ),
+    ("function|stats", "tells what runs on this node, or else at the leader of a group that this node has a part in"),
     ("mget", "across slots (proxy face) not one moment"),
     ("mset", "keys in one slot, or CROSSSLOT; any keys where the cluster has one data group (proxy face)"),
     ("msetnx", "keys in one slot, or CROSSSLOT; any keys where the cluster has one data group (proxy face)"),

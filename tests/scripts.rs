@@ -8,11 +8,14 @@ mod redis;
 mod transcript;
 
 use bytes::Bytes;
-use hypercache::commands::script::{ScriptCommand, parse_call};
+use hypercache::commands::script::{self, FunctionCommand, ScriptCommand, key_count, key_count_of_function};
 use hypercache::commands::{self, Run};
 use hypercache::env;
 use hypercache::resp::{Args, Reply};
-use hypercache::scripting::{Caller, Interpreter, Limits, Overlay, Rules, STACK_BYTES, Source, Stop, Watch, sha1_hex};
+use hypercache::scripting::{
+    Caller, Flags, Interpreter, Libraries, Library, Limits, Overlay, Ran, Rules, STACK_BYTES, Source, Stop, Watch,
+    head, sha1_hex,
+};
 use hypercache::state::{Entry, Keyspace, View};
 use hypercache::types::{Millis, Stamp};
 use redis::{Redis, words};
@@ -53,6 +56,7 @@ struct Stage {
     keyspace: Bare,
     interpreter: Interpreter,
     known: BTreeMap<String, Bytes>,
+    libraries: Libraries,
     /// Seeds differ from run to run, and must make no difference.
     seed: u64,
 }
@@ -62,7 +66,13 @@ impl Stage {
         let mut keyspace = Keyspace::new(7);
         keyspace.advance(&Stamp { now_ms: CLOCK, seed: 0 });
         let interpreter = Interpreter::new(Limits { memory: 64 << 20 }).unwrap();
-        Stage { keyspace: Bare(Rc::new(RefCell::new(keyspace))), interpreter, known: BTreeMap::new(), seed: 0 }
+        Stage {
+            keyspace: Bare(Rc::new(RefCell::new(keyspace))),
+            interpreter,
+            known: BTreeMap::new(),
+            libraries: Libraries::default(),
+            seed: 0,
+        }
     }
 
     fn answer(&mut self, args: &Args) -> Reply {
@@ -87,22 +97,23 @@ impl Stage {
                     Err(reply) => reply,
                 }
             }
+            Run::Script(ScriptCommand::Function(command)) => self.function(command, args).unwrap_or_else(|error| error),
+            Run::Script(ScriptCommand::Fcall { read_only }) => self.call(args, read_only).unwrap_or_else(|error| error),
             Run::Script(kind) => self.run(kind, args),
             _ => Reply::error("ERR needs a node"),
         }
     }
 
     fn run(&mut self, kind: ScriptCommand, args: &Args) -> Reply {
-        let call = parse_call(args).unwrap();
+        let count = key_count(args).unwrap();
+        let (keys, arguments) = args[3..].split_at(count);
         let (sha, read_only) = match kind {
             ScriptCommand::Eval { read_only } => {
-                let sha = sha1_hex(&call.script);
-                self.known.insert(sha.clone(), call.script.clone());
+                let sha = sha1_hex(&args[1]);
+                self.known.insert(sha.clone(), args[1].clone());
                 (sha, read_only)
             }
-            ScriptCommand::EvalSha { read_only } => {
-                (String::from_utf8_lossy(&call.script).to_ascii_lowercase(), read_only)
-            }
+            ScriptCommand::EvalSha { read_only } => (String::from_utf8_lossy(&args[1]).to_ascii_lowercase(), read_only),
             _ => return Reply::error("ERR needs a node"),
         };
         let Some(body) = self.known.get(&sha).cloned() else {
@@ -112,11 +123,26 @@ impl Stage {
             Ok(flags) => flags,
             Err(reply) => return reply,
         };
+        let run =
+            |interpreter: &mut Interpreter, caller| interpreter.eval(&sha, keys, arguments, caller, Box::new(Patient));
+        self.stage(flags, read_only, args, run)
+    }
+
+    /// Runs something on an overlay and applies what it did.
+    fn stage(
+        &mut self,
+        flags: Flags,
+        read_only: bool,
+        args: &Args,
+        run: impl FnOnce(&mut Interpreter, Caller) -> Ran,
+    ) -> Reply {
+        if read_only && !flags.compatible && !flags.no_writes {
+            return Reply::error("ERR Can not execute a script with write flag using *_ro command.");
+        }
         self.seed += 1;
         let overlay = Overlay::new(Box::new(self.keyspace.clone()), CLOCK, self.seed);
         let rules = Rules { read_only: read_only || flags.no_writes, ..Rules::all() };
-        let caller = Caller::new(overlay, rules);
-        let ran = self.interpreter.eval(&sha, &call.keys, &call.args, caller, Box::new(Patient));
+        let ran = run(&mut self.interpreter, Caller::new(overlay, rules));
         let (effects, replies) = ran.caller.into_overlay().into_effects();
         if !effects.calls.is_empty() {
             let stamp = Stamp { now_ms: CLOCK, seed: 0 };
@@ -124,6 +150,54 @@ impl Stage {
             assert_eq!(applied, Reply::Array(replies), "{args:?}: what was applied is not what the script saw");
         }
         ran.reply
+    }
+
+    fn call(&mut self, args: &Args, read_only: bool) -> Result<Reply, Reply> {
+        let not_found = || Reply::error("ERR Function not found");
+        let (library, function) = self.libraries.function(&args[1]).ok_or_else(not_found)?;
+        let (library, name, flags) = (library.clone(), function.name.clone(), function.flags);
+        let words = args[3..].split_at(key_count_of_function(args)?);
+        self.interpreter.compile_library(&library.sha, head(&library.code)?.1)?;
+        let run = |interpreter: &mut Interpreter, caller| {
+            interpreter.call(&library.sha, &name, words, caller, Box::new(Patient))
+        };
+        Ok(self.stage(flags, read_only, args, run))
+    }
+
+    fn function(&mut self, command: FunctionCommand, args: &Args) -> Result<Reply, Reply> {
+        let all = |libraries: &Libraries| -> Vec<Library> { libraries.iter().map(|one| (**one).clone()).collect() };
+        let mut stay = all(&self.libraries);
+        let reply = match command {
+            FunctionCommand::Load => {
+                let (code, replace) = script::function_load(args)?;
+                let (name, _) = head(code)?;
+                if self.libraries.get(&name).is_some() && !replace {
+                    return Err(Reply::error(format!("ERR Library '{name}' already exists")));
+                }
+                let fresh = self.interpreter.register(code.clone(), Box::new(Patient))?;
+                self.libraries.may_join(std::slice::from_ref(&fresh), replace, true)?;
+                stay.retain(|known| known.name != fresh.name);
+                stay.push(fresh);
+                Reply::bulk(name)
+            }
+            FunctionCommand::Delete => {
+                let count = stay.len();
+                stay.retain(|known| known.name.as_bytes() != args[2]);
+                if stay.len() == count {
+                    return Err(Reply::error("ERR Library not found"));
+                }
+                Reply::OK
+            }
+            FunctionCommand::Flush => {
+                stay.clear();
+                Reply::OK
+            }
+            FunctionCommand::List => self.libraries.listed(&script::function_list(args)?),
+            FunctionCommand::Help => script::function_help(),
+            _ => Reply::error("ERR needs a node"),
+        };
+        self.libraries = Libraries::of(stay);
+        Ok(reply)
     }
 }
 
@@ -154,6 +228,7 @@ fn scripts_on_a_real_redis_answer_as_written() {
             continue;
         }
         redis.answer(&words("FLUSHALL"));
+        redis.answer(&words("FUNCTION FLUSH"));
         differences += &transcript.run(|args| redis.answer(args), |_| panic!("the clock of Redis cannot be moved"));
     }
     assert!(differences.is_empty(), "\n{differences}");

@@ -92,6 +92,9 @@ const REFUSED_WRITES: &str = "migrate swapdb";
 /// Commands that may hold their connection until something happens, but for those that wait for a key.
 const WAITING: &str = "wait waitaof";
 
+/// Commands that write something else than keys.
+const OTHER_WRITES: &str = "function|delete function|flush function|load function|restore";
+
 fn is_in(list: &str, name: &str) -> bool {
     list.split_whitespace().any(|word| word == name)
 }
@@ -127,7 +130,7 @@ fn derive_categories(name: &str, command: &Command) -> Categories {
     all.add(if is_in(FAST, name) { "fast" } else { "slow" });
     for (told, category) in [
         (command.is_read(), "read"),
-        (command.is_write() || is_in(REFUSED_WRITES, name), "write"),
+        (command.is_write() || is_in(REFUSED_WRITES, name) || is_in(OTHER_WRITES, name), "write"),
         (admin, "admin"),
         (admin || is_in(DANGEROUS, name), "dangerous"),
         (command.blocks.is_some() || is_in(WAITING, name), "blocking"),

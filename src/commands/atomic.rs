@@ -29,7 +29,7 @@ pub const BYTES_MAX: usize = 64 << 20;
 /// What is counted for an argument beside its bytes: what the log and a frame add to it.
 pub const ARGUMENT_BYTES: usize = 4;
 /// Bytes of replies after which reads inside are refused, each alone: they travel to the node that asked in one frame.
-const REPLY_BYTES_MAX: usize = 64 << 20;
+pub const REPLY_BYTES_MAX: usize = 64 << 20;
 
 /// A number as an argument.
 pub(super) fn number(n: usize) -> Bytes {
@@ -55,7 +55,7 @@ pub(super) fn vector(watches: &[(Bytes, u64)], calls: Vec<Bytes>) -> Args {
 }
 
 /// Whether this is an atomic call.
-pub(super) fn is_atomic(args: &Args) -> bool {
+pub fn is_atomic(args: &Args) -> bool {
     args.first().is_some_and(|name| &name[..] == NAME)
 }
 
@@ -100,6 +100,15 @@ impl<'a> Atomic<'a> {
     }
 }
 
+/// The watched keys with their versions, and the calls, of an atomic call in which scripts are among the calls: it is
+/// not applied as such, the scripts' executor runs it. None if it cannot be read.
+pub fn take_apart(args: &Args) -> Option<(Vec<(Bytes, u64)>, Vec<Args>)> {
+    let atomic = Atomic::parse(args).filter(|_| is_atomic(args))?;
+    let watch = |pair: &[Bytes]| Some((pair[0].clone(), digits(&pair[1])?));
+    let watches = atomic.watches.chunks_exact(2).map(watch).collect::<Option<_>>()?;
+    Some((watches, atomic.calls.iter().map(|call| call.iter().cloned().collect()).collect()))
+}
+
 /// The seed of the call at a place.
 pub(super) fn seed_of(seed: u64, place: usize) -> u64 {
     xxh3_64_with_seed(&(place as u64).to_le_bytes(), seed)
@@ -109,7 +118,8 @@ fn malformed() -> Reply {
     Reply::error("ERR an atomic call that cannot be read")
 }
 
-fn too_much() -> Reply {
+/// The reply in the place of a read that is left out because of [`REPLY_BYTES_MAX`].
+pub fn too_much() -> Reply {
     Reply::error("ERR the replies of this transaction are larger than 64 MiB; this read was left out")
 }
 

@@ -30,7 +30,7 @@ fn flags(command: &'static Command) -> Vec<&'static str> {
         Run::Session(_) | Run::Node(_) => vec!["loading", "stale"],
         Run::Transaction(Step::Exec) => vec!["noscript", "loading", "stale", "skip_slowlog"],
         Run::Transaction(_) => vec!["noscript", "loading", "stale", "allow_busy"],
-        Run::Script(_) => vec!["noscript", "stale"],
+        Run::Script(kind) => kind.flags().to_vec(),
         Run::Container => vec![],
     };
     if command.spec.denyoom {

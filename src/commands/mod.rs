@@ -426,6 +426,11 @@ impl Command {
         matches!(self.run, Run::Script(_))
     }
 
+    /// Whether it runs a script, and not only is about some.
+    pub fn runs_script(&self) -> bool {
+        matches!(self.run, Run::Script(kind) if kind.runs())
+    }
+
     pub fn is_read(&self) -> bool {
         matches!(self.run, Run::Read(_))
     }

@@ -221,6 +221,20 @@ pub fn reaches_elsewhere(command: &Command, args: &Args) -> bool {
     args.iter().skip(2).zip(args.iter().skip(3)).any(|(word, what)| pattern(word, what))
 }
 
+/// The keys that a SORT's patterns name, as far as the elements and what is under those keys tell: nothing beyond the
+/// first that its order cannot be told by.
+pub fn looks_at(args: &Args, keyspace: &Keyspace) -> Vec<Bytes> {
+    let Ok(sort) = Sort::parse(args, true) else { return Vec::new() };
+    let keys = std::cell::RefCell::new(Vec::new());
+    let find = |key: &[u8]| {
+        keys.borrow_mut().push(Bytes::copy_from_slice(key));
+        keyspace.get(key)
+    };
+    // What it answers is of no interest here, not even whether it is an error.
+    let _ = sort.output(&find);
+    keys.into_inner()
+}
+
 struct SortAny(Sort);
 
 impl WriteCommand for SortAny {

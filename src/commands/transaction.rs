@@ -44,7 +44,17 @@ struct Queue {
     first_key: Option<Bytes>,
     spoiled: bool,
     writes: bool,
+    scripts: bool,
     denyoom: bool,
+}
+
+impl Queue {
+    /// Notes what kind of command is among those about keys.
+    fn holds(&mut self, command: &Command) {
+        self.writes |= command.is_write();
+        self.scripts |= command.is_script();
+        self.denyoom |= command.spec.denyoom;
+    }
 }
 
 /// The transaction of one connection. Default: none, nothing watched.
@@ -62,6 +72,8 @@ pub struct Exec {
     pub call: Option<Args>,
     /// Whether the call changes anything: else [`atomic::read`] runs it.
     pub writes: bool,
+    /// Whether scripts are among the calls: whoever runs scripts takes it apart.
+    pub scripts: bool,
     /// Whether keys were watched: then the call must see what is newest.
     pub watched: bool,
     pub weave: Weave,
@@ -168,9 +180,11 @@ impl Transaction {
             self.spoil();
             return Reply::error("ERR Command not allowed inside a transaction");
         }
-        if command.is_script() {
+        if command.is_script() && !command.runs_script() {
             self.spoil();
-            return Reply::error("ERR scripts do not run inside a transaction; a script is one by itself");
+            return Reply::error(
+                "ERR what is about scripts or functions of the whole cluster cannot be part of a transaction",
+            );
         }
         queue.bytes += args.iter().map(|arg| arg.len() + atomic::ARGUMENT_BYTES).sum::<usize>();
         if queue.parts.len() + watched.0 >= atomic::CALLS_MAX || queue.bytes + watched.1 > atomic::BYTES_MAX {
@@ -180,18 +194,18 @@ impl Transaction {
                  this command was not queued",
             );
         }
-        queue.parts.push(match (command.check)(&args) {
+        let part = match (command.check)(&args) {
             Err(wrong) => Part::Settled(command, wrong),
-            Ok(()) if command.is_read() || command.is_write() => {
-                queue.writes |= command.is_write();
-                queue.denyoom |= command.spec.denyoom;
+            Ok(()) if command.is_read() || command.is_write() || command.is_script() => {
+                queue.holds(command);
                 queue.first_key = queue.first_key.take().or_else(|| super::keys(command, &args).next().cloned());
                 queue.calls.push(atomic::number(args.len()));
                 queue.calls.extend(args);
                 Part::Keyed(command)
             }
             Ok(()) => Part::Local(command, args),
-        });
+        };
+        queue.parts.push(part);
         Reply::status("QUEUED")
     }
 
@@ -199,7 +213,8 @@ impl Transaction {
     pub fn recheck(&mut self, mut refused: impl FnMut(&'static Command, &Args) -> Option<Reply>) {
         let Some(queue) = &mut self.queue else { return };
         let mut calls = std::mem::take(&mut queue.calls).into_iter();
-        (queue.writes, queue.denyoom) = (false, false);
+        (queue.writes, queue.scripts, queue.denyoom) = (false, false, false);
+        let mut kept = Vec::new();
         for part in &mut queue.parts {
             let (command, args, keyed) = match part {
                 Part::Settled(..) => continue,
@@ -212,12 +227,12 @@ impl Transaction {
             if let Some(reply) = refused(command, &args) {
                 *part = Part::Settled(command, reply);
             } else if keyed {
-                queue.writes |= command.is_write();
-                queue.denyoom |= command.spec.denyoom;
+                kept.push(command);
                 queue.calls.push(atomic::number(args.len()));
                 queue.calls.extend(args);
             }
         }
+        kept.into_iter().for_each(|command| queue.holds(command));
     }
 
     /// The keys of `WATCH key ...` have these versions, as [`versions`] answered. The reply to the client.
@@ -260,8 +275,8 @@ impl Transaction {
         }
         let asks = !queue.calls.is_empty() || !watches.is_empty();
         let call = asks.then(|| atomic::vector(&watches, queue.calls));
-        let (writes, watched) = (queue.writes, !watches.is_empty());
-        Ok(Exec { call, writes, watched, weave: Weave(queue.parts) })
+        let (writes, scripts, watched) = (queue.writes, queue.scripts, !watches.is_empty());
+        Ok(Exec { call, writes, scripts, watched, weave: Weave(queue.parts) })
     }
 }
 
@@ -274,7 +289,7 @@ pub fn watch_inside() -> Reply {
 }
 
 /// The reply to an EXEC that was itself refused.
-fn aborted(why: &Reply) -> Reply {
+pub fn aborted(why: &Reply) -> Reply {
     let Reply::Error(text) = why else { return why.clone() };
     let text = text.strip_prefix(b"ERR ").unwrap_or(text);
     Reply::error([b"EXECABORT Transaction discarded because of: ", text].concat())

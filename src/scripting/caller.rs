@@ -8,6 +8,14 @@ use crate::slot::slot_of;
 use crate::types::Slot;
 use bytes::Bytes;
 
+/// What the user may do for whom a script runs: asked before each of its commands.
+pub trait Rights {
+    /// The answer to a command that the user may not run. Such a refusal is noted.
+    fn refuse(&self, command: &'static Command, args: &Args) -> Option<Reply>;
+    /// Whether the user may run it; noted nowhere.
+    fn permit(&self, command: &'static Command, args: &Args) -> bool;
+}
+
 /// What a script may do.
 pub struct Rules {
     /// It came by a command that only reads, or says of itself that it does not write.
@@ -16,12 +24,16 @@ pub struct Rules {
     pub one_slot: bool,
     /// Whether the group that runs the script has the keys of a slot.
     pub owns: Box<dyn Fn(Slot) -> bool>,
+    /// Whether it has all slots: then SORT may read keys that its patterns name.
+    pub owns_all: bool,
+    /// None: the user may do everything.
+    pub rights: Option<Box<dyn Rights>>,
 }
 
 impl Rules {
     /// Everything, on a group that has all slots.
     pub fn all() -> Rules {
-        Rules { read_only: false, one_slot: false, owns: Box::new(|_| true) }
+        Rules { read_only: false, one_slot: false, owns: Box::new(|_| true), owns_all: true, rights: None }
     }
 }
 
@@ -40,6 +52,8 @@ const WRONG_NUMBER: &str = "ERR Wrong number of args calling Redis command from 
 const NOT_ALLOWED: &str = "ERR This Redis command is not allowed from script";
 const READ_ONLY: &str = "ERR Write commands are not allowed from read-only scripts.";
 const ELSEWHERE: &str = "ERR Script attempted to access a non local key in a cluster node";
+/// What a SORT is told whose patterns may name keys of other groups.
+pub const SORT_ELSEWHERE: &str = "ERR BY option of SORT denied in cluster mode.";
 const SEVERAL_SLOTS: &str = "ERR Script attempted to access keys that do not hash to the same slot";
 
 impl Caller {
@@ -61,17 +75,54 @@ impl Caller {
             Err(Reply::Error(text)) if text.starts_with(b"ERR wrong number") => return Reply::error(WRONG_NUMBER),
             Err(_) => return Reply::error(UNKNOWN),
         };
-        match command.run {
-            Run::Read(_) | Run::Write(_) => self.call_on_keys(command, args),
-            Run::Session(run) if ALLOWED.contains(&base.spec.name) => run(args, &mut Session::default()),
-            Run::Node(_) if base.spec.name == "time" => self.time(),
-            _ => Reply::error(NOT_ALLOWED),
+        let is_time = matches!(command.run, Run::Node(_)) && base.spec.name == "time";
+        let allowed = match command.run {
+            Run::Read(_) | Run::Write(_) => true,
+            Run::Session(_) => ALLOWED.contains(&base.spec.name),
+            _ => is_time,
+        };
+        if !allowed {
+            return Reply::error(NOT_ALLOWED);
         }
+        if let Some(blocks) = command.blocks {
+            // XREAD alone may be asked without waiting.
+            let waits = (command.check)(args).is_ok() && (blocks.timeout)(args).is_some();
+            match base.spec.name {
+                "xread" | "xreadgroup" if waits => {
+                    let name = String::from_utf8_lossy(name);
+                    return Reply::error(format!("ERR {name} command is not allowed with BLOCK option from scripts"));
+                }
+                "xread" | "xreadgroup" => {}
+                _ => return Reply::error(NOT_ALLOWED),
+            }
+        }
+        if let Some(refused) = self.rules.rights.as_ref().and_then(|rights| rights.refuse(command, args)) {
+            return refused;
+        }
+        match command.run {
+            Run::Session(run) => run(args, &mut Session::default()),
+            Run::Node(_) => self.time(),
+            _ => self.call_on_keys(command, args),
+        }
+    }
+
+    /// Whether the user may run this command; none if there is no such command.
+    pub fn permits(&self, args: &Args) -> Option<bool> {
+        let name = args.first().map_or(&b""[..], |name| name);
+        let base = commands::by_name(name)?;
+        let command = match args.get(1) {
+            Some(word) if !base.subcommands.is_empty() => commands::subcommand(base, word)?,
+            _ => base,
+        };
+        Some(self.rules.rights.as_ref().is_none_or(|rights| rights.permit(command, args)))
     }
 
     fn call_on_keys(&mut self, command: &'static Command, args: &Args) -> Reply {
         if command.is_write() && self.rules.read_only {
             return Reply::error(READ_ONLY);
+        }
+        if !self.rules.owns_all && commands::sort::reaches_elsewhere(command, args) {
+            return Reply::error(SORT_ELSEWHERE);
         }
         for key in commands::keys(command, args) {
             let slot = slot_of(key);

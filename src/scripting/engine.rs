@@ -7,6 +7,7 @@ use super::caller::Caller;
 use super::convert;
 use super::environment::{Environment, Finished};
 use super::flags::{self, Flags};
+use super::library::{self, Library};
 use crate::resp::Reply;
 use bytes::Bytes;
 use mlua::Function;
@@ -17,6 +18,13 @@ use std::collections::BTreeMap;
 pub(super) const INSTRUCTIONS: u32 = 10_000;
 /// Compiled scripts that an interpreter keeps; all are forgotten when there are more.
 const COMPILED_MAX: usize = 1000;
+
+/// Compiled libraries that an interpreter keeps; all are forgotten when there are more.
+const LIBRARIES_MAX: usize = 200;
+
+const KILLED_SCRIPT: &str = "ERR Script killed by user with SCRIPT KILL...";
+const KILLED_FUNCTION: &str = "ERR Script killed by user with FUNCTION KILL...";
+const NO_FUNCTION: &str = "ERR Function not found";
 
 /// What a script may take.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +42,8 @@ pub enum Stop {
     Time,
     /// It took more memory than it may.
     Memory,
+    /// It takes long, and others that are done wait for it: it is run again when they are answered.
+    Aside,
 }
 
 /// Says when a running script must stop.
@@ -56,6 +66,8 @@ pub struct Ran {
 pub struct Interpreter {
     environment: Environment,
     compiled: BTreeMap<String, (Flags, Function)>,
+    /// By their names.
+    libraries: BTreeMap<String, Function>,
     sound: bool,
 }
 
@@ -63,7 +75,7 @@ impl Interpreter {
     /// A fresh one, or why there is no memory for it.
     pub fn new(limits: Limits) -> Result<Interpreter, Reply> {
         let environment = Environment::new(limits).map_err(|e| no_interpreter(&e))?;
-        Ok(Interpreter { environment, compiled: BTreeMap::new(), sound: true })
+        Ok(Interpreter { environment, compiled: BTreeMap::new(), libraries: BTreeMap::new(), sound: true })
     }
 
     /// False once a script was stopped in it: it may hold anything, and is to be thrown away.
@@ -96,21 +108,81 @@ impl Interpreter {
             return Ran { reply, caller, stopped: None };
         };
         let finished = self.environment.run_script(&function, keys, args, caller, watch);
-        self.conclude(sha, finished)
+        self.conclude(sha, KILLED_SCRIPT, finished)
     }
 
-    fn conclude(&mut self, name: &str, finished: Finished) -> Ran {
+    /// Compiles a library, or finds it compiled. `sha` is its name here, `text` what is behind its first line.
+    pub fn compile_library(&mut self, sha: &str, text: &[u8]) -> Result<(), Reply> {
+        if self.libraries.contains_key(sha) {
+            return Ok(());
+        }
+        let function = self
+            .environment
+            .compile(text, "@user_function")
+            .map_err(|message| Reply::Error(one_line([b"ERR Error compiling function: ", &message[..]].concat())))?;
+        if self.libraries.len() >= LIBRARIES_MAX {
+            self.libraries.clear();
+        }
+        self.libraries.insert(sha.to_owned(), function);
+        Ok(())
+    }
+
+    /// Runs a compiled library to see what functions it registers. `watch` stops one that takes too long.
+    fn load(&mut self, sha: &str, watch: Box<dyn Watch>) -> Result<Vec<library::Function>, Reply> {
+        let Some(library) = self.libraries.get(sha).cloned() else { return Err(Reply::error(NO_FUNCTION)) };
+        let (functions, stopped) = self.environment.load(&library, watch);
+        self.sound &= stopped.is_none() && self.environment.clean().is_ok();
+        let failed = |text: &[u8]| Reply::Error(one_line([b"ERR Error registering functions: ", text].concat()));
+        match (functions, stopped) {
+            (_, Some(Stop::Memory)) => Err(failed(b"ERR FUNCTION LOAD takes more memory than scripts may")),
+            (_, Some(_)) => Err(failed(b"ERR FUNCTION LOAD timeout")),
+            (Ok(functions), None) if functions.is_empty() => Err(Reply::error("ERR No functions registered")),
+            (Ok(functions), None) => Ok(functions),
+            (Err(mlua::Value::Table(error)), None) => {
+                let text = error.raw_get::<mlua::Value>("err").ok().as_ref().and_then(convert::text_of);
+                Err(failed(&text.unwrap_or_else(|| Bytes::from_static(b"ERR unknown error"))))
+            }
+            (Err(other), None) => Err(failed(&convert::text_of(&other).unwrap_or_default())),
+        }
+    }
+
+    /// Makes a library of its code: compiles it and runs it once.
+    pub fn register(&mut self, code: Bytes, watch: Box<dyn Watch>) -> Result<Library, Reply> {
+        let (name, text) = library::head(&code)?;
+        let sha = sha1_hex(&code);
+        self.compile_library(&sha, text)?;
+        let functions = self.load(&sha, watch)?;
+        Ok(Library { name, sha, code, functions })
+    }
+
+    /// Runs a function of a compiled library.
+    pub fn call(
+        &mut self,
+        sha: &str,
+        name: &str,
+        words: (&[Bytes], &[Bytes]),
+        caller: Caller,
+        watch: Box<dyn Watch>,
+    ) -> Ran {
+        let Some(library) = self.libraries.get(sha).cloned() else {
+            return Ran { reply: Reply::error(NO_FUNCTION), caller, stopped: None };
+        };
+        let finished = self.environment.run_function(&library, name, words, caller, watch);
+        self.conclude(name, KILLED_FUNCTION, finished)
+    }
+
+    fn conclude(&mut self, name: &str, killed: &'static str, finished: Finished) -> Ran {
         let Finished { outcome, caller, resp3, mut stopped } = finished;
         let reply = match outcome {
             Ok(value) => convert::to_reply(&value, resp3).unwrap_or_else(|e| failed(name, &e.to_string())),
             Err(value) => match (stopped, &value) {
-                (Some(stop), _) => stopped_reply(stop, name, &value),
+                (Some(stop), _) => stopped_reply(stop, killed, name, &value),
                 (None, mlua::Value::Table(_)) => error_reply(name, &value),
                 (None, other) => {
                     let text = convert::text_of(other).unwrap_or_else(|| Bytes::from_static(b"execution failure"));
                     if text.ends_with(b"not enough memory") {
                         stopped = Some(Stop::Memory);
-                        stopped_reply(Stop::Memory, name, &value)
+                        stopped_reply(Stop::Memory, killed, name, &value)
                     } else {
                         failed(name, &String::from_utf8_lossy(&text))
                     }
@@ -146,11 +218,12 @@ fn error_reply(name: &str, error: &mlua::Value) -> Reply {
     Reply::Error(one_line(text))
 }
 
-fn stopped_reply(stop: Stop, name: &str, place: &mlua::Value) -> Reply {
+fn stopped_reply(stop: Stop, killed: &'static str, name: &str, place: &mlua::Value) -> Reply {
     let what = match stop {
-        Stop::Killed => "ERR Script killed by user with SCRIPT KILL...",
+        Stop::Killed => killed,
         Stop::Time => "ERR Script killed: it ran for longer than scripts may",
         Stop::Memory => "ERR Script killed: it took more memory than scripts may",
+        Stop::Aside => "ERR Script stopped for others",
     };
     if let mlua::Value::Table(table) = place
         && table.raw_set("err", what).is_ok()

@@ -14,7 +14,7 @@
 use super::caller::Caller;
 use super::engine::{INSTRUCTIONS, Limits, Stop, Watch, sha1_hex};
 use super::random::Random;
-use super::{bit, cjson, cmsgpack, convert, structs};
+use super::{bit, cjson, cmsgpack, convert, library, register, structs};
 use crate::commands::server::REDIS_VERSION;
 use crate::resp::{Args, Reply};
 use bytes::Bytes;
@@ -46,7 +46,7 @@ pub(super) fn raise(lua: &Lua, text: impl AsRef<[u8]>) -> Error {
 }
 
 /// An error as commands raise it.
-fn raise_reply(text: &'static str) -> Error {
+pub(super) fn raise_reply(text: &'static str) -> Error {
     Error::external(Raised::Reply(Bytes::from_static(text.as_bytes())))
 }
 
@@ -61,8 +61,16 @@ fn place(lua: &Lua, level: usize) -> String {
 
 /// What a running script uses.
 struct Running {
-    caller: Caller,
+    /// None while a library registers its functions.
+    caller: Option<Caller>,
     watch: Box<dyn Watch>,
+}
+
+impl Running {
+    /// What `math.random` begins with: another number for every run, as effects are logged and not scripts.
+    fn seed(&self) -> u32 {
+        self.caller.as_ref().map_or(0, |caller| caller.overlay.seed())
+    }
 }
 
 /// What the functions of the host share.
@@ -72,6 +80,8 @@ pub(super) struct Shared {
     stopped: Cell<Option<Stop>>,
     resp3: Cell<bool>,
     random: Cell<Option<Random>>,
+    /// There while a library registers its functions.
+    pub(super) loading: RefCell<Option<Loading>>,
     pub(super) json: RefCell<cjson::Options>,
     /// The stand-ins.
     guarded: RefCell<HashSet<*const c_void>>,
@@ -85,12 +95,22 @@ pub(super) struct Finished {
     pub stopped: Option<Stop>,
 }
 
+/// What a library, being run, has registered.
+#[derive(Default)]
+pub(super) struct Loading {
+    pub functions: Vec<(library::Function, Function)>,
+}
+
 /// See the head of this file.
 pub(super) struct Environment {
     lua: Lua,
     shared: Rc<Shared>,
     run: Function,
     builtins: Table,
+    /// What a library sees instead of the builtins while it registers its functions.
+    registering: Table,
+    /// Of the script's globals: says which of the two they are.
+    of_globals: Table,
     /// Each stand-in; all are empty between scripts.
     stand_ins: Vec<Table>,
     memory: usize,
@@ -153,7 +173,11 @@ impl Environment {
         builtins.raw_set("cjson", cjson::table(&lua, &shared)?)?;
         builtins.raw_set("cmsgpack", cmsgpack::table(&lua)?)?;
         builtins.raw_set("struct", structs::table(&lua)?)?;
-        let mut environment = Environment { lua, shared, run, builtins, stand_ins: Vec::new(), memory: limits.memory };
+        let (registering, of_globals) = (lua.create_table()?, lua.create_table()?);
+        registering.raw_set("redis", register::table(&lua, &shared, &builtins.raw_get("redis")?)?)?;
+        let stand_ins = Vec::new();
+        let mut environment =
+            Environment { lua, shared, run, builtins, registering, of_globals, stand_ins, memory: limits.memory };
         environment.guard()?;
         Ok(environment)
     }
@@ -177,6 +201,9 @@ impl Environment {
         metatable.raw_set("__index", string)?;
         metatable.raw_set("__metatable", self.stand_in(&of_strings)?)?;
         lua.set_type_metatable::<mlua::LuaString>(Some(metatable));
+        let redis: Table = self.registering.raw_get("redis")?;
+        let stand_in = self.stand_in(&redis)?;
+        self.registering.raw_set("redis", stand_in)?;
         let missing = lua.create_function(|lua, (_, name): (Value, Value)| -> Result<Value> {
             let name = convert::text_of(&name).unwrap_or_default();
             let name = String::from_utf8_lossy(&name);
@@ -184,8 +211,15 @@ impl Environment {
         })?;
         let last = lua.create_table()?;
         last.raw_set("__index", missing)?;
+        redis.set_metatable(Some(last.clone()))?;
+        self.registering.set_metatable(Some(last.clone()))?;
         builtins.set_metatable(Some(last))?;
         let globals = self.stand_in(&builtins)?;
+        self.of_globals = globals.metatable().expect("a stand-in has one");
+        // What a script is shown instead of it cannot be changed either, and says so.
+        let shown = lua.create_table()?;
+        let shown = self.stand_in(&shown)?;
+        self.of_globals.raw_set("__metatable", shown)?;
         builtins.raw_set("_G", &globals)?;
         lua.set_globals(globals)
     }
@@ -223,17 +257,83 @@ impl Environment {
         caller: Caller,
         watch: Box<dyn Watch>,
     ) -> Finished {
+        self.enter(Some(caller), watch);
         let globals = || {
             self.builtins.raw_set("KEYS", self.list(keys)?)?;
             self.builtins.raw_set("ARGV", self.list(args)?)
         };
-        match globals() {
-            Ok(()) => self.run(function, MultiValue::new(), caller, watch),
-            Err(_) => {
-                let outcome = Err(Value::Nil);
-                Finished { outcome, caller, resp3: false, stopped: Some(Stop::Memory) }
-            }
-        }
+        let outcome = match globals() {
+            Ok(()) => self.invoke(function, MultiValue::new()),
+            Err(_) => self.out_of_memory(),
+        };
+        self.finish(outcome)
+    }
+
+    /// Runs a library, so that it makes its functions anew, and then the one of this name with keys and arguments. So none
+    /// knows what an earlier call left in the library's variables.
+    pub fn run_function(
+        &self,
+        library: &Function,
+        name: &str,
+        (keys, args): (&[Bytes], &[Bytes]),
+        caller: Caller,
+        watch: Box<dyn Watch>,
+    ) -> Finished {
+        self.enter(Some(caller), watch);
+        let outcome = self.register(library).and_then(|functions| {
+            let found = functions.into_iter().find(|(function, _)| function.name == name);
+            let (_, function) = found.ok_or_else(|| Value::Nil)?;
+            let both = self.list(keys).and_then(|keys| Ok((keys, self.list(args)?)));
+            let Ok((keys, args)) = both else { return self.out_of_memory() };
+            let mut words = MultiValue::with_capacity(2);
+            words.extend([Value::Table(keys), Value::Table(args)]);
+            self.invoke(&function, words)
+        });
+        self.finish(outcome)
+    }
+
+    /// Runs a library to see what it registers; nothing it could call does anything.
+    pub fn load(
+        &self,
+        library: &Function,
+        watch: Box<dyn Watch>,
+    ) -> (std::result::Result<Vec<library::Function>, Value>, Option<Stop>) {
+        self.enter(None, watch);
+        let registered = self.register(library);
+        *self.shared.running.borrow_mut() = None;
+        let functions = registered.map(|functions| functions.into_iter().map(|(function, _)| function).collect());
+        (functions, self.shared.stopped.get())
+    }
+
+    fn register(&self, library: &Function) -> std::result::Result<Vec<(library::Function, Function)>, Value> {
+        *self.shared.loading.borrow_mut() = Some(Loading::default());
+        let seen = |globals: &Table| self.of_globals.raw_set("__index", globals);
+        let outcome = match seen(&self.registering) {
+            Ok(()) => self.invoke(library, MultiValue::new()),
+            Err(_) => self.out_of_memory(),
+        };
+        let loaded = self.shared.loading.borrow_mut().take().unwrap_or_default();
+        // An entry that is there is only changed: no memory is needed for it.
+        let back = seen(&self.builtins);
+        outcome?;
+        back.map_err(|_| Value::Nil)?;
+        Ok(loaded.functions)
+    }
+
+    fn enter(&self, caller: Option<Caller>, watch: Box<dyn Watch>) {
+        self.shared.stopped.set(None);
+        *self.shared.running.borrow_mut() = Some(Running { caller, watch });
+    }
+
+    fn finish(&self, outcome: std::result::Result<Value, Value>) -> Finished {
+        let running = self.shared.running.borrow_mut().take();
+        let caller = running.and_then(|running| running.caller).expect("it was put there before the script began");
+        Finished { outcome, caller, resp3: self.shared.resp3.get(), stopped: self.shared.stopped.get() }
+    }
+
+    fn out_of_memory(&self) -> std::result::Result<Value, Value> {
+        self.shared.stopped.set(Some(Stop::Memory));
+        Err(Value::Nil)
     }
 
     pub fn list(&self, items: &[Bytes]) -> Result<Table> {
@@ -244,27 +344,20 @@ impl Environment {
         Ok(table)
     }
 
-    /// Runs a function with `caller` behind `redis.call`.
-    pub fn run(&self, function: &Function, args: MultiValue, caller: Caller, watch: Box<dyn Watch>) -> Finished {
-        self.shared.stopped.set(None);
-        *self.shared.running.borrow_mut() = Some(Running { caller, watch });
+    /// Runs a function; the error is what it raised, with its place.
+    fn invoke(&self, function: &Function, args: MultiValue) -> std::result::Result<Value, Value> {
         let mut all = MultiValue::with_capacity(args.len() + 1);
         all.push_back(Value::Function(function.clone()));
         all.extend(args);
-        let result = self.run.call::<(bool, Value)>(all);
-        let Running { caller, .. } =
-            self.shared.running.borrow_mut().take().expect("it was put there before the script began");
-        let mut stopped = self.shared.stopped.get();
-        let outcome = match result {
+        match self.run.call::<(bool, Value)>(all) {
             Ok((true, value)) => Ok(value),
             Ok((false, value)) => Err(value),
             Err(Error::MemoryError(_)) => {
-                stopped = stopped.or(Some(Stop::Memory));
+                self.shared.stopped.set(self.shared.stopped.get().or(Some(Stop::Memory)));
                 Err(Value::Nil)
             }
             Err(other) => Err(self.lua.create_string(other.to_string()).map_or(Value::Nil, Value::String)),
-        };
-        Finished { outcome, caller, resp3: self.shared.resp3.get(), stopped }
+        }
     }
 
     /// Takes back whatever a script left behind.
@@ -466,7 +559,8 @@ fn raw_set(lua: &Lua, shared: &Shared, args: &MultiValue) -> Result<Value> {
 fn install_random(lua: &Lua, shared: &Rc<Shared>, math: &Table) -> Result<()> {
     let state = shared.clone();
     let random = move |lua: &Lua, args: MultiValue| {
-        let mut generator = state.random.get().unwrap_or_else(|| Random::new(0));
+        let begun = || Random::new(state.running.borrow().as_ref().map_or(0, Running::seed));
+        let mut generator = state.random.get().unwrap_or_else(begun);
         let fraction = generator.fraction();
         state.random.set(Some(generator));
         let number = |at: usize| integer_argument(lua, &args, at, "random");
@@ -535,8 +629,8 @@ fn call(lua: &Lua, shared: &Shared, args: &MultiValue, raises: bool) -> Result<V
         _ if args.is_empty() => Reply::error("ERR Please specify at least one argument for this redis lib call"),
         None => Reply::error("ERR Lua redis lib command arguments must be strings or integers"),
         Some(arguments) => match shared.running.borrow_mut().as_mut() {
-            Some(running) => running.caller.call(&arguments),
-            None => Reply::error("ERR redis.call/pcall can only be called inside a script invocation"),
+            Some(Running { caller: Some(caller), .. }) => caller.call(&arguments),
+            _ => Reply::error("ERR redis.call/pcall can only be called inside a script invocation"),
         },
     };
     match reply {
@@ -563,13 +657,14 @@ fn redis_table(lua: &Lua, shared: &Rc<Shared>) -> Result<Table> {
     for (name, value) in [("REPL_NONE", 0), ("REPL_AOF", 1), ("REPL_SLAVE", 2), ("REPL_REPLICA", 2), ("REPL_ALL", 3)] {
         redis.raw_set(name, value)?;
     }
+    let user = shared.clone();
+    redis.raw_set("acl_check_cmd", lua.create_function(move |_, args: MultiValue| check_command(&user, &args))?)?;
     let shared = shared.clone();
     redis.raw_set("setresp", lua.create_function(move |lua, args: MultiValue| set_resp(lua, &shared, &args))?)?;
     redis.raw_set("log", lua.create_function(|lua, args: MultiValue| log(lua, &args))?)?;
     redis.raw_set("sha1hex", lua.create_function(|_, args: MultiValue| sha1(&args))?)?;
     redis.raw_set("error_reply", lua.create_function(|lua, args: MultiValue| error_reply(lua, &args))?)?;
     redis.raw_set("status_reply", lua.create_function(|lua, args: MultiValue| status_reply(lua, &args))?)?;
-    redis.raw_set("acl_check_cmd", lua.create_function(|_, args: MultiValue| check_command(&args))?)?;
     redis.raw_set("set_repl", lua.create_function(|lua, args: MultiValue| set_repl(lua, &args))?)?;
     redis.raw_set("replicate_commands", lua.create_function(|_, _: MultiValue| Ok(true))?)?;
     redis.raw_set("breakpoint", lua.create_function(|_, _: MultiValue| Ok(false))?)?;
@@ -645,20 +740,20 @@ fn status_reply(lua: &Lua, args: &MultiValue) -> Result<Table> {
     }
 }
 
-/// `redis.acl_check_cmd`: whether the user may run this. Users differ in whether they may come in, not in what they may do.
-fn check_command(args: &MultiValue) -> Result<bool> {
+/// `redis.acl_check_cmd`: whether the user may run this.
+fn check_command(shared: &Shared, args: &MultiValue) -> Result<bool> {
     let arguments: Option<Args> = args.iter().map(convert::argument).collect();
-    let known = match arguments {
-        _ if args.is_empty() => {
-            return Err(raise_reply("ERR Please specify at least one argument for this redis.acl_check_cmd() call"));
-        }
-        None => return Err(raise_reply("ERR redis.acl_check_cmd() command arguments must be strings or integers")),
-        Some(arguments) => crate::commands::by_name(&arguments[0]).is_some(),
-    };
-    match known {
-        true => Ok(true),
-        false => Err(raise_reply("ERR Invalid command passed to redis.acl_check_cmd()")),
+    if args.is_empty() {
+        return Err(raise_reply("ERR Please specify at least one argument for this redis.acl_check_cmd() call"));
     }
+    let Some(arguments) = arguments else {
+        return Err(raise_reply("ERR redis.acl_check_cmd() command arguments must be strings or integers"));
+    };
+    let permitted = match shared.running.borrow().as_ref() {
+        Some(Running { caller: Some(caller), .. }) => caller.permits(&arguments),
+        _ => return Err(raise_reply("ERR redis.acl_check_cmd() can only be called inside a script invocation")),
+    };
+    permitted.ok_or_else(|| raise_reply("ERR Invalid command passed to redis.acl_check_cmd()"))
 }
 
 /// Everything a script writes is replicated; the call is there because scripts make it.

@@ -3,9 +3,10 @@
 //! A script without one runs in Redis' compatibility mode: it may do everything that its command lets it.
 
 use crate::resp::Reply;
+use serde::{Deserialize, Serialize};
 
 /// What a script says of itself.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flags {
     /// There was no such line.
     pub compatible: bool,

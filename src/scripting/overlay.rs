@@ -32,6 +32,8 @@ pub struct Overlay {
     scratch: Keyspace,
     clock: Millis,
     seed: u64,
+    /// Scripts that have begun.
+    runs: u64,
     /// Keys that were copied, with their versions then; 0 for one that was absent.
     seen: BTreeMap<Bytes, u64>,
     whole: Option<u64>,
@@ -63,6 +65,7 @@ impl Overlay {
             scratch,
             clock,
             seed,
+            runs: 0,
             seen: BTreeMap::new(),
             whole: None,
             cleared: false,
@@ -76,6 +79,17 @@ impl Overlay {
     /// What the script takes for the present, by the group's clock.
     pub fn clock(&self) -> Millis {
         self.clock
+    }
+
+    /// A seed for what a script draws by itself: another one for each script of the overlay.
+    pub fn seed(&self) -> u32 {
+        let mixed = (self.seed ^ self.runs.wrapping_mul(0x9E37_79B9_7F4A_7C15)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
+        (mixed >> 32) as u32
+    }
+
+    /// Another script begins.
+    pub fn next_run(&mut self) {
+        self.runs += 1;
     }
 
     /// How many writes have run.
@@ -125,6 +139,11 @@ impl Overlay {
         }
     }
 
+    /// The version that a touched key had in the group's state; 0 if it was absent.
+    pub fn version_seen(&self, key: &Bytes) -> Option<u64> {
+        self.seen.get(key).copied()
+    }
+
     /// Runs a command that reads or writes keys; its syntax is checked here. `command` is what `args` names.
     pub fn run(&mut self, command: &'static Command, args: &Args) -> Reply {
         if self.bytes() > BYTES_MAX {
@@ -134,7 +153,7 @@ impl Overlay {
             Run::Read(run) => match is_whole(command) {
                 true => self.look_at_all(command, args),
                 false => {
-                    self.touch(commands::keys(command, args));
+                    self.touch_all(command, args);
                     run(args, &View::new(&self.scratch, None))
                 }
             },
@@ -144,7 +163,7 @@ impl Overlay {
                 }
                 match is_whole(command) {
                     true => self.clear_all(),
-                    false => self.touch(commands::keys(command, args)),
+                    false => self.touch_all(command, args),
                 }
                 let (before, at) = (self.scratch.version(), self.calls.len());
                 let stamp = effects::stamp_of(self.clock, self.seed, at);
@@ -158,6 +177,22 @@ impl Overlay {
                 reply
             }
             _ => Reply::error("ERR only reads and writes of keys run on a state"),
+        }
+    }
+
+    /// Copies the keys of a command, those that patterns of SORT name among them.
+    fn touch_all(&mut self, command: &Command, args: &Args) {
+        self.touch(commands::keys(command, args));
+        if !commands::sort::reaches_elsewhere(command, args) {
+            return;
+        }
+        loop {
+            let looked_at = commands::sort::looks_at(args, &self.scratch);
+            let before = self.seen.len();
+            self.touch(looked_at.iter());
+            if self.seen.len() == before {
+                return;
+            }
         }
     }
 

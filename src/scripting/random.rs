@@ -1,5 +1,5 @@
-//! `math.random` and `math.randomseed` as in Redis: the 48-bit generator of POSIX, begun anew for every script, so that a
-//! script draws the same numbers wherever it runs.
+//! `math.random` and `math.randomseed` as in Redis: the 48-bit generator of POSIX, begun anew for every script: with what
+//! the script gives `math.randomseed`, so that it draws the same numbers wherever it runs, or else with a seed of the run.
 
 /// The generator's state, below 2^48.
 #[derive(Debug, Clone, Copy)]

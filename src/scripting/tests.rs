@@ -117,6 +117,76 @@ fn a_script_reads_what_it_wrote_and_its_effects_do_the_same() {
 }
 
 #[test]
+fn keys_that_patterns_of_sort_name_are_copied_and_watched() {
+    let mut stage = Stage::new();
+    for line in ["rpush l a b c", "set w_a 3", "set w_b 1", "hset h_b x B", "hset h_a x A"] {
+        stage.command(line);
+    }
+    let body = "redis.call('set', 'w_c', 2) \
+                return redis.call('sort', 'l', 'by', 'w_*', 'get', 'h_*->x', 'get', '#', 'store', 'd')";
+    let (ran, effects) = stage.run(body, &[], &[]);
+    assert_eq!(ran.reply, Reply::Int(6));
+    let items = ["B", "b", "", "c", "A", "a"].map(Reply::bulk).to_vec();
+    assert_eq!(stage.run("return redis.call('lrange', 'd', 0, -1)", &[], &[]).0.reply, Reply::Array(items));
+    let watched: Vec<Bytes> = effects.unwrap().watches.into_iter().map(|(key, _)| key).collect();
+    assert_eq!(watched, ["d", "h_a", "h_b", "h_c", "l", "w_a", "w_b", "w_c"]);
+}
+
+#[test]
+fn what_is_random_differs_from_run_to_run_unless_it_was_seeded() {
+    let mut stage = Stage::new();
+    let mut draw = |body: &str, seed| {
+        let sha = sha1_hex(body.as_bytes());
+        stage.interpreter.compile(&sha, body.as_bytes()).unwrap();
+        let caller = Caller::new(Overlay::new(Box::new(stage.keyspace.clone()), CLOCK, seed), Rules::all());
+        stage.interpreter.eval(&sha, &[], &[], caller, Box::new(After(Cell::new(9), Stop::Time))).reply
+    };
+    let free = "return tostring(math.random()) .. ' ' .. math.random(1000)";
+    assert_ne!(draw(free, 1), draw(free, 2));
+    let seeded = "math.randomseed(9) return tostring(math.random()) .. ' ' .. math.random(1000)";
+    assert_eq!(draw(seeded, 1), draw(seeded, 2));
+}
+
+#[test]
+fn ends_of_unpack_that_are_far_apart_are_refused() {
+    let mut stage = Stage::new();
+    let far = [
+        "-2, 2147483647",
+        "0, 2147483647",
+        "-2147483648, -2",
+        "-2147483648, 2147483647",
+        "1, 1e300",
+        "-1e300, 1",
+        "1, 8001",
+        "1/0, 1/0",
+        "0/0, 1",
+        "'-5', '2147483647'",
+    ];
+    for ends in far {
+        let text = stage.text(&format!("return {{unpack({{1,2,3}}, {ends})}}"));
+        assert!(text.starts_with("ERR user_script:1: too many results to unpack script: "), "{ends}: {text}");
+    }
+    for (ends, count) in [
+        ("-1, -2", 0),
+        ("1, -1", 0),
+        ("5, -1e300", 0),
+        ("-1, 5", 7),
+        ("-2147483648, -2147483646", 3),
+        ("1, 7000", 7000),
+        ("'2'", 2),
+    ] {
+        let (ran, _) = stage.run(&format!("return select('#', unpack({{1,2,3}}, {ends}))"), &[], &[]);
+        assert_eq!(ran.reply, Reply::Int(count), "{ends}");
+    }
+    assert!(stage.text("return unpack(1)").contains("table expected, got number"));
+    // As many as may be, beside two arguments of the call.
+    let most = "local a = {} for i = 1, 7999 do a[i] = i end return redis.call('rpush', 'l', unpack(a))";
+    assert_eq!(stage.run(most, &[], &[]).0.reply, Reply::Int(7999));
+    let more = "local a = {} for i = 1, 8000 do a[i] = i end return select('#', unpack(a))";
+    assert!(stage.text(more).starts_with("ERR user_script:1: too many results to unpack"));
+}
+
+#[test]
 fn what_only_read_or_changed_nothing_has_no_effects() {
     let mut stage = Stage::new();
     let (ran, effects) = stage.run("redis.call('del', 'nothing') return redis.call('get', 'a')", &[], &[]);
@@ -216,10 +286,21 @@ fn read_only_scripts_write_nothing() {
 }
 
 #[test]
+fn the_globals_metatable_is_shown_and_cannot_be_changed() {
+    let mut stage = Stage::new();
+    for body in ["local g = getmetatable(_G) g.__index = {}", "setmetatable(_G, {})", "getmetatable(redis.call)"] {
+        let text = stage.text(body);
+        let fine = body.starts_with("getmetatable");
+        assert_eq!(text.contains("Attempt to modify a readonly table"), !fine, "{body}: {text}");
+    }
+}
+
+#[test]
 fn keys_of_other_groups_are_refused() {
     let mut stage = Stage::new();
     let mine = crate::slot::slot_of(b"a");
     let rules = |one_slot| Rules {
+        owns_all: false,
         one_slot,
         owns: Box::new(move |slot| slot == mine || slot == crate::slot::slot_of(b"b")),
         ..Rules::all()
@@ -230,6 +311,8 @@ fn keys_of_other_groups_are_refused() {
     };
     let elsewhere = Reply::error("ERR Script attempted to access a non local key in a cluster node");
     assert_eq!(last("return redis.pcall('get', 'c')", false), elsewhere);
+    let denied = Reply::error("ERR BY option of SORT denied in cluster mode.");
+    assert_eq!(last("return redis.pcall('sort', 'a', 'get', 'w_*')", false), denied);
     assert_eq!(last("redis.call('get', 'a') return redis.pcall('get', 'b')", false), Reply::Nil);
     let several = Reply::error("ERR Script attempted to access keys that do not hash to the same slot");
     assert_eq!(last("redis.call('get', 'a') return redis.pcall('get', 'b')", true), several);

@@ -10,12 +10,13 @@ use crate::commands::ordinal::{Ordinal, name, ordinal};
 use crate::commands::{Command, Keys};
 use crate::resp::{Args, Reply};
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 /// Whatever the user, these may be said: they are how one becomes another user, or goes.
 const ALWAYS: [&str; 4] = ["auth", "hello", "quit", "reset"];
 
 /// What was not allowed. The later, the more was allowed before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Reason {
     Command,
     Key,

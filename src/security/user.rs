@@ -156,6 +156,11 @@ impl User {
         text
     }
 
+    /// The same user without what it proves itself with: enough to check what it may do.
+    pub fn without_passwords(&self) -> User {
+        User { passwords: Vec::new(), ..self.clone() }
+    }
+
     /// What is kept in the meta group.
     pub fn document(&self) -> Bytes {
         let mut lines = vec![VERSION.to_vec(), format!("{:016x}", self.born).into_bytes(), self.root_text()];

@@ -112,7 +112,7 @@ impl Counters {
         let code = if code == b"MOVED" {
             add(&self.moved, 1);
             "MOVED".to_owned()
-        } else if !code.is_empty() && code.len() <= 32 && code.iter().all(u8::is_ascii_uppercase) {
+        } else if !code.is_empty() && code.len() <= 32 && code.iter().all(|b| matches!(b, b'A'..=b'Z' | b'_')) {
             String::from_utf8_lossy(code).into_owned()
         } else {
             "ERR".to_owned()

@@ -9,7 +9,6 @@ use super::scan::slot_of_cursor;
 use super::{Routes, Shared};
 use crate::commands::acl::{self, Change};
 use crate::commands::pubsub::Ask;
-use crate::commands::script::ScriptCommand;
 use crate::commands::session::{Face, Session};
 use crate::commands::{self, Command, Keys, Merge, Run, Scope};
 use crate::resp::{Args, Reply};
@@ -141,15 +140,7 @@ fn not_authenticated(request: &Request, asker: &Asker<'_>, _: &Shared) -> Option
 fn not_permitted(request: &Request, asker: &Asker<'_>, shared: &Shared) -> Option<Reply> {
     let registry = shared.cluster.registry();
     let checked = asker.access.permits(registry, asker.session, asker.context, request.command, &request.args);
-    checked.err().map(|denied| denied.reply()).or_else(|| may_not_run_scripts(request, asker))
-}
-
-/// What a script does is not checked call by call, so none runs for a user to whom rules set limits.
-fn may_not_run_scripts(request: &Request, asker: &Asker<'_>) -> Option<Reply> {
-    let runs = matches!(request.command.run, Run::Script(ScriptCommand::Eval { .. } | ScriptCommand::EvalSha { .. }));
-    (runs && !asker.access.is_unlimited()).then(|| {
-        Reply::error("NOPERM scripts run for users who may do everything only: their calls are not checked one by one")
-    })
+    checked.err().map(|denied| denied.reply())
 }
 
 /// What a connection may say that listens in RESP2, where a reply could be taken for a message.

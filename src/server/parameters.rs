@@ -228,7 +228,7 @@ fn set_limits(live: &Live, text: &str) -> Result<(), &'static str> {
 
 const SHOW_BUSY: Get = |_, l| l.busy_after_ms.load(Relaxed).to_string();
 const SET_BUSY: Set = |l, v| {
-    l.busy_after_ms.store(number(v, 1..=600_000)? as u64, Relaxed);
+    l.busy_after_ms.store(number(v, 0..=600_000)? as u64, Relaxed);
     Ok(())
 };
 

@@ -22,6 +22,7 @@ use super::merge::Gather;
 use super::pubsub::{self, Turn, encoding, peers};
 use super::ring::{Asked, Ring, State, Ticket};
 use super::scan::{Next, Scan};
+use super::scripts::By;
 use super::slow::{self, Head};
 use super::tracking::Reading;
 use super::{Routes, Shared, latency, verify};
@@ -35,7 +36,7 @@ use crate::commands::{self, Command, Merge, Run};
 use crate::env::{self, Instant};
 use crate::raft::{Outcome, Permit, Refusal};
 use crate::resp::{Args, Decoder, Reply};
-use crate::security::Context;
+use crate::security::{Context, User};
 use crate::types::{GroupId, Level};
 use bytes::{Buf, BytesMut};
 use futures_util::StreamExt;
@@ -426,7 +427,7 @@ impl Connection {
             Step::Scripts { calls, deadline } => {
                 let client = self.client.clone();
                 let done = Box::new(move |outcome| client.deliver(id, outcome));
-                self.shared.scripts.submit(group, calls, deadline, done);
+                self.shared.scripts.submit(group, calls, self.limited(), deadline, done);
             }
             Step::AskLeave { level, deadline } => self
                 .awaited
@@ -682,6 +683,9 @@ impl Connection {
         let asked = self.asked(Some(request.ordinal), &request.args, mute);
         let seq = self.ring.push(asked, State::Waiting, request.args.iter().map(|a| a.len()).sum());
         let ticket = Ticket { seq, part: 0 };
+        if kind.changes_functions() {
+            self.awaits = Some(seq);
+        }
         let scripts = self.shared.scripts.clone();
         scripts.expect(kind, &request.args);
         let (args, deadline) = (request.args.clone(), self.deadline());
@@ -706,6 +710,16 @@ impl Connection {
         }
         let ticket = Ticket { seq: self.ring.push(asked, State::Waiting, 0), part: 0 };
         self.awaited.push(Box::pin(async move { (GroupId::META, Came::Reply(ticket, under_way.reply().await)) }));
+    }
+
+    /// Who runs a script, unless it is somebody who may do everything.
+    fn limited(&self) -> Option<By> {
+        if self.access.is_unlimited() {
+            return None;
+        }
+        let nobody = User::new("", 0);
+        let user = self.access.user().map_or(&nobody, |user| user);
+        Some(By::new(user, client_of(&self.session)))
     }
 
     fn kind(&self, request: &Request) -> Kind {
@@ -937,8 +951,10 @@ impl Connection {
         let came = match came {
             Came::Reply(ticket, reply) => {
                 self.now = env::now();
-                if self.changing && self.awaits == Some(ticket.seq) {
-                    self.follow_user();
+                if self.awaits == Some(ticket.seq) {
+                    if self.changing {
+                        self.follow_user();
+                    }
                     (self.changing, self.awaits) = (false, None);
                 }
                 return self.complete(ticket, reply);

@@ -206,14 +206,18 @@ pub(super) enum Turn {
 }
 
 /// Whether a request waits for its turn: those after which pushes come, or are written another way, and those that tell
-/// others of what the connection did before.
+/// others of what the connection did before; and those that change what it may be running, scripts and functions.
 pub(super) fn turn(args: &Args) -> Option<Turn> {
     use Turn::*;
     let is = |at: usize, word: &str| args.get(at).is_some_and(|arg| arg.eq_ignore_ascii_case(word.as_bytes()));
     if is(0, "client") {
         return is(1, "tracking").then_some(AfterReplies);
     }
+    if is(0, "script") {
+        return is(1, "flush").then_some(AfterCommands);
+    }
     const TURNS: &[(&str, Turn)] = &[
+        ("function", AfterCommands),
         ("hello", AfterReplies),
         ("psubscribe", AfterReplies),
         ("publish", AfterCommands),

@@ -9,27 +9,35 @@
 //! through any node, which asks the meta group's leader before it says that there is none. A script that was only run is
 //! put there as well, a little later and for a day, as long as there is room; until then this node knows it.
 //!
+//! Libraries of functions are documents of the meta group, too: see `functions.rs`.
+//!
 //! Bounds: [`RECENT_MAX`] scripts that this node knows by itself, [`LOADED_MAX`] in the meta group, [`CALL_BYTES_MAX`] of
 //! one call.
 
+mod call;
 mod executor;
+mod functions;
+mod stage;
+
+pub(super) use call::By;
 
 use crate::cluster::Cluster;
-use crate::commands::Run;
 use crate::commands::script::{self, ScriptCommand};
+use crate::commands::{self, Run, atomic};
 use crate::env::{self, Instant};
 use crate::raft::carry::Carried;
 use crate::raft::{Group, OnOutcome, Outcome, Refusal};
 use crate::resp::{Args, Reply};
 use crate::scripting::{self, Interpreter, Limits};
-use crate::state::Keyspace;
+use crate::state::{EntryRef, Keyspace};
 use crate::types::{GroupId, Level, Slot};
 use bytes::Bytes;
+use call::{Answer, Killed, Kind, Program, Request, ScriptCall, Step, Work};
 use executor::Executor;
+use functions::Functions;
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -71,28 +79,6 @@ impl Default for Options {
     }
 }
 
-/// One script with everything that running it takes.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct ScriptCall {
-    sha: String,
-    body: Bytes,
-    keys: Vec<Bytes>,
-    args: Vec<Bytes>,
-    /// The command that it came by only reads.
-    read_only: bool,
-}
-
-/// What a node asks of a leader.
-#[derive(Serialize, Deserialize)]
-enum Request {
-    Run {
-        wait_ms: u64,
-        calls: Vec<ScriptCall>,
-    },
-    /// Stop what runs. The answer says whether anything did.
-    Kill,
-}
-
 /// Scripts that were run here.
 #[derive(Default)]
 struct Recent {
@@ -114,6 +100,7 @@ pub struct Scripts {
     /// After so long, other scripts of the same group are answered BUSY.
     busy_after_ms: Arc<AtomicU64>,
     recent: Mutex<Recent>,
+    functions: Mutex<Functions>,
     executors: Mutex<HashMap<GroupId, Arc<Executor>>>,
 }
 
@@ -130,7 +117,11 @@ fn words(words: &[&[u8]]) -> Args {
 }
 
 fn text_of(keyspace: &Keyspace, key: &[u8]) -> Option<Bytes> {
-    keyspace.get(key).and_then(|entry| entry.value().as_text().map(|text| text.to_bytes(usize::MAX)))
+    keyspace.get(key).and_then(|entry| document_of(&entry))
+}
+
+fn document_of(entry: &EntryRef<'_>) -> Option<Bytes> {
+    entry.value().as_text().map(|text| text.to_bytes(usize::MAX))
 }
 
 impl Scripts {
@@ -140,6 +131,7 @@ impl Scripts {
             busy_after_ms,
             options,
             recent: Mutex::default(),
+            functions: Mutex::default(),
             executors: Mutex::default(),
             cluster: cluster.clone(),
         });
@@ -156,13 +148,21 @@ impl Scripts {
 
     // --- running ---
 
-    /// Runs EVALs and EVALSHAs of one connection, in their order. `done` runs exactly once. Must be called in a runtime.
-    pub fn submit(self: &Arc<Self>, group: Arc<Group>, calls: Vec<Args>, deadline: Instant, done: OnOutcome) {
+    /// Runs scripts of one connection, and transactions that have some, in their order. `done` runs exactly once. Must be
+    /// called in a runtime. `by`: the user, if it may not do everything.
+    pub(super) fn submit(
+        self: &Arc<Self>,
+        group: Arc<Group>,
+        calls: Vec<Args>,
+        by: Option<By>,
+        deadline: Instant,
+        done: OnOutcome,
+    ) {
         let scripts = self.clone();
-        tokio::spawn(async move { done(scripts.run(&group, &calls, deadline).await) });
+        tokio::spawn(async move { done(scripts.run(&group, &calls, by, deadline).await) });
     }
 
-    async fn run(&self, group: &Arc<Group>, calls: &[Args], deadline: Instant) -> Outcome {
+    async fn run(&self, group: &Arc<Group>, calls: &[Args], by: Option<By>, deadline: Instant) -> Outcome {
         let mut replies: Vec<Option<Reply>> = Vec::with_capacity(calls.len());
         let mut wanted = Vec::new();
         for call in calls {
@@ -174,12 +174,17 @@ impl Scripts {
                 Err(refused) => replies.push(Some(refused)),
             }
         }
-        let mut own = match wanted.is_empty() {
-            true => Vec::new().into_iter(),
-            false => match self.carry(group, wanted, deadline).await {
-                Outcome::Applied { replies, .. } => replies.into_iter(),
-                failed => return failed,
-            },
+        if wanted.is_empty() {
+            return Outcome::Applied { index: 0, replies: replies.into_iter().flatten().collect() };
+        }
+        let Answer { outcome, refused, .. } = self.carry(group, wanted, by.clone(), deadline).await;
+        if let Some(by) = &by {
+            let registry = self.cluster.registry();
+            refused.into_iter().for_each(|refused| refused.note(registry, env::wall_ms(), by));
+        }
+        let mut own = match outcome {
+            Outcome::Applied { replies, .. } => replies.into_iter(),
+            failed => return failed,
         };
         let missing = || Outcome::Unknown { index: None }.failure_reply();
         let replies = replies.into_iter().map(|known| known.or_else(|| own.next()).unwrap_or_else(missing)).collect();
@@ -187,71 +192,97 @@ impl Scripts {
     }
 
     /// Finds what a call needs to run elsewhere, or what it is answered without.
-    async fn prepare(&self, args: &Args, deadline: Instant) -> Result<ScriptCall, Reply> {
-        let command = crate::commands::lookup(args)?;
-        let call = script::parse_call(args)?;
+    async fn prepare(&self, args: &Args, deadline: Instant) -> Result<Work, Reply> {
         if args.iter().map(|arg| arg.len()).sum::<usize>() > CALL_BYTES_MAX {
             return Err(Refusal::TooLarge.reply());
         }
-        let (sha, body, read_only) = match command.run {
+        if !atomic::is_atomic(args) {
+            return self.prepare_script(args, deadline).await.map(Work::Script);
+        }
+        let (watches, calls) =
+            atomic::take_apart(args).ok_or_else(|| Reply::error("ERR a transaction that cannot be read"))?;
+        let mut steps = Vec::with_capacity(calls.len());
+        for call in calls {
+            steps.push(match commands::lookup(&call) {
+                Ok(command) if command.is_script() => match self.prepare_script(&call, deadline).await {
+                    Ok(prepared) => Step::Script(prepared),
+                    Err(refused) => Step::Settled(refused),
+                },
+                Ok(_) => Step::Command(call.to_vec()),
+                Err(refused) => Step::Settled(refused),
+            });
+        }
+        Ok(Work::Transaction { watches, steps })
+    }
+
+    async fn prepare_script(&self, args: &Args, deadline: Instant) -> Result<ScriptCall, Reply> {
+        let command = commands::lookup(args)?;
+        if let Run::Script(ScriptCommand::Fcall { read_only }) = command.run {
+            let program = self.find_function(&args[1], deadline).await?;
+            let keys = script::key_count_of_function(args)?;
+            return Ok(ScriptCall { program, words: args.to_vec(), keys, read_only });
+        }
+        let keys = script::key_count(args)?;
+        let (program, read_only) = match command.run {
             Run::Script(ScriptCommand::Eval { read_only }) => {
-                let sha = scripting::sha1_hex(&call.script);
-                self.remember(&sha, &call.script);
-                (sha, call.script, read_only)
+                let sha = scripting::sha1_hex(&args[1]);
+                self.remember(&sha, &args[1]);
+                (Program::Script { sha, body: None }, read_only)
             }
             Run::Script(ScriptCommand::EvalSha { read_only }) => {
-                let sha = String::from_utf8_lossy(&call.script).to_ascii_lowercase();
-                let body = self.find(&sha, deadline).await?;
-                (sha, body, read_only)
+                let sha = String::from_utf8_lossy(&args[1]).to_ascii_lowercase();
+                let body = Some(self.find(&sha, deadline).await?);
+                (Program::Script { sha, body }, read_only)
             }
             _ => return Err(Reply::error("ERR only scripts can be run as such")),
         };
-        Ok(ScriptCall { sha, body, keys: call.keys, args: call.args, read_only })
+        Ok(ScriptCall { program, words: args.to_vec(), keys, read_only })
     }
 
     /// Has calls run where the group is led.
-    async fn carry(&self, group: &Arc<Group>, calls: Vec<ScriptCall>, deadline: Instant) -> Outcome {
+    async fn carry(&self, group: &Arc<Group>, mut calls: Vec<Work>, by: Option<By>, deadline: Instant) -> Answer {
         loop {
             let wait_ms = deadline.remaining().as_millis() as u64;
             if wait_ms == 0 {
-                return Outcome::NotApplied(if group.leader().is_none() {
-                    Refusal::NoLeader
-                } else {
-                    Refusal::Deadline
-                });
+                let refusal = if group.leader().is_none() { Refusal::NoLeader } else { Refusal::Deadline };
+                return Outcome::NotApplied(refusal).into();
             }
             if group.is_leader() {
-                let replies = self.run_here(group, calls, deadline).await;
-                return Outcome::Applied { index: 0, replies };
+                return self.run_here(group, calls, by, deadline).await;
             }
-            let request = Request::Run { wait_ms, calls: calls.clone() };
+            let request = Request::Run { wait_ms, by: by.clone(), calls: calls.clone() };
             let request = postcard::to_stdvec(&request).expect("a call is plain data");
             match group.carry(request.into(), deadline + GRACE).await {
-                Carried::Answer(bytes) => match postcard::from_bytes::<Outcome>(&bytes) {
-                    Ok(Outcome::NotApplied(Refusal::WrongTerm)) => group.leader_may_have_changed(RETRY).await,
-                    Ok(outcome) => return outcome,
-                    Err(_) => return Outcome::Unknown { index: None },
+                Carried::Answer(bytes) => match postcard::from_bytes::<Answer>(&bytes) {
+                    Ok(Answer { outcome: Outcome::NotApplied(Refusal::WrongTerm), .. }) => {
+                        group.leader_may_have_changed(RETRY).await
+                    }
+                    Ok(Answer { lacks_code: true, .. }) => calls.iter_mut().for_each(Work::send_code),
+                    Ok(answer) => return answer,
+                    Err(_) => return Outcome::Unknown { index: None }.into(),
                 },
-                Carried::Unknown => return Outcome::Unknown { index: None },
+                Carried::Unknown => return Outcome::Unknown { index: None }.into(),
                 Carried::Here => {}
                 Carried::Nowhere | Carried::Refused => group.leader_may_have_changed(RETRY).await,
             }
         }
     }
 
-    async fn run_here(&self, group: &Arc<Group>, calls: Vec<ScriptCall>, deadline: Instant) -> Vec<Reply> {
-        let executor = self.executor(group);
-        let count = calls.len();
-        if executor.runs_for().is_some_and(|time| time.as_millis() as u64 >= self.busy_after_ms.load(Relaxed)) {
-            let busy = "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.";
-            return vec![Reply::error(busy); count];
+    async fn run_here(&self, group: &Arc<Group>, calls: Vec<Work>, by: Option<By>, deadline: Instant) -> Answer {
+        let (mut replies, mut refused) = (Vec::with_capacity(calls.len()), Vec::new());
+        for done in self.executor(group).run(calls, by.map(Arc::new), deadline).await {
+            replies.push(done.reply);
+            refused.extend(done.refused);
         }
-        executor.run(calls, deadline).await
+        Answer { outcome: Outcome::Applied { index: 0, replies }, refused, lacks_code: false }
     }
 
     fn executor(&self, group: &Arc<Group>) -> Arc<Executor> {
         let mut executors = self.executors.lock();
-        let fresh = || Arc::new(Executor::start(group.clone(), self.cluster.clone(), self.options));
+        let fresh = || {
+            let (cluster, busy_after_ms) = (self.cluster.clone(), self.busy_after_ms.clone());
+            Arc::new(Executor::start(group.clone(), cluster, self.options, busy_after_ms))
+        };
         executors.entry(group.id()).or_insert_with(fresh).clone()
     }
 
@@ -260,12 +291,24 @@ impl Scripts {
         let request: Request = postcard::from_bytes(request).map_err(|_| "a request that cannot be read".to_owned())?;
         let group = self.cluster.host().group(group).ok_or_else(|| format!("group {group} is not on this node"))?;
         let answer = match request {
-            Request::Run { .. } if !group.is_leader() => postcard::to_stdvec(&Outcome::NotApplied(Refusal::WrongTerm)),
-            Request::Run { wait_ms, calls } => {
-                let replies = self.run_here(&group, calls, env::now() + Duration::from_millis(wait_ms)).await;
-                postcard::to_stdvec(&Outcome::Applied { index: 0, replies })
+            Request::Run { .. } if !group.is_leader() => {
+                postcard::to_stdvec(&Answer::from(Outcome::NotApplied(Refusal::WrongTerm)))
             }
-            Request::Kill => postcard::to_stdvec(&self.kill_here()),
+            Request::Run { calls, .. } if !calls.iter().all(Work::is_whole) => {
+                return Err("a call that cannot be read".to_owned());
+            }
+            Request::Run { wait_ms, by, mut calls } => {
+                let known = |library: &str, sha: &str| self.code_of(library, sha);
+                if !calls.iter_mut().all(|work| work.find_code(known)) {
+                    let nothing = Outcome::NotApplied(Refusal::Recovering);
+                    let answer = Answer { lacks_code: true, ..Answer::from(nothing) };
+                    return Ok(postcard::to_stdvec(&answer).expect("an outcome is plain data").into());
+                }
+                let deadline = env::now() + Duration::from_millis(wait_ms);
+                postcard::to_stdvec(&self.run_here(&group, calls, by, deadline).await)
+            }
+            Request::Kill(kind) => postcard::to_stdvec(&self.kill_here(kind)),
+            Request::What => postcard::to_stdvec(&self.runs_here()),
         };
         Ok(answer.expect("an outcome is plain data").into())
     }
@@ -364,8 +407,9 @@ impl Scripts {
             ScriptCommand::Load => self.load(&args[2], deadline).await,
             ScriptCommand::Exists => self.exist(&args[2..], deadline).await,
             ScriptCommand::Flush => self.flush(deadline).await,
-            ScriptCommand::Kill => Ok(self.kill(deadline).await),
-            ScriptCommand::Eval { .. } | ScriptCommand::EvalSha { .. } => Err(Reply::error("ERR scripts need a group")),
+            ScriptCommand::Kill => Ok(self.kill(Kind::Script, deadline).await),
+            ScriptCommand::Function(command) => self.administer_functions(command, &args, deadline).await,
+            _ => Err(Reply::error("ERR scripts need a group")),
         };
         result.unwrap_or_else(|refused| refused)
     }
@@ -418,24 +462,25 @@ impl Scripts {
         Ok(Reply::OK)
     }
 
-    /// Stops what runs on this node; whether anything did.
-    fn kill_here(&self) -> bool {
+    /// Stops what of this kind runs on this node.
+    fn kill_here(&self, kind: Kind) -> Killed {
         let executors: Vec<Arc<Executor>> = self.executors.lock().values().cloned().collect();
-        executors.iter().filter(|executor| executor.kill()).count() > 0
+        executors.iter().map(|executor| executor.kill(kind)).fold(Killed::Nothing, Killed::and)
     }
 
     /// Stops what runs here and at the leaders of all groups that this node has a part in.
-    async fn kill(&self, deadline: Instant) -> Reply {
-        let mut killed = self.kill_here();
-        let request = Bytes::from(postcard::to_stdvec(&Request::Kill).expect("it is plain data"));
+    async fn kill(&self, kind: Kind, deadline: Instant) -> Reply {
+        let mut killed = self.kill_here(kind);
+        let request = Bytes::from(postcard::to_stdvec(&Request::Kill(kind)).expect("it is plain data"));
         for group in self.cluster.host().groups() {
             if let Carried::Answer(answer) = group.carry(request.clone(), deadline).await {
-                killed |= postcard::from_bytes(&answer).unwrap_or(false);
+                killed = killed.and(postcard::from_bytes(&answer).unwrap_or(Killed::Nothing));
             }
         }
         match killed {
-            true => Reply::OK,
-            false => Reply::error("NOTBUSY No scripts in execution right now."),
+            Killed::Stopped => Reply::OK,
+            Killed::Other => kind.other().busy(),
+            Killed::Nothing => Reply::error("NOTBUSY No scripts in execution right now."),
         }
     }
 }

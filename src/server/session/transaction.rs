@@ -85,20 +85,23 @@ impl Connection {
         let asked = self.asked(Some(request.ordinal), &request.args, mute);
         let first = self.transaction.first_key().cloned();
         self.permit_again();
-        let Exec { call, writes, watched, weave } = match self.transaction.exec(self.shared.memory_full.load(Relaxed)) {
-            Ok(exec) => exec,
-            Err(refused) => return self.answered(asked, refused),
-        };
+        let Exec { call, writes, scripts, watched, weave } =
+            match self.transaction.exec(self.shared.memory_full.load(Relaxed)) {
+                Ok(exec) => exec,
+                Err(refused) => return self.answered(asked, refused),
+            };
         let Some(call) = call else {
             let reply = self.weave(weave, Reply::Array(Vec::new()));
             return self.answered(asked, reply);
         };
-        let (session, shared, routes, weak) = (&self.session, &self.shared, &self.routes, !writes && !watched);
+        let (session, shared, routes) = (&self.session, &self.shared, &self.routes);
+        let weak = !writes && !scripts && !watched;
         let group = match dispatch::group_of_transaction(first.as_ref(), weak, &request, session, shared, routes) {
             Ok(group) => group,
             Err(refused) => return self.answered(asked, refused),
         };
         let kind = match (writes, watched) {
+            _ if scripts => Kind::Script,
             (true, _) => Kind::Write,
             // What was watched is only known to be unchanged by a state that is as new as can be.
             (false, true) => Kind::Read { run: atomic::read, level: Level::Linearizable, quiet: false },

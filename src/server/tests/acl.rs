@@ -185,16 +185,3 @@ async fn a_user_changed_on_one_node_counts_on_all_three() {
         assert_eq!(rig.proxy().await.ask("AUTH alice pw").await, WRONGPASS);
     }
 }
-
-#[tokio::test]
-async fn scripts_run_for_the_unlimited_alone() {
-    let rig = rig(1).await;
-    let mut admin = rig.proxy().await;
-    let mut alice = rig.proxy().await;
-    assert_eq!(admin.ask("ACL SETUSER alice on >pw ~app:* +@all").await, "OK");
-    assert_eq!(alice.ask("AUTH alice pw").await, "OK");
-    assert!(alice.ask("EVAL return{redis.call('SET','other','x')} 0").await.starts_with("-NOPERM scripts run for"));
-    assert_eq!(admin.ask("ACL SETUSER alice allkeys allchannels").await, "OK");
-    assert_eq!(alice.ask("EVAL return{redis.call('GET','other')} 0").await, "[nil]");
-    assert_eq!(admin.ask("EVAL return{redis.call('SET',KEYS[1],'x')} 1 other").await, "[OK]");
-}
