@@ -42,6 +42,7 @@ use crate::types::{GroupId, NodeId, SLOTS, Slot, Stamp};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use memory::Shares;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -134,6 +135,8 @@ pub struct Cluster {
     table: ArcSwap<RoutingTable>,
     agreed: ArcSwap<Agreed>,
     users: users::Followed,
+    /// Held while what is agreed on is taken over.
+    following: Mutex<()>,
     changed: watch::Sender<u64>,
 }
 
@@ -143,7 +146,7 @@ impl Cluster {
         let table = ArcSwap::from_pointee(RoutingTable::unformed());
         let agreed = ArcSwap::from_pointee(Agreed { memory: layout.memory, ..Agreed::default() });
         let (users, changed) = (users::Followed::default(), watch::Sender::new(0));
-        Arc::new(Cluster { members, host, info, layout, table, agreed, users, changed })
+        Arc::new(Cluster { members, host, info, layout, table, agreed, users, following: Mutex::new(()), changed })
     }
 
     /// The table by which this node routes now.
@@ -222,7 +225,7 @@ impl Cluster {
         let documents = self.clone();
         tokio::spawn(async move { documents.write_documents(first).await });
         tokio::spawn(self.clone().deal_memory(meta.clone()));
-        tokio::spawn(self.clone().hear_of_users(meta.clone()));
+        tokio::spawn(self.clone().hear(meta.clone()));
         let mut applied = meta.watch_applied();
         let mut version = u64::MAX;
         loop {
@@ -325,6 +328,8 @@ impl Cluster {
 
     /// Takes over what is agreed on. What is about memory, whoever leads a group carries into the group's log.
     fn follow_agreed(&self, meta: &Group) {
+        // Under one lock, so that an older state never replaces a newer.
+        let _one = self.following.lock();
         let Some(agreed) = agreed(meta) else { return };
         self.host.watch().want_events(agreed.events);
         let (memory, packing, file) = (agreed.memory, agreed.packing, self.layout.memory.limit);
@@ -336,6 +341,9 @@ impl Cluster {
                 file_policy = file.policy.name(),
                 "memory-settings-differ: the cluster's count, this node's file does not"
             );
+        }
+        if !self.has_heard() {
+            return;
         }
         let shares = meta.peek(|keyspace| Shares::read(&View::new(keyspace, None))).unwrap_or_default();
         for group in self.host.groups().into_iter().filter(|group| group.id() != GroupId::META) {

@@ -108,8 +108,9 @@ impl Cluster {
         let _ = changed.wait_for(|_| self.registry().users().are_known()).await;
     }
 
-    /// Waits until this node has heard from its cluster, and takes over the users from then on.
-    pub(super) async fn hear_of_users(self: Arc<Self>, meta: Arc<Group>) {
+    /// Waits until this node has heard from its cluster. From then on it takes over the users, and carries what is agreed
+    /// on into the logs of the groups that it leads: what its disk says may have been taken back since.
+    pub(super) async fn hear(self: Arc<Self>, meta: Arc<Group>) {
         loop {
             match meta.barrier(Level::Eventual, env::now() + WRITE).await {
                 Ok(_) => break,
@@ -119,11 +120,17 @@ impl Cluster {
         }
         self.users.heard.store(true, Relaxed);
         self.follow_users(&meta);
+        self.follow_agreed(&meta);
+    }
+
+    /// Whether this node has heard from its cluster since it started.
+    pub(super) fn has_heard(&self) -> bool {
+        self.users.heard.load(Relaxed)
     }
 
     /// Takes over what the meta group says about users. Under one lock, so that an older state never replaces a newer.
     pub(super) fn follow_users(&self, meta: &Group) {
-        if !self.users.heard.load(Relaxed) {
+        if !self.has_heard() {
             return;
         }
         let mut known = self.users.known.lock();

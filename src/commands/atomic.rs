@@ -109,8 +109,8 @@ pub fn take_apart(args: &Args) -> Option<(Vec<(Bytes, u64)>, Vec<Args>)> {
     Some((watches, atomic.calls.iter().map(|call| call.iter().cloned().collect()).collect()))
 }
 
-/// The seed of the call at a place.
-pub(super) fn seed_of(seed: u64, place: usize) -> u64 {
+/// The seed of the call at a place, of those that stand together.
+pub fn seed_of(seed: u64, place: usize) -> u64 {
     xxh3_64_with_seed(&(place as u64).to_le_bytes(), seed)
 }
 

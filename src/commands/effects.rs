@@ -1,13 +1,14 @@
 //! What a script did, as one call of a log entry: applied as a whole, or not at all.
 //!
 //! ```text
-//! hc.effects  clock  seed  whole|-  watches  { key version }*  { words word* }*
+//! hc.effects  clock  seed  form  whole|-  watches  { key version }*  { words word* }*
 //! ```
 //!
 //! A script runs where its group is led, on copies of the keys it touches; the writes it made there are its effects. They
 //! are applied only if nothing that the script saw has changed meanwhile: every key still has the version it was read
-//! with (0: it was absent), and where the script looked at the group as a whole, the group's counter is what it was.
-//! Otherwise nothing happens, the answer is nil, and whoever proposed it runs the script again.
+//! with (0: it was absent), no field of it died since the script's clock, and where the script looked at the group as a
+//! whole, the group's counter is what it was. The form of values (`Packing`) must be the same, too: which members SPOP
+//! draws depends on it. Otherwise nothing happens, the answer is nil, and whoever proposed it runs the script again.
 //!
 //! The calls run at the clock and with the seeds that they had in the script, so that they do here what they did there:
 //! the members that SPOP draws, the deadlines, the decisions about what is idle for long enough. This clock is never ahead
@@ -17,7 +18,7 @@
 
 use super::Run;
 use crate::resp::{Args, Reply};
-use crate::state::Keyspace;
+use crate::state::{Keyspace, Packing};
 use crate::types::{Millis, Stamp};
 use bytes::Bytes;
 
@@ -25,16 +26,26 @@ use bytes::Bytes;
 pub const NAME: &str = "hc.effects";
 
 /// The writes of a script, or of several that ran behind one another, with what they rest on.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Effects {
     /// The group clock that the script saw.
     pub clock: Millis,
     pub seed: u64,
+    /// Says when values stop being packed: [`Packing::digest`].
+    pub form: u64,
     /// The group's version counter, where the script saw more than single keys.
     pub whole: Option<u64>,
     /// Keys with the versions that were seen; 0 for one that was absent.
     pub watches: Vec<(Bytes, u64)>,
     pub calls: Vec<Args>,
+}
+
+impl Default for Effects {
+    /// Of nothing, where values have the usual form.
+    fn default() -> Effects {
+        let form = Packing::default().digest();
+        Effects { clock: 0, seed: 0, form, whole: None, watches: Vec::new(), calls: Vec::new() }
+    }
 }
 
 /// The stamp of the call at position `at` of what a script did: each draws differently.
@@ -50,7 +61,7 @@ impl Effects {
     /// The argument vector.
     pub fn to_args(&self) -> Args {
         let mut args = Args::new();
-        args.extend([Bytes::from_static(NAME.as_bytes()), number(self.clock), number(self.seed)]);
+        args.extend([Bytes::from_static(NAME.as_bytes()), number(self.clock), number(self.seed), number(self.form)]);
         args.push(self.whole.map_or(Bytes::from_static(b"-"), number));
         args.push(number(self.watches.len() as u64));
         for (key, version) in &self.watches {
@@ -67,12 +78,12 @@ impl Effects {
     fn read(args: &Args) -> Option<Effects> {
         let number = |word: &Bytes| std::str::from_utf8(word).ok()?.parse::<u64>().ok();
         let mut words = args.iter().skip(1);
-        let (clock, seed) = (number(words.next()?)?, number(words.next()?)?);
+        let (clock, seed, form) = (number(words.next()?)?, number(words.next()?)?, number(words.next()?)?);
         let whole = match words.next()? {
             none if &none[..] == b"-" => None,
             version => Some(number(version)?),
         };
-        let mut effects = Effects { clock, seed, whole, ..Effects::default() };
+        let mut effects = Effects { clock, seed, form, whole, ..Effects::default() };
         for _ in 0..number(words.next()?)? {
             effects.watches.push((words.next()?.clone(), number(words.next()?)?));
         }
@@ -92,6 +103,15 @@ impl Effects {
             |(key, version): &(Bytes, u64)| keyspace.get(key).map_or(0, |entry| entry.version()) == *version;
         self.watches.iter().all(unchanged)
     }
+
+    /// Whether a field of what was seen died since the script's clock: that changes no version before it is swept.
+    fn lost_fields(&self, keyspace: &Keyspace) -> bool {
+        let seen = self.watches.iter().filter_map(|(key, _)| keyspace.get(key));
+        seen.filter_map(|entry| entry.value().as_hash()).any(|hash| {
+            let (_, next) = hash.living(self.clock);
+            next != 0 && next <= keyspace.clock()
+        })
+    }
 }
 
 /// Whether this call is a script's effects.
@@ -107,7 +127,9 @@ pub(super) fn apply(args: &Args, keyspace: &mut Keyspace) -> Reply {
     // A key may have come and gone between the script's clock and now: both must agree with what the script saw.
     let current = effects.clock <= keyspace.clock()
         && effects.whole.is_none_or(|version| version == keyspace.version())
-        && effects.holds(keyspace);
+        && effects.form == keyspace.packing().digest()
+        && effects.holds(keyspace)
+        && !effects.lost_fields(keyspace);
     if !current {
         return Reply::Nil;
     }
@@ -177,15 +199,20 @@ mod tests {
         let effects = Effects {
             clock: 5,
             seed: 6,
+            form: 7,
             whole: Some(9),
             watches: vec![key("a", 1), key("b", 0)],
             calls: vec![call("set b 2"), call("del a")],
         };
         let args = effects.to_args();
         let words: Vec<_> = args.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect();
-        assert_eq!(words.join(" "), "hc.effects 5 6 9 2 a 1 b 0 3 set b 2 2 del a", "the log's format may not change");
+        assert_eq!(
+            words.join(" "),
+            "hc.effects 5 6 7 9 2 a 1 b 0 3 set b 2 2 del a",
+            "the log's format may not change"
+        );
         assert_eq!(Effects::read(&args), Some(effects));
-        for short in [1, 2, 3, 4, 6, 8, 10, 11, 12, 14, 15] {
+        for short in [1, 2, 3, 4, 5, 7, 9, 11, 12, 13, 15, 16] {
             assert!(Effects::read(&args[..short].iter().cloned().collect()).is_none(), "{short}");
         }
     }
@@ -223,6 +250,26 @@ mod tests {
         assert_eq!(apply(&effects.to_args(), &mut keyspace), Reply::Nil);
         let ahead = Effects { clock: 151, calls: vec![call("incr b")], ..Effects::default() };
         assert_eq!(apply(&ahead.to_args(), &mut keyspace), Reply::Nil, "a clock ahead of the group's is none it had");
+    }
+
+    #[test]
+    fn fields_that_died_since_and_another_form_of_values_count_as_changes() {
+        let stamp = |now_ms| Stamp { now_ms, seed: 0 };
+        let with = |now_ms, packing: Option<Packing>| {
+            let mut keyspace = keyspace(100);
+            run_write(&call("hset h f 1 g 2"), &mut keyspace, &stamp(100));
+            run_write(&call("hpexpire h 20 fields 1 f"), &mut keyspace, &stamp(100));
+            let version = keyspace.get(b"h").map_or(0, |entry| entry.version());
+            packing.into_iter().for_each(|packing| keyspace.set_packing(packing));
+            keyspace.advance(&stamp(now_ms));
+            let watches = vec![key("h", version)];
+            let effects = Effects { clock: 110, watches, calls: vec![call("incr a")], ..Effects::default() };
+            apply(&effects.to_args(), &mut keyspace)
+        };
+        let done = Reply::Array(vec![Reply::Int(2)]);
+        assert_eq!(with(119, None), done);
+        assert_eq!(with(120, None), Reply::Nil, "the script saw the field alive");
+        assert_eq!(with(119, Some(Packing { set_integers: 3, ..Packing::default() })), Reply::Nil);
     }
 
     #[test]

@@ -308,7 +308,7 @@ impl WriteCommand for Spop {
     }
 
     fn apply(self, keyspace: &mut Keyspace, stamp: &Stamp) -> Reply {
-        let (mut draw, version) = (draw::of_entry(stamp, keyspace), keyspace.version());
+        let (mut draw, version) = (draw::of_entry(stamp), keyspace.version());
         let popped = change(keyspace, &self.key, |set| {
             let positions = draw::different(self.count.unwrap_or(1), set.as_ref().len(), &mut draw);
             if self.count.is_some() && positions.len() == set.as_ref().len() {

@@ -18,7 +18,7 @@ use crate::commands;
 use crate::env;
 use crate::state::events::{Class, Classes, Wanted};
 use crate::state::{Keyspace, Precision, SlotImage};
-use crate::types::GroupId;
+use crate::types::{GroupId, Stamp};
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
@@ -324,7 +324,9 @@ pub(super) fn run(keyspace: &mut Keyspace, batch: &Batch) -> io::Result<Applied>
     }
     let mut replies = Vec::with_capacity(calls.len());
     while let Some(args) = calls.take_next().map_err(io::Error::other)? {
-        replies.push(commands::apply(&args, keyspace, &stamp));
+        // Each call draws by itself: two that are alike do not draw alike.
+        let own = Stamp { seed: commands::atomic::seed_of(stamp.seed, replies.len()), ..stamp };
+        replies.push(commands::apply(&args, keyspace, &own));
     }
     Ok(Applied { replies })
 }

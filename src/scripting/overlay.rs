@@ -13,7 +13,7 @@
 use crate::commands::effects::{self, Effects};
 use crate::commands::{self, Command, Keys, Run, Scope};
 use crate::resp::{Args, Reply};
-use crate::state::{Entry, Keyspace, View};
+use crate::state::{Entry, Keyspace, Packing, View};
 use crate::types::Millis;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -56,9 +56,10 @@ const RANDOM_TRIES: usize = 32;
 impl Overlay {
     /// Nothing is copied yet. `clock` is what the script will take for the present, `seed` what its commands draw with.
     pub fn new(source: Box<dyn Source>, clock: Millis, seed: u64) -> Overlay {
-        let mut hash_seed = 0;
-        source.with(&mut |keyspace| hash_seed = keyspace.hash_seed());
+        let (mut hash_seed, mut packing) = (0, Packing::default());
+        source.with(&mut |keyspace| (hash_seed, packing) = (keyspace.hash_seed(), keyspace.packing()));
         let mut scratch = Keyspace::new(hash_seed);
+        scratch.set_packing(packing);
         scratch.advance(&effects::stamp_of(clock, seed, 0));
         Overlay {
             source,
@@ -110,7 +111,9 @@ impl Overlay {
     /// What was seen and done, and the replies that the writes had.
     pub fn into_effects(self) -> (Effects, Vec<Reply>) {
         let watches = self.seen.into_iter().collect();
-        let effects = Effects { clock: self.clock, seed: self.seed, whole: self.whole, watches, calls: self.calls };
+        let form = self.scratch.packing().digest();
+        let (clock, seed, whole, calls) = (self.clock, self.seed, self.whole, self.calls);
+        let effects = Effects { clock, seed, form, whole, watches, calls };
         (effects, self.replies)
     }
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::commands::effects::Effects;
 use crate::resp::{Args, Reply};
-use crate::state::{Entry, Keyspace};
+use crate::state::{Entry, Keyspace, PackedLimits, Packing};
 use crate::types::{Millis, Stamp};
 use bytes::Bytes;
 use std::cell::{Cell, RefCell};
@@ -114,6 +114,26 @@ fn a_script_reads_what_it_wrote_and_its_effects_do_the_same() {
     assert_eq!(effects.whole, None);
     // What it saw has changed by now, through itself.
     assert_eq!(stage.apply(&effects), Reply::Nil);
+}
+
+/// The group has versions, the copies that a script works on have none: what is drawn must not depend on them.
+#[test]
+fn a_script_takes_the_members_that_it_drew() {
+    for packing in [Packing::default(), Packing { set: PackedLimits { entries: 2, value: 64 }, ..Packing::default() }] {
+        let mut stage = Stage::new();
+        stage.keyspace.0.borrow_mut().set_packing(packing);
+        stage.command("set other 1");
+        stage.command("sadd s a b c d e f g h");
+        let body = "redis.call('sadd', 'fresh', 'p', 'q', 'r', 's', 't') redis.call('spop', 'fresh', 2) \
+                    local one = redis.call('spop', 's') redis.call('rpush', 'out', one) \
+                    for _, m in ipairs(redis.call('spop', 's', 3)) do redis.call('rpush', 'out', m) end";
+        stage.run(body, &[], &[]);
+        for member in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+            let left = stage.command(&format!("srem s {member}")) == Reply::Int(1);
+            let taken = stage.command(&format!("lrem out 0 {member}")) == Reply::Int(1);
+            assert!(left != taken, "{member}: in one place, not in {}", u8::from(left) + u8::from(taken));
+        }
+    }
 }
 
 #[test]

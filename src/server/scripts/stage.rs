@@ -452,7 +452,17 @@ impl Stage {
                 None => return Conclusion::Failed(Outcome::NotApplied(Refusal::ShuttingDown)),
             };
             let unchanged = self.group.check(&permit, |keyspace, view| {
-                let same = |(key, version): &(Bytes, u64)| view.get(key).map_or(0, |e| e.version()) == *version;
+                let same = |(key, version): &(Bytes, u64)| {
+                    let entry = view.get(key);
+                    // What the script took for dead must be so by the log: a field asks for a tick as a key does.
+                    if let Some(hash) = entry.as_ref().and_then(|entry| entry.value().as_hash()) {
+                        let (_, next) = hash.living(view.clock());
+                        if next != 0 && next <= effects.clock {
+                            view.is_alive_until(next);
+                        }
+                    }
+                    entry.map_or(0, |entry| entry.version()) == *version
+                };
                 effects.whole.is_none_or(|version| keyspace.version() == version) && effects.watches.iter().all(same)
             });
             match unchanged {

@@ -118,6 +118,11 @@ impl Packing {
         [a, b, c, d, e, f, g, list]
     }
 
+    /// A number that says which limits these are.
+    pub fn digest(&self) -> u64 {
+        xxh3_64(&self.numbers().map(u64::to_le_bytes).concat())
+    }
+
     /// What [`Packing::numbers`] gave.
     pub fn from_numbers(numbers: [u64; PACKING_NUMBERS]) -> Packing {
         let limits = |at: usize| PackedLimits { entries: numbers[at] as usize, value: numbers[at + 1] as usize };
