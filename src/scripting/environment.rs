@@ -460,7 +460,6 @@ fn install_prelude(lua: &Lua, shared: &Rc<Shared>, builtins: &Table) -> Result<F
     )?;
     let guarded = shared.clone();
     builtins.raw_set("rawset", lua.create_function(move |lua, args: MultiValue| raw_set(lua, &guarded, &args))?)?;
-    builtins.raw_set("unpack", lua.create_function(|lua, args: MultiValue| unpack(lua, &args))?)?;
     Ok(run)
 }
 
@@ -544,39 +543,6 @@ fn set_metatable(lua: &Lua, shared: &Shared, args: &MultiValue) -> Result<Value>
     }
     table.set_metatable(metatable)?;
     Ok(Value::Table(table.clone()))
-}
-
-/// Slots of Lua's stack for the arguments of a function of the host and its results.
-const STACK_SLOTS: f64 = 8000.0;
-
-/// `unpack`. Lua 5.1's own adds its two ends up in an int: those that are far apart overflow it, and it then writes where
-/// nothing is its own.
-fn unpack(lua: &Lua, args: &MultiValue) -> Result<MultiValue> {
-    let table = match args.front() {
-        Some(Value::Table(table)) => table,
-        other => {
-            let got = match other {
-                None => "no value",
-                // Lua 5.1 knows one kind of number.
-                Some(Value::Integer(_)) => "number",
-                Some(value) => value.type_name(),
-            };
-            return Err(raise(lua, format!("bad argument #1 to 'unpack' (table expected, got {got})")));
-        }
-    };
-    let end = |at: usize, usual: f64| match args.get(at) {
-        None | Some(Value::Nil) => Ok(usual),
-        Some(_) => integer_argument(lua, args, at, "unpack"),
-    };
-    let (from, to) = (end(1, 1.0)?, end(2, table.raw_len() as f64)?);
-    if from > to {
-        return Ok(MultiValue::new());
-    }
-    let fits = to - from + 1.0 + args.len() as f64 <= STACK_SLOTS;
-    if !fits {
-        return Err(raise(lua, "too many results to unpack"));
-    }
-    (from as i64..=to as i64).map(|at| table.raw_get::<Value>(at)).collect()
 }
 
 fn raw_set(lua: &Lua, shared: &Shared, args: &MultiValue) -> Result<Value> {

@@ -6,7 +6,7 @@
 
 local host, real, caught = ...
 local pcall, xpcall, next, pairs, rawget, loadstring = pcall, xpcall, next, pairs, rawget, loadstring
-local type, concat, error = type, table.concat, error
+local type, concat, error, unpack, tonumber = type, table.concat, error, unpack, tonumber
 
 local shown = {}
 
@@ -69,6 +69,32 @@ function shown.rawget(t, key)
   return rawget(real[t] or t, key)
 end
 
+-- Lua 5.1 adds the two ends up in an int. Ends that are far apart overflow it, and unpack then writes where nothing is its
+-- own: what cannot fit its stack beside the arguments is refused before.
+local RESULTS_MAX = 8000
+local INT_MAX = 2147483647
+
+function shown.unpack(t, i, j)
+  if i == nil and j == nil then
+    if type(t) == "table" and #t >= RESULTS_MAX then
+      error("too many results to unpack", 2)
+    end
+    return unpack(t)
+  end
+  local from = i == nil and 1 or tonumber(i)
+  local to = j == nil and type(t) == "table" and #t or tonumber(j)
+  if from and to then
+    if not (from >= -INT_MAX - 1 and to <= INT_MAX and to - from < RESULTS_MAX - 3) then
+      if from > to then
+        return
+      end
+      error("too many results to unpack", 2)
+    end
+    return unpack(t, from, to)
+  end
+  return unpack(t, i, j)
+end
+
 -- Scripts are text. Bytecode that nobody compiled here could do anything.
 function shown.loadstring(text, name)
   if type(text) == "string" and text:sub(1, 1) == "\27" then
@@ -88,7 +114,7 @@ function shown.load(pieces, name)
   return shown.loadstring(concat(text), name or "=(load)")
 end
 
-local handler, unpack = host.handler, unpack
+local handler = host.handler
 local function run(f, ...)
   local args = { n = select("#", ...), ... }
   return xpcall(function()
