@@ -74,6 +74,81 @@ fn a_loaded_script_is_known_to_every_node() {
 }
 
 #[test]
+fn functions_are_known_to_every_node_and_outlive_all_of_them() {
+    let mut cluster = Plan::new(3, 2).start();
+    let code = |name: &str, value: &str| {
+        format!(
+            "#!lua name={name}\nredis.register_function('{name}', function(keys) \
+             return redis.call('append', keys[1], '{value}') end)"
+        )
+    };
+    let keys: Vec<String> = (1..=2).map(|group| cluster.key_of_group("k", group)).collect();
+    // Through each node, at once after another one was told, whoever leads the key's group.
+    for (round, number) in cluster.numbers().into_iter().enumerate() {
+        let name = format!("f{round}");
+        assert_eq!(cluster.client(number).must(&["FUNCTION", "LOAD", &code(&name, "x")]), bulk(&name));
+        for other in cluster.numbers() {
+            for key in &keys {
+                let Reply::Int(_) = cluster.client(other).must(&["FCALL", &name, "1", key]) else { panic!("a length") };
+            }
+        }
+    }
+    for key in &keys {
+        assert_eq!(cluster.client(1).must(&["STRLEN", key]), Reply::Int(9));
+    }
+    // One library changed on two nodes at once: one of them sees that the name is taken.
+    let took: Vec<bool> = std::thread::scope(|scope| {
+        let load = |number: usize| {
+            let (cluster, code) = (&cluster, code("once", &number.to_string()));
+            scope.spawn(move || cluster.client(number).call(&["FUNCTION", "LOAD", &code]).unwrap() == bulk("once"))
+        };
+        let both: Vec<_> = [1, 2].into_iter().map(load).collect();
+        both.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    assert_eq!(took.iter().filter(|took| **took).count(), 1);
+    for number in cluster.numbers() {
+        cluster.kill(number);
+    }
+    for number in cluster.numbers() {
+        cluster.start(number);
+    }
+    cluster.wait_serving();
+    for number in cluster.numbers() {
+        let Reply::Array(all) = cluster.client(number).must(&["FUNCTION", "LIST"]) else { panic!("libraries") };
+        assert_eq!(all.len(), 4);
+        let Reply::Int(_) = cluster.client(number).must(&["FCALL", "f1", "1", &keys[0]]) else { panic!("a length") };
+    }
+    let Reply::Bulk(dump) = cluster.client(1).must(&["FUNCTION", "DUMP"]) else { panic!("a dump") };
+    assert!(dump.starts_with(b"HCFUNCTIONS"));
+    assert_eq!(cluster.client(2).must(&["FUNCTION", "FLUSH"]), Reply::OK);
+    assert_eq!(cluster.client(3).must(&["FUNCTION", "LIST"]), Reply::Array(Vec::new()));
+    cluster.verify_replicas();
+}
+
+#[test]
+fn a_script_keeps_to_its_users_rights_on_every_node() {
+    let cluster = Plan::new(3, 2).start();
+    let rules = ["ACL", "SETUSER", "alice", "on", ">pw", "~app*", "+@scripting", "+get", "+set"];
+    assert_eq!(cluster.client(1).must(&rules), Reply::OK);
+    let key = (0..).map(|n| format!("app{n}")).find(|key| cluster.group_of(key) == 2).unwrap();
+    for number in cluster.numbers() {
+        let mut alice = cluster.client(number);
+        // The node that is asked may hear of the user a moment later.
+        wait_until("the user is known", cluster::PATIENCE, || {
+            (alice.call(&["AUTH", "alice", "pw"]).unwrap() == Reply::OK).then_some(())
+        });
+        let set = "return redis.call('set', KEYS[1], ARGV[1])";
+        assert_eq!(alice.must(&["EVAL", set, "1", &key, "1"]), Reply::OK);
+        // In the same slot, and not a key of hers.
+        let other = format!("{{{key}}}");
+        let denied = alice.call(&["EVAL", "return redis.call('set', ARGV[1], 1)", "1", &key, &other]).unwrap();
+        assert_eq!(code_of(&denied), "NOPERM", "{denied:?}");
+        let log = format!("{:?}", cluster.client(number).must(&["ACL", "LOG"]));
+        assert!(log.contains("lua") && log.contains("alice"), "it stands in the log of the node that was asked: {log}");
+    }
+}
+
+#[test]
 fn scripts_count_once_through_kills_and_transfers() {
     let rounds = size("HYPERCACHE_TEST_ROUNDS", 2);
     let mut cluster = Plan::new(3, 2).start();

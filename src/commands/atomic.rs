@@ -100,9 +100,12 @@ impl<'a> Atomic<'a> {
     }
 }
 
+/// Watched keys with their versions.
+pub type Watches = Vec<(Bytes, u64)>;
+
 /// The watched keys with their versions, and the calls, of an atomic call in which scripts are among the calls: it is
 /// not applied as such, the scripts' executor runs it. None if it cannot be read.
-pub fn take_apart(args: &Args) -> Option<(Vec<(Bytes, u64)>, Vec<Args>)> {
+pub fn take_apart(args: &Args) -> Option<(Watches, Vec<Args>)> {
     let atomic = Atomic::parse(args).filter(|_| is_atomic(args))?;
     let watch = |pair: &[Bytes]| Some((pair[0].clone(), digits(&pair[1])?));
     let watches = atomic.watches.chunks_exact(2).map(watch).collect::<Option<_>>()?;
