@@ -625,9 +625,8 @@ impl WriteCommand for Hsetex {
         });
         if reply == Reply::Int(1) {
             keyspace.notify(Class::Hash, "hset", &self.key);
-            match deadline {
-                Some(deadline) => keyspace.notify_change(Class::Hash, dated_event(deadline), &self.key),
-                None => {}
+            if let Some(deadline) = deadline {
+                keyspace.notify_change(Class::Hash, dated_event(deadline), &self.key);
             }
         }
         reply
