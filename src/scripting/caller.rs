@@ -84,17 +84,13 @@ impl Caller {
         if !allowed {
             return Reply::error(NOT_ALLOWED);
         }
-        if let Some(blocks) = command.blocks {
-            // XREAD alone may be asked without waiting.
-            let waits = (command.check)(args).is_ok() && (blocks.timeout)(args).is_some();
-            match base.spec.name {
-                "xread" | "xreadgroup" if waits => {
-                    let name = String::from_utf8_lossy(name);
-                    return Reply::error(format!("ERR {name} command is not allowed with BLOCK option from scripts"));
-                }
-                "xread" | "xreadgroup" => {}
-                _ => return Reply::error(NOT_ALLOWED),
-            }
+        // As in Redis 7.2 a pop that would wait does not, and XREAD must not be asked to.
+        if let Some(blocks) = command.blocks.filter(|_| ["xread", "xreadgroup"].contains(&base.spec.name))
+            && (command.check)(args).is_ok()
+            && (blocks.timeout)(args).is_some()
+        {
+            let name = String::from_utf8_lossy(name);
+            return Reply::error(format!("ERR {name} command is not allowed with BLOCK option from scripts"));
         }
         if let Some(refused) = self.rules.rights.as_ref().and_then(|rights| rights.refuse(command, args)) {
             return refused;
