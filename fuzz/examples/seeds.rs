@@ -103,19 +103,15 @@ fn main() -> std::io::Result<()> {
     let calls: Vec<Args> = LINES.iter().map(|text| line(text)).collect();
     let atomic = [line("hc.atomic 1 s 0 2 incr n 3 set a b"), line("hc.effects 5 6 - 1 s 0 3 set b 2 2 del a")];
     let stamp = Stamp { now_ms: 1_700_000_000_000, seed: 9 };
-    let front = Front {
-        packing: Some(Packing::default()),
-        evictions: vec![(Bytes::from_static(b"s"), 1)],
-        ..Front::default()
-    };
+    let front =
+        Front { packing: Some(Packing::default()), evictions: vec![(Bytes::from_static(b"s"), 1)], ..Front::default() };
     let batch = |front: &Front, calls: &[Args]| Batch::encode(stamp, &[HashRange::whole(Slot(5))], front, calls.iter());
     write("entries", "calls", &record(EntryPayload::Normal(batch(&Front::default(), &calls))))?;
     write("entries", "front", &record(EntryPayload::Normal(batch(&front, &calls[..2]).marked())))?;
     write("entries", "atomic", &record(EntryPayload::Normal(batch(&Front::default(), &atomic))))?;
     write("entries", "blank", &record(EntryPayload::Blank))?;
 
-    let hello =
-        Hello { cluster: "c".into(), from: NodeId(1), incarnation: 7, to: NodeId(2), lane: Lane::Forward(1) };
+    let hello = Hello { cluster: "c".into(), from: NodeId(1), incarnation: 7, to: NodeId(2), lane: Lane::Forward(1) };
     write("frames", "hello", &frame(Opcode::Hello, |out| wire::put(out, &hello)))?;
     let told = Told { version: 1, hash: Some(5), slots: vec![(Slot(3), 7)] };
     write("frames", "told", &frame(Opcode::Response, |out| wire::put(out, &told)))?;
@@ -134,7 +130,14 @@ fn main() -> std::io::Result<()> {
     let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs");
     for file in std::fs::read_dir(configs)? {
         let file = file?;
+        if file.file_type()?.is_dir() {
+            continue;
+        }
         write("configuration", &file.file_name().to_string_lossy(), &std::fs::read(file.path())?)?;
     }
-    write("configuration", "wrong.yaml", b"node: {id: \"a\", bind_addr: \"0.0.0.0:99999\"}\ncluster:\n  seeds: [a, 5]\nnope: 1\n")
+    write(
+        "configuration",
+        "wrong.yaml",
+        b"node: {id: \"a\", bind_addr: \"0.0.0.0:99999\"}\ncluster:\n  seeds: [a, 5]\nnope: 1\n",
+    )
 }

@@ -111,7 +111,8 @@ fn number(bytes: &mut &[u8], too_big: &str) -> Result<Option<i128>, End> {
 
 /// Words of an inline request, letter by letter.
 fn words(line: &[u8]) -> Option<Vec<Vec<u8>>> {
-    let is_space = |byte: u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c);
+    // NUL, too: Redis' line ends there.
+    let is_space = |byte: u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c | 0);
     let at = |place: usize| line.get(place).copied();
     let hex = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
     let (mut all, mut place) = (Vec::new(), 0);

@@ -33,8 +33,7 @@ pub fn run(data: &[u8]) {
     if let Ok(read) = CutHead::from_bytes(&head) {
         assert_eq!(read.to_bytes(), head, "a head has one spelling");
     }
-    let restored =
-        Keyspace::restore(&head, images.iter().map(Ok::<_, Infallible>), Precision::default());
+    let restored = Keyspace::restore(&head, images.iter().map(Ok::<_, Infallible>), Precision::default());
     let Ok(mut keyspace) = restored else { return };
     crate::calls::copy(&mut keyspace);
 }

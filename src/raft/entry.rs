@@ -212,10 +212,14 @@ impl Calls {
         self.left == 0
     }
 
-    /// The next call, or none after the last.
+    /// The next call, or none after the last, with which the bytes end.
     pub fn take_next(&mut self) -> Result<Option<Args>, Malformed> {
         if self.left == 0 {
-            return Ok(None);
+            return if self.bytes.is_empty() {
+                Ok(None)
+            } else {
+                Err(Malformed::Wrong("a batch goes on behind its calls"))
+            };
         }
         self.left -= 1;
         get_args(&mut self.bytes).map(Some)
@@ -363,6 +367,15 @@ mod tests {
         assert_eq!((stamp.now_ms, calls.take_next().unwrap()), (1, Some(args(&["SET", "k", "v"]))));
         let newer = Batch(Bytes::from_static(&[0x82]));
         assert!(matches!(newer.decode(), Err(Malformed::Version { found: 2, .. })));
+    }
+
+    #[test]
+    fn what_stands_behind_the_calls_of_a_batch_is_noticed() {
+        let batch = Batch::encode(Stamp::default(), &[], &Front::default(), [args(&["SET", "k", "v"])].iter());
+        let longer = Batch([&batch.0[..], b"x"].concat().into());
+        let (.., mut calls) = longer.decode().unwrap();
+        assert_eq!(calls.take_next(), Ok(Some(args(&["SET", "k", "v"]))));
+        assert_eq!(calls.take_next(), Err(Malformed::Wrong("a batch goes on behind its calls")));
     }
 
     #[test]
