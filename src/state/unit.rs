@@ -94,8 +94,8 @@ struct Chunk {
 /// chunks and pages: a chunk passes through all of them as it grows, and slabs of eight would stay behind half empty.
 fn capacity_for(bytes: usize) -> usize {
     match bytes {
-        ..=2048 => size_class(bytes),
-        ..=3072 => 3072,
+        0..=2048 => size_class(bytes),
+        2049..=3072 => 3072,
         _ => CHUNK,
     }
 }

@@ -174,7 +174,7 @@ impl<'a> Integers<'a> {
     /// Whether there is room for one more.
     fn has_room(self, number: i64, most: usize) -> bool {
         let count = self.len() + 1;
-        count <= most && 1 + count * self.width.max(width_of(number)) <= PACKED_MAX
+        count <= most && count * self.width.max(width_of(number)) < PACKED_MAX
     }
 
     fn with(self, at: usize, number: i64) -> Bytes {

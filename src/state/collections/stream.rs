@@ -307,7 +307,8 @@ impl StreamValue {
             let fields = body.blob()?;
             let mut inner = Body(fields);
             while !inner.is_empty() {
-                (inner.blob()?, inner.blob()?);
+                inner.blob()?;
+                inner.blob()?;
             }
             if before >= id || id > stream.last || fields.is_empty() {
                 return None;
