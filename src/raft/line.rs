@@ -38,6 +38,12 @@ struct Place<T> {
     standing: Standing<T>,
 }
 
+impl<T> Place<T> {
+    fn is_for(&self, call: &Args, takes: usize, rows: &[Row]) -> bool {
+        self.call == *call && self.takes == takes && self.rows.iter().map(|(row, _)| row).eq(rows)
+    }
+}
+
 /// See the head of this file. `T` tells a waiter that it is its turn.
 pub(super) struct Line<T> {
     /// By ticket: the order in which they came.
@@ -72,12 +78,18 @@ impl<T> Line<T> {
         self.rows.contains_key(&row)
     }
 
-    /// Takes a place at the end, or comes back to the one that `id` has.
-    pub fn stand(&mut self, id: u64, call: Args, takes: usize, rows: &[Row], teller: T) {
-        if let Some(place) = self.tickets.get(&id).and_then(|ticket| self.places.get_mut(ticket)) {
-            place.standing = Standing::Waiting(teller);
-            return;
-        }
+    /// Takes a place at the end, or comes back to the one that `id` has. One that was taken for something else is given
+    /// up, or whoever stands there would wait for what it did not ask for: then gives what [`Line::leave`] does.
+    #[must_use]
+    pub fn stand(&mut self, id: u64, call: Args, takes: usize, rows: &[Row], teller: T) -> Vec<Row> {
+        let left = match self.tickets.get(&id).and_then(|ticket| self.places.get_mut(ticket)) {
+            Some(place) if place.is_for(&call, takes, rows) => {
+                place.standing = Standing::Waiting(teller);
+                return Vec::new();
+            }
+            Some(_) => self.leave(id),
+            None => Vec::new(),
+        };
         let ticket = self.next;
         self.next += 1;
         self.tickets.insert(id, ticket);
@@ -86,6 +98,7 @@ impl<T> Line<T> {
         }
         let rows = rows.iter().map(|row| (*row, 0)).collect();
         self.places.insert(ticket, Place { id, call, takes, rows, standing: Standing::Waiting(teller) });
+        left
     }
 
     /// A key has this version: who has a turn now. `elements` says how many of this waiter's kind it has something for.
@@ -173,7 +186,7 @@ mod tests {
 
     fn stand(line: &mut Line<u64>, id: u64, takes: usize, rows: &[u64]) {
         let rows: Vec<Row> = rows.iter().map(|n| row(*n)).collect();
-        line.stand(id, Args::new(), takes, &rows, id);
+        assert!(line.stand(id, Args::new(), takes, &rows, id).is_empty(), "no place is left for another");
     }
 
     #[test]
@@ -217,6 +230,21 @@ mod tests {
         line.leave(2);
         stand(&mut line, 2, 1, &[1]);
         assert_eq!(line.turns(row(1), 2, now, |_| 1), [1], "before one that came later");
+    }
+
+    #[test]
+    fn who_asks_for_something_else_takes_another_place() {
+        let (mut line, now) = (Line::default(), env::now());
+        (1..=2).for_each(|id| stand(&mut line, id, 1, &[1]));
+        assert_eq!(line.turns(row(1), 1, now, |_| 1), [1]);
+        assert_eq!(line.stand(1, Args::new(), 1, &[row(2)], 10), [row(1)], "the turn there is somebody else's now");
+        assert_eq!(line.turns(row(1), 1, now, |_| 1), [2]);
+        assert_eq!(line.turns(row(2), 1, now, |_| 1), [10], "it waits where it asked to");
+        assert_eq!(line.stand(1, Args::new(), 3, &[row(2)], 11), [row(2)], "it may take more");
+        let call: Args = [bytes::Bytes::from_static(b"BLPOP")].into_iter().collect();
+        assert_eq!(line.stand(1, call.clone(), 3, &[row(2)], 12), [row(2)], "another command may want another kind");
+        assert_eq!(line.turns(row(2), 1, now, |known| usize::from(*known == call)), [12]);
+        assert_eq!(line.len(), 2);
     }
 
     #[test]

@@ -14,18 +14,37 @@ use crate::commands;
 use crate::env;
 use crate::resp::Args;
 use crate::state::eviction::Row;
+use crate::types::NodeId;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{Notify, oneshot};
 
+/// Bits of a place's number that its node counts in; above them is the node.
+const COUNTED_BITS: u32 = 40;
+
 /// The leader's side.
-#[derive(Default)]
 pub(super) struct Waiters {
     inner: Mutex<Inner>,
-    /// Numbers of the places that connections of this node take.
+    /// Counts the places that connections of this node take.
     next: AtomicU64,
+}
+
+impl Default for Waiters {
+    /// Begins to count anywhere: the places of a process that ended stand in the leader's line until they lapse, and the
+    /// next process must not take them for its own.
+    fn default() -> Waiters {
+        Waiters { inner: Mutex::default(), next: AtomicU64::new(env::seed()) }
+    }
+}
+
+impl Waiters {
+    /// The number of a place that no other connection of any node has.
+    fn number(&self, me: NodeId) -> u64 {
+        let counted = self.next.fetch_add(1, Ordering::Relaxed) & ((1 << COUNTED_BITS) - 1);
+        me.0 << COUNTED_BITS | counted
+    }
 }
 
 #[derive(Default)]
@@ -87,7 +106,7 @@ impl Group {
             Some(place) if place.leadership != leadership => return None,
             Some(place) => place,
             None => {
-                let id = self.me().0 << 40 | self.waiters.next.fetch_add(1, Ordering::Relaxed);
+                let id = self.waiters.number(self.me());
                 Place { group: self.clone(), leadership, id }
             }
         };
@@ -132,13 +151,14 @@ impl Group {
                 *inner = Inner { term, line: Line::default() };
             }
             let keys = (blocks.keys)(&call);
-            let rows: Vec<Row> = self.replica().with_mut(|state| {
+            let mut rows: Vec<Row> = self.replica().with_mut(|state| {
                 let rows: Vec<Row> = keys.iter().map(|key| state.keyspace.row(key)).collect();
                 rows.iter().for_each(|row| state.keyspace.want(*row, true));
                 rows
             });
             let takes = (blocks.takes)(&call);
-            inner.line.stand(id, call, takes, &rows, teller);
+            let left = inner.line.stand(id, call, takes, &rows, teller);
+            rows.extend(left);
             // What was written before it stood here is seen now, what comes later is noted by apply.
             self.look_at(&mut inner, &rows);
         }
@@ -218,5 +238,27 @@ impl Group {
     /// Places in the line that this node keeps.
     pub(crate) fn waiting(&self) -> usize {
         self.waiters.inner.lock().line.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_starts_again_does_not_number_places_as_before() {
+        let me = NodeId(3);
+        let before = Waiters::default();
+        let numbers: Vec<u64> = (0..100).map(|_| before.number(me)).collect();
+        let after = Waiters::default().number(me);
+        assert!(!numbers.contains(&after), "{after}");
+    }
+
+    #[test]
+    fn however_far_a_node_has_counted_its_numbers_are_its_own() {
+        let waiters = Waiters { next: AtomicU64::new((7 << COUNTED_BITS) - 1), ..Waiters::default() };
+        assert_eq!([(); 2].map(|()| waiters.number(NodeId(3))), [(4 << COUNTED_BITS) - 1, 3 << COUNTED_BITS]);
+        waiters.next.store(u64::MAX, Ordering::Relaxed);
+        assert_eq!([(); 2].map(|()| waiters.number(NodeId(3))), [(4 << COUNTED_BITS) - 1, 3 << COUNTED_BITS]);
     }
 }
