@@ -137,12 +137,17 @@ impl<T> Line<T> {
         told
     }
 
-    /// A question waited long enough: whoever asked it is to ask again.
-    pub fn away(&mut self, id: u64, now: Instant) {
-        let place = self.tickets.get(&id).and_then(|ticket| self.places.get_mut(ticket));
-        if let Some(place) = place.filter(|place| matches!(place.standing, Standing::Waiting(_))) {
-            place.standing = Standing::Away { until: now + KEEP };
+    /// A question waited long enough: whoever asked it is to ask again. Unless its turn came just then, unheard; says
+    /// whether it did. It would not come twice for the same version of a key.
+    #[must_use]
+    pub fn away(&mut self, id: u64, now: Instant) -> bool {
+        let Some(place) = self.tickets.get(&id).and_then(|ticket| self.places.get_mut(ticket)) else { return false };
+        match place.standing {
+            Standing::Turn { .. } => return true,
+            Standing::Waiting(_) => place.standing = Standing::Away { until: now + KEEP },
+            Standing::Away { .. } => {}
         }
+        false
     }
 
     /// Gives a place up; gives the keys that others may have a turn at now.
@@ -233,6 +238,17 @@ mod tests {
     }
 
     #[test]
+    fn a_turn_that_came_as_the_question_ended_is_not_lost() {
+        let (mut line, now) = (Line::default(), env::now());
+        stand(&mut line, 1, 1, &[1]);
+        assert_eq!(line.turns(row(1), 1, now, |_| 1), [1]);
+        assert!(line.away(1, now), "it has its turn, whether it heard of it or not");
+        stand(&mut line, 1, 1, &[1]);
+        assert_eq!(line.turns(row(1), 1, now, |_| 1), [0; 0], "it would wait beside what is there");
+        assert!(!line.away(1, now) && !line.away(1, now) && !line.away(2, now));
+    }
+
+    #[test]
     fn who_asks_for_something_else_takes_another_place() {
         let (mut line, now) = (Line::default(), env::now());
         (1..=2).for_each(|id| stand(&mut line, id, 1, &[1]));
@@ -262,7 +278,7 @@ mod tests {
         let (mut line, now) = (Line::default(), env::now());
         (1..=3).for_each(|id| stand(&mut line, id, 1, &[1]));
         assert_eq!(line.turns(row(1), 1, now, |_| 1), [1]);
-        line.away(2, now);
+        assert!(!line.away(2, now));
         assert_eq!(line.turns(row(1), 2, now, |_| 2), [3], "who is away cannot be told");
         assert_eq!(line.leave_overdue(now + TURN), [row(1), row(1)], "neither turn was used");
         stand(&mut line, 2, 1, &[1]);

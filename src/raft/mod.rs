@@ -39,6 +39,8 @@ pub use runtime::Runtime;
 pub use storage::{Storage, StorageError, Sync};
 pub use verify::{ReplicaVerdict, Verdict};
 pub use waiters::Place;
+#[cfg(test)]
+pub(crate) use waiters::Turn;
 
 use crate::resp::Reply;
 use crate::types::NodeId;

@@ -17,6 +17,7 @@ use crate::state::eviction::Row;
 use crate::types::NodeId;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{Notify, oneshot};
@@ -139,6 +140,10 @@ impl Group {
 
     /// Stands in the line until it is this one's turn, or [`KEEP`] has passed.
     pub(super) async fn stand(self: &Arc<Self>, term: u64, id: u64, call: Args) -> Turn {
+        self.stand_until(term, id, call, env::sleep(KEEP)).await
+    }
+
+    async fn stand_until(self: &Arc<Self>, term: u64, id: u64, call: Args, end: impl Future<Output = ()>) -> Turn {
         let Ok(command) = commands::lookup(&call) else { return Turn::Gone };
         let Some(blocks) = command.blocks else { return Turn::Gone };
         let (teller, told) = oneshot::channel();
@@ -162,14 +167,16 @@ impl Group {
             // What was written before it stood here is seen now, what comes later is noted by apply.
             self.look_at(&mut inner, &rows);
         }
-        match env::timeout(KEEP, told).await {
-            Ok(Ok(())) => Turn::Yours,
-            Ok(Err(_)) => Turn::Gone,
-            Err(_) => {
-                self.waiters.inner.lock().line.away(id, env::now());
-                Turn::AskAgain
+        let told = tokio::select! {
+            biased;
+            told = told => told,
+            () = end => {
+                // The turn may have come since: it was told to nobody.
+                let came = self.waiters.inner.lock().line.away(id, env::now());
+                return if came { Turn::Yours } else { Turn::AskAgain };
             }
-        }
+        };
+        told.map_or(Turn::Gone, |()| Turn::Yours)
     }
 
     /// Gives turns at keys that may have something, and forgets those that nobody waits for.
@@ -238,6 +245,21 @@ impl Group {
     /// Places in the line that this node keeps.
     pub(crate) fn waiting(&self) -> usize {
         self.waiters.inner.lock().line.len()
+    }
+
+    /// Asks the line of this node, which leads, once for a turn, and gives up at once. Before it does, but when it does
+    /// not listen any more, `meanwhile` happens.
+    pub(crate) async fn ask_once(self: &Arc<Self>, id: u64, call: &Args, meanwhile: impl FnOnce()) -> Turn {
+        let term = self.leadership().expect("this node leads").term;
+        // The end is looked at after the answer was found not to be there.
+        self.stand_until(term, id, call.clone(), async { meanwhile() }).await
+    }
+
+    /// Gives turns as if `key` had been written and had an element.
+    pub(crate) fn give_turns(&self, key: &[u8], version: u64) {
+        let row = self.replica().with_mut(|state| state.keyspace.row(key));
+        let told = self.waiters.inner.lock().line.turns(row, version, env::now(), |_| 1);
+        told.into_iter().for_each(|teller| drop(teller.send(())));
     }
 }
 
