@@ -73,6 +73,11 @@ impl<T> Line<T> {
         self.places.len() >= PLACES_MAX
     }
 
+    /// Whether `id` has a place.
+    pub fn knows(&self, id: u64) -> bool {
+        self.tickets.contains_key(&id)
+    }
+
     /// Whether somebody waits for this key.
     pub fn has(&self, row: Row) -> bool {
         self.rows.contains_key(&row)

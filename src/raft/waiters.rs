@@ -93,18 +93,31 @@ impl Drop for Place {
 pub enum Turn {
     Yours,
     AskAgain,
-    /// The line is gone, or there is no place in it.
+    /// The line is gone.
     Gone,
+    /// All places are taken, and this one has none.
+    Full,
+}
+
+/// Why the waiting ended without a place. Nothing was proposed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unplaced {
+    /// The leader that kept the line does not any more, or cannot be asked.
+    LeaderGone,
+    LineFull,
 }
 
 impl Group {
     /// Waits until it may be worth trying `call` again, which found nothing: in the order in which others wait for its keys,
-    /// from `place` if it stood there before. Ends without a place when the leader goes: certainly nothing was proposed.
+    /// from `place` if it stood there before.
     /// Whoever drops the future gives the place up.
-    pub async fn wait_turn(self: &Arc<Self>, call: &Args, place: Option<Place>) -> Option<Place> {
-        let leadership = self.leadership()?;
+    ///
+    /// # Errors
+    /// When the leader goes, or has no place left: certainly nothing was proposed.
+    pub async fn wait_turn(self: &Arc<Self>, call: &Args, place: Option<Place>) -> Result<Place, Unplaced> {
+        let leadership = self.leadership().ok_or(Unplaced::LeaderGone)?;
         let place = match place {
-            Some(place) if place.leadership != leadership => return None,
+            Some(place) if place.leadership != leadership => return Err(Unplaced::LeaderGone),
             Some(place) => place,
             None => {
                 let id = self.waiters.number(self.me());
@@ -118,9 +131,10 @@ impl Group {
                 () = self.leadership_other_than(leadership) => Turn::Gone,
             };
             match turn {
-                Turn::Yours => return Some(place),
+                Turn::Yours => return Ok(place),
                 Turn::AskAgain => {}
-                Turn::Gone => return None,
+                Turn::Gone => return Err(Unplaced::LeaderGone),
+                Turn::Full => return Err(Unplaced::LineFull),
             }
         }
     }
@@ -149,11 +163,14 @@ impl Group {
         let (teller, told) = oneshot::channel();
         {
             let mut inner = self.waiters.inner.lock();
-            if self.leadership() != Some(Leadership { leader: self.me(), term }) || inner.line.is_full() {
+            if self.leadership() != Some(Leadership { leader: self.me(), term }) {
                 return Turn::Gone;
             }
             if inner.term != term {
                 *inner = Inner { term, line: Line::default() };
+            }
+            if inner.line.is_full() && !inner.line.knows(id) {
+                return Turn::Full;
             }
             let keys = (blocks.keys)(&call);
             let mut rows: Vec<Row> = self.replica().with_mut(|state| {
@@ -253,6 +270,17 @@ impl Group {
         let term = self.leadership().expect("this node leads").term;
         // The end is looked at after the answer was found not to be there.
         self.stand_until(term, id, call.clone(), async { meanwhile() }).await
+    }
+
+    /// Takes all places that are left, for somebody who asks for `call`.
+    pub(crate) fn fill_line(&self, call: &Args) {
+        let mut inner = self.waiters.inner.lock();
+        let (mut id, line) = (u64::MAX, &mut inner.line);
+        while !line.is_full() {
+            let (teller, _) = oneshot::channel();
+            assert!(line.stand(id, call.clone(), 1, &[], teller).is_empty(), "nobody has this number");
+            id -= 1;
+        }
     }
 
     /// Gives turns as if `key` had been written and had an element.
