@@ -38,6 +38,12 @@ struct Place<T> {
     standing: Standing<T>,
 }
 
+impl<T> Place<T> {
+    fn is_for(&self, call: &Args, takes: usize, rows: &[Row]) -> bool {
+        self.call == *call && self.takes == takes && self.rows.iter().map(|(row, _)| row).eq(rows)
+    }
+}
+
 /// See the head of this file. `T` tells a waiter that it is its turn.
 pub(super) struct Line<T> {
     /// By ticket: the order in which they came.
@@ -67,17 +73,28 @@ impl<T> Line<T> {
         self.places.len() >= PLACES_MAX
     }
 
+    /// Whether `id` has a place.
+    pub fn knows(&self, id: u64) -> bool {
+        self.tickets.contains_key(&id)
+    }
+
     /// Whether somebody waits for this key.
     pub fn has(&self, row: Row) -> bool {
         self.rows.contains_key(&row)
     }
 
-    /// Takes a place at the end, or comes back to the one that `id` has.
-    pub fn stand(&mut self, id: u64, call: Args, takes: usize, rows: &[Row], teller: T) {
-        if let Some(place) = self.tickets.get(&id).and_then(|ticket| self.places.get_mut(ticket)) {
-            place.standing = Standing::Waiting(teller);
-            return;
-        }
+    /// Takes a place at the end, or comes back to the one that `id` has. One that was taken for something else is given
+    /// up, or whoever stands there would wait for what it did not ask for: then gives what [`Line::leave`] does.
+    #[must_use]
+    pub fn stand(&mut self, id: u64, call: Args, takes: usize, rows: &[Row], teller: T) -> Vec<Row> {
+        let left = match self.tickets.get(&id).and_then(|ticket| self.places.get_mut(ticket)) {
+            Some(place) if place.is_for(&call, takes, rows) => {
+                place.standing = Standing::Waiting(teller);
+                return Vec::new();
+            }
+            Some(_) => self.leave(id),
+            None => Vec::new(),
+        };
         let ticket = self.next;
         self.next += 1;
         self.tickets.insert(id, ticket);
@@ -86,6 +103,7 @@ impl<T> Line<T> {
         }
         let rows = rows.iter().map(|row| (*row, 0)).collect();
         self.places.insert(ticket, Place { id, call, takes, rows, standing: Standing::Waiting(teller) });
+        left
     }
 
     /// A key has this version: who has a turn now. `elements` says how many of this waiter's kind it has something for.
@@ -124,12 +142,17 @@ impl<T> Line<T> {
         told
     }
 
-    /// A question waited long enough: whoever asked it is to ask again.
-    pub fn away(&mut self, id: u64, now: Instant) {
-        let place = self.tickets.get(&id).and_then(|ticket| self.places.get_mut(ticket));
-        if let Some(place) = place.filter(|place| matches!(place.standing, Standing::Waiting(_))) {
-            place.standing = Standing::Away { until: now + KEEP };
+    /// A question waited long enough: whoever asked it is to ask again. Unless its turn came just then, unheard; says
+    /// whether it did. It would not come twice for the same version of a key.
+    #[must_use]
+    pub fn away(&mut self, id: u64, now: Instant) -> bool {
+        let Some(place) = self.tickets.get(&id).and_then(|ticket| self.places.get_mut(ticket)) else { return false };
+        match place.standing {
+            Standing::Turn { .. } => return true,
+            Standing::Waiting(_) => place.standing = Standing::Away { until: now + KEEP },
+            Standing::Away { .. } => {}
         }
+        false
     }
 
     /// Gives a place up; gives the keys that others may have a turn at now.
@@ -173,7 +196,7 @@ mod tests {
 
     fn stand(line: &mut Line<u64>, id: u64, takes: usize, rows: &[u64]) {
         let rows: Vec<Row> = rows.iter().map(|n| row(*n)).collect();
-        line.stand(id, Args::new(), takes, &rows, id);
+        assert!(line.stand(id, Args::new(), takes, &rows, id).is_empty(), "no place is left for another");
     }
 
     #[test]
@@ -220,6 +243,32 @@ mod tests {
     }
 
     #[test]
+    fn a_turn_that_came_as_the_question_ended_is_not_lost() {
+        let (mut line, now) = (Line::default(), env::now());
+        stand(&mut line, 1, 1, &[1]);
+        assert_eq!(line.turns(row(1), 1, now, |_| 1), [1]);
+        assert!(line.away(1, now), "it has its turn, whether it heard of it or not");
+        stand(&mut line, 1, 1, &[1]);
+        assert_eq!(line.turns(row(1), 1, now, |_| 1), [0; 0], "it would wait beside what is there");
+        assert!(!line.away(1, now) && !line.away(1, now) && !line.away(2, now));
+    }
+
+    #[test]
+    fn who_asks_for_something_else_takes_another_place() {
+        let (mut line, now) = (Line::default(), env::now());
+        (1..=2).for_each(|id| stand(&mut line, id, 1, &[1]));
+        assert_eq!(line.turns(row(1), 1, now, |_| 1), [1]);
+        assert_eq!(line.stand(1, Args::new(), 1, &[row(2)], 10), [row(1)], "the turn there is somebody else's now");
+        assert_eq!(line.turns(row(1), 1, now, |_| 1), [2]);
+        assert_eq!(line.turns(row(2), 1, now, |_| 1), [10], "it waits where it asked to");
+        assert_eq!(line.stand(1, Args::new(), 3, &[row(2)], 11), [row(2)], "it may take more");
+        let call: Args = [bytes::Bytes::from_static(b"BLPOP")].into_iter().collect();
+        assert_eq!(line.stand(1, call.clone(), 3, &[row(2)], 12), [row(2)], "another command may want another kind");
+        assert_eq!(line.turns(row(2), 1, now, |known| usize::from(*known == call)), [12]);
+        assert_eq!(line.len(), 2);
+    }
+
+    #[test]
     fn those_who_only_look_have_their_turn_together() {
         let (mut line, now) = (Line::default(), env::now());
         (1..=3).for_each(|id| stand(&mut line, id, 0, &[1]));
@@ -234,7 +283,7 @@ mod tests {
         let (mut line, now) = (Line::default(), env::now());
         (1..=3).for_each(|id| stand(&mut line, id, 1, &[1]));
         assert_eq!(line.turns(row(1), 1, now, |_| 1), [1]);
-        line.away(2, now);
+        assert!(!line.away(2, now));
         assert_eq!(line.turns(row(1), 2, now, |_| 2), [3], "who is away cannot be told");
         assert_eq!(line.leave_overdue(now + TURN), [row(1), row(1)], "neither turn was used");
         stand(&mut line, 2, 1, &[1]);

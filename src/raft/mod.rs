@@ -38,7 +38,9 @@ pub use reads::{NeedsTick, Permit};
 pub use runtime::Runtime;
 pub use storage::{Storage, StorageError, Sync};
 pub use verify::{ReplicaVerdict, Verdict};
-pub use waiters::Place;
+#[cfg(test)]
+pub(crate) use waiters::Turn;
+pub use waiters::{Place, Unplaced};
 
 use crate::resp::Reply;
 use crate::types::NodeId;

@@ -14,18 +14,38 @@ use crate::commands;
 use crate::env;
 use crate::resp::Args;
 use crate::state::eviction::Row;
+use crate::types::NodeId;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{Notify, oneshot};
 
+/// Bits of a place's number that its node counts in; above them is the node.
+const COUNTED_BITS: u32 = 40;
+
 /// The leader's side.
-#[derive(Default)]
 pub(super) struct Waiters {
     inner: Mutex<Inner>,
-    /// Numbers of the places that connections of this node take.
+    /// Counts the places that connections of this node take.
     next: AtomicU64,
+}
+
+impl Default for Waiters {
+    /// Begins to count anywhere: the places of a process that ended stand in the leader's line until they lapse, and the
+    /// next process must not take them for its own.
+    fn default() -> Waiters {
+        Waiters { inner: Mutex::default(), next: AtomicU64::new(env::seed()) }
+    }
+}
+
+impl Waiters {
+    /// The number of a place that no other connection of any node has.
+    fn number(&self, me: NodeId) -> u64 {
+        let counted = self.next.fetch_add(1, Ordering::Relaxed) & ((1 << COUNTED_BITS) - 1);
+        me.0 << COUNTED_BITS | counted
+    }
 }
 
 #[derive(Default)]
@@ -73,21 +93,34 @@ impl Drop for Place {
 pub enum Turn {
     Yours,
     AskAgain,
-    /// The line is gone, or there is no place in it.
+    /// The line is gone.
     Gone,
+    /// All places are taken, and this one has none.
+    Full,
+}
+
+/// Why the waiting ended without a place. Nothing was proposed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unplaced {
+    /// The leader that kept the line does not any more, or cannot be asked.
+    LeaderGone,
+    LineFull,
 }
 
 impl Group {
     /// Waits until it may be worth trying `call` again, which found nothing: in the order in which others wait for its keys,
-    /// from `place` if it stood there before. Ends without a place when the leader goes: certainly nothing was proposed.
+    /// from `place` if it stood there before.
     /// Whoever drops the future gives the place up.
-    pub async fn wait_turn(self: &Arc<Self>, call: &Args, place: Option<Place>) -> Option<Place> {
-        let leadership = self.leadership()?;
+    ///
+    /// # Errors
+    /// When the leader goes, or has no place left: certainly nothing was proposed.
+    pub async fn wait_turn(self: &Arc<Self>, call: &Args, place: Option<Place>) -> Result<Place, Unplaced> {
+        let leadership = self.leadership().ok_or(Unplaced::LeaderGone)?;
         let place = match place {
-            Some(place) if place.leadership != leadership => return None,
+            Some(place) if place.leadership != leadership => return Err(Unplaced::LeaderGone),
             Some(place) => place,
             None => {
-                let id = self.me().0 << 40 | self.waiters.next.fetch_add(1, Ordering::Relaxed);
+                let id = self.waiters.number(self.me());
                 Place { group: self.clone(), leadership, id }
             }
         };
@@ -98,9 +131,10 @@ impl Group {
                 () = self.leadership_other_than(leadership) => Turn::Gone,
             };
             match turn {
-                Turn::Yours => return Some(place),
+                Turn::Yours => return Ok(place),
                 Turn::AskAgain => {}
-                Turn::Gone => return None,
+                Turn::Gone => return Err(Unplaced::LeaderGone),
+                Turn::Full => return Err(Unplaced::LineFull),
             }
         }
     }
@@ -120,36 +154,46 @@ impl Group {
 
     /// Stands in the line until it is this one's turn, or [`KEEP`] has passed.
     pub(super) async fn stand(self: &Arc<Self>, term: u64, id: u64, call: Args) -> Turn {
+        self.stand_until(term, id, call, env::sleep(KEEP)).await
+    }
+
+    async fn stand_until(self: &Arc<Self>, term: u64, id: u64, call: Args, end: impl Future<Output = ()>) -> Turn {
         let Ok(command) = commands::lookup(&call) else { return Turn::Gone };
         let Some(blocks) = command.blocks else { return Turn::Gone };
         let (teller, told) = oneshot::channel();
         {
             let mut inner = self.waiters.inner.lock();
-            if self.leadership() != Some(Leadership { leader: self.me(), term }) || inner.line.is_full() {
+            if self.leadership() != Some(Leadership { leader: self.me(), term }) {
                 return Turn::Gone;
             }
             if inner.term != term {
                 *inner = Inner { term, line: Line::default() };
             }
+            if inner.line.is_full() && !inner.line.knows(id) {
+                return Turn::Full;
+            }
             let keys = (blocks.keys)(&call);
-            let rows: Vec<Row> = self.replica().with_mut(|state| {
+            let mut rows: Vec<Row> = self.replica().with_mut(|state| {
                 let rows: Vec<Row> = keys.iter().map(|key| state.keyspace.row(key)).collect();
                 rows.iter().for_each(|row| state.keyspace.want(*row, true));
                 rows
             });
             let takes = (blocks.takes)(&call);
-            inner.line.stand(id, call, takes, &rows, teller);
+            let left = inner.line.stand(id, call, takes, &rows, teller);
+            rows.extend(left);
             // What was written before it stood here is seen now, what comes later is noted by apply.
             self.look_at(&mut inner, &rows);
         }
-        match env::timeout(KEEP, told).await {
-            Ok(Ok(())) => Turn::Yours,
-            Ok(Err(_)) => Turn::Gone,
-            Err(_) => {
-                self.waiters.inner.lock().line.away(id, env::now());
-                Turn::AskAgain
+        let told = tokio::select! {
+            biased;
+            told = told => told,
+            () = end => {
+                // The turn may have come since: it was told to nobody.
+                let came = self.waiters.inner.lock().line.away(id, env::now());
+                return if came { Turn::Yours } else { Turn::AskAgain };
             }
-        }
+        };
+        told.map_or(Turn::Gone, |()| Turn::Yours)
     }
 
     /// Gives turns at keys that may have something, and forgets those that nobody waits for.
@@ -218,5 +262,53 @@ impl Group {
     /// Places in the line that this node keeps.
     pub(crate) fn waiting(&self) -> usize {
         self.waiters.inner.lock().line.len()
+    }
+
+    /// Asks the line of this node, which leads, once for a turn, and gives up at once. Before it does, but when it does
+    /// not listen any more, `meanwhile` happens.
+    pub(crate) async fn ask_once(self: &Arc<Self>, id: u64, call: &Args, meanwhile: impl FnOnce()) -> Turn {
+        let term = self.leadership().expect("this node leads").term;
+        // The end is looked at after the answer was found not to be there.
+        self.stand_until(term, id, call.clone(), async { meanwhile() }).await
+    }
+
+    /// Takes all places that are left, for somebody who asks for `call`.
+    pub(crate) fn fill_line(&self, call: &Args) {
+        let mut inner = self.waiters.inner.lock();
+        let (mut id, line) = (u64::MAX, &mut inner.line);
+        while !line.is_full() {
+            let (teller, _) = oneshot::channel();
+            assert!(line.stand(id, call.clone(), 1, &[], teller).is_empty(), "nobody has this number");
+            id -= 1;
+        }
+    }
+
+    /// Gives turns as if `key` had been written and had an element.
+    pub(crate) fn give_turns(&self, key: &[u8], version: u64) {
+        let row = self.replica().with_mut(|state| state.keyspace.row(key));
+        let told = self.waiters.inner.lock().line.turns(row, version, env::now(), |_| 1);
+        told.into_iter().for_each(|teller| drop(teller.send(())));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_starts_again_does_not_number_places_as_before() {
+        let me = NodeId(3);
+        let before = Waiters::default();
+        let numbers: Vec<u64> = (0..100).map(|_| before.number(me)).collect();
+        let after = Waiters::default().number(me);
+        assert!(!numbers.contains(&after), "{after}");
+    }
+
+    #[test]
+    fn however_far_a_node_has_counted_its_numbers_are_its_own() {
+        let waiters = Waiters { next: AtomicU64::new((7 << COUNTED_BITS) - 1), ..Waiters::default() };
+        assert_eq!([(); 2].map(|()| waiters.number(NodeId(3))), [(4 << COUNTED_BITS) - 1, 3 << COUNTED_BITS]);
+        waiters.next.store(u64::MAX, Ordering::Relaxed);
+        assert_eq!([(); 2].map(|()| waiters.number(NodeId(3))), [(4 << COUNTED_BITS) - 1, 3 << COUNTED_BITS]);
     }
 }

@@ -9,7 +9,7 @@ use super::super::ring::{State, Ticket};
 use super::{Came, Connection, sleep_until, unserved};
 use crate::commands::Run;
 use crate::env::{self, Instant};
-use crate::raft::Place;
+use crate::raft::{Place, Unplaced};
 use crate::resp::{Args, Reply};
 use crate::types::{GroupId, Level};
 use bytes::Bytes;
@@ -47,8 +47,7 @@ pub(in super::super) enum Unblock {
 /// How waiting ended.
 pub(super) enum Waited {
     Turn(Place),
-    /// The group has another leader.
-    Gone,
+    Unplaced(Unplaced),
     TimeUp,
     Ended(Unblock),
 }
@@ -156,7 +155,7 @@ impl Connection {
             let waited = tokio::select! {
                 biased;
                 Ok(how) = cancelled => Waited::Ended(how),
-                place = group.wait_turn(&call, place) => place.map_or(Waited::Gone, Waited::Turn),
+                place = group.wait_turn(&call, place) => place.map_or_else(Waited::Unplaced, Waited::Turn),
                 () = sleep_until(until), if until.is_some() => Waited::TimeUp,
             };
             (id, Came::Waited(seq, waited))
@@ -177,9 +176,12 @@ impl Connection {
                 blocking.place = Some(place);
                 return self.try_now(seq);
             }
-            Waited::Gone => Reply::error(
+            Waited::Unplaced(Unplaced::LeaderGone) => Reply::error(
                 "UNBLOCKED force unblock from blocking operation, the group has another leader; nothing was taken",
             ),
+            Waited::Unplaced(Unplaced::LineFull) => {
+                Reply::error("THROTTLED too many clients wait for keys of this group; nothing was taken")
+            }
             Waited::TimeUp => TIME_UP,
             Waited::Ended(how) => how.reply(),
         };

@@ -1,6 +1,8 @@
 //! Commands that wait, by way of the one that only tests have: `TEST.BTAKE key [key ...] timeout` takes a string.
 
 use super::*;
+use crate::raft::Turn;
+use crate::resp::Args;
 
 /// Waits until `n` connections of this node wait for their turn.
 async fn blocked(rig: &Rig, n: usize) {
@@ -309,4 +311,37 @@ async fn turns_are_given_to_other_nodes_and_a_change_of_leader_ends_the_waiting(
         assert_eq!(c.ask("PING").await, "PONG");
     }
     assert_eq!(other.ask_all("SET a 1\nGET a").await, ["OK", "1"], "nobody takes it");
+}
+
+fn taking(key: &'static str) -> Args {
+    ["TEST.BTAKE", key, "0"].map(Bytes::from).into_iter().collect()
+}
+
+#[tokio::test]
+async fn a_turn_that_comes_as_the_question_ends_is_told() {
+    let rig = rig(1).await;
+    let group = rig.group(1);
+    assert_eq!(group.ask_once(7, &taking("a"), || ()).await, Turn::AskAgain);
+    assert_eq!(group.ask_once(7, &taking("a"), || group.give_turns(b"a", 1)).await, Turn::Yours);
+}
+
+#[tokio::test]
+async fn a_full_line_takes_nobody_more_and_keeps_those_who_stand_in_it() {
+    let rig = rig(1).await;
+    let group = rig.group(1);
+    let mut first = rig.proxy().await;
+    first.pipeline("TEST.BTAKE a 0").await;
+    blocked(&rig, 1).await;
+    testing::until(|| group.waiting() == 1).await;
+    assert_eq!(group.ask_once(7, &taking("b"), || ()).await, Turn::AskAgain);
+    group.fill_line(&taking("c"));
+    let full = group.waiting();
+    assert_eq!(group.ask_once(8, &taking("b"), || ()).await, Turn::Full);
+    assert_eq!(group.ask_once(7, &taking("b"), || ()).await, Turn::AskAgain, "it has a place");
+    assert_eq!(group.waiting(), full);
+    let mut other = rig.proxy().await;
+    let reply = other.ask("TEST.BTAKE a 0").await;
+    assert_eq!(reply, "-THROTTLED too many clients wait for keys of this group; nothing was taken");
+    assert_eq!(other.ask("SET a 1").await, "OK");
+    assert_eq!(first.read().await, "[a 1]");
 }
