@@ -10,6 +10,12 @@
 //! was its note. Invariant: **whatever a client read here and keeps, it is told of the first change that this replica
 //! applies after the read.** A note is used up by that; the next read makes another.
 //!
+//! Told in vain is who hears of the change first and of the value then: it would keep that for ever. Invariant: **on one
+//! connection no invalidation comes before the reply to a read that the change came after.** The reply may have to wait for
+//! those before it, so pushes of a connection that tracks stay in its mailbox until everything asked before them is
+//! answered (`session.rs`, `take_pushes`): no longer than those requests' deadlines, and no more than `PushLimit`. Where
+//! another connection is told (REDIRECT) there is no such order, as in Redis.
+//!
 //! What the replica does not hear it cannot tell. While it may be behind (its group's leader was not heard for an election
 //! timeout, or cannot show that it leads) everything that was read from it is declared void again and again, and so it is
 //! when its state is replaced.
