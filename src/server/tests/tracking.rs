@@ -189,6 +189,23 @@ async fn the_table_is_bounded_and_what_it_gives_up_is_told() {
 }
 
 #[tokio::test]
+async fn clients_that_are_gone_do_not_pile_up_in_the_note_of_a_key_that_stays() {
+    let rig = rig(1).await;
+    let mut stays = tracker(&rig, "").await;
+    assert_eq!(stays.ask("GET config").await, "nil");
+    let shared = rig.server.shared();
+    for _ in 0..150 {
+        let mut goes = tracker(&rig, "").await;
+        assert_eq!(goes.ask("GET config").await, "nil");
+        drop(goes);
+        testing::until(|| shared.caching.len() == (1, 1)).await;
+        assert!(shared.caching.clients_of(GroupId(1), b"config") <= 64);
+    }
+    assert_eq!(rig.proxy().await.ask("SET config 1").await, "OK");
+    assert_eq!(stays.read().await, "[invalidate [config]]");
+}
+
+#[tokio::test]
 async fn a_follower_tells_of_changes_made_anywhere_and_of_doubt() {
     let rigs = three(1).await;
     let leader = rigs[0].group(1).leader().expect("it is known");
