@@ -2,7 +2,8 @@
 //! what finishes on other threads reaches a session.
 //!
 //! Pushes are output that belongs to no request: messages of subscriptions, invalidations of cached keys. They wait in
-//! the client's mailbox until the session's next turn. What waits there and what the socket has not taken yet is bounded
+//! the client's mailbox until the session's next turn, and of a client that keeps what it reads until the replies they may
+//! be about are written. What waits there and what the socket has not taken yet is bounded
 //! together by a [`PushLimit`]: a connection that is past it is closed, and the mailbox emptied at once.
 //!
 //! A session owns its [`Client`] together with the registry; it writes the figures, everybody may read them. Nothing
@@ -112,15 +113,30 @@ impl Client {
         !self.has_pushes.swap(true, Relaxed)
     }
 
+    /// Pushes that wait.
+    pub(super) fn pushes(&self) -> usize {
+        if !self.has_pushes.load(Relaxed) {
+            return 0;
+        }
+        self.mailbox.lock().pushes.len()
+    }
+
     /// Takes the pushes that wait.
     pub(super) fn take_pushes(&self) -> Vec<Bytes> {
-        if !self.has_pushes.load(Relaxed) {
-            return Vec::new();
-        }
         let mut mailbox = self.mailbox.lock();
         self.has_pushes.store(false, Relaxed);
         mailbox.bytes = 0;
         std::mem::take(&mut mailbox.pushes)
+    }
+
+    /// Takes the oldest pushes. Nobody wakes the session for those that are left: it must come back for them.
+    pub(super) fn take_oldest_pushes(&self, count: usize) -> Vec<Bytes> {
+        let mut mailbox = self.mailbox.lock();
+        let count = count.min(mailbox.pushes.len());
+        let oldest: Vec<Bytes> = mailbox.pushes.drain(..count).collect();
+        mailbox.bytes -= oldest.iter().map(|push| push.len() as u64).sum::<u64>();
+        self.has_pushes.store(!mailbox.pushes.is_empty(), Relaxed);
+        oldest
     }
 
     /// Notes what the socket has not taken.

@@ -2,6 +2,7 @@
 
 use super::pubsub::three;
 use super::*;
+use crate::commands::node::ClientRow;
 
 async fn tracker(rig: &Rig, options: &str) -> Client {
     let mut c = rig.proxy().await;
@@ -53,6 +54,75 @@ async fn a_read_that_waits_is_noted_when_it_is_run() {
     }
     assert_eq!(w.ask("SET k 2").await, "OK");
     assert_eq!(c.read().await, "[invalidate [k]]");
+}
+
+#[tokio::test]
+async fn an_invalidation_does_not_overtake_the_reply_that_it_is_about() {
+    let rig = rig(2).await;
+    let (held, free) = (rig.key_in(1), rig.key_in(2));
+    let mut c = tracker(&rig, "").await;
+    let mut w = rig.proxy().await;
+    let shared = rig.server.shared();
+    assert_eq!(c.ask("SUBSCRIBE a").await, "[subscribe a 1]");
+    let mut sent = 3;
+    for read in [format!("GET {free}"), format!("MGET {free} {held}")] {
+        assert_eq!(w.ask_all(&format!("SET {free} old\nDEL {held}")).await[0], "OK");
+        rig.group(1).hold_writes(true);
+        // The read of what can be read is done, and its reply waits behind the write's.
+        c.pipeline(&format!("SET {held} x\n{read}")).await;
+        testing::until(|| shared.caching.len() == (1, 1)).await;
+        assert_eq!(w.ask(&format!("SET {free} new")).await, "OK");
+        assert_eq!(w.ask("PUBLISH a message").await, "1");
+        // What runs on the connection itself lets nothing pass either.
+        c.pipeline("CLIENT GETNAME").await;
+        sent += 3;
+        let came = |row: &ClientRow| row.session.tracking.is_some() && row.commands == sent;
+        testing::until(|| shared.clients().rows().iter().any(came)).await;
+        rig.group(1).hold_writes(false);
+        assert_eq!(c.read().await, "OK");
+        let value = c.read().await;
+        assert!(value.contains("old") || value.contains("new"), "{value}");
+        let mut rest = [c.read().await, c.read().await, c.read().await];
+        let at = |rest: &[String], word: &str| rest.iter().position(|text| text.contains(word)).expect("it came");
+        assert!(at(&rest, "invalidate") < at(&rest, "message"), "{rest:?}");
+        rest.sort();
+        assert_eq!(rest, [format!("[invalidate [{free}]]"), "[message a message]".to_owned(), "nil".to_owned()]);
+        if read.starts_with("MGET") {
+            assert_eq!(shared.caching.len(), (1, 1), "the other key is noted still");
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_waits_for_an_element_or_never_stops_asking_is_told() {
+    let rig = rig(2).await;
+    let (held, free) = (rig.key_in(1), rig.key_in(2));
+    let mut c = tracker(&rig, "").await;
+    let mut w = rig.proxy().await;
+    assert_eq!(c.ask(&format!("GET {free}")).await, "nil");
+    c.pipeline("BLPOP list 0").await;
+    let shared = rig.server.shared();
+    testing::until(|| shared.clients().rows().iter().any(|row| row.blocked)).await;
+    assert_eq!(w.ask(&format!("SET {free} 1")).await, "OK");
+    assert_eq!(c.read().await, format!("[invalidate [{free}]]"));
+    assert_eq!(w.ask("RPUSH list x").await, "1");
+    assert_eq!(c.read().await, "[list x]");
+    // A push waits for what was asked before it, and not for what comes after.
+    assert_eq!(c.ask(&format!("GET {free}")).await, "1");
+    rig.group(1).hold_writes(true);
+    c.pipeline(&format!("SET {held} x")).await;
+    let commands =
+        |n: u64| shared.clients().rows().iter().any(|row| row.session.tracking.is_some() && row.commands == n);
+    testing::until(|| commands(6)).await;
+    assert_eq!(w.ask(&format!("SET {free} 2")).await, "OK");
+    c.pipeline("PING").await;
+    testing::until(|| commands(7)).await;
+    c.pipeline("BLPOP list 0").await;
+    testing::until(|| commands(8)).await;
+    rig.group(1).hold_writes(false);
+    let mut heard = [c.read().await, c.read().await, c.read().await];
+    heard.sort();
+    assert_eq!(heard, ["OK".to_owned(), "PONG".to_owned(), format!("[invalidate [{free}]]")]);
 }
 
 #[tokio::test]
@@ -116,6 +186,23 @@ async fn the_table_is_bounded_and_what_it_gives_up_is_told() {
     let expected: Vec<String> = (0..10).map(|n| format!("[invalidate [k{n}]]")).collect();
     assert_eq!(told, expected, "the oldest go first");
     assert_eq!(rig.server.shared().caching.len(), (1, 10));
+}
+
+#[tokio::test]
+async fn clients_that_are_gone_do_not_pile_up_in_the_note_of_a_key_that_stays() {
+    let rig = rig(1).await;
+    let mut stays = tracker(&rig, "").await;
+    assert_eq!(stays.ask("GET config").await, "nil");
+    let shared = rig.server.shared();
+    for _ in 0..150 {
+        let mut goes = tracker(&rig, "").await;
+        assert_eq!(goes.ask("GET config").await, "nil");
+        drop(goes);
+        testing::until(|| shared.caching.len() == (1, 1)).await;
+        assert!(shared.caching.clients_of(GroupId(1), b"config") <= 64);
+    }
+    assert_eq!(rig.proxy().await.ask("SET config 1").await, "OK");
+    assert_eq!(stays.read().await, "[invalidate [config]]");
 }
 
 #[tokio::test]

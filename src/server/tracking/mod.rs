@@ -10,11 +10,18 @@
 //! was its note. Invariant: **whatever a client read here and keeps, it is told of the first change that this replica
 //! applies after the read.** A note is used up by that; the next read makes another.
 //!
+//! Told in vain is who hears of the change first and of the value then: it would keep that for ever. Invariant: **on one
+//! connection no invalidation comes before the reply to a read that the change came after.** The reply may have to wait for
+//! those before it, so pushes of a connection that tracks stay in its mailbox until everything asked before them is
+//! answered (`session.rs`, `take_pushes`): no longer than those requests' deadlines, and no more than `PushLimit`. Where
+//! another connection is told (REDIRECT) there is no such order, as in Redis.
+//!
 //! What the replica does not hear it cannot tell. While it may be behind (its group's leader was not heard for an election
 //! timeout, or cannot show that it leads) everything that was read from it is declared void again and again, and so it is
 //! when its state is replaced.
 //!
-//! Bound: `tracking-table-max-keys`; beyond it the oldest note of the same stripe is given up, and its clients are told.
+//! Bounds: `tracking-table-max-keys`; beyond it the oldest note of the same stripe is given up, and its clients are told.
+//! The clients of one key: `table.rs`.
 
 mod table;
 
@@ -76,6 +83,12 @@ impl Caching {
         (self.trackers.lock().len() as u64, self.keys.load(Relaxed) as u64)
     }
 
+    /// Clients that are noted for a key.
+    #[cfg(test)]
+    pub fn clients_of(&self, group: GroupId, key: &[u8]) -> usize {
+        self.table(group).lock().clients_of(key)
+    }
+
     /// Changes one table and keeps count.
     fn change<R>(&self, group: GroupId, change: impl FnOnce(&mut Table) -> R) -> R {
         let mut table = self.table(group).lock();
@@ -102,10 +115,19 @@ impl Shared {
             0 => usize::MAX,
             max => max,
         };
+        // Nobody waits for a table while it holds the trackers, so they may be looked at from within one.
+        let tracks = |clients: &mut Vec<u64>| {
+            let trackers = self.caching.trackers.lock();
+            clients.retain(|client| trackers.contains_key(client));
+        };
         let given_up = self.caching.change(group, |table| {
-            keys.iter().for_each(|key| table.note(key, client));
+            let mut given_up = Vec::new();
+            for key in keys {
+                given_up.extend(table.note(key, client, tracks).map(|clients| (key.clone(), clients)));
+            }
             let over = (self.caching.keys.load(Relaxed) + keys.len()).saturating_sub(max);
-            table.give_up(over.min(keys.len() + GIVE_UP_MAX))
+            given_up.extend(table.give_up(over.min(keys.len() + GIVE_UP_MAX)));
+            given_up
         });
         for (key, clients) in given_up {
             clients.iter().for_each(|client| self.tell_change(*client, &News::Keys(std::slice::from_ref(&key))));
