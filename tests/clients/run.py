@@ -5,7 +5,6 @@ failed. Packages are kept outside the checkout, so only the first run is slow. N
 """
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +15,7 @@ sys.path.insert(0, str(HERE.parent / "harness"))
 
 from cluster import Cluster, Trouble, cache_dir, end_on_sigterm  # noqa: E402
 from packages import venv  # noqa: E402
+from programs import checks_of  # noqa: E402
 
 CLIENT_WITHIN_S = 180
 NODE_PACKAGES = ["redis", "ioredis"]
@@ -85,11 +85,7 @@ CLIENTS = {
 def run(command, cluster):
     """The number of checks, or why it failed."""
     ports = {name: ",".join(str(node.port(door)) for node in cluster.nodes) for name, door in (("HC_PROXY", "resp"), ("HC_CLUSTER", "cluster"))}
-    ran = subprocess.run(command, env={**os.environ, **ports}, capture_output=True, text=True, timeout=CLIENT_WITHIN_S)
-    counted = re.search(r"^(\d+) checks$", ran.stdout, re.MULTILINE)
-    if ran.returncode == 0 and counted and int(counted[1]) > 0:
-        return int(counted[1])
-    raise Trouble("\n".join((ran.stderr or ran.stdout).strip().splitlines()[-12:]) or f"exit code {ran.returncode}")
+    return checks_of(command, ports, CLIENT_WITHIN_S)
 
 
 def main(names):

@@ -27,3 +27,15 @@ def run_in(name, *requirements):
     python = venv(name, *requirements)
     if os.path.realpath(sys.prefix) != os.path.realpath(os.path.dirname(os.path.dirname(python))):
         os.execv(python, [python, *sys.argv])
+
+
+def locked_node_modules(source, folder):
+    """Installs into `folder` exactly what the `package.json` and `package-lock.json` of `source` name."""
+    stamp = folder / "installed"
+    wanted = (source / "package-lock.json").read_text()
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    for file in ("package.json", "package-lock.json"):
+        shutil.copy(source / file, folder)
+    subprocess.run(["npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"], cwd=folder, check=True)
+    stamp.write_text(wanted)
