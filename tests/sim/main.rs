@@ -11,6 +11,7 @@
 //! what must hold in `invariants/`.
 
 mod client;
+mod entropy;
 mod faults;
 mod history;
 mod invariants;
@@ -100,7 +101,10 @@ fn one(seed: u64, name: Option<&str>, trace: Option<PathBuf>) -> bool {
         };
         planted::plant(bug);
     }
-    let dir = tempfile::tempdir().expect("a temporary directory can be made");
+    // Names are drawn from the same entropy, so processes tell their directories apart by their numbers.
+    let prefix = format!("sim-{}-", std::process::id());
+    let dir = tempfile::Builder::new().prefix(&prefix).tempdir().expect("a temporary directory can be made");
+    entropy::begin(seed);
     let verdict = run::run(seed, dir.path());
     let told = story::told();
     if let Some(file) = &trace {

@@ -1,5 +1,7 @@
 //! The log goes forward: what was committed stays on a quorum, and while a replica lives neither its term nor what it
-//! committed or applied goes back; what is purged or in a snapshot was applied.
+//! applied goes back; what is purged or in a snapshot was applied.
+//!
+//! How far a replica *knows* that entries are committed may go back, when it stops to lead.
 
 use crate::node::Node;
 use crate::observe::{Seen, Watcher};
@@ -24,7 +26,6 @@ impl Watcher for Forward {
                 false => Ok(()),
             };
             back("the term", before.term, seen.term)?;
-            back("what is committed", before.committed, seen.committed)?;
             back("what is applied", before.applied, seen.applied)?;
             back("what is purged", before.purged, seen.purged)?;
             back("the clock", before.clock_ms, seen.clock_ms)?;
