@@ -13,8 +13,12 @@ pub enum Bug {
     CountVoteTwice,
     /// A linearizable read is answered by whoever believes to lead.
     ReadUnconfirmed,
+    /// A read joins a round of confirmation that was under way when it came.
+    ReadJoinsRunningRound,
     /// A replica votes and campaigns from its start on.
     NoQuarantine,
+    /// A replica votes for nobody after its start, but for itself.
+    CampaignInQuarantine,
     /// The leader trusts in its lease for three times as long as the voters promise.
     LongLease,
     /// Reads judge what is dead by the node's wall clock.
@@ -30,11 +34,13 @@ pub enum Bug {
 }
 
 impl Bug {
-    pub const ALL: [Bug; 10] = [
+    pub const ALL: [Bug; 12] = [
         Bug::AcknowledgeBeforeSync,
         Bug::CountVoteTwice,
         Bug::ReadUnconfirmed,
+        Bug::ReadJoinsRunningRound,
         Bug::NoQuarantine,
+        Bug::CampaignInQuarantine,
         Bug::LongLease,
         Bug::ExpiryByLocalClock,
         Bug::FollowerSweeps,

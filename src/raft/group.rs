@@ -266,7 +266,7 @@ impl Group {
         let timers = self.around.timers;
         let quarantined = log.vote().is_some() && !planted::is(Bug::NoQuarantine);
         let quarantine_until = if quarantined { env::now() + timers.quarantine() } else { env::now() };
-        let config = Arc::new(self.config(!quarantined));
+        let config = Arc::new(self.config(!quarantined || planted::is(Bug::CampaignInQuarantine)));
         let network = NetworkFactory {
             group: self.id,
             worker: self.worker,

@@ -115,7 +115,11 @@ impl Gate {
             };
             match group.attempt(round).await {
                 Some(permit) => {
-                    for (_, tx) in waiting {
+                    let joined = match planted::is(Bug::ReadJoinsRunningRound) {
+                        true => std::mem::take(&mut group.gate(round).0.lock().waiting),
+                        false => Vec::new(),
+                    };
+                    for (_, tx) in waiting.into_iter().chain(joined) {
                         let _ = tx.send(permit);
                     }
                 }

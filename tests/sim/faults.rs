@@ -10,6 +10,9 @@ use std::rc::Rc;
 use std::time::Duration;
 use turmoil::Sim;
 
+/// Faults that cut links. One at a time, since healing mends all links.
+const NETWORK: [Kind; 5] = [Kind::Isolate, Kind::Mute, Kind::Deafen, Kind::Bridge, Kind::Usurp];
+
 /// What is to be undone, and when.
 struct Standing {
     until: Duration,
@@ -23,6 +26,8 @@ pub struct Faults {
     planned: std::vec::IntoIter<Planned>,
     next: Option<Planned>,
     standing: Vec<Standing>,
+    /// The second act of a [`Kind::Usurp`]: when, the leader, and the follower that starts anew.
+    usurping: Option<(Duration, usize, usize, u64)>,
     plan: Rc<Plan>,
     /// How often each kind was in place.
     pub counts: BTreeMap<Kind, u64>,
@@ -32,7 +37,7 @@ impl Faults {
     pub fn new(plan: Rc<Plan>) -> Faults {
         let mut planned = plan.faults.clone().into_iter();
         let next = planned.next();
-        Faults { planned, next, standing: Vec::new(), plan, counts: BTreeMap::new() }
+        Faults { planned, next, standing: Vec::new(), usurping: None, plan, counts: BTreeMap::new() }
     }
 
     /// Begins and ends what is due.
@@ -40,6 +45,9 @@ impl Faults {
         while let Some(over) = self.standing.iter().position(|s| s.until <= at) {
             let standing = self.standing.remove(over);
             self.undo(at, standing, sim, nodes);
+        }
+        if let Some((_, leader, follower, dice)) = self.usurping.take_if(|(due, ..)| *due <= at) {
+            self.usurp(at, leader, follower, dice, sim, nodes, observer);
         }
         while let Some(planned) = self.next.take_if(|planned| planned.at <= at) {
             self.begin(at, planned, sim, nodes, observer);
@@ -50,6 +58,7 @@ impl Faults {
     /// Ends everything now.
     pub fn heal(&mut self, at: Duration, sim: &mut Sim<'_>, nodes: &[Rc<Node>]) {
         self.next = None;
+        self.usurping = None;
         for standing in std::mem::take(&mut self.standing) {
             self.undo(at, standing, sim, nodes);
         }
@@ -71,8 +80,7 @@ impl Faults {
         let others: Vec<usize> = (1..=self.plan.nodes).filter(|node| *node != target).collect();
         let other = others[(dice[2] % others.len() as u64) as usize];
         // A second fault of a kind on the same link or node would be undone with the first.
-        let network = [Kind::Isolate, Kind::Mute, Kind::Deafen, Kind::Bridge];
-        let taken = |s: &Standing| s.kind == kind || (network.contains(&s.kind) && network.contains(&kind));
+        let taken = |s: &Standing| s.kind == kind || (NETWORK.contains(&s.kind) && NETWORK.contains(&kind));
         if self.is_down(target) || self.standing.iter().any(taken) {
             return;
         }
@@ -120,11 +128,55 @@ impl Faults {
                 moved_ms = if dice[1] % 2 == 0 { ms } else { -ms };
                 nodes[target - 1].clock.jump_wall(moved_ms);
             }
+            Kind::Usurp => {
+                let Some((leader, [early, late])) = self.three(&planned, nodes, observer) else { return };
+                touched = vec![leader, early, late];
+                let (a, b) = between(leader, early);
+                sim.partition(a, b);
+                self.usurping = Some((at + Duration::from_millis(1300 + dice[2] % 600), leader, late, dice[1]));
+            }
             Kind::Transfer | Kind::Snapshot => self.ask(kind, target, other, nodes),
         }
         *self.counts.entry(kind).or_default() += 1;
         story::tell_at(at, "FAULT", format!("{kind:?} at {touched:?} for {lasts:?}"));
+        let lasts = if kind == Kind::Usurp { lasts + Duration::from_millis(3000) } else { lasts };
         self.standing.push(Standing { until: at + lasts, kind, nodes: touched, moved_ms });
+    }
+
+    /// The leader and the followers of a data group of three, if all are up.
+    fn three(&self, planned: &Planned, nodes: &[Rc<Node>], observer: &Observer) -> Option<(usize, [usize; 2])> {
+        let group = 1 + (planned.dice[0] % u64::from(self.plan.groups)) as u32;
+        let leader = observer.leader(group)?;
+        let cluster = nodes[leader - 1].cluster.borrow().clone()?;
+        let voters = cluster.host().group(GroupId(group))?.status().voters;
+        let mut followers: Vec<usize> = voters.iter().map(|id| id.0 as usize).filter(|id| *id != leader).collect();
+        if planned.dice[1] % 2 == 0 {
+            followers.reverse();
+        }
+        let up = followers.iter().all(|id| !self.is_down(*id));
+        followers.try_into().ok().filter(|_| up).map(|followers| (leader, followers))
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn usurp(
+        &mut self,
+        at: Duration,
+        leader: usize,
+        follower: usize,
+        dice: u64,
+        sim: &mut Sim<'_>,
+        nodes: &[Rc<Node>],
+        observer: &mut Observer,
+    ) {
+        if self.is_down(follower) || self.is_down(leader) {
+            return;
+        }
+        story::tell_at(at, "FAULT", format!("Usurp: n{leader} is cut off, n{follower} starts anew"));
+        let others = (1..=self.plan.nodes).filter(|node| *node != leader);
+        others.for_each(|other| sim.partition(nodes[leader - 1].name.clone(), nodes[other - 1].name.clone()));
+        self.crash(at, &[follower], None, sim, nodes, observer);
+        let until = at + Duration::from_millis(5 + dice % 60);
+        self.standing.push(Standing { until, kind: Kind::Kill, nodes: vec![follower], moved_ms: 0 });
     }
 
     /// What an operator asks of a node; the answer is only told.
@@ -172,7 +224,7 @@ impl Faults {
             Kind::Kill | Kind::Power | Kind::PowerAll => {
                 touched.iter().for_each(|id| sim.bounce(nodes[id - 1].name.clone()));
             }
-            Kind::Isolate | Kind::Mute | Kind::Deafen | Kind::Bridge => {
+            Kind::Isolate | Kind::Mute | Kind::Deafen | Kind::Bridge | Kind::Usurp => {
                 self.each_link(nodes, |a, b| {
                     sim.repair_oneway(a.clone(), b.clone());
                     sim.repair_oneway(b.clone(), a.clone());
@@ -180,10 +232,16 @@ impl Faults {
                 });
             }
             Kind::Delay => self.each_link(nodes, |a, b| sim.set_link_max_message_latency(a, b, self.plan.latency)),
-            Kind::Loss => self.each_link(nodes, |a, b| {
-                sim.set_link_fail_rate(a.clone(), b.clone(), 0.0);
-                sim.repair(a, b);
-            }),
+            Kind::Loss => {
+                // A link that broke just now stays so until somebody mends it, and a cut that stands must stand.
+                let cut = self.standing.iter().any(|s| NETWORK.contains(&s.kind));
+                self.each_link(nodes, |a, b| {
+                    sim.set_link_fail_rate(a.clone(), b.clone(), 0.0);
+                    if !cut {
+                        sim.repair(a, b);
+                    }
+                });
+            }
             Kind::SlowDisk => nodes[touched[0] - 1].platter.set_pace(self.plan.disk.0, self.plan.disk.1),
             Kind::Drift => nodes[touched[0] - 1].clock.drift(self.plan.drifts[touched[0] - 1]),
             Kind::WallJump => nodes[touched[0] - 1].clock.jump_wall(-moved_ms),

@@ -28,18 +28,22 @@ pub struct Seen {
 
 /// A rule that the steps of a run must keep.
 pub trait Watcher {
-    /// A replica says something new. `at` is true time.
-    fn seen(&mut self, at: Duration, seen: &Seen, nodes: &[Rc<Node>]) -> Result<(), String>;
+    /// A replica says something new. `all` is what every replica says now, this one included.
+    fn seen(&mut self, seen: &Seen, all: &Replicas, nodes: &[Rc<Node>]) -> Result<(), String>;
 }
+
+/// What each node last said of each of its groups. A node that is down says nothing.
+pub type Replicas = BTreeMap<(usize, u32), Seen>;
 
 #[derive(Default)]
 pub struct Observer {
-    last: BTreeMap<(usize, u32), Seen>,
+    last: Replicas,
 }
 
 impl Observer {
     /// Looks at all nodes, and tells the rules and the story what is new.
     pub fn look(&mut self, at: Duration, nodes: &[Rc<Node>], rules: &mut [Box<dyn Watcher>]) -> Result<(), String> {
+        let mut news = Vec::new();
         for node in nodes {
             let Some(cluster) = node.cluster.borrow().clone() else { continue };
             for group in cluster.host().groups() {
@@ -70,10 +74,14 @@ impl Observer {
                         seen.applied, seen.snapshot, seen.purged
                     ));
                 }
-                for rule in rules.iter_mut() {
-                    rule.seen(at, &seen, nodes)?;
-                }
-                self.last.insert((seen.node, seen.group), seen);
+                self.last.insert((seen.node, seen.group), seen.clone());
+                news.push(seen);
+            }
+        }
+        // Only now: a follower's answer may be part of what its leader says in the same step.
+        for seen in &news {
+            for rule in rules.iter_mut() {
+                rule.seen(seen, &self.last, nodes)?;
             }
         }
         Ok(())

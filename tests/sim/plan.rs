@@ -35,6 +35,9 @@ pub enum Kind {
     Drift,
     /// A node's wall clock jumps by up to an hour.
     WallJump,
+    /// A follower is kept from its leader until its promise is over; then the leader is cut off, and its other follower
+    /// starts anew so quickly that the leader still trusts in its lease.
+    Usurp,
     /// A leader hands over.
     Transfer,
     /// A node makes snapshots.
@@ -42,7 +45,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 14] = [
+    pub const ALL: [Kind; 15] = [
         Kind::Kill,
         Kind::Power,
         Kind::PowerAll,
@@ -55,6 +58,7 @@ impl Kind {
         Kind::SlowDisk,
         Kind::Drift,
         Kind::WallJump,
+        Kind::Usurp,
         Kind::Transfer,
         Kind::Snapshot,
     ];

@@ -269,3 +269,52 @@ impl TableWriter for Table {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Family, meta_key};
+    use super::*;
+    use crate::types::GroupId;
+
+    fn put(n: u32, must_sync: bool) -> Write {
+        let puts = vec![(Family::Meta, meta_key(b't', GroupId(n)), Bytes::from_static(b"x"))];
+        Write { puts, delete_ranges: Vec::new(), must_sync, done: Box::new(|| ()) }
+    }
+
+    fn found(storage: &Storage) -> Vec<u32> {
+        let is_there = |n: &u32| storage.get(Family::Meta, &meta_key(b't', GroupId(*n))).unwrap().is_some();
+        (0..10).filter(is_there).collect()
+    }
+
+    #[tokio::test]
+    async fn a_crash_takes_what_was_not_synced_from_some_batch_on_and_nothing_else() {
+        for kept in 0..=3 {
+            let platter = Platter::default();
+            let options = Options_ { sync: Sync::No, ..Options_::default() };
+            let storage = platter.open(&options);
+            storage.write_and_wait(put(0, true)).await.unwrap();
+            storage.write_and_wait(put(1, false)).await.unwrap();
+            storage.write_and_wait(put(2, false)).await.unwrap();
+            storage.write(put(3, false)).unwrap();
+            assert_eq!(found(&storage), [0, 1, 2], "what the writer has not taken yet is not read");
+            assert_eq!(platter.crash(|_| kept), 3 - kept);
+            let expected: Vec<u32> = (0..=kept as u32).collect();
+            assert_eq!(found(&platter.open(&options)), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_writer_of_before_the_crash_writes_nothing_behind_it() {
+        let platter = Platter::default();
+        let storage = platter.open(&Options_::default());
+        storage.write(put(1, false)).unwrap();
+        // It has taken the write and waits for the disk.
+        tokio::task::yield_now().await;
+        platter.crash(|_| 0);
+        let storage = platter.open(&Options_::default());
+        storage.write_and_wait(put(2, false)).await.unwrap();
+        assert_eq!(found(&storage), [2]);
+        assert_eq!(platter.crash(|_| 0), 0, "under `always` nothing is left to lose");
+        assert_eq!(found(&platter.open(&Options_::default())), [2]);
+    }
+}

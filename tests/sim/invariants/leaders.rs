@@ -1,10 +1,9 @@
 //! Election safety: a term of a group has one leader at most, and a leader that was restarted leads again only in a new term.
 
 use crate::node::Node;
-use crate::observe::{Seen, Watcher};
+use crate::observe::{Replicas, Seen, Watcher};
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::time::Duration;
 
 #[derive(Default)]
 pub struct OneATerm {
@@ -13,7 +12,7 @@ pub struct OneATerm {
 }
 
 impl Watcher for OneATerm {
-    fn seen(&mut self, _at: Duration, seen: &Seen, _nodes: &[Rc<Node>]) -> Result<(), String> {
+    fn seen(&mut self, seen: &Seen, _all: &Replicas, _nodes: &[Rc<Node>]) -> Result<(), String> {
         if !seen.leads {
             return Ok(());
         }

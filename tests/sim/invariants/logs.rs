@@ -4,10 +4,9 @@
 //! How far a replica *knows* that entries are committed may go back, when it stops to lead.
 
 use crate::node::Node;
-use crate::observe::{Seen, Watcher};
+use crate::observe::{Replicas, Seen, Watcher};
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::time::Duration;
 
 #[derive(Default)]
 pub struct Forward {
@@ -17,7 +16,7 @@ pub struct Forward {
 }
 
 impl Watcher for Forward {
-    fn seen(&mut self, _at: Duration, seen: &Seen, nodes: &[Rc<Node>]) -> Result<(), String> {
+    fn seen(&mut self, seen: &Seen, all: &Replicas, nodes: &[Rc<Node>]) -> Result<(), String> {
         let Seen { node, group, .. } = *seen;
         let before = self.replicas.insert((group, node), seen.clone());
         if let Some(before) = before.filter(|before| before.life == seen.life) {
@@ -43,7 +42,7 @@ impl Watcher for Forward {
         let there: Vec<&Seen> = nodes
             .iter()
             .filter_map(|node| {
-                let known = self.replicas.get(&(group, node.id))?;
+                let known = all.get(&(node.id, group))?;
                 (node.cluster.borrow().is_some() && node.lives.get() == known.life).then_some(known)
             })
             .collect();

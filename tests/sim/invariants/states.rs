@@ -1,10 +1,9 @@
 //! Replicas of a group that have applied the same entries hold the same state: after replay and after a snapshot too.
 
 use crate::node::Node;
-use crate::observe::{Seen, Watcher, state_of};
+use crate::observe::{Replicas, Seen, Watcher, state_of};
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::time::Duration;
 
 #[derive(Default)]
 pub struct Equal {
@@ -13,7 +12,7 @@ pub struct Equal {
 }
 
 impl Watcher for Equal {
-    fn seen(&mut self, _at: Duration, seen: &Seen, nodes: &[Rc<Node>]) -> Result<(), String> {
+    fn seen(&mut self, seen: &Seen, _all: &Replicas, nodes: &[Rc<Node>]) -> Result<(), String> {
         let Some((index, hash)) = state_of(&nodes[seen.node - 1], seen.group) else { return Ok(()) };
         let (known, node) = *self.known.entry((seen.group, index)).or_insert((hash, seen.node));
         match known == hash {
