@@ -5,6 +5,7 @@
 //! sim many --seeds N [--from S] [--jobs J]            seeds in processes of their own
 //! sim planted [--jobs J]                              every planted bug must be found
 //! sim twice [--seeds N] [--from S]                    the same seed twice gives the same trace
+//! sim plans [--seeds N] [--from S]                    what seeds decide
 //! ```
 //!
 //! What is simulated and what is not, and what each rule is: `docs/internals/testing.md`. What decides a run is in `plan.rs`,
@@ -67,6 +68,13 @@ enum Command {
         #[arg(long, default_value_t = 2)]
         jobs: usize,
     },
+    /// Says what seeds decide, and runs nothing
+    Plans {
+        #[arg(long, default_value_t = 20)]
+        seeds: u64,
+        #[arg(long, default_value_t = 1)]
+        from: u64,
+    },
     /// Runs each seed twice and compares the traces
     Twice {
         #[arg(long, default_value_t = 1)]
@@ -85,6 +93,10 @@ fn main() -> ExitCode {
         Command::Run { seed, planted, trace } => one(seed, planted.as_deref(), trace),
         Command::Many { seeds, from, jobs } => pool::many(from, seeds, jobs),
         Command::Planted { bug, pinned, jobs } => pool::planted(bug.as_deref(), pinned, jobs),
+        Command::Plans { seeds, from } => {
+            (from..from + seeds).for_each(|seed| println!("{}", plan::Plan::draw(seed)));
+            true
+        }
         Command::Twice { seeds, from } => pool::twice(from, seeds),
     };
     if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
