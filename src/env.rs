@@ -6,9 +6,19 @@
 
 #![allow(clippy::disallowed_methods)]
 
+#[cfg(feature = "sim")]
+pub mod simulated;
+#[cfg(not(feature = "sim"))]
+mod system;
 mod turns;
 
-pub use turns::{counted as counted_turns, longest as longest_turn, timed};
+#[cfg(not(feature = "sim"))]
+use system as source;
+#[cfg(feature = "sim")]
+use simulated as source;
+
+pub use source::timed;
+pub use turns::{counted as counted_turns, longest as longest_turn};
 
 use std::future::Future;
 use std::ops::{Add, AddAssign, Sub, SubAssign};
@@ -20,11 +30,7 @@ pub struct Instant(u64);
 
 /// The present on CLOCK_BOOTTIME.
 pub fn now() -> Instant {
-    let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `ts` is a valid timespec for the call to fill; CLOCK_BOOTTIME exists on every Linux since 2.6.39.
-    let rc = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut ts) };
-    assert_eq!(rc, 0, "CLOCK_BOOTTIME can be read");
-    Instant(ts.tv_sec as u64 * 1_000_000_000 + ts.tv_nsec as u64)
+    source::now()
 }
 
 impl Instant {
@@ -79,12 +85,12 @@ impl SubAssign<Duration> for Instant {
 
 /// Milliseconds of Unix time by this machine's wall clock.
 pub fn wall_ms() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+    source::wall_ns() / 1_000_000
 }
 
 /// Microseconds of Unix time by this machine's wall clock.
 pub fn wall_us() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64)
+    source::wall_ns() / 1_000
 }
 
 /// Fresh entropy. Whoever needs repeatable randomness seeds a `fastrand::Rng` with it and keeps the seed.
@@ -103,34 +109,51 @@ pub fn secret() -> u64 {
 
 /// Bytes that nobody can guess, from the operating system. Blocks for no longer than a read of memory.
 pub fn secret_bytes(count: usize) -> std::io::Result<Vec<u8>> {
-    use std::io::Read;
-    let mut bytes = vec![0; count];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(bytes)
+    source::secret_bytes(count)
 }
 
 /// A deadline passed before the future was ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Elapsed;
 
+/// What a timer of the runtime must be set to, so that it goes off when `d` has passed on [`now`]'s clock.
+pub fn on_timer(d: Duration) -> Duration {
+    source::on_timer(d)
+}
+
 /// Sleeps for `d`.
 pub async fn sleep(d: Duration) {
-    tokio::time::sleep(d).await
+    tokio::time::sleep(on_timer(d)).await
 }
 
 /// Sleeps until `at`.
 pub async fn sleep_until(at: Instant) {
-    tokio::time::sleep(at.remaining()).await
+    sleep(at.remaining()).await
 }
 
 /// Waits for `f` for at most `d`.
 pub async fn timeout<F: Future>(d: Duration, f: F) -> Result<F::Output, Elapsed> {
-    tokio::time::timeout(d, f).await.map_err(|_| Elapsed)
+    tokio::time::timeout(on_timer(d), f).await.map_err(|_| Elapsed)
 }
 
 /// Waits for `f` until `at` at the latest.
 pub async fn timeout_at<F: Future>(at: Instant, f: F) -> Result<F::Output, Elapsed> {
     timeout(at.remaining(), f).await
+}
+
+/// Runs what blocks or takes long off this thread; nobody waits for its end. Must be called in a runtime.
+pub fn aside(name: &str, f: impl FnOnce() + Send + 'static) {
+    source::aside(name, f)
+}
+
+/// The same for something whose result is waited for; none if it panicked.
+pub async fn elsewhere<R: Send + 'static>(name: &str, f: impl FnOnce() -> R + Send + 'static) -> Option<R> {
+    let (tx, rx) = tokio::sync::oneshot::channel();
+    aside(name, move || {
+        // Whoever waited may have gone.
+        let _ = tx.send(f());
+    });
+    rx.await.ok()
 }
 
 /// Starts a named thread of the server's own. Panics if the system has no room for a thread.

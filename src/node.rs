@@ -8,6 +8,7 @@ use crate::cluster::{Cluster, Layout, Members, Memory};
 use crate::config::{self, Config, Endpoint, Sync};
 use crate::disk::{Disk, Verdict};
 use crate::env;
+use crate::net;
 use crate::raft::{self, Host, HostOptions, Timers, peers::Identity};
 use crate::resp::Limits;
 use crate::routing::NodeInfo;
@@ -33,6 +34,9 @@ use tokio::sync::{oneshot, watch};
 const WATCH: Duration = Duration::from_millis(200);
 /// Writes that add are refused while the process takes more of the memory it may have.
 const RESIDENT_PERCENT_MAX: u64 = 95;
+
+/// Connections of peers that may wait in the kernel to be accepted.
+const PEER_BACKLOG: i32 = 1024;
 
 /// How long the Redis doors stay shut for not knowing the users yet.
 const USERS_KNOWN: Duration = Duration::from_secs(3);
@@ -275,6 +279,12 @@ async fn listen(setting: &str, endpoint: &Endpoint) -> anyhow::Result<TcpListene
     listener.with_context(|| format!("{setting}: cannot listen on {endpoint}"))
 }
 
+fn listen_to_peers(endpoint: &Endpoint) -> anyhow::Result<net::TcpListener> {
+    const SETTING: &str = "node.bind_addr";
+    let listener = net::listen(resolve(endpoint).context(SETTING)?, PEER_BACKLOG);
+    listener.with_context(|| format!("{SETTING}: cannot listen on {endpoint}"))
+}
+
 async fn serve(config: &Config, workers: Vec<Handle>) -> anyhow::Result<()> {
     let mut stop_asked = stop_signals()?;
     let (me, layout, addresses) = layout(config)?;
@@ -283,7 +293,7 @@ async fn serve(config: &Config, workers: Vec<Handle>) -> anyhow::Result<()> {
     let members = Arc::new(Members::open(dir, me, &config.node.id.0, addresses)?);
     let identity: Arc<dyn Identity> = members.clone();
     let host = Host::open(host_options(config, me), identity.clone(), workers.clone())?;
-    let peers = listen("node.bind_addr", &config.node.bind_addr).await?;
+    let peers = listen_to_peers(&config.node.bind_addr)?;
     tokio::spawn(host.clone().listen(peers, identity));
 
     let cluster = Cluster::new(members, host.clone(), info(config, me), layout);

@@ -5,14 +5,16 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// Modules that every other may use: plain types, the slot function, time.
-const GROUND: &[&str] = &["types", "slot", "env"];
+/// Modules that every other may use: plain types, the slot function, time, and the bugs that only the simulation plants.
+const GROUND: &[&str] = &["types", "slot", "env", "planted"];
 
 /// Each top-level module and what it may use besides [`GROUND`] and itself.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("types", &[]),
     ("slot", &[]),
     ("env", &[]),
+    ("planted", &[]),
+    ("net", &[]),
     ("config", &[]),
     ("telemetry", &["config"]),
     ("resp", &[]),
@@ -20,7 +22,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("commands", &["resp", "state"]),
     ("routing", &[]),
     ("scripting", &["commands", "resp", "state"]),
-    ("raft", &["commands", "state", "resp", "routing", "config"]),
+    ("raft", &["commands", "state", "resp", "routing", "config", "net"]),
     ("cluster", &["routing", "raft", "commands", "resp", "state", "config", "security"]),
     ("security", &["commands", "resp"]),
     ("proto", &[]),
@@ -39,6 +41,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "config",
             "telemetry",
             "proto",
+            "net",
         ],
     ),
     (
@@ -56,6 +59,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "proto",
             "disk",
             "server",
+            "net",
         ],
     ),
     ("demo", &["config"]),

@@ -206,7 +206,7 @@ impl Cluster {
 
     /// Forms or joins the cluster and follows the table. Ends with an error if a group cannot be opened.
     pub async fn run(self: Arc<Self>) -> Result<(), StorageError> {
-        let meta = self.open(GroupId::META, &Seeds::default()).await?;
+        let meta = self.host.open_group(GroupId::META, Seeds::default().of(GroupId::META)).await?;
         let first = self.layout.nodes.first() == Some(&self.info.id);
         if first {
             self.members.found().map_err(|e| StorageError::Io("identity".into(), e))?;
@@ -238,16 +238,6 @@ impl Cluster {
                 return Ok(());
             }
         }
-    }
-
-    /// Opens a group off this thread: loading its state blocks.
-    async fn open(&self, id: GroupId, seeds: &Seeds) -> Result<Arc<Group>, StorageError> {
-        let (host, seed) = (self.host.clone(), seeds.of(id));
-        let (tx, rx) = tokio::sync::oneshot::channel();
-        env::spawn_thread("open-group", move || {
-            let _ = tx.send(host.open_group(id, seed));
-        });
-        rx.await.map_err(|_| StorageError::Stopped)?
     }
 
     async fn initialize(&self, id: GroupId, members: &BTreeSet<NodeId>) {
@@ -314,7 +304,7 @@ impl Cluster {
         self.table.store(Arc::new(table));
         for (id, info) in voters.iter().filter(|(_, info)| info.voters.contains(&self.info.id)) {
             if self.host.group(*id).is_none() {
-                self.open(*id, &seeds).await?;
+                self.host.open_group(*id, seeds.of(*id)).await?;
                 if info.voters.first() == Some(&self.info.id) {
                     self.initialize(*id, &info.voters.iter().copied().collect()).await;
                 }

@@ -1,9 +1,11 @@
-//! openraft's own suite over our log store and state machine, and what it does not ask.
+//! openraft's own suite over our log store and state machine, and what it does not ask: on RocksDB, and on the memory that
+//! simulations run on.
 
 use super::log_store::LogStore;
 use super::machine::{Machine, Replica};
 use super::snapshot::SnapshotStore;
-use super::storage::{Options_, Storage, Sync};
+use super::storage::memory::Platter;
+use super::storage::{Options_, Storage, StorageError, Sync};
 use super::{Entry, LogId, SnapshotMeta, Types, log_id};
 use crate::raft::entry::Batch;
 use crate::resp::Args;
@@ -14,8 +16,8 @@ use openraft::storage::{IOFlushed, RaftLogStorage, RaftStateMachine};
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::type_config::TypeConfigExt;
 use openraft::{EntryPayload, RaftLogReader, RaftSnapshotBuilder};
-use std::path::Path;
 use std::sync::Arc;
+use tempfile::TempDir;
 
 const GROUP: GroupId = GroupId(7);
 
@@ -25,32 +27,73 @@ impl From<u64> for NodeId {
     }
 }
 
-fn storage(dir: &Path) -> Storage {
-    Storage::open(dir, &Options_ { sync: Sync::No, ..Options_::default() }).unwrap()
+/// What a store stands on. Clones are the same place.
+#[derive(Clone)]
+enum Ground {
+    Disk(Arc<TempDir>),
+    Memory(Platter),
 }
 
-fn open(dir: &Path) -> (LogStore, Machine, Arc<Replica>) {
-    let storage = storage(dir);
-    let log = LogStore::open(&storage, GROUP).unwrap();
+impl Ground {
+    fn disk() -> Ground {
+        Ground::Disk(Arc::new(tempfile::tempdir().unwrap()))
+    }
+
+    fn both() -> [Ground; 2] {
+        [Ground::disk(), Ground::Memory(Platter::default())]
+    }
+
+    /// Another place of the kind.
+    fn another(&self) -> Ground {
+        match self {
+            Ground::Disk(_) => Ground::disk(),
+            Ground::Memory(_) => Ground::Memory(Platter::default()),
+        }
+    }
+
+    fn try_storage(&self) -> Result<Storage, StorageError> {
+        let options = Options_ { sync: Sync::No, ..Options_::default() };
+        match self {
+            Ground::Disk(dir) => Storage::open(dir.path(), &options),
+            Ground::Memory(platter) => Ok(platter.open(&options)),
+        }
+    }
+
+    fn storage(&self) -> Storage {
+        self.try_storage().unwrap()
+    }
+
+    fn open(&self) -> (LogStore, Machine, Arc<Replica>) {
+        on(&self.storage())
+    }
+}
+
+fn on(storage: &Storage) -> (LogStore, Machine, Arc<Replica>) {
+    let log = LogStore::open(storage, GROUP).unwrap();
     let replica = Arc::new(Replica::new(1, Precision::default()));
-    let machine = Machine::open(replica.clone(), SnapshotStore::open(&storage, GROUP).unwrap()).unwrap();
+    let machine = Machine::open(replica.clone(), SnapshotStore::open(storage, GROUP).unwrap()).unwrap();
     (log, machine, replica)
 }
 
-struct Builder;
+struct Builder(Ground);
 
-impl StoreBuilder<Types, LogStore, Machine, tempfile::TempDir> for Builder {
-    async fn build(&self) -> Result<(tempfile::TempDir, LogStore, Machine), openraft::StorageError<Types>> {
-        let dir = tempfile::tempdir().unwrap();
-        let (log, machine, _) = open(dir.path());
-        Ok((dir, log, machine))
+impl StoreBuilder<Types, LogStore, Machine, Ground> for Builder {
+    async fn build(&self) -> Result<(Ground, LogStore, Machine), openraft::StorageError<Types>> {
+        let ground = self.0.another();
+        let (log, machine, _) = ground.open();
+        Ok((ground, log, machine))
     }
 }
 
 #[test]
 fn the_stores_pass_openrafts_suite() {
-    let ended =
-        Types::run(async { Suite::<Types, LogStore, Machine, Builder, tempfile::TempDir>::test_all(Builder).await });
+    Ground::both().into_iter().for_each(passes_openrafts_suite);
+}
+
+fn passes_openrafts_suite(ground: Ground) {
+    let ended = Types::run(async move {
+        Suite::<Types, LogStore, Machine, Builder, Ground>::test_all(Builder(ground)).await
+    });
     // Its very last test hands the name of one store's snapshot to another store, which ours never does: a snapshot
     // travels chunk by chunk (below). That it came so far means that all the others have passed.
     let ended = ended.unwrap_err().to_string();
@@ -79,17 +122,19 @@ fn run<F: Future<Output = ()> + Send + 'static>(f: F) {
 
 #[test]
 fn a_log_is_found_again_after_a_restart_with_its_truncations_and_purges() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().to_owned();
+    Ground::both().into_iter().for_each(finds_a_log_again);
+}
+
+fn finds_a_log_again(ground: Ground) {
     run(async move {
         {
-            let (mut log, ..) = open(&path);
+            let (mut log, ..) = ground.open();
             append(&mut log, (1..=10).map(|i| set(1, i, "k", "v")).collect()).await;
             log.truncate_after(Some(log_id(1, 7))).await.unwrap();
             append(&mut log, (8..=9).map(|i| set(2, i, "k", "w")).collect()).await;
             log.purge(log_id(1, 3)).await.unwrap();
         }
-        let (mut log, ..) = reopen(&path).await;
+        let (mut log, ..) = reopen(&ground).await;
         let state = log.get_log_state().await.unwrap();
         assert_eq!((state.last_purged_log_id, state.last_log_id), (Some(log_id(1, 3)), Some(log_id(2, 9))));
         let entries = log.try_get_log_entries(0..100).await.unwrap();
@@ -99,16 +144,11 @@ fn a_log_is_found_again_after_a_restart_with_its_truncations_and_purges() {
 }
 
 /// The writer thread lets go of the database a moment after its last user did.
-async fn reopen(path: &Path) -> (LogStore, Machine, Arc<Replica>) {
+async fn reopen(ground: &Ground) -> (LogStore, Machine, Arc<Replica>) {
     let deadline = crate::env::now() + std::time::Duration::from_secs(10);
     loop {
-        match Storage::open(path, &Options_ { sync: Sync::No, ..Options_::default() }) {
-            Ok(storage) => {
-                let log = LogStore::open(&storage, GROUP).unwrap();
-                let replica = Arc::new(Replica::new(1, Precision::default()));
-                let machine = Machine::open(replica.clone(), SnapshotStore::open(&storage, GROUP).unwrap()).unwrap();
-                return (log, machine, replica);
-            }
+        match ground.try_storage() {
+            Ok(storage) => return on(&storage),
             Err(e) if crate::env::now() > deadline => panic!("{e}"),
             Err(_) => crate::env::sleep(std::time::Duration::from_millis(5)).await,
         }
@@ -117,10 +157,12 @@ async fn reopen(path: &Path) -> (LogStore, Machine, Arc<Replica>) {
 
 #[test]
 fn a_hole_or_a_flipped_bit_in_the_log_is_refused_with_its_place() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().to_owned();
+    Ground::both().into_iter().for_each(refuses_a_hole_or_a_flipped_bit);
+}
+
+fn refuses_a_hole_or_a_flipped_bit(ground: Ground) {
     run(async move {
-        let storage = storage(&path);
+        let storage = ground.storage();
         let mut log = LogStore::open(&storage, GROUP).unwrap();
         append(&mut log, (1..=5).map(|i| set(1, i, "k", "v")).collect()).await;
         let key = super::storage::log_key(GROUP, 3);
@@ -152,12 +194,14 @@ fn a_hole_or_a_flipped_bit_in_the_log_is_refused_with_its_place() {
 
 #[test]
 fn a_snapshot_is_the_state_at_its_cut_although_writes_go_on_and_survives_a_restart() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().to_owned();
+    Ground::both().into_iter().for_each(keeps_a_snapshot_of_its_cut);
+}
+
+fn keeps_a_snapshot_of_its_cut(ground: Ground) {
     run(async move {
         let at_cut;
         {
-            let (_, mut machine, replica) = open(&path);
+            let (_, mut machine, replica) = ground.open();
             apply(&mut machine, (1..=500).map(|i| set(1, i, &format!("k{i}"), "old")).collect()).await;
             at_cut = replica.with(|s| s.keyspace.state_hash());
             let mut builder = machine.try_create_snapshot_builder(true).await.unwrap();
@@ -166,7 +210,7 @@ fn a_snapshot_is_the_state_at_its_cut_although_writes_go_on_and_survives_a_resta
             let snapshot = builder.build_snapshot().await.unwrap();
             assert_eq!(snapshot.meta.last_log_id, Some(log_id(1, 500)));
         }
-        let (_, mut machine, replica) = reopen(&path).await;
+        let (_, mut machine, replica) = reopen(&ground).await;
         assert_eq!(machine.applied_state().await.unwrap().0, Some(log_id(1, 500)));
         assert_eq!(replica.with(|s| s.keyspace.state_hash()), at_cut);
     });
@@ -174,13 +218,15 @@ fn a_snapshot_is_the_state_at_its_cut_although_writes_go_on_and_survives_a_resta
 
 #[test]
 fn a_snapshot_sent_chunk_by_chunk_installs_to_the_same_state() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().to_owned();
+    Ground::both().into_iter().for_each(installs_what_is_sent_chunk_by_chunk);
+}
+
+fn installs_what_is_sent_chunk_by_chunk(ground: Ground) {
     run(async move {
-        let (_, mut source, from) = open(&path.join("a"));
+        let (_, mut source, from) = ground.open();
         apply(&mut source, (1..=2000).map(|i| set(1, i, &format!("k{i}"), &"x".repeat(300))).collect()).await;
         let snapshot = source.try_create_snapshot_builder(true).await.unwrap().build_snapshot().await.unwrap();
-        let target_storage = storage(&path.join("b"));
+        let target_storage = ground.another().storage();
         let store = SnapshotStore::open(&target_storage, GROUP).unwrap();
         let to = Arc::new(Replica::new(99, Precision::default()));
         let mut target = Machine::open(to.clone(), store.clone()).unwrap();
@@ -201,15 +247,18 @@ fn a_snapshot_sent_chunk_by_chunk_installs_to_the_same_state() {
 
 #[test]
 fn chunks_that_no_published_snapshot_names_are_gone_after_a_restart() {
-    let dir = tempfile::tempdir().unwrap();
-    let storage = storage(dir.path());
-    let store = SnapshotStore::open(&storage, GROUP).unwrap();
-    let mut writer = store.begin().unwrap();
-    writer.push(b"head").unwrap();
-    let orphan = writer.finish().unwrap();
-    assert!(store.chunk(orphan.number, 0).is_ok());
-    let again = SnapshotStore::open(&storage, GROUP).unwrap();
+    Ground::both().into_iter().for_each(drops_chunks_that_nobody_names);
+}
+
+fn drops_chunks_that_nobody_names(ground: Ground) {
     run(async move {
+        let storage = ground.storage();
+        let store = SnapshotStore::open(&storage, GROUP).unwrap();
+        let mut writer = store.begin().unwrap();
+        writer.push(b"head").unwrap();
+        let orphan = writer.finish().unwrap();
+        assert!(store.chunk(orphan.number, 0).is_ok());
+        let again = SnapshotStore::open(&storage, GROUP).unwrap();
         // The deletion is on its way to the writer; another write behind it tells that it has passed.
         let barrier =
             super::storage::Write { puts: vec![], delete_ranges: vec![], must_sync: false, done: Box::new(|| ()) };

@@ -37,6 +37,7 @@ use super::verify::{self, Verifier};
 use super::waiters::Waiters;
 use super::{Raft, Types};
 use crate::env::{self, Instant};
+use crate::planted::{self, Bug};
 use crate::state::Packing;
 use crate::state::Precision;
 use crate::state::eviction::Limit;
@@ -77,7 +78,8 @@ impl Timers {
 
     /// How long after a quorum's confirmation was *sent* the leader may serve lease reads.
     pub fn lease(&self) -> Duration {
-        self.election_max * LEASE_SHARE / 100
+        let share = if planted::is(Bug::LongLease) { 300 } else { LEASE_SHARE };
+        self.election_max * share / 100
     }
 
     /// How long a restarted replica keeps silent: one promise and what clocks may drift meanwhile.
@@ -126,6 +128,13 @@ pub(super) struct Core {
     quarantine_until: Instant,
     /// Raised when openraft's task is gone. After a panic its last metrics still look well.
     dead: AtomicBool,
+}
+
+/// What a core is started on.
+struct Loaded {
+    log: LogStore,
+    machine: Machine,
+    snapshots: SnapshotStore,
 }
 
 /// A group's replica on this node.
@@ -209,9 +218,9 @@ impl Group {
         })
     }
 
-    /// Opens what is on disk and starts everything that runs for the group. Blocks while it loads.
-    pub(super) fn start(self: &Arc<Self>) -> Result<(), StorageError> {
-        self.start_core()?;
+    /// Opens what is on disk and starts everything that runs for the group.
+    pub(super) async fn start(self: &Arc<Self>) -> Result<(), StorageError> {
+        self.start_core().await?;
         self.spawn(proposer::run(self.clone()));
         self.spawn(self.clone().care());
         self.spawn(self.clone().serve_waiters());
@@ -223,7 +232,14 @@ impl Group {
     }
 
     /// Loads log and snapshot and starts an openraft core on them, in quarantine if there is a vote.
-    fn start_core(self: &Arc<Self>) -> Result<(), StorageError> {
+    async fn start_core(self: &Arc<Self>) -> Result<(), StorageError> {
+        let group = self.clone();
+        let loaded = env::elsewhere("load-group", move || group.load()).await.ok_or(StorageError::Stopped)?;
+        self.start_on(loaded?).await
+    }
+
+    /// Loads what is on disk. Blocks meanwhile.
+    fn load(&self) -> Result<Loaded, StorageError> {
         // One for the group's life: its numbers must not be given out twice.
         let known = self.core.load().as_ref().map(|core| core.snapshots.clone());
         let snapshots = match known {
@@ -242,10 +258,15 @@ impl Group {
         self.replica.replays_to(log.last().map_or(0, |id| id.index()));
         self.ready.store(self.around.eventual_without_leader, Ordering::Release);
         let machine = Machine::open(self.replica.clone(), snapshots.clone())?;
+        Ok(Loaded { log, machine, snapshots })
+    }
+
+    async fn start_on(self: &Arc<Self>, loaded: Loaded) -> Result<(), StorageError> {
+        let Loaded { log, machine, snapshots } = loaded;
         let timers = self.around.timers;
-        let quarantined = log.vote().is_some();
+        let quarantined = log.vote().is_some() && !planted::is(Bug::NoQuarantine);
         let quarantine_until = if quarantined { env::now() + timers.quarantine() } else { env::now() };
-        let config = Arc::new(self.config(!quarantined));
+        let config = Arc::new(self.config(!quarantined || planted::is(Bug::CampaignInQuarantine)));
         let network = NetworkFactory {
             group: self.id,
             worker: self.worker,
@@ -257,12 +278,9 @@ impl Group {
             fenced: self.verifier.fenced.clone(),
         };
         let (me, log_for_raft) = (self.around.me, log.clone());
-        let (tx, rx) = std::sync::mpsc::channel();
-        self.handle.spawn(async move {
-            let raft = Raft::new(me, config, network, log_for_raft, machine).await;
-            let _ = tx.send(raft);
-        });
-        let raft = rx.recv().map_err(|_| StorageError::Stopped)?;
+        // Its tasks run where it is made.
+        let raft = self.handle.spawn(Raft::new(me, config, network, log_for_raft, machine));
+        let raft = raft.await.map_err(|_| StorageError::Stopped)?;
         let raft = raft.map_err(|e| StorageError::Io("raft".into(), std::io::Error::other(e)))?;
         let core = Arc::new(Core {
             metrics: raft.metrics(),
@@ -299,7 +317,7 @@ impl Group {
             enable_pre_vote: Some(true),
             quorum_loss_probe_interval: Some(2 * ms(timers.election_max)),
             backoff: "20ms 40ms 80ms ..200ms".to_owned(),
-            enable_leader_restore: Some(false),
+            enable_leader_restore: Some(planted::is(Bug::LeaderRestored)),
             allow_log_reversion: Some(false),
             ..Default::default()
         };

@@ -9,11 +9,11 @@ use super::peers::{self, Identity, Peers};
 use super::storage::{Options_ as StorageOptions, Storage, StorageError};
 use super::wire::{self, Lane, Method, Opcode};
 use crate::env;
+use crate::net::{Moving, TcpListener, TcpStream};
 use crate::state::Precision;
 use crate::types::{GroupId, NodeId};
 use arc_swap::ArcSwapOption;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
@@ -21,7 +21,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 
 /// How long a peer may take to greet.
@@ -52,7 +51,7 @@ pub struct Host {
     around: Arc<Surroundings>,
     workers: Vec<Handle>,
     groups: Table<BTreeMap<GroupId, Arc<Group>>>,
-    opening: Mutex<()>,
+    opening: tokio::sync::Mutex<()>,
     carrier: OnceLock<Carrier>,
     receiver: ArcSwapOption<Box<dyn Receiver>>,
 }
@@ -71,8 +70,18 @@ impl Host {
         identity: Arc<dyn Identity>,
         workers: Vec<Handle>,
     ) -> Result<Arc<Host>, StorageError> {
-        assert!(!workers.is_empty(), "a node has at least one worker");
         let storage = Storage::open(&options.data_dir.join("store"), &options.storage)?;
+        Host::on(storage, options, identity, workers)
+    }
+
+    /// The same on a store that is open already.
+    pub fn on(
+        storage: Storage,
+        options: HostOptions,
+        identity: Arc<dyn Identity>,
+        workers: Vec<Handle>,
+    ) -> Result<Arc<Host>, StorageError> {
+        assert!(!workers.is_empty(), "a node has at least one worker");
         let (incarnation, established) = identity.incarnation();
         storage.bind(incarnation, established)?;
         let around = Arc::new(Surroundings {
@@ -93,7 +102,7 @@ impl Host {
             around,
             workers,
             groups: Table::from_pointee(BTreeMap::new()),
-            opening: Mutex::new(()),
+            opening: tokio::sync::Mutex::default(),
             carrier: OnceLock::new(),
             receiver: ArcSwapOption::empty(),
         }))
@@ -106,15 +115,15 @@ impl Host {
     }
 
     /// Opens a group and starts it. `hash_seed` is what an empty state hashes keys with: the same on all of its replicas, and
-    /// for as long as it lives. Blocks while its state is loaded; must not be called on a worker.
-    pub fn open_group(&self, id: GroupId, hash_seed: u64) -> Result<Arc<Group>, StorageError> {
-        let _one_at_a_time = self.opening.lock();
+    /// for as long as it lives. Its state is loaded elsewhere. Must be called in a runtime.
+    pub async fn open_group(&self, id: GroupId, hash_seed: u64) -> Result<Arc<Group>, StorageError> {
+        let _one_at_a_time = self.opening.lock().await;
         if let Some(group) = self.group(id) {
             return Ok(group);
         }
         let worker = id.0 as usize % self.workers.len();
         let group = Group::new(id, worker as u16, self.workers[worker].clone(), self.around.clone(), hash_seed);
-        group.start()?;
+        group.start().await?;
         let mut groups = BTreeMap::clone(&self.groups.load());
         groups.insert(id, group.clone());
         self.groups.store(Arc::new(groups));
@@ -247,11 +256,10 @@ impl Host {
                     Lane::Snapshot | Lane::Messages => 0,
                 };
                 // The connection moves to the worker that its groups are pinned to.
-                let stream = stream.into_std()?;
+                let stream = Moving::new(stream)?;
                 let host = self.clone();
                 let serving = self.workers[worker as usize % self.workers.len()].spawn(env::timed(async move {
-                    let stream = TcpStream::from_std(stream)?;
-                    peers::serve(stream, move |method, group, payload| host.clone().answer(method, group, payload))
+                    peers::serve(stream.arrive()?, move |method, group, payload| host.clone().answer(method, group, payload))
                         .await
                 }));
                 serving.await.map_err(io::Error::other)?

@@ -14,6 +14,7 @@
 use super::entry::{self, Malformed};
 use super::storage::{Family, Storage, StorageError, Write, log_key, meta_key, sealed, unsealed};
 use super::{Entry, LogId, Types, Vote};
+use crate::planted::{self, Bug};
 use crate::types::GroupId;
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
@@ -324,6 +325,10 @@ impl RaftLogStorage<Types> for LogStore {
             }
             callback.io_completed(Ok(()));
         };
+        if planted::is(Bug::AcknowledgeBeforeSync) {
+            done();
+            return self.give(puts, Box::new(|| ()));
+        }
         self.give(puts, Box::new(done))
     }
 

@@ -16,6 +16,7 @@ use super::waiters::Touched;
 use super::{Applied, Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, Types};
 use crate::commands;
 use crate::env;
+use crate::planted::{self, Bug};
 use crate::state::events::{Class, Classes, Wanted};
 use crate::state::{Keyspace, Precision, SlotImage};
 use crate::types::{GroupId, Stamp};
@@ -27,7 +28,7 @@ use parking_lot::Mutex;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock, mpsc};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 /// Bytes serialized at a time while a snapshot is made, or a unit more: the lock is held for one such step.
 const CUT_BYTES: usize = 128 << 10;
@@ -470,11 +471,8 @@ impl RaftStateMachine<Types> for Machine {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotRef) -> Result<(), io::Error> {
         let (snapshots, precision) = (self.snapshots.clone(), self.replica.precision);
-        let (tx, rx) = oneshot::channel();
-        env::spawn_thread("load-snapshot", move || {
-            let _ = tx.send(load(&snapshots, snapshot, precision));
-        });
-        let keyspace = rx.await.map_err(io::Error::other)??;
+        let loaded = env::elsewhere("load-snapshot", move || load(&snapshots, snapshot, precision)).await;
+        let keyspace = loaded.ok_or_else(|| io::Error::other("loading the snapshot panicked"))??;
         self.snapshots.publish(snapshot, meta.clone()).await?;
         self.replica.replace(self.incarnation, keyspace, meta.clone())
     }
@@ -504,13 +502,13 @@ impl RaftSnapshotBuilder<Types> for Builder {
             head: std::mem::take(&mut self.head),
             cut: self.cut,
         };
-        let (tx, rx) = oneshot::channel();
-        env::spawn_thread("snapshot", move || {
-            let _ = tx.send(job.run());
-        });
-        let made = rx.await.map_err(io::Error::other)??;
+        let made = env::elsewhere("snapshot", move || job.run()).await;
+        let made = made.ok_or_else(|| io::Error::other("making the snapshot panicked"))??;
         // A state that is not to be trusted any more must not become anybody's.
         let trusted = self.replica.with(|state| state.generation == self.generation);
+        if planted::is(Bug::AppliedAheadOfState) {
+            self.meta.last_log_id = self.replica.with(|state| state.applied);
+        }
         if let Some(snapshot) = made.filter(|_| trusted) {
             self.snapshots.publish(snapshot, self.meta.clone()).await?;
         }

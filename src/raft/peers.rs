@@ -8,17 +8,17 @@
 
 use super::wire::{self, HEAD_BYTES, Hello, Lane, MAX_FRAME, MAX_GREETING, Method, Opcode, Welcome};
 use crate::env;
+use crate::net::{self, TcpStream};
 use crate::types::{GroupId, NodeId};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 
@@ -89,7 +89,8 @@ struct LinkState {
     up: bool,
     out: BytesMut,
     next_id: u64,
-    waiting: HashMap<u64, oneshot::Sender<Result<Bytes, Broken>>>,
+    /// In order, since those who wait for a link that broke are told in order.
+    waiting: BTreeMap<u64, oneshot::Sender<Result<Bytes, Broken>>>,
 }
 
 impl Link {
@@ -241,8 +242,8 @@ impl Link {
 pub struct Peers {
     identity: Arc<dyn Identity>,
     workers: Vec<Handle>,
-    links: Mutex<HashMap<(NodeId, Lane), Arc<Link>>>,
-    seen: Mutex<HashMap<NodeId, (env::Instant, Arc<AtomicI64>)>>,
+    links: Mutex<BTreeMap<(NodeId, Lane), Arc<Link>>>,
+    seen: Mutex<BTreeMap<NodeId, (env::Instant, Arc<AtomicI64>)>>,
     closed: AtomicBool,
     bytes_sent: AtomicU64,
     writes: AtomicU64,
@@ -321,20 +322,10 @@ impl Peers {
     }
 }
 
-/// Options of every socket between nodes.
-fn tune(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let socket = socket2::SockRef::from(stream);
-    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
-    let keepalive =
-        socket2::TcpKeepalive::new().with_time(Duration::from_secs(1)).with_interval(Duration::from_secs(1));
-    socket.set_tcp_keepalive(&keepalive)
-}
-
 async fn connect(identity: &dyn Identity, peer: NodeId, lane: Lane) -> io::Result<TcpStream> {
     let address = identity.address(peer).ok_or_else(|| io::Error::other("its address is not known"))?;
-    let mut stream = TcpStream::connect(&address).await?;
-    tune(&stream)?;
+    let mut stream = net::connect(&address).await?;
+    net::tune_link(&stream, USER_TIMEOUT)?;
     let mut out = BytesMut::new();
     wire::put_frame(&mut out, Opcode::Hello, |out| wire::put(out, &identity.hello(peer, lane)));
     stream.write_all(&out).await?;
@@ -374,7 +365,7 @@ pub(super) async fn read_frame(
 
 /// Answers a greeting on a connection that was accepted. An error was told to whoever called.
 pub(super) async fn greet(stream: &mut TcpStream, identity: &dyn Identity) -> io::Result<Hello> {
-    tune(stream)?;
+    net::tune_link(stream, USER_TIMEOUT)?;
     let mut buffer = BytesMut::with_capacity(MAX_GREETING);
     let read = read_frame(stream, &mut buffer, MAX_GREETING).await;
     let answer = match read {

@@ -20,6 +20,7 @@ use super::peers::CallError;
 use super::wire::{self, Lane, Method};
 use super::{Applied, Done, Types};
 use crate::env::{self, Instant};
+use crate::planted::{self, Bug};
 use crate::resp::{Args, Reply};
 use crate::state::eviction::Limit;
 use crate::state::{HashRange, Packing};
@@ -590,6 +591,7 @@ impl Flight {
             }
             // Refused before it was appended: certainly not applied.
             Err(ClientWriteError::ForwardToLeader(_)) => self.refused(),
+            Err(_) if planted::is(Bug::RetryUnknown) => self.refused(),
             // Appended and then discarded here; another node may have committed it.
             Err(_) => self.unknown(None),
         }
@@ -808,6 +810,7 @@ fn forward(mut flight: Flight, leader: NodeId, term: u64) -> bool {
                         Ok(Outcome::Unknown { index }) => flight.unknown(index),
                         Err(_) => flight.unknown(None),
                     },
+                    Ok(Err(_)) | Err(_) if planted::is(Bug::RetryUnknown) => flight.refused(),
                     // The link broke after the commands were sent, or nobody answered in time.
                     Ok(Err(_)) | Err(_) => flight.unknown(None),
                 }

@@ -14,6 +14,7 @@ use super::group::{Group, Leadership};
 use super::proposer::Refusal;
 use super::wire::{self, Lane, Method, ReadIndex};
 use crate::env::{self, Instant};
+use crate::planted::{self, Bug};
 use crate::types::{Level, Millis};
 use openraft::ReadPolicy;
 use parking_lot::Mutex;
@@ -114,7 +115,11 @@ impl Gate {
             };
             match group.attempt(round).await {
                 Some(permit) => {
-                    for (_, tx) in waiting {
+                    let joined = match planted::is(Bug::ReadJoinsRunningRound) {
+                        true => std::mem::take(&mut group.gate(round).0.lock().waiting),
+                        false => Vec::new(),
+                    };
+                    for (_, tx) in waiting.into_iter().chain(joined) {
                         let _ = tx.send(permit);
                     }
                 }
@@ -229,6 +234,9 @@ impl Group {
                 Some(Permit { estimate: Some(self.leader_estimate()), index })
             }
             Round::Lease if self.lease_permit().is_some() => self.lease_permit(),
+            Round::Lease | Round::Quorum if planted::is(Bug::ReadUnconfirmed) => {
+                Some(Permit { estimate: Some(self.leader_estimate()), index: self.replica().applied_index() })
+            }
             Round::Lease | Round::Quorum => {
                 let linearizer = self.raft().get_read_linearizer(ReadPolicy::ReadIndex).await.ok()?;
                 self.count_round();

@@ -6,8 +6,10 @@
 #![allow(clippy::disallowed_methods)]
 
 use crate::env::{self, Instant};
+use futures_util::FutureExt;
 use openraft::OptionalSend;
 use openraft_rt::AsyncRuntime;
+use openraft_rt::deterministic_rng::DeterministicRng;
 use openraft_rt_tokio::{TokioMpsc, TokioMutex, TokioOneshot, TokioRuntime, TokioWatch};
 use std::future::Future;
 use std::time::Duration;
@@ -17,6 +19,9 @@ impl openraft_rt::Instant for Instant {
         env::now()
     }
 }
+
+/// Where openraft gets a seeded generator from: it draws its election timeouts.
+type Seeded = DeterministicRng<TokioRuntime>;
 
 /// The runtime type named in [`super::Types`].
 #[derive(Debug)]
@@ -29,7 +34,7 @@ impl AsyncRuntime for Runtime {
     type Instant = Instant;
     type TimeoutError = tokio::time::error::Elapsed;
     type Timeout<R, T: Future<Output = R> + OptionalSend> = tokio::time::Timeout<T>;
-    type ThreadLocalRng = <TokioRuntime as AsyncRuntime>::ThreadLocalRng;
+    type ThreadLocalRng = <Seeded as AsyncRuntime>::ThreadLocalRng;
     type Mpsc = TokioMpsc;
     type Watch = TokioWatch;
     type Oneshot = TokioOneshot;
@@ -44,19 +49,19 @@ impl AsyncRuntime for Runtime {
     }
 
     fn sleep(duration: Duration) -> Self::Sleep {
-        tokio::time::sleep(duration)
+        tokio::time::sleep(env::on_timer(duration))
     }
 
     fn sleep_until(deadline: Instant) -> Self::Sleep {
-        tokio::time::sleep(deadline.remaining())
+        tokio::time::sleep(env::on_timer(deadline.remaining()))
     }
 
     fn timeout<R, F: Future<Output = R> + OptionalSend>(duration: Duration, future: F) -> Self::Timeout<R, F> {
-        tokio::time::timeout(duration, future)
+        tokio::time::timeout(env::on_timer(duration), future)
     }
 
     fn timeout_at<R, F: Future<Output = R> + OptionalSend>(deadline: Instant, future: F) -> Self::Timeout<R, F> {
-        tokio::time::timeout(deadline.remaining(), future)
+        tokio::time::timeout(env::on_timer(deadline.remaining()), future)
     }
 
     fn is_panic(join_error: &Self::JoinError) -> bool {
@@ -64,7 +69,8 @@ impl AsyncRuntime for Runtime {
     }
 
     fn thread_rng() -> Self::ThreadLocalRng {
-        TokioRuntime::thread_rng()
+        let drawn = Seeded::scope(env::seed(), async { Seeded::thread_rng() }).now_or_never();
+        drawn.expect("nothing in it waits")
     }
 
     /// Only openraft's conformance suite asks for a runtime of its own; the server runs on its workers.

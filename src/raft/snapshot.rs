@@ -15,15 +15,14 @@
 use super::SnapshotMeta;
 use super::chunk;
 use super::entry::Malformed;
-use super::storage::{Family, Storage, StorageError, Write, meta_key, sealed, unsealed};
+use super::storage::{Family, Storage, StorageError, TableWriter, Write, meta_key, sealed, unsealed};
 use crate::types::GroupId;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 /// Uncompressed bytes of a chunk; the last one is shorter. A slot image may span many.
 pub const CHUNK_BYTES: usize = 256 << 10;
@@ -32,9 +31,6 @@ pub const CHUNK_BYTES: usize = 256 << 10;
 pub const SNAPSHOT_VERSION: u8 = 1;
 
 const CURRENT: u8 = b's';
-
-/// Table files are compressed by chunk, not by RocksDB; its writer borrows its options for as long as it lives.
-static SST_OPTIONS: LazyLock<rocksdb::Options> = LazyLock::new(rocksdb::Options::default);
 
 /// What is known of a snapshot beside its chunks.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -145,10 +141,8 @@ impl SnapshotStore {
     /// Begins a new snapshot.
     pub fn begin(&self) -> Result<ChunkWriter, StorageError> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let file = self.storage.staging_dir()?.join(format!("snapshot-{}-{number}.sst", self.group));
-        let sst = rocksdb::SstFileWriter::create(&SST_OPTIONS);
-        sst.open(&file)?;
-        Ok(ChunkWriter { store: self.clone(), sst, file, number, chunks: 0, bytes: 0 })
+        let table = self.storage.table(Family::Snap, &format!("snapshot-{}-{number}", self.group))?;
+        Ok(ChunkWriter { store: self.clone(), table, number, chunks: 0, bytes: 0 })
     }
 
     /// Makes a finished snapshot the current one: durable when this returns. One that covers less than the current
@@ -230,8 +224,7 @@ impl SnapshotStore {
 /// Writes a snapshot's chunks aside.
 pub struct ChunkWriter {
     store: SnapshotStore,
-    sst: rocksdb::SstFileWriter<'static>,
-    file: PathBuf,
+    table: Box<dyn TableWriter>,
     number: u64,
     chunks: u32,
     bytes: u64,
@@ -254,23 +247,15 @@ impl ChunkWriter {
     }
 
     fn put(&mut self, stored: &[u8]) -> Result<(), StorageError> {
-        self.sst.put(chunk_key(self.store.group, self.number, self.chunks), stored)?;
+        self.table.put(&chunk_key(self.store.group, self.number, self.chunks), stored)?;
         self.chunks += 1;
         Ok(())
     }
 
     /// Syncs the file and brings it into the store, not yet published.
-    pub fn finish(mut self) -> Result<SnapshotRef, StorageError> {
-        self.sst.finish()?;
-        self.store.storage.ingest(Family::Snap, &self.file)?;
+    pub fn finish(self) -> Result<SnapshotRef, StorageError> {
+        self.table.finish()?;
         Ok(SnapshotRef { number: self.number, chunks: self.chunks, bytes: self.bytes })
-    }
-}
-
-impl Drop for ChunkWriter {
-    fn drop(&mut self) {
-        // After `finish` the file was moved; before, it is of no use to anybody.
-        let _ = std::fs::remove_file(&self.file);
     }
 }
 

@@ -1,11 +1,7 @@
-//! One RocksDB and one log writer thread a node, for the logs, votes and snapshots of all its groups.
+//! The node's store: the logs, votes and snapshots of all its groups.
 //!
-//! Group commit: the writer takes everything that waits, from every group, writes it as one batch, syncs once and then
-//! runs the callbacks. So a callback runs only after its bytes are on stable storage (under `sync: always`), and the
-//! writes of a group reach the disk in the order in which they were given.
-//!
-//! A failed write or sync is fatal: the kernel may have dropped the pages, so nothing that is asked again can be
-//! trusted. The process says so and ends; the other replicas have the data.
+//! What is given to it together is written together or not at all, and a callback runs only after its bytes are on stable
+//! storage (under `sync: always`). The writes of a group reach the disk in the order in which they were given.
 //!
 //! ```text
 //! column family   key                                   value
@@ -19,19 +15,19 @@
 //!
 //! Keys are big-endian, so that they sort by number.
 
+
+#[cfg(any(test, feature = "sim"))]
+pub mod memory;
+mod rocks;
+
 use super::chunk::{self, SnapshotCodec};
 use super::entry::Malformed;
-use crate::env;
 use crate::types::GroupId;
 use bytes::Bytes;
-use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBRecoveryMode, Options, WriteBatch, WriteOptions,
-};
+use rocks::Rocks;
 use serde::{Serialize, de::DeserializeOwned};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc;
 use std::time::Duration;
 
 /// When a write counts as stable.
@@ -78,12 +74,6 @@ impl Default for Options_ {
 }
 
 const BOUND: u8 = b'i';
-/// What a memtable takes from the allocator at a time.
-const ARENA_BLOCK: usize = 512 << 10;
-/// Groups of writes that the writer may take at once.
-const MAX_GATHERED: usize = 4096;
-/// Bytes after which the writer stops gathering.
-const MAX_GATHERED_BYTES: usize = 32 << 20;
 
 /// What cannot be read or written. Nothing here is retried.
 #[derive(Debug, thiserror::Error)]
@@ -127,64 +117,55 @@ pub(super) enum Family {
     Snap,
 }
 
-impl Family {
-    fn name(self) -> &'static str {
-        match self {
-            Family::Log => "log",
-            Family::Meta => "meta",
-            Family::Snap => "snap",
-        }
-    }
+/// What the bytes are kept on: RocksDB on a disk, or memory that forgets what was not synced.
+///
+/// Order and atomicity are those of [`Storage`]'s methods of the same names.
+pub(super) trait Disk: Send + std::marker::Sync {
+    fn write(&self, write: Write) -> Result<(), StorageError>;
+
+    /// Returns when the write is done, whose callback is not run. Blocks.
+    fn block_on(&self, write: Write) -> Result<(), StorageError>;
+
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError>;
+
+    fn scan(
+        &self,
+        family: Family,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StorageError>;
+
+    fn last(&self, family: Family, from: &[u8], to: &[u8]) -> Result<Option<Pair>, StorageError>;
+
+    fn table(&self, family: Family, name: &str) -> Result<Box<dyn TableWriter>, StorageError>;
+
+    fn drop_files(&self, family: Family, from: &[u8], to: &[u8]) -> Result<(), StorageError>;
+
+    fn memory_bytes(&self) -> u64;
+
+    fn syncs(&self) -> u64;
+}
+
+/// Writes a table aside, key by key in order. Dropped before it is finished it leaves nothing.
+pub(super) trait TableWriter: Send {
+    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), StorageError>;
+
+    /// Syncs the table and brings it into the store.
+    fn finish(self: Box<Self>) -> Result<(), StorageError>;
 }
 
 /// The node's store. Cheap to clone.
 #[derive(Clone)]
 pub struct Storage {
-    db: Arc<DB>,
-    tx: mpsc::Sender<Write>,
-    dir: PathBuf,
+    disk: Arc<dyn Disk>,
     snapshot_codec: &'static dyn SnapshotCodec,
-    pub(super) syncs: Arc<AtomicU64>,
-    /// Declared last: the writer ends when its last sender is gone, and then it is waited for.
-    _writer: Arc<WriterThread>,
 }
 
 impl Storage {
-    /// Opens or creates the store in `dir` and starts its writer thread.
+    /// Opens or creates the store in `dir`.
     pub fn open(dir: &Path, options: &Options_) -> Result<Storage, StorageError> {
-        let mut base = Options::default();
-        base.create_if_missing(true);
-        base.create_missing_column_families(true);
-        // A torn tail is what a power cut leaves and is cut off; anything else is refused. kPointInTime would
-        // silently drop acknowledged records, kAbsolute does not survive a plain kill.
-        base.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
-        base.set_recycle_log_file_num(0);
-        base.set_track_and_verify_wals_in_manifest(true);
-        base.set_paranoid_checks(true);
-        base.set_max_background_jobs(options.compaction_threads.max(1));
-        base.set_keep_log_file_num(3);
-        base.set_max_total_wal_size(4 * options.memtable_bytes as u64);
-        base.set_db_write_buffer_size(2 * options.memtable_bytes);
-        base.set_max_open_files(256);
-        let mut family = Options::default();
-        family.set_write_buffer_size(options.memtable_bytes);
-        // By default an eighth of the write buffer, at once and for each family: an idle node should stay small.
-        family.set_arena_block_size(ARENA_BLOCK);
-        family.set_compression_type(rocksdb::DBCompressionType::None);
-        let mut table = BlockBasedOptions::default();
-        table.set_block_cache(&Cache::new_lru_cache(8 << 20));
-        family.set_block_based_table_factory(&table);
-        let families =
-            [Family::Log, Family::Meta, Family::Snap].map(|f| ColumnFamilyDescriptor::new(f.name(), family.clone()));
-        let db = DB::open_cf_descriptors(&base, dir, families)
-            .map_err(|source| StorageError::Open { path: dir.to_owned(), source })?;
-        let db = Arc::new(db);
-        let (tx, rx) = mpsc::channel();
-        let syncs = Arc::new(AtomicU64::new(0));
-        let writer = Writer { db: db.clone(), rx, options: options.clone(), syncs: syncs.clone() };
-        let thread = env::spawn_thread("log-writer", move || writer.run());
-        let _writer = Arc::new(WriterThread(Some(thread)));
-        Ok(Storage { db, tx, dir: dir.to_owned(), snapshot_codec: options.snapshot_codec, syncs, _writer })
+        Ok(Storage { disk: Arc::new(Rocks::open(dir, options)?), snapshot_codec: options.snapshot_codec })
     }
 
     /// Binds the store to the data directory's incarnation, for good. `established`: the node has met its cluster, so a
@@ -217,12 +198,7 @@ impl Storage {
     }
 
     fn block_on_write(&self, puts: Vec<(Family, Bytes, Bytes)>, must_sync: bool) -> Result<(), StorageError> {
-        let (tx, rx) = mpsc::channel();
-        let done = Box::new(move || {
-            let _ = tx.send(());
-        });
-        self.write(Write { puts, delete_ranges: Vec::new(), must_sync, done })?;
-        rx.recv().map_err(|_| StorageError::Stopped)
+        self.disk.block_on(Write { puts, delete_ranges: Vec::new(), must_sync, done: Box::new(|| ()) })
     }
 
     /// How the chunks of new snapshots are packed.
@@ -230,16 +206,9 @@ impl Storage {
         self.snapshot_codec
     }
 
-    /// A directory beside the data, on the same file system, for files on their way into the store.
-    pub(super) fn staging_dir(&self) -> Result<PathBuf, StorageError> {
-        let dir = self.dir.join("staging");
-        std::fs::create_dir_all(&dir).map_err(|e| StorageError::Io(dir.clone(), e))?;
-        Ok(dir)
-    }
-
     /// Hands a change to the writer. Never blocks; the proposers bound what can be waiting.
     pub(super) fn write(&self, write: Write) -> Result<(), StorageError> {
-        self.tx.send(write).map_err(|_| StorageError::Stopped)
+        self.disk.write(write)
     }
 
     /// Hands a change to the writer and waits until it is stable.
@@ -253,7 +222,7 @@ impl Storage {
     }
 
     pub(super) fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
-        Ok(self.db.get_cf(self.handle(family), key)?)
+        self.disk.get(family, key)
     }
 
     /// Visits keys from `from` up to and without `to`, until `visit` says false.
@@ -264,167 +233,33 @@ impl Storage {
         to: &[u8],
         mut visit: impl FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), StorageError> {
-        let mut read = rocksdb::ReadOptions::default();
-        read.set_iterate_upper_bound(to.to_vec());
-        let mut it = self.db.raw_iterator_cf_opt(self.handle(family), read);
-        it.seek(from);
-        while let Some((k, v)) = it.item() {
-            if !visit(k, v) {
-                return Ok(());
-            }
-            it.next();
-        }
-        Ok(it.status()?)
+        self.disk.scan(family, from, to, &mut visit)
     }
 
     /// The last key below `to` and not below `from`.
     pub(super) fn last(&self, family: Family, from: &[u8], to: &[u8]) -> Result<Option<Pair>, StorageError> {
-        let mut it = self.db.raw_iterator_cf(self.handle(family));
-        it.seek_for_prev(to);
-        // `to` itself is excluded; keys are fixed-length, so stepping once is enough.
-        if it.key() == Some(to) {
-            it.prev();
-        }
-        it.status()?;
-        Ok(it.item().filter(|(k, _)| *k >= from).map(|(k, v)| (k.to_vec(), v.to_vec())))
+        self.disk.last(family, from, to)
     }
 
-    /// Brings a finished table file into a family. The file is moved.
-    pub(super) fn ingest(&self, family: Family, file: &Path) -> Result<(), StorageError> {
-        let mut options = rocksdb::IngestExternalFileOptions::default();
-        options.set_move_files(true);
-        Ok(self.db.ingest_external_file_cf_opts(self.handle(family), &options, vec![file])?)
+    /// Begins a table of a family, aside. No other one under way has its name.
+    pub(super) fn table(&self, family: Family, name: &str) -> Result<Box<dyn TableWriter>, StorageError> {
+        self.disk.table(family, name)
     }
 
     /// Frees files that lie wholly in a deleted range, `to` included.
     pub(super) fn drop_files(&self, family: Family, from: &[u8], to: &[u8]) -> Result<(), StorageError> {
-        Ok(self.db.delete_file_in_range_cf(self.handle(family), from, to)?)
+        self.disk.drop_files(family, from, to)
     }
 
-    /// Bytes that RocksDB holds in memory: memtables, block cache and table readers.
+    /// Bytes that the store holds in memory beside the state: memtables, block cache and table readers.
     pub fn memory_bytes(&self) -> u64 {
-        let names =
-            ["rocksdb.cur-size-all-mem-tables", "rocksdb.estimate-table-readers-mem", "rocksdb.block-cache-usage"];
-        [Family::Log, Family::Meta, Family::Snap]
-            .iter()
-            .flat_map(|f| names.iter().map(|n| self.db.property_int_value_cf(self.handle(*f), *n)))
-            .filter_map(|v| v.ok().flatten())
-            .sum()
+        self.disk.memory_bytes()
     }
 
     /// How many syncs the writer has made.
     pub fn syncs(&self) -> u64 {
-        self.syncs.load(Ordering::Relaxed)
+        self.disk.syncs()
     }
-
-    fn handle(&self, family: Family) -> &rocksdb::ColumnFamily {
-        self.db.cf_handle(family.name()).expect("the family was opened")
-    }
-}
-
-/// Waits for the writer when the last user of the store goes, so that the store is closed when nobody has it.
-struct WriterThread(Option<std::thread::JoinHandle<()>>);
-
-impl Drop for WriterThread {
-    fn drop(&mut self) {
-        let thread = self.0.take().expect("it is taken here only");
-        // A callback may hold the last handle; the writer cannot wait for itself.
-        if thread.thread().id() != std::thread::current().id() {
-            let _ = thread.join();
-        }
-    }
-}
-
-struct Writer {
-    db: Arc<DB>,
-    rx: mpsc::Receiver<Write>,
-    options: Options_,
-    syncs: Arc<AtomicU64>,
-}
-
-impl Writer {
-    fn run(self) {
-        let mut unsynced_since: Option<env::Instant> = None;
-        loop {
-            // Looked at first: under load there is always a next write.
-            if unsynced_since.is_some_and(|since| since.elapsed() >= Duration::from_secs(1)) {
-                self.sync_all();
-                unsynced_since = None;
-            }
-            let next = match unsynced_since {
-                Some(since) => self.rx.recv_timeout((since + Duration::from_secs(1)).remaining()),
-                None => self.rx.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected),
-            };
-            match next {
-                Ok(first) => {
-                    let synced = self.commit(first);
-                    if !synced && self.options.sync == Sync::EverySecond {
-                        unsynced_since.get_or_insert_with(env::now);
-                    }
-                }
-                Err(mpsc::RecvTimeoutError::Timeout) => (),
-                Err(mpsc::RecvTimeoutError::Disconnected) => {
-                    self.sync_all();
-                    return;
-                }
-            }
-        }
-    }
-
-    fn sync_all(&self) {
-        if let Err(e) = self.db.flush_wal(true) {
-            fatal(&e);
-        }
-        self.syncs.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Writes `first` and all that waits behind it with one sync, then tells everybody. Returns whether it synced.
-    fn commit(&self, first: Write) -> bool {
-        let mut batch = WriteBatch::default();
-        let mut sync = self.options.sync == Sync::Always;
-        let mut callbacks = Vec::new();
-        let mut next = Some(first);
-        let gather_until = env::now() + self.options.gather;
-        while let Some(write) = next.take() {
-            for (family, from, to) in &write.delete_ranges {
-                batch.delete_range_cf(self.handle(*family), from.as_ref(), to.as_ref());
-            }
-            for (family, key, value) in &write.puts {
-                batch.put_cf(self.handle(*family), key, value);
-            }
-            sync |= write.must_sync;
-            callbacks.push(write.done);
-            if callbacks.len() < MAX_GATHERED && batch.size_in_bytes() < MAX_GATHERED_BYTES {
-                next = match self.options.gather.is_zero() {
-                    true => self.rx.try_recv().ok(),
-                    false => self.rx.recv_timeout(gather_until.remaining()).ok(),
-                };
-            }
-        }
-        let mut options = WriteOptions::default();
-        options.set_sync(sync);
-        if let Err(e) = self.db.write_opt(batch, &options) {
-            fatal(&e);
-        }
-        if sync {
-            self.syncs.fetch_add(1, Ordering::Relaxed);
-        }
-        for done in callbacks {
-            done();
-        }
-        sync
-    }
-
-    fn handle(&self, family: Family) -> &rocksdb::ColumnFamily {
-        self.db.cf_handle(family.name()).expect("the family was opened")
-    }
-}
-
-/// Ends the process: after a failed write or sync nothing on this disk can be relied on until it is read again.
-fn fatal(e: &rocksdb::Error) -> ! {
-    tracing::error!(error = %e, "log-write-failed: the disk did not take a write; this node stops so that nothing is acknowledged that is not stored");
-    eprintln!("hypercache: the disk did not take a write ({e}); stopping. Check the disk, then start again.");
-    std::process::exit(EXIT_DISK);
 }
 
 /// Exit code of a node whose disk failed.

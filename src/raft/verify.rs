@@ -170,7 +170,7 @@ pub(super) struct Hashing {
 impl Hashing {
     /// Hashes the cut on a thread of its own and tells whoever waits.
     pub(super) fn start(self, replica: Arc<Replica>, marked: Arc<watch::Sender<Marked>>) {
-        env::spawn_thread("verify", move || {
+        env::aside("verify", move || {
             let digest = self.run(&replica).ok_or(Declined);
             marked.send_if_modified(|m| {
                 // A later mark has taken its place.
@@ -552,7 +552,7 @@ impl Group {
     pub(super) async fn send_fresh(
         self: &Arc<Self>,
         mut request: Bytes,
-        stream: &mut tokio::net::TcpStream,
+        stream: &mut crate::net::TcpStream,
     ) -> io::Result<()> {
         let made = async {
             if request.len() < 9 {

@@ -105,7 +105,7 @@ impl Method {
 }
 
 /// What a connection is for. Connections of a lane run on the worker that the lane's groups are pinned to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Lane {
     /// Votes, appends, heartbeats and read indexes of the groups of a worker.
     Raft(u16),

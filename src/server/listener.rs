@@ -7,13 +7,12 @@ use super::session::{self, Incoming};
 use super::{Shared, StartError, guard};
 use crate::commands::session::Face;
 use crate::env;
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use crate::net::{self, Moving, TcpListener, TcpStream};
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
@@ -34,13 +33,7 @@ impl Listener {
     /// Binds and listens. Must be called in a runtime.
     pub fn bind(face: Face, setting: &'static str, addr: SocketAddr) -> Result<Listener, StartError> {
         let open = || -> io::Result<Listener> {
-            let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-            // A restart must not wait for connections of the last run to fade; two servers on one port stay impossible.
-            socket.set_reuse_address(true)?;
-            socket.set_nonblocking(true)?;
-            socket.bind(&addr.into())?;
-            socket.listen(BACKLOG)?;
-            let socket = TcpListener::from_std(StdListener::from(socket))?;
+            let socket = net::listen(addr, BACKLOG)?;
             Ok(Listener { face, addr: socket.local_addr()?, socket })
         };
         open().map_err(|source| match source.kind() {
@@ -88,7 +81,7 @@ impl Listener {
             }
             shared.clients.accepted.fetch_add(1, Relaxed);
             turn = (turn + 1) % workers.len();
-            tune(&stream, shared.settings.keepalive);
+            net::tune_client(&stream, shared.settings.keepalive);
             let ends = (peer, stream.local_addr().unwrap_or(self.addr));
             let incoming = Incoming::new(self.face, ends, &shared, turn, stop.clone(), alive.clone());
             hand_over(stream, incoming, &workers[turn]);
@@ -98,24 +91,16 @@ impl Listener {
 
 /// Takes a connection out of this runtime's reactor and into the worker's.
 fn hand_over(stream: TcpStream, incoming: Incoming, worker: &Handle) {
-    let stream = match stream.into_std() {
+    let stream = match Moving::new(stream) {
         Ok(stream) => stream,
         Err(error) => return tracing::warn!(event = "accept_failed", %error),
     };
     worker.spawn(env::timed(async move {
-        match TcpStream::from_std(stream) {
+        match stream.arrive() {
             Ok(stream) => session::serve(stream, incoming).await,
             Err(error) => tracing::warn!(event = "accept_failed", %error),
         }
     }));
-}
-
-/// Small replies leave at once, and a peer that vanished is noticed. A socket that refuses either still works.
-fn tune(stream: &TcpStream, keepalive: Duration) {
-    let _ = stream.set_nodelay(true);
-    if !keepalive.is_zero() {
-        let _ = SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(keepalive));
-    }
 }
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ use crate::commands::script::ScriptCommand;
 use crate::commands::session::{Face, ReplyMode, Session};
 use crate::commands::transaction::Transaction;
 use crate::commands::{self, Command, Merge, Run};
+use crate::net::{TcpStream, WriteHalf};
 use crate::env::{self, Instant};
 use crate::raft::{Outcome, Permit, Refusal};
 use crate::resp::{Args, Decoder, Reply};
@@ -48,8 +49,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
-use tokio::net::tcp::WriteHalf;
 use tokio::sync::{mpsc, watch};
 
 /// The subcommand of CLIENT that says whether commands are answered.

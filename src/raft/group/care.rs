@@ -2,6 +2,7 @@
 
 use super::{Core, Group};
 use crate::env;
+use crate::planted::{self, Bug};
 use crate::raft::changes::Touch;
 use crate::raft::snapshot::SnapshotRef;
 use crate::raft::storage::{Storage, StorageError};
@@ -45,12 +46,24 @@ impl Group {
                 self.keep_terms();
                 self.verify_when_due();
             } else {
+                if planted::is(Bug::FollowerSweeps) {
+                    self.sweep_here();
+                }
                 self.forget_accesses();
             }
             if !self.fenced() {
                 self.snapshot_when_due(&core).await;
             }
         }
+    }
+
+    /// Removes what is dead by this replica's own time ([`Bug::FollowerSweeps`]).
+    fn sweep_here(&self) {
+        let Some(now) = self.estimate() else { return };
+        self.replica.with_mut(|state| {
+            let due = state.keyspace.due_ranges(now, usize::MAX);
+            state.keyspace.at_clock(now, |keyspace| keyspace.sweep(&due));
+        });
     }
 
     async fn snapshot_when_due(&self, core: &Core) {
@@ -82,7 +95,7 @@ impl Group {
         if self.closed() {
             return;
         }
-        if let Err(e) = self.start_core_aside().await {
+        if let Err(e) = self.start_core().await {
             tracing::error!(node = %self.me(), group = %self.id, error = %e, "group-cannot-restart");
         }
     }
@@ -91,16 +104,6 @@ impl Group {
         self.ready.store(false, Ordering::Release);
         self.leadership.send_replace(None);
         let _ = self.core().raft.shutdown().await;
-    }
-
-    /// Loading blocks, and so does waiting for the core, which starts on this very worker.
-    async fn start_core_aside(self: &Arc<Self>) -> Result<(), StorageError> {
-        let group = self.clone();
-        let (tx, rx) = tokio::sync::oneshot::channel();
-        env::spawn_thread("group-restart", move || {
-            let _ = tx.send(group.start_core());
-        });
-        rx.await.map_err(|_| StorageError::Stopped)?
     }
 
     /// Puts another snapshot in the place of the group's own, and starts the core on it and the log behind it.
@@ -113,7 +116,7 @@ impl Group {
         self.stop_core().await;
         let published = self.snapshots().publish_instead(snapshot, meta).await;
         // Whatever came of that, the group goes on.
-        self.start_core_aside().await?;
+        self.start_core().await?;
         published
     }
 

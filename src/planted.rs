@@ -1,0 +1,82 @@
+//! Bugs that are planted on purpose, so that the simulation can show that it finds them.
+//!
+//! Each breaks one rule of what HyperCache guarantees, at the place of the code that keeps the rule. In a server there are
+//! none: [`is`] is the constant `false` and the code behind it is not compiled. In the simulation's build one can be switched
+//! on, once, before anything runs. `docs/internals/testing.md` says by what each is found.
+
+/// A rule that is broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bug {
+    /// An append is acknowledged before it is synced.
+    AcknowledgeBeforeSync,
+    /// A candidate counts a vote that it was given for the one that it could not ask, too.
+    CountVoteTwice,
+    /// A linearizable read is answered by whoever believes to lead.
+    ReadUnconfirmed,
+    /// A read joins a round of confirmation that was under way when it came.
+    ReadJoinsRunningRound,
+    /// A replica votes and campaigns from its start on.
+    NoQuarantine,
+    /// A replica votes for nobody after its start, but for itself.
+    CampaignInQuarantine,
+    /// The leader trusts in its lease for three times as long as the voters promise.
+    LongLease,
+    /// Reads judge what is dead by the node's wall clock.
+    ExpiryByLocalClock,
+    /// Followers remove what is dead by their own time.
+    FollowerSweeps,
+    /// A flight whose fate is not known is proposed again.
+    RetryUnknown,
+    /// A snapshot is published under an index that its state has not reached.
+    AppliedAheadOfState,
+    /// A leader that was restarted goes on as one without an election.
+    LeaderRestored,
+}
+
+impl Bug {
+    pub const ALL: [Bug; 12] = [
+        Bug::AcknowledgeBeforeSync,
+        Bug::CountVoteTwice,
+        Bug::ReadUnconfirmed,
+        Bug::ReadJoinsRunningRound,
+        Bug::NoQuarantine,
+        Bug::CampaignInQuarantine,
+        Bug::LongLease,
+        Bug::ExpiryByLocalClock,
+        Bug::FollowerSweeps,
+        Bug::RetryUnknown,
+        Bug::AppliedAheadOfState,
+        Bug::LeaderRestored,
+    ];
+}
+
+#[cfg(feature = "sim")]
+mod switch {
+    use super::Bug;
+    use std::sync::OnceLock;
+
+    static PLANTED: OnceLock<Bug> = OnceLock::new();
+
+    /// Plants a bug, for as long as the process lives.
+    ///
+    /// # Panics
+    /// If another was planted before.
+    pub fn plant(bug: Bug) {
+        assert!(PLANTED.set(bug).is_ok(), "one bug at a time");
+    }
+
+    /// Whether this bug was planted.
+    pub fn is(bug: Bug) -> bool {
+        PLANTED.get() == Some(&bug)
+    }
+}
+
+#[cfg(feature = "sim")]
+pub use switch::{is, plant};
+
+/// Whether this bug was planted.
+#[cfg(not(feature = "sim"))]
+#[inline(always)]
+pub const fn is(_: Bug) -> bool {
+    false
+}

@@ -1,0 +1,320 @@
+//! A store in memory that outlives its node, and forgets on a crash what was not synced: what simulations and the
+//! conformance suite run on beside RocksDB.
+//!
+//! ```text
+//!          stable            unsynced                queue
+//!   ---------------------|------------------|----------------------->  given
+//!   [     found after any crash     ]  [ none, some or all of it ]
+//!   [           what is read now            ]
+//! ```
+//!
+//! A batch is found whole or not at all, as RocksDB's log does it: a torn record at its end is cut off. What was not synced is
+//! found up to some batch, never beyond a gap.
+//!
+//! The writer is a task of the node, so it dies with it. It takes what waits, spends the time that a disk needs, then
+//! publishes the batch and runs the callbacks.
+
+use super::{Disk, Family, Options_, Pair, Storage, StorageError, Sync, TableWriter, Write};
+use crate::env;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A disk. Clones are the same one.
+#[derive(Clone, Default)]
+pub struct Platter(Arc<Mutex<State>>);
+
+type Families = [BTreeMap<Bytes, Bytes>; 3];
+
+#[derive(Default)]
+struct State {
+    /// Found after any crash.
+    stable: Families,
+    /// What is read: stable, and what was written since.
+    current: Families,
+    /// Written, not synced.
+    unsynced: Vec<Changes>,
+    /// Taken by the writer, which waits for the disk.
+    under_way: Vec<Write>,
+    queue: VecDeque<Write>,
+    /// A writer runs.
+    writing: bool,
+    /// Rises with every crash: a writer of before must do nothing any more.
+    life: u64,
+    /// How long the disk takes for a sync, at least and at most.
+    pace: (Duration, Duration),
+    syncs: u64,
+}
+
+/// What one write does to the families.
+struct Changes {
+    puts: Vec<(Family, Bytes, Bytes)>,
+    delete_ranges: Vec<(Family, Bytes, Bytes)>,
+}
+
+impl Changes {
+    fn run(&self, on: &mut Families) {
+        for (family, from, to) in &self.delete_ranges {
+            let there = &mut on[*family as usize];
+            let gone: Vec<Bytes> = there.range::<[u8], _>(range(from, to)).map(|(key, _)| key.clone()).collect();
+            gone.iter().for_each(|key| drop(there.remove(key)));
+        }
+        for (family, key, value) in &self.puts {
+            on[*family as usize].insert(key.clone(), value.clone());
+        }
+    }
+}
+
+fn range<'a>(from: &'a [u8], to: &'a [u8]) -> (Bound<&'a [u8]>, Bound<&'a [u8]>) {
+    // An empty range has its ends in either order, which a map refuses.
+    (Bound::Included(from), Bound::Excluded(to.max(from)))
+}
+
+impl Platter {
+    /// How long a sync takes from now on: something between the two.
+    pub fn set_pace(&self, shortest: Duration, longest: Duration) {
+        self.0.lock().pace = (shortest, longest);
+    }
+
+    /// The node lost its power, or the machine did: of what was not synced, what lies before `kept` (drawn from the number
+    /// of batches that might be there) is found again. Returns how many batches were lost.
+    pub fn crash(&self, kept: impl FnOnce(usize) -> usize) -> usize {
+        let mut state = self.0.lock();
+        let state = &mut *state;
+        let given = state.under_way.drain(..).chain(state.queue.drain(..));
+        let given = given.map(|Write { puts, delete_ranges, .. }| Changes { puts, delete_ranges });
+        let maybe: Vec<Changes> = state.unsynced.drain(..).chain(given).collect();
+        let kept = kept(maybe.len()).min(maybe.len());
+        maybe[..kept].iter().for_each(|changes| changes.run(&mut state.stable));
+        state.current = state.stable.clone();
+        state.writing = false;
+        state.life += 1;
+        maybe.len() - kept
+    }
+
+    /// Opens the store on it.
+    pub fn open(&self, options: &Options_) -> Storage {
+        let memory = Memory { state: self.0.clone(), sync: options.sync };
+        Storage { disk: Arc::new(memory), snapshot_codec: options.snapshot_codec }
+    }
+
+    /// How many syncs it has made.
+    pub fn syncs(&self) -> u64 {
+        self.0.lock().syncs
+    }
+}
+
+impl State {
+    /// Moves what waits to the disk. The callbacks are the caller's to run, without the lock.
+    fn take(&mut self) -> bool {
+        self.under_way.extend(self.queue.drain(..));
+        !self.under_way.is_empty()
+    }
+
+    /// Publishes what is under way, synced or not.
+    fn publish(&mut self, sync: Sync) -> Vec<Box<dyn FnOnce() + Send>> {
+        let synced = sync == Sync::Always || self.under_way.iter().any(|w| w.must_sync);
+        let mut callbacks = Vec::new();
+        for Write { puts, delete_ranges, done, .. } in self.under_way.drain(..) {
+            let changes = Changes { puts, delete_ranges };
+            changes.run(&mut self.current);
+            self.unsynced.push(changes);
+            callbacks.push(done);
+        }
+        if synced {
+            self.sync();
+        }
+        callbacks
+    }
+
+    fn sync(&mut self) {
+        for changes in self.unsynced.drain(..) {
+            changes.run(&mut self.stable);
+        }
+        self.syncs += 1;
+    }
+}
+
+struct Memory {
+    state: Arc<Mutex<State>>,
+    sync: Sync,
+}
+
+impl Memory {
+    async fn run(state: Arc<Mutex<State>>, sync: Sync, life: u64) {
+        loop {
+            let time = {
+                let mut state = state.lock();
+                if state.life != life {
+                    return;
+                }
+                if !state.take() {
+                    state.writing = false;
+                    return;
+                }
+                let (shortest, longest) = state.pace;
+                let nanos = fastrand::Rng::with_seed(env::seed()).u64(0..=(longest - shortest).as_nanos() as u64);
+                shortest + Duration::from_nanos(nanos)
+            };
+            env::sleep(time).await;
+            let callbacks = {
+                let mut state = state.lock();
+                if state.life != life {
+                    return;
+                }
+                state.publish(sync)
+            };
+            callbacks.into_iter().for_each(|done| done());
+        }
+    }
+}
+
+impl Disk for Memory {
+    fn write(&self, write: Write) -> Result<(), StorageError> {
+        let mut state = self.state.lock();
+        state.queue.push_back(write);
+        if !std::mem::replace(&mut state.writing, true) {
+            tokio::spawn(Memory::run(self.state.clone(), self.sync, state.life));
+        }
+        Ok(())
+    }
+
+    fn block_on(&self, write: Write) -> Result<(), StorageError> {
+        let callbacks = {
+            let mut state = self.state.lock();
+            state.queue.push_back(write);
+            state.take();
+            state.publish(self.sync)
+        };
+        callbacks.into_iter().for_each(|done| done());
+        Ok(())
+    }
+
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        Ok(self.state.lock().current[family as usize].get(key).map(|value| value.to_vec()))
+    }
+
+    fn scan(
+        &self,
+        family: Family,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StorageError> {
+        let state = self.state.lock();
+        for (key, value) in state.current[family as usize].range::<[u8], _>(range(from, to)) {
+            if !visit(key, value) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn last(&self, family: Family, from: &[u8], to: &[u8]) -> Result<Option<Pair>, StorageError> {
+        let state = self.state.lock();
+        let last = state.current[family as usize].range::<[u8], _>(range(from, to)).next_back();
+        Ok(last.map(|(key, value)| (key.to_vec(), value.to_vec())))
+    }
+
+    fn table(&self, family: Family, _name: &str) -> Result<Box<dyn TableWriter>, StorageError> {
+        Ok(Box::new(Table { state: self.state.clone(), family, pairs: Vec::new() }))
+    }
+
+    /// At once and for good, whatever is synced: as files are that are dropped.
+    fn drop_files(&self, family: Family, from: &[u8], to: &[u8]) -> Result<(), StorageError> {
+        let mut state = self.state.lock();
+        let mut to_and_itself = to.to_vec();
+        to_and_itself.push(0);
+        let gone = Changes {
+            puts: Vec::new(),
+            delete_ranges: vec![(family, Bytes::copy_from_slice(from), to_and_itself.into())],
+        };
+        let state = &mut *state;
+        gone.run(&mut state.stable);
+        gone.run(&mut state.current);
+        Ok(())
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        0
+    }
+
+    fn syncs(&self) -> u64 {
+        self.state.lock().syncs
+    }
+}
+
+/// A table on its way: nothing of it is found before it is finished.
+struct Table {
+    state: Arc<Mutex<State>>,
+    family: Family,
+    pairs: Vec<(Bytes, Bytes)>,
+}
+
+impl TableWriter for Table {
+    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), StorageError> {
+        self.pairs.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<(), StorageError> {
+        let mut state = self.state.lock();
+        for (key, value) in self.pairs {
+            state.stable[self.family as usize].insert(key.clone(), value.clone());
+            state.current[self.family as usize].insert(key, value);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Family, meta_key};
+    use super::*;
+    use crate::types::GroupId;
+
+    fn put(n: u32, must_sync: bool) -> Write {
+        let puts = vec![(Family::Meta, meta_key(b't', GroupId(n)), Bytes::from_static(b"x"))];
+        Write { puts, delete_ranges: Vec::new(), must_sync, done: Box::new(|| ()) }
+    }
+
+    fn found(storage: &Storage) -> Vec<u32> {
+        let is_there = |n: &u32| storage.get(Family::Meta, &meta_key(b't', GroupId(*n))).unwrap().is_some();
+        (0..10).filter(is_there).collect()
+    }
+
+    #[tokio::test]
+    async fn a_crash_takes_what_was_not_synced_from_some_batch_on_and_nothing_else() {
+        for kept in 0..=3 {
+            let platter = Platter::default();
+            let options = Options_ { sync: Sync::No, ..Options_::default() };
+            let storage = platter.open(&options);
+            storage.write_and_wait(put(0, true)).await.unwrap();
+            storage.write_and_wait(put(1, false)).await.unwrap();
+            storage.write_and_wait(put(2, false)).await.unwrap();
+            storage.write(put(3, false)).unwrap();
+            assert_eq!(found(&storage), [0, 1, 2], "what the writer has not taken yet is not read");
+            assert_eq!(platter.crash(|_| kept), 3 - kept);
+            let expected: Vec<u32> = (0..=kept as u32).collect();
+            assert_eq!(found(&platter.open(&options)), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_writer_of_before_the_crash_writes_nothing_behind_it() {
+        let platter = Platter::default();
+        let storage = platter.open(&Options_::default());
+        storage.write(put(1, false)).unwrap();
+        // It has taken the write and waits for the disk.
+        tokio::task::yield_now().await;
+        platter.crash(|_| 0);
+        let storage = platter.open(&Options_::default());
+        storage.write_and_wait(put(2, false)).await.unwrap();
+        assert_eq!(found(&storage), [2]);
+        assert_eq!(platter.crash(|_| 0), 0, "under `always` nothing is left to lose");
+        assert_eq!(found(&platter.open(&Options_::default())), [2]);
+    }
+}

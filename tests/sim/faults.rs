@@ -1,0 +1,252 @@
+//! Does to the simulated cluster what the plan says, and undoes it.
+
+use crate::node::Node;
+use crate::observe::Observer;
+use crate::plan::{Kind, Plan, Planned};
+use crate::story;
+use hypercache::types::{GroupId, NodeId};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+use turmoil::Sim;
+
+/// Faults that cut links. One at a time, since healing mends all links.
+const NETWORK: [Kind; 5] = [Kind::Isolate, Kind::Mute, Kind::Deafen, Kind::Bridge, Kind::Usurp];
+
+/// What is to be undone, and when.
+struct Standing {
+    until: Duration,
+    kind: Kind,
+    nodes: Vec<usize>,
+    /// By how much a wall clock was moved.
+    moved_ms: i64,
+}
+
+pub struct Faults {
+    planned: std::vec::IntoIter<Planned>,
+    next: Option<Planned>,
+    standing: Vec<Standing>,
+    /// The second act of a [`Kind::Usurp`]: when, the leader, and the follower that starts anew.
+    usurping: Option<(Duration, usize, usize, u64)>,
+    plan: Rc<Plan>,
+    /// How often each kind was in place.
+    pub counts: BTreeMap<Kind, u64>,
+}
+
+impl Faults {
+    pub fn new(plan: Rc<Plan>) -> Faults {
+        let mut planned = plan.faults.clone().into_iter();
+        let next = planned.next();
+        Faults { planned, next, standing: Vec::new(), usurping: None, plan, counts: BTreeMap::new() }
+    }
+
+    /// Begins and ends what is due.
+    pub fn step(&mut self, at: Duration, sim: &mut Sim<'_>, nodes: &[Rc<Node>], observer: &mut Observer) {
+        while let Some(over) = self.standing.iter().position(|s| s.until <= at) {
+            let standing = self.standing.remove(over);
+            self.undo(at, standing, sim, nodes);
+        }
+        if let Some((_, leader, follower, dice)) = self.usurping.take_if(|(due, ..)| *due <= at) {
+            self.usurp(at, leader, follower, dice, sim, nodes, observer);
+        }
+        while let Some(planned) = self.next.take_if(|planned| planned.at <= at) {
+            self.begin(at, planned, sim, nodes, observer);
+            self.next = self.planned.next();
+        }
+    }
+
+    /// Ends everything now.
+    pub fn heal(&mut self, at: Duration, sim: &mut Sim<'_>, nodes: &[Rc<Node>]) {
+        self.next = None;
+        self.usurping = None;
+        for standing in std::mem::take(&mut self.standing) {
+            self.undo(at, standing, sim, nodes);
+        }
+    }
+
+    fn is_down(&self, node: usize) -> bool {
+        self.standing.iter().any(|s| matches!(s.kind, Kind::Kill | Kind::Power | Kind::PowerAll) && s.nodes.contains(&node))
+    }
+
+    fn target(&self, planned: &Planned, observer: &Observer) -> usize {
+        let group = (planned.dice[0] % u64::from(self.plan.groups + 1)) as u32;
+        let any = 1 + (planned.dice[1] % self.plan.nodes as u64) as usize;
+        if planned.at_leader { observer.leader(group).unwrap_or(any) } else { any }
+    }
+
+    fn begin(&mut self, at: Duration, planned: Planned, sim: &mut Sim<'_>, nodes: &[Rc<Node>], observer: &mut Observer) {
+        let target = self.target(&planned, observer);
+        let Planned { kind, lasts, dice, .. } = planned;
+        let others: Vec<usize> = (1..=self.plan.nodes).filter(|node| *node != target).collect();
+        let other = others[(dice[2] % others.len() as u64) as usize];
+        // A second fault of a kind on the same link or node would be undone with the first.
+        let taken = |s: &Standing| s.kind == kind || (NETWORK.contains(&s.kind) && NETWORK.contains(&kind));
+        if self.is_down(target) || self.standing.iter().any(taken) {
+            return;
+        }
+        let (mut touched, mut moved_ms) = (vec![target], 0);
+        let between = |from: usize, to: usize| (nodes[from - 1].name.clone(), nodes[to - 1].name.clone());
+        match kind {
+            Kind::Kill => self.crash(at, &[target], None, sim, nodes, observer),
+            Kind::Power => self.crash(at, &[target], Some(dice[2]), sim, nodes, observer),
+            Kind::PowerAll => {
+                touched = (1..=self.plan.nodes).filter(|node| !self.is_down(*node)).collect();
+                self.crash(at, &touched.clone(), Some(dice[2]), sim, nodes, observer);
+            }
+            Kind::Isolate => others.iter().for_each(|other| {
+                let (a, b) = between(target, *other);
+                sim.partition(a, b);
+            }),
+            Kind::Mute => others.iter().for_each(|other| {
+                let (a, b) = between(target, *other);
+                sim.partition_oneway(a, b);
+            }),
+            Kind::Deafen => others.iter().for_each(|other| {
+                let (a, b) = between(target, *other);
+                sim.partition_oneway(b, a);
+            }),
+            Kind::Bridge => {
+                touched.push(other);
+                let (a, b) = between(target, other);
+                sim.partition(a, b);
+            }
+            Kind::Delay => {
+                let longest = Duration::from_millis(20 + dice[2] % 280);
+                self.each_link(nodes, |a, b| sim.set_link_max_message_latency(a, b, longest));
+            }
+            Kind::Loss => {
+                let rate = 0.001 + (dice[2] % 40) as f64 / 1000.0;
+                self.each_link(nodes, |a, b| sim.set_link_fail_rate(a, b, rate));
+            }
+            Kind::SlowDisk => {
+                let slow = Duration::from_millis(10 + dice[2] % 250);
+                nodes[target - 1].platter.set_pace(slow / 4, slow);
+            }
+            Kind::Drift => nodes[target - 1].clock.drift(if dice[2] % 2 == 0 { 45_000 } else { -45_000 }),
+            Kind::WallJump => {
+                let ms = (dice[2] % 3_600_000) as i64;
+                moved_ms = if dice[1] % 2 == 0 { ms } else { -ms };
+                nodes[target - 1].clock.jump_wall(moved_ms);
+            }
+            Kind::Usurp => {
+                let Some((leader, [early, late])) = self.three(&planned, nodes, observer) else { return };
+                touched = vec![leader, early, late];
+                let (a, b) = between(leader, early);
+                sim.partition(a, b);
+                self.usurping = Some((at + Duration::from_millis(1300 + dice[2] % 600), leader, late, dice[1]));
+            }
+            Kind::Transfer | Kind::Snapshot => self.ask(kind, target, other, nodes),
+        }
+        *self.counts.entry(kind).or_default() += 1;
+        story::tell_at(at, "FAULT", format!("{kind:?} at {touched:?} for {lasts:?}"));
+        let lasts = if kind == Kind::Usurp { lasts + Duration::from_millis(3000) } else { lasts };
+        self.standing.push(Standing { until: at + lasts, kind, nodes: touched, moved_ms });
+    }
+
+    /// The leader and the followers of a data group of three, if all are up.
+    fn three(&self, planned: &Planned, nodes: &[Rc<Node>], observer: &Observer) -> Option<(usize, [usize; 2])> {
+        let group = 1 + (planned.dice[0] % u64::from(self.plan.groups)) as u32;
+        let leader = observer.leader(group)?;
+        let cluster = nodes[leader - 1].cluster.borrow().clone()?;
+        let voters = cluster.host().group(GroupId(group))?.status().voters;
+        let mut followers: Vec<usize> = voters.iter().map(|id| id.0 as usize).filter(|id| *id != leader).collect();
+        if planned.dice[1] % 2 == 0 {
+            followers.reverse();
+        }
+        let up = followers.iter().all(|id| !self.is_down(*id));
+        followers.try_into().ok().filter(|_| up).map(|followers| (leader, followers))
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn usurp(
+        &mut self,
+        at: Duration,
+        leader: usize,
+        follower: usize,
+        dice: u64,
+        sim: &mut Sim<'_>,
+        nodes: &[Rc<Node>],
+        observer: &mut Observer,
+    ) {
+        if self.is_down(follower) || self.is_down(leader) {
+            return;
+        }
+        story::tell_at(at, "FAULT", format!("Usurp: n{leader} is cut off, n{follower} starts anew"));
+        let others = (1..=self.plan.nodes).filter(|node| *node != leader);
+        others.for_each(|other| sim.partition(nodes[leader - 1].name.clone(), nodes[other - 1].name.clone()));
+        self.crash(at, &[follower], None, sim, nodes, observer);
+        let until = at + Duration::from_millis(5 + dice % 60);
+        self.standing.push(Standing { until, kind: Kind::Kill, nodes: vec![follower], moved_ms: 0 });
+    }
+
+    /// What an operator asks of a node; the answer is only told.
+    fn ask(&self, kind: Kind, target: usize, other: usize, nodes: &[Rc<Node>]) {
+        let Some(cluster) = nodes[target - 1].cluster.borrow().clone() else { return };
+        for number in 0..=self.plan.groups {
+            let Some(group) = cluster.host().group(GroupId(number)) else { continue };
+            nodes[target - 1].asked.borrow_mut().push((kind, group, NodeId(other as u64)));
+        }
+    }
+
+    fn each_link(&self, nodes: &[Rc<Node>], mut f: impl FnMut(String, String)) {
+        for (at, a) in nodes.iter().enumerate() {
+            nodes[at + 1..].iter().for_each(|b| f(a.name.clone(), b.name.clone()));
+        }
+    }
+
+    /// `luck`: how much of what was not synced is found again; none: all that was written.
+    fn crash(
+        &self,
+        at: Duration,
+        which: &[usize],
+        luck: Option<u64>,
+        sim: &mut Sim<'_>,
+        nodes: &[Rc<Node>],
+        observer: &mut Observer,
+    ) {
+        for id in which {
+            let node = &nodes[id - 1];
+            *node.cluster.borrow_mut() = None;
+            node.serving.set(false);
+            sim.crash(node.name.clone());
+            observer.forget(*id);
+            let lost = node.platter.crash(|batches| match luck {
+                None => batches,
+                Some(luck) => (luck.rotate_left(*id as u32 * 7) % (batches as u64 + 1)) as usize,
+            });
+            story::tell_at(at, &node.name, format!("goes down, {lost} batches lost"));
+        }
+    }
+
+    fn undo(&self, at: Duration, standing: Standing, sim: &mut Sim<'_>, nodes: &[Rc<Node>]) {
+        let Standing { kind, nodes: touched, moved_ms, .. } = standing;
+        match kind {
+            Kind::Kill | Kind::Power | Kind::PowerAll => {
+                touched.iter().for_each(|id| sim.bounce(nodes[id - 1].name.clone()));
+            }
+            Kind::Isolate | Kind::Mute | Kind::Deafen | Kind::Bridge | Kind::Usurp => {
+                self.each_link(nodes, |a, b| {
+                    sim.repair_oneway(a.clone(), b.clone());
+                    sim.repair_oneway(b.clone(), a.clone());
+                    sim.repair(a, b);
+                });
+            }
+            Kind::Delay => self.each_link(nodes, |a, b| sim.set_link_max_message_latency(a, b, self.plan.latency)),
+            Kind::Loss => {
+                // A link that broke just now stays so until somebody mends it, and a cut that stands must stand.
+                let cut = self.standing.iter().any(|s| NETWORK.contains(&s.kind));
+                self.each_link(nodes, |a, b| {
+                    sim.set_link_fail_rate(a.clone(), b.clone(), 0.0);
+                    if !cut {
+                        sim.repair(a, b);
+                    }
+                });
+            }
+            Kind::SlowDisk => nodes[touched[0] - 1].platter.set_pace(self.plan.disk.0, self.plan.disk.1),
+            Kind::Drift => nodes[touched[0] - 1].clock.drift(self.plan.drifts[touched[0] - 1]),
+            Kind::WallJump => nodes[touched[0] - 1].clock.jump_wall(-moved_ms),
+            Kind::Transfer | Kind::Snapshot => return,
+        }
+        story::tell_at(at, "HEALED", format!("{kind:?} at {touched:?}"));
+    }
+}

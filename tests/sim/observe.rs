@@ -1,0 +1,106 @@
+//! What is seen of the nodes between two steps of the simulation: every change of what a replica says of itself.
+
+use crate::node::Node;
+use crate::story;
+use hypercache::types::GroupId;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// What a replica of a group on a node says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    pub node: usize,
+    /// How often the node was started by then.
+    pub life: u64,
+    pub group: u32,
+    pub term: u64,
+    /// It believes to lead.
+    pub leads: bool,
+    pub last: u64,
+    pub committed: u64,
+    pub applied: u64,
+    pub snapshot: u64,
+    pub purged: u64,
+    pub voters: usize,
+    pub clock_ms: u64,
+}
+
+/// A rule that the steps of a run must keep.
+pub trait Watcher {
+    /// A replica says something new. `all` is what every replica says now, this one included.
+    fn seen(&mut self, seen: &Seen, all: &Replicas, nodes: &[Rc<Node>]) -> Result<(), String>;
+}
+
+/// What each node last said of each of its groups. A node that is down says nothing.
+pub type Replicas = BTreeMap<(usize, u32), Seen>;
+
+#[derive(Default)]
+pub struct Observer {
+    last: Replicas,
+}
+
+impl Observer {
+    /// Looks at all nodes, and tells the rules and the story what is new.
+    pub fn look(&mut self, at: Duration, nodes: &[Rc<Node>], rules: &mut [Box<dyn Watcher>]) -> Result<(), String> {
+        let mut news = Vec::new();
+        for node in nodes {
+            let Some(cluster) = node.cluster.borrow().clone() else { continue };
+            for group in cluster.host().groups() {
+                let status = group.status();
+                let seen = Seen {
+                    node: node.id,
+                    life: node.lives.get(),
+                    group: status.id.0,
+                    term: status.term,
+                    leads: status.leader.is_some_and(|leader| leader.0 == node.id as u64),
+                    last: status.last_log,
+                    committed: status.committed,
+                    applied: status.applied,
+                    snapshot: status.snapshot,
+                    purged: status.purged,
+                    voters: status.voters.len(),
+                    clock_ms: status.clock_ms,
+                };
+                let known = self.last.get(&(seen.node, seen.group));
+                if known == Some(&seen) {
+                    continue;
+                }
+                let role = |s: &Seen| (s.life, s.term, s.leads, s.snapshot, s.purged);
+                if known.map(role) != Some(role(&seen)) {
+                    story::tell_at(at, &node.name, format!(
+                        "group {} term {}{} last {} committed {} applied {} snapshot {} purged {}",
+                        seen.group, seen.term, if seen.leads { " LEADS" } else { "" }, seen.last, seen.committed,
+                        seen.applied, seen.snapshot, seen.purged
+                    ));
+                }
+                self.last.insert((seen.node, seen.group), seen.clone());
+                news.push(seen);
+            }
+        }
+        // Only now: a follower's answer may be part of what its leader says in the same step.
+        for seen in &news {
+            for rule in rules.iter_mut() {
+                rule.seen(seen, &self.last, nodes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Who leads a group, as far as it was seen: the one of the highest term.
+    pub fn leader(&self, group: u32) -> Option<usize> {
+        let leaders = self.last.values().filter(|seen| seen.group == group && seen.leads);
+        leaders.max_by_key(|seen| seen.term).map(|seen| seen.node)
+    }
+
+    /// A node that went down leads nothing.
+    pub fn forget(&mut self, node: usize) {
+        self.last.retain(|(known, _), _| *known != node);
+    }
+}
+
+/// The state's hash of a group on a node, with the index it is of; none if the node is down or has no such group.
+pub fn state_of(node: &Node, group: u32) -> Option<(u64, u128)> {
+    let cluster = node.cluster.borrow().clone()?;
+    cluster.host().group(GroupId(group)).map(|group| group.state_hash())
+}

@@ -1,0 +1,152 @@
+//! What a seed decides: the cluster, its disks and clocks, and which faults come when.
+
+use std::fmt;
+use std::time::Duration;
+
+/// Before the first fault.
+pub const CALM: Duration = Duration::from_millis(2500);
+/// No fault begins after this; then all is healed.
+pub const FAULTS_END: Duration = Duration::from_millis(13_000);
+
+/// What is done to the cluster. Nodes are drawn when the fault begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// The process is killed; what it wrote is in the machine's memory.
+    Kill,
+    /// The machine loses its power: some of what was not synced is gone.
+    Power,
+    /// All machines at once.
+    PowerAll,
+    /// A node and all others do not hear each other.
+    Isolate,
+    /// What a node says is not heard.
+    Mute,
+    /// A node hears nobody.
+    Deafen,
+    /// Two nodes do not hear each other; a third hears both.
+    Bridge,
+    /// Messages between nodes take long.
+    Delay,
+    /// Connections between nodes break now and then, with what they carried.
+    Loss,
+    /// A disk is slow.
+    SlowDisk,
+    /// A node's clocks run faster or slower than they should, within the bound.
+    Drift,
+    /// A node's wall clock jumps by up to an hour.
+    WallJump,
+    /// A follower is kept from its leader until its promise is over; then the leader is cut off, and its other follower
+    /// starts anew so quickly that the leader still trusts in its lease.
+    Usurp,
+    /// A leader hands over.
+    Transfer,
+    /// A node makes snapshots.
+    Snapshot,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 15] = [
+        Kind::Kill,
+        Kind::Power,
+        Kind::PowerAll,
+        Kind::Isolate,
+        Kind::Mute,
+        Kind::Deafen,
+        Kind::Bridge,
+        Kind::Delay,
+        Kind::Loss,
+        Kind::SlowDisk,
+        Kind::Drift,
+        Kind::WallJump,
+        Kind::Usurp,
+        Kind::Transfer,
+        Kind::Snapshot,
+    ];
+}
+
+/// A fault of the schedule.
+#[derive(Debug, Clone, Copy)]
+pub struct Planned {
+    pub at: Duration,
+    pub kind: Kind,
+    pub lasts: Duration,
+    /// Of the leader of a group rather than of any node.
+    pub at_leader: bool,
+    /// Drawn numbers for whatever the fault has to choose.
+    pub dice: [u64; 3],
+}
+
+/// Everything that is fixed before the run.
+pub struct Plan {
+    pub seed: u64,
+    pub nodes: usize,
+    pub groups: u32,
+    pub clients: usize,
+    /// Longest delay of a message in good times.
+    pub latency: Duration,
+    /// Shortest and longest sync.
+    pub disk: (Duration, Duration),
+    /// Unix milliseconds by each node's wall clock at the beginning.
+    pub walls: Vec<u64>,
+    /// Millionths by which each node's clock is too fast.
+    pub drifts: Vec<i64>,
+    pub log_lag: u64,
+    pub snapshot_log_bytes: u64,
+    pub request_timeout: Duration,
+    pub faults: Vec<Planned>,
+}
+
+impl Plan {
+    pub fn draw(seed: u64) -> Plan {
+        let mut rng = fastrand::Rng::with_seed(seed ^ 0x5eed_0f_a11_face);
+        let nodes = if rng.u8(..4) == 0 { 5 } else { 3 };
+        let ms = Duration::from_millis;
+        let slow = rng.u64(0..4);
+        let small_snapshots = rng.bool();
+        Plan {
+            seed,
+            nodes,
+            groups: rng.u32(1..3),
+            clients: rng.usize(4..8),
+            latency: ms(rng.u64(1..12)),
+            disk: (ms(slow / 2), ms(1 + slow * 2)),
+            walls: (0..nodes).map(|_| 1_700_000_000_000 + rng.u64(..40)).collect(),
+            drifts: (0..nodes).map(|_| if rng.bool() { 0 } else { rng.i64(-20_000..=20_000) }).collect(),
+            log_lag: if small_snapshots { rng.u64(0..30) } else { 1000 },
+            snapshot_log_bytes: if small_snapshots { 4 << 10 } else { 1 << 20 },
+            request_timeout: ms(rng.u64(1500..4000)),
+            faults: faults(&mut rng),
+        }
+    }
+}
+
+/// A seed has a taste: a few kinds, which it meets again and again, so that they come in all orders and together.
+fn faults(rng: &mut fastrand::Rng) -> Vec<Planned> {
+    let mut kinds = Kind::ALL.to_vec();
+    rng.shuffle(&mut kinds);
+    kinds.truncate(rng.usize(2..6));
+    let mut at = CALM;
+    let mut planned = Vec::new();
+    loop {
+        at += Duration::from_millis(rng.u64(100..1600));
+        if at >= FAULTS_END {
+            return planned;
+        }
+        let kind = kinds[rng.usize(..kinds.len())];
+        let lasts = Duration::from_millis(if rng.u8(..4) == 0 { rng.u64(20..200) } else { rng.u64(200..3500) });
+        planned.push(Planned { at, kind, lasts, at_leader: rng.u8(..3) > 0, dice: std::array::from_fn(|_| rng.u64(..)) });
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut kinds: Vec<Kind> = self.faults.iter().map(|planned| planned.kind).collect();
+        kinds.sort();
+        kinds.dedup();
+        write!(
+            f,
+            "seed {}: {} nodes, {} groups, {} clients, latency {:?}, sync {:?}..{:?}, drifts {:?} ppm, log lag {}, {} faults of {kinds:?}",
+            self.seed, self.nodes, self.groups, self.clients, self.latency, self.disk.0, self.disk.1, self.drifts, self.log_lag, self.faults.len()
+        )
+    }
+}
