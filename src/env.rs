@@ -12,10 +12,10 @@ pub mod simulated;
 mod system;
 mod turns;
 
-#[cfg(not(feature = "sim"))]
-use system as source;
 #[cfg(feature = "sim")]
 use simulated as source;
+#[cfg(not(feature = "sim"))]
+use system as source;
 
 pub use source::timed;
 pub use turns::{counted as counted_turns, longest as longest_turn};

@@ -91,9 +91,8 @@ fn the_stores_pass_openrafts_suite() {
 }
 
 fn passes_openrafts_suite(ground: Ground) {
-    let ended = Types::run(async move {
-        Suite::<Types, LogStore, Machine, Builder, Ground>::test_all(Builder(ground)).await
-    });
+    let ended =
+        Types::run(async move { Suite::<Types, LogStore, Machine, Builder, Ground>::test_all(Builder(ground)).await });
     // Its very last test hands the name of one store's snapshot to another store, which ours never does: a snapshot
     // travels chunk by chunk (below). That it came so far means that all the others have passed.
     let ended = ended.unwrap_err().to_string();

@@ -259,8 +259,10 @@ impl Host {
                 let stream = Moving::new(stream)?;
                 let host = self.clone();
                 let serving = self.workers[worker as usize % self.workers.len()].spawn(env::timed(async move {
-                    peers::serve(stream.arrive()?, move |method, group, payload| host.clone().answer(method, group, payload))
-                        .await
+                    peers::serve(stream.arrive()?, move |method, group, payload| {
+                        host.clone().answer(method, group, payload)
+                    })
+                    .await
                 }));
                 serving.await.map_err(io::Error::other)?
             }

@@ -21,8 +21,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Uncompressed bytes of a chunk; the last one is shorter. A slot image may span many.
 pub const CHUNK_BYTES: usize = 256 << 10;

@@ -15,7 +15,6 @@
 //!
 //! Keys are big-endian, so that they sort by number.
 
-
 #[cfg(any(test, feature = "sim"))]
 pub mod memory;
 mod rocks;

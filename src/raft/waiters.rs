@@ -287,7 +287,9 @@ impl Group {
     pub(crate) fn give_turns(&self, key: &[u8], version: u64) {
         let row = self.replica().with_mut(|state| state.keyspace.row(key));
         let told = self.waiters.inner.lock().line.turns(row, version, env::now(), |_| 1);
-        told.into_iter().for_each(|teller| drop(teller.send(())));
+        for teller in told {
+            let _ = teller.send(());
+        }
     }
 }
 

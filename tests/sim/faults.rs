@@ -65,7 +65,9 @@ impl Faults {
     }
 
     fn is_down(&self, node: usize) -> bool {
-        self.standing.iter().any(|s| matches!(s.kind, Kind::Kill | Kind::Power | Kind::PowerAll) && s.nodes.contains(&node))
+        self.standing
+            .iter()
+            .any(|s| matches!(s.kind, Kind::Kill | Kind::Power | Kind::PowerAll) && s.nodes.contains(&node))
     }
 
     fn target(&self, planned: &Planned, observer: &Observer) -> usize {
@@ -74,7 +76,14 @@ impl Faults {
         if planned.at_leader { observer.leader(group).unwrap_or(any) } else { any }
     }
 
-    fn begin(&mut self, at: Duration, planned: Planned, sim: &mut Sim<'_>, nodes: &[Rc<Node>], observer: &mut Observer) {
+    fn begin(
+        &mut self,
+        at: Duration,
+        planned: Planned,
+        sim: &mut Sim<'_>,
+        nodes: &[Rc<Node>],
+        observer: &mut Observer,
+    ) {
         let target = self.target(&planned, observer);
         let Planned { kind, lasts, dice, .. } = planned;
         let others: Vec<usize> = (1..=self.plan.nodes).filter(|node| *node != target).collect();

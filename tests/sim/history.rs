@@ -67,7 +67,14 @@ impl Op {
             Outcome::Open(why) => format!("UNKNOWN {why}"),
             Outcome::Broken(why) => format!("BROKEN {why}"),
         };
-        format!("{:.3}..{:.3} c{} n{} {} -> {outcome}", ms(self.from), ms(self.to), self.client, self.node, self.words.join(" "))
+        format!(
+            "{:.3}..{:.3} c{} n{} {} -> {outcome}",
+            ms(self.from),
+            ms(self.to),
+            self.client,
+            self.node,
+            self.words.join(" ")
+        )
     }
 }
 

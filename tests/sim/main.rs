@@ -126,7 +126,10 @@ fn one(seed: u64, name: Option<&str>, trace: Option<PathBuf>) -> bool {
     match &verdict.failure {
         None => println!(
             "seed {seed} ok: {:.1} s, {} operations, {} succeeded, faults {:?}",
-            verdict.virtual_time.as_secs_f64(), verdict.operations, verdict.done, verdict.faults
+            verdict.virtual_time.as_secs_f64(),
+            verdict.operations,
+            verdict.done,
+            verdict.faults
         ),
         Some(failure) => {
             told[told.len().saturating_sub(SHOWN)..].iter().for_each(|line| println!("{line}"));

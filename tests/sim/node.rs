@@ -131,7 +131,11 @@ impl Node {
         });
     }
 
-    async fn open_doors(&self, cluster: Arc<Cluster>, workers: Vec<Handle>) -> anyhow::Result<(Server, watch::Sender<bool>)> {
+    async fn open_doors(
+        &self,
+        cluster: Arc<Cluster>,
+        workers: Vec<Handle>,
+    ) -> anyhow::Result<(Server, watch::Sender<bool>)> {
         let (stop, stopped) = watch::channel(false);
         let settings = Settings {
             proxy: Some(any(RESP_PORT)),

@@ -68,11 +68,21 @@ impl Observer {
                 }
                 let role = |s: &Seen| (s.life, s.term, s.leads, s.snapshot, s.purged);
                 if known.map(role) != Some(role(&seen)) {
-                    story::tell_at(at, &node.name, format!(
-                        "group {} term {}{} last {} committed {} applied {} snapshot {} purged {}",
-                        seen.group, seen.term, if seen.leads { " LEADS" } else { "" }, seen.last, seen.committed,
-                        seen.applied, seen.snapshot, seen.purged
-                    ));
+                    story::tell_at(
+                        at,
+                        &node.name,
+                        format!(
+                            "group {} term {}{} last {} committed {} applied {} snapshot {} purged {}",
+                            seen.group,
+                            seen.term,
+                            if seen.leads { " LEADS" } else { "" },
+                            seen.last,
+                            seen.committed,
+                            seen.applied,
+                            seen.snapshot,
+                            seen.purged
+                        ),
+                    );
                 }
                 self.last.insert((seen.node, seen.group), seen.clone());
                 news.push(seen);

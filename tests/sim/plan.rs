@@ -134,7 +134,13 @@ fn faults(rng: &mut fastrand::Rng) -> Vec<Planned> {
         }
         let kind = kinds[rng.usize(..kinds.len())];
         let lasts = Duration::from_millis(if rng.u8(..4) == 0 { rng.u64(20..200) } else { rng.u64(200..3500) });
-        planned.push(Planned { at, kind, lasts, at_leader: rng.u8(..3) > 0, dice: std::array::from_fn(|_| rng.u64(..)) });
+        planned.push(Planned {
+            at,
+            kind,
+            lasts,
+            at_leader: rng.u8(..3) > 0,
+            dice: std::array::from_fn(|_| rng.u64(..)),
+        });
     }
 }
 
@@ -146,7 +152,16 @@ impl fmt::Display for Plan {
         write!(
             f,
             "seed {}: {} nodes, {} groups, {} clients, latency {:?}, sync {:?}..{:?}, drifts {:?} ppm, log lag {}, {} faults of {kinds:?}",
-            self.seed, self.nodes, self.groups, self.clients, self.latency, self.disk.0, self.disk.1, self.drifts, self.log_lag, self.faults.len()
+            self.seed,
+            self.nodes,
+            self.groups,
+            self.clients,
+            self.latency,
+            self.disk.0,
+            self.disk.1,
+            self.drifts,
+            self.log_lag,
+            self.faults.len()
         )
     }
 }

@@ -64,14 +64,20 @@ pub fn many(from: u64, seeds: u64, jobs: usize) -> bool {
     let failed = failed.into_inner().expect("nobody panics with it");
     let time = began.elapsed().as_secs_f64();
     let a_minute = seeds as f64 / time * 60.0;
-    println!("sim: {} seeds passed, {} failed {failed:?}, in {time:.0} s ({a_minute:.0} a minute)", passed.into_inner(), failed.len());
+    println!(
+        "sim: {} seeds passed, {} failed {failed:?}, in {time:.0} s ({a_minute:.0} a minute)",
+        passed.into_inner(),
+        failed.len()
+    );
     failed.is_empty()
 }
 
 /// Plants each bug and runs seeds until one finds it; true if all were found.
 pub fn planted(only: Option<&str>, pinned: bool, jobs: usize) -> bool {
-    let bugs: Vec<Bug> =
-        Bug::ALL.into_iter().filter(|bug| only.is_none_or(|name| format!("{bug:?}").eq_ignore_ascii_case(name))).collect();
+    let bugs: Vec<Bug> = Bug::ALL
+        .into_iter()
+        .filter(|bug| only.is_none_or(|name| format!("{bug:?}").eq_ignore_ascii_case(name)))
+        .collect();
     let mut found: BTreeMap<String, Option<(u64, String)>> = BTreeMap::new();
     for bug in &bugs {
         let pin = PINNED.iter().find(|(known, _)| known == bug).map(|(_, seed)| *seed);

@@ -158,7 +158,8 @@ impl Run {
         self.until(sim, "stopping the clients", SERVES, |_| over.get())?;
         self.until(sim, "starting all nodes again", SERVES, |run| run.nodes.iter().all(|node| node.serving.get()))?;
         self.read_all(sim)?;
-        let _ = self.until(sim, "becoming equal", SERVES, |run| progress::converged(&run.nodes, run.plan.groups).is_ok());
+        let _ =
+            self.until(sim, "becoming equal", SERVES, |run| progress::converged(&run.nodes, run.plan.groups).is_ok());
         progress::converged(&self.nodes, self.plan.groups)?;
         let ops = self.history.borrow();
         for (_, judge) in JUDGES {

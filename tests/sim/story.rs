@@ -36,11 +36,8 @@ pub fn listen() {
     let filter = tracing_subscriber::filter::Targets::new()
         .with_target("hypercache", tracing::Level::INFO)
         .with_target("openraft", tracing::Level::ERROR);
-    let layer = tracing_subscriber::fmt::layer()
-        .with_ansi(false)
-        .with_target(false)
-        .with_timer(NoTime)
-        .with_writer(Lines);
+    let layer =
+        tracing_subscriber::fmt::layer().with_ansi(false).with_target(false).with_timer(NoTime).with_writer(Lines);
     use tracing_subscriber::prelude::*;
     tracing_subscriber::registry().with(layer.with_filter(filter)).init();
 }

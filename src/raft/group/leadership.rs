@@ -3,8 +3,8 @@
 use super::care::CARE;
 use super::{Core, Group, Leadership};
 use crate::env;
-use crate::raft::clock::ALARM_MS;
 use crate::planted::{self, Bug};
+use crate::raft::clock::ALARM_MS;
 use crate::types::{Millis, NodeId};
 use openraft::async_runtime::WatchReceiver;
 use std::sync::Arc;

@@ -24,7 +24,9 @@ impl Watcher for OneATerm {
                 "leaders: n{node} leads group {} in term {} again after a restart, without an election",
                 seen.group, seen.term
             )),
-            false => Err(format!("leaders: n{node} and n{} lead group {} in term {}", seen.node, seen.group, seen.term)),
+            false => {
+                Err(format!("leaders: n{node} and n{} lead group {} in term {}", seen.node, seen.group, seen.term))
+            }
         }
     }
 }
