@@ -6,6 +6,7 @@ use crate::plan::{Kind, Plan, Planned};
 use crate::story;
 use hypercache::types::{GroupId, NodeId};
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::time::Duration;
 use turmoil::Sim;
@@ -139,12 +140,17 @@ impl Faults {
             }
             Kind::Usurp => {
                 let Some((leader, [early, late])) = self.three(&planned, nodes, observer) else { return };
+                if observer.leader(0) != Some(early) {
+                    // The one that starts anew must learn of its groups at once: next time.
+                    observer.leader(0).into_iter().for_each(|meta| self.ask(Kind::Transfer, meta, early, nodes, 0..=0));
+                    return;
+                }
                 touched = vec![leader, early, late];
                 let (a, b) = between(leader, early);
                 sim.partition(a, b);
                 self.usurping = Some((at + Duration::from_millis(1300 + dice[2] % 600), leader, late, dice[1]));
             }
-            Kind::Transfer | Kind::Snapshot => self.ask(kind, target, other, nodes),
+            Kind::Transfer | Kind::Snapshot => self.ask(kind, target, other, nodes, 0..=self.plan.groups),
         }
         *self.counts.entry(kind).or_default() += 1;
         story::tell_at(at, "FAULT", format!("{kind:?} at {touched:?} for {lasts:?}"));
@@ -189,9 +195,9 @@ impl Faults {
     }
 
     /// What an operator asks of a node; the answer is only told.
-    fn ask(&self, kind: Kind, target: usize, other: usize, nodes: &[Rc<Node>]) {
+    fn ask(&self, kind: Kind, target: usize, other: usize, nodes: &[Rc<Node>], groups: RangeInclusive<u32>) {
         let Some(cluster) = nodes[target - 1].cluster.borrow().clone() else { return };
-        for number in 0..=self.plan.groups {
+        for number in groups {
             let Some(group) = cluster.host().group(GroupId(number)) else { continue };
             nodes[target - 1].asked.borrow_mut().push((kind, group, NodeId(other as u64)));
         }

@@ -8,7 +8,7 @@ use hypercache::cluster::{Cluster, Layout, Members};
 use hypercache::env::{self, simulated::Clock};
 use hypercache::net;
 use hypercache::raft::storage::memory::Platter;
-use hypercache::raft::{Group, Host, HostOptions, Timers, storage};
+use hypercache::raft::{Group, Host, HostOptions, storage};
 use hypercache::routing::NodeInfo;
 use hypercache::server::{self, Server, Settings, Start};
 use hypercache::types::NodeId;
@@ -152,7 +152,7 @@ impl Node {
             me,
             data_dir: self.dir.clone(),
             storage: storage::Options_::default(),
-            timers: Timers::default(),
+            timers: self.plan.timers,
             log_lag: self.plan.log_lag,
             snapshot_log_bytes: self.plan.snapshot_log_bytes,
             snapshot_min_interval: Duration::from_millis(300),

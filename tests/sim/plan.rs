@@ -1,5 +1,6 @@
 //! What a seed decides: the cluster, its disks and clocks, and which faults come when.
 
+use hypercache::raft::Timers;
 use std::fmt;
 use std::time::Duration;
 
@@ -93,6 +94,7 @@ pub struct Plan {
     pub log_lag: u64,
     pub snapshot_log_bytes: u64,
     pub request_timeout: Duration,
+    pub timers: Timers,
     pub faults: Vec<Planned>,
 }
 
@@ -116,8 +118,16 @@ impl Plan {
             snapshot_log_bytes: if small_snapshots { 4 << 10 } else { 1 << 20 },
             request_timeout: ms(rng.u64(1500..4000)),
             faults: faults(&mut rng),
+            timers: timers(&mut rng),
         }
     }
+}
+
+/// The default, or elections that come soon after the promise is over: what a missing quarantine needs.
+fn timers(rng: &mut fastrand::Rng) -> Timers {
+    let hasty =
+        Timers { heartbeat: Duration::from_millis(40), election_min: Duration::from_millis(100), ..Timers::default() };
+    if rng.bool() { hasty } else { Timers::default() }
 }
 
 /// A seed has a taste: a few kinds, which it meets again and again, so that they come in all orders and together.
@@ -151,7 +161,7 @@ impl fmt::Display for Plan {
         kinds.dedup();
         write!(
             f,
-            "seed {}: {} nodes, {} groups, {} clients, latency {:?}, sync {:?}..{:?}, drifts {:?} ppm, log lag {}, {} faults of {kinds:?}",
+            "seed {}: {} nodes, {} groups, {} clients, latency {:?}, sync {:?}..{:?}, drifts {:?} ppm, log lag {}, elections from {:?} on, {} faults of {kinds:?}",
             self.seed,
             self.nodes,
             self.groups,
@@ -161,6 +171,7 @@ impl fmt::Display for Plan {
             self.disk.1,
             self.drifts,
             self.log_lag,
+            self.timers.election_min,
             self.faults.len()
         )
     }
