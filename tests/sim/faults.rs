@@ -183,7 +183,7 @@ impl Faults {
         nodes: &[Rc<Node>],
         observer: &mut Observer,
     ) {
-        if self.is_down(follower) || self.is_down(leader) {
+        if self.is_down(follower) || self.is_down(leader) || observer.leader(0) == Some(leader) {
             return;
         }
         story::tell_at(at, "FAULT", format!("Usurp: n{leader} is cut off, n{follower} starts anew"));

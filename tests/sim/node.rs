@@ -5,7 +5,8 @@
 use crate::plan::{Kind, Plan};
 use crate::story;
 use hypercache::cluster::{Cluster, Layout, Members};
-use hypercache::env::{self, simulated::Clock};
+use hypercache::env;
+use hypercache::env::simulated::{self, Clock};
 use hypercache::net;
 use hypercache::raft::storage::memory::Platter;
 use hypercache::raft::{Group, Host, HostOptions, storage};
@@ -36,6 +37,8 @@ pub struct Node {
     /// While it runs.
     pub cluster: RefCell<Option<Arc<Cluster>>>,
     pub serving: Cell<bool>,
+    /// When it was started last, in true time.
+    pub started: Cell<Duration>,
     /// How often it was started.
     pub lives: Cell<u64>,
     /// What an operator wants of it; done by the node's own task.
@@ -60,6 +63,7 @@ impl Node {
             plan,
             cluster: RefCell::default(),
             serving: Cell::new(false),
+            started: Cell::new(Duration::ZERO),
             lives: Cell::new(0),
             asked: RefCell::default(),
             failure: RefCell::default(),
@@ -70,6 +74,7 @@ impl Node {
     pub async fn run(self: Rc<Node>) -> turmoil::Result {
         self.lives.set(self.lives.get() + 1);
         self.clock.enter();
+        self.started.set(simulated::true_time());
         story::tell(&self.name, format!("starts, life {}", self.lives.get()));
         let failed = match self.serve().await {
             Ok(()) => "its groups have stopped".to_owned(),

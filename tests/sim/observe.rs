@@ -10,6 +10,8 @@ use std::time::Duration;
 /// What a replica of a group on a node says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
+    /// True time since which it says so.
+    pub at: Duration,
     pub node: usize,
     /// How often the node was started by then.
     pub life: u64,
@@ -48,7 +50,9 @@ impl Observer {
             let Some(cluster) = node.cluster.borrow().clone() else { continue };
             for group in cluster.host().groups() {
                 let status = group.status();
+                let known = self.last.get(&(node.id, status.id.0));
                 let seen = Seen {
+                    at: known.map_or(at, |known| known.at),
                     node: node.id,
                     life: node.lives.get(),
                     group: status.id.0,
@@ -62,10 +66,10 @@ impl Observer {
                     voters: status.voters.len(),
                     clock_ms: status.clock_ms,
                 };
-                let known = self.last.get(&(seen.node, seen.group));
                 if known == Some(&seen) {
                     continue;
                 }
+                let seen = Seen { at, ..seen };
                 let role = |s: &Seen| (s.life, s.term, s.leads, s.snapshot, s.purged);
                 if known.map(role) != Some(role(&seen)) {
                     story::tell_at(

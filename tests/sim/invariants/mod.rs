@@ -6,6 +6,7 @@ pub mod leaders;
 pub mod logs;
 pub mod once;
 pub mod progress;
+pub mod quarantine;
 pub mod registers;
 pub mod states;
 
@@ -14,7 +15,12 @@ use crate::observe::Watcher;
 
 /// The rules that are watched while it runs.
 pub fn watchers() -> Vec<Box<dyn Watcher>> {
-    vec![Box::<leaders::OneATerm>::default(), Box::<logs::Forward>::default(), Box::<states::Equal>::default()]
+    vec![
+        Box::<leaders::OneATerm>::default(),
+        Box::<logs::Forward>::default(),
+        Box::<states::Equal>::default(),
+        Box::<quarantine::Silent>::default(),
+    ]
 }
 
 /// A rule over everything that clients did.
