@@ -165,7 +165,7 @@ impl Faults {
         let cluster = nodes[leader - 1].cluster.borrow().clone()?;
         let voters = cluster.host().group(GroupId(group))?.status().voters;
         let mut followers: Vec<usize> = voters.iter().map(|id| id.0 as usize).filter(|id| *id != leader).collect();
-        if planned.dice[1] % 2 == 0 {
+        if planned.dice[1].is_multiple_of(2) {
             followers.reverse();
         }
         let up = followers.iter().all(|id| !self.is_down(*id));

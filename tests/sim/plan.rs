@@ -100,7 +100,7 @@ pub struct Plan {
 
 impl Plan {
     pub fn draw(seed: u64) -> Plan {
-        let mut rng = fastrand::Rng::with_seed(seed ^ 0x5eed_0f_a11_face);
+        let mut rng = fastrand::Rng::with_seed(seed ^ 0x0005_eed0_fa11_face);
         let nodes = if rng.u8(..4) == 0 { 5 } else { 3 };
         let ms = Duration::from_millis;
         let slow = rng.u64(0..4);
