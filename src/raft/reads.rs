@@ -115,11 +115,7 @@ impl Gate {
             };
             match group.attempt(round).await {
                 Some(permit) => {
-                    let joined = match planted::is(Bug::ReadJoinsRunningRound) {
-                        true => std::mem::take(&mut group.gate(round).0.lock().waiting),
-                        false => Vec::new(),
-                    };
-                    for (_, tx) in waiting.into_iter().chain(joined) {
+                    for (_, tx) in waiting {
                         let _ = tx.send(permit);
                     }
                 }

@@ -62,7 +62,7 @@ enum Command {
         /// Only this one
         #[arg(long)]
         bug: Option<String>,
-        /// Only the seed that is pinned for each
+        /// From the seed on that is pinned for each
         #[arg(long)]
         pinned: bool,
         #[arg(long, default_value_t = 2)]
