@@ -140,7 +140,7 @@ impl Lane {
         self.queue.push_back(op);
     }
 
-    /// For the later pages of a SCAN: what waits here was sent after it.
+    /// For what was begun already, as the later pages of a SCAN: what waits here was sent after it.
     pub fn push_first(&mut self, op: Op) {
         self.queue.push_front(op);
     }
@@ -150,6 +150,11 @@ impl Lane {
         if let Some(leave) = &mut self.leave {
             leave.before = leave.before.min(next_seq);
         }
+    }
+
+    /// What is read next may not use leave that was given before: it is tried again because of what came meanwhile.
+    pub fn take_back_leave(&mut self) {
+        self.leave = None;
     }
 
     /// The level of the leave in hand.

@@ -174,6 +174,11 @@ impl Connection {
         let reply = match waited {
             Waited::Turn(place) => {
                 blocking.place = Some(place);
+                let id = blocking.group;
+                // By leave from before, the read might not see what its turn is about; no other turn would come for that.
+                if let Some(at) = self.lane(id) {
+                    self.lanes[at].take_back_leave();
+                }
                 return self.try_now(seq);
             }
             Waited::Unplaced(Unplaced::LeaderGone) => Reply::error(

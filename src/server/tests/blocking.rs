@@ -345,3 +345,16 @@ async fn a_full_line_takes_nobody_more_and_keeps_those_who_stand_in_it() {
     assert_eq!(other.ask("SET a 1").await, "OK");
     assert_eq!(first.read().await, "[a 1]");
 }
+
+#[tokio::test]
+async fn who_has_a_turn_reads_by_leave_that_was_given_after_it() {
+    let rig = rig(1).await;
+    let (mut reader, mut writer) = (rig.proxy().await, rig.proxy().await);
+    rig.group(1).withhold_leave();
+    reader.pipeline("XREAD BLOCK 0 STREAMS s $").await;
+    blocked(&rig, 1).await;
+    let before = rig.group(1).barriers();
+    assert_eq!(writer.ask("XADD s 1-0 a 1").await, "1-0");
+    assert_eq!(reader.read().await, "[[s [[1-0 [a 1]]]]]");
+    assert_eq!(rig.group(1).barriers(), before + 1, "by older leave another replica's state may lack what was written");
+}
