@@ -37,5 +37,6 @@ def locked_node_modules(source, folder):
         return
     for file in ("package.json", "package-lock.json"):
         shutil.copy(source / file, folder)
-    subprocess.run(["npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"], cwd=folder, check=True)
+    # Not `npm ci`, which wants optional packages of foreign machines in the lock file too.
+    subprocess.run(["npm", "install", "--no-save", "--no-audit", "--no-fund", "--loglevel=error"], cwd=folder, check=True)
     stamp.write_text(wanted)
