@@ -16,11 +16,17 @@ const NEAR: u64 = 8;
 
 /// For each bug a seed that found it.
 const PINNED: &[(Bug, u64)] = &[
-    (Bug::AcknowledgeBeforeSync, 9),
+    (Bug::AcknowledgeBeforeSync, 21),
     (Bug::CountVoteTwice, 1),
     (Bug::ReadUnconfirmed, 1),
     (Bug::NoQuarantine, 1),
-    (Bug::CampaignInQuarantine, 5),
+    (Bug::CampaignInQuarantine, 4),
+    (Bug::LongLease, 12),
+    (Bug::ExpiryByLocalClock, 3),
+    (Bug::FollowerSweeps, 1),
+    (Bug::RetryUnknown, 28),
+    (Bug::AppliedAheadOfState, 6),
+    (Bug::LeaderRestored, 1),
 ];
 
 fn child(arguments: &[String]) -> Output {
