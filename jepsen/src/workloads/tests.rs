@@ -245,7 +245,7 @@ fn watch_finds_a_transaction_that_overlooked_a_write() {
         ..op(from, from + 1, &format!("MULTI ; SET w {value} ; EXEC"), end)
     };
     let done = || all_of(vec![Reply::Text("OK".to_owned())]);
-    let first = vec![begun(0, nil()), exec(2, "1", done()), begun(4, text("1")), op(6, 7, "SET w 5", text("OK"))];
+    let first = [begun(0, nil()), exec(2, "1", done()), begun(4, text("1")), op(6, 7, "SET w 5", text("OK"))];
     let with = |more: Vec<Op>| kinds("watch", first.iter().cloned().chain(more).collect());
     assert_eq!(with(vec![exec(8, "2", nil()), op(10, 11, "GET w", text("5"))]), [""; 0]);
     assert_eq!(with(vec![exec(8, "2", done())]), ["not linearizable"]);
