@@ -183,3 +183,26 @@ pub fn free_disk_bytes(path: &std::path::Path) -> std::io::Result<u64> {
         _ => Err(std::io::Error::last_os_error()),
     }
 }
+
+/// Where the first bytes lie for which the file system has nothing stored; the size of the file if there are none, or if
+/// the file system does not tell.
+pub fn first_hole(file: &std::fs::File) -> std::io::Result<u64> {
+    use std::os::fd::AsRawFd;
+    // SAFETY: the descriptor is open for as long as `file` is borrowed; no memory is passed.
+    match unsafe { libc::lseek(file.as_raw_fd(), 0, libc::SEEK_HOLE) } {
+        ..0 => Err(std::io::Error::last_os_error()),
+        at => Ok(at as u64),
+    }
+}
+
+/// Gives these bytes of a file back to the file system; they read as zeros, and its size stays.
+#[cfg(test)]
+pub fn punch_hole(file: &std::fs::File, from: u64, bytes: u64) -> std::io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    // SAFETY: the descriptor is open for as long as `file` is borrowed; no memory is passed.
+    match unsafe { libc::fallocate(file.as_raw_fd(), mode, from as libc::off_t, bytes as libc::off_t) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}

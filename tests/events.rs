@@ -1,7 +1,7 @@
 //! Keyspace notifications: the bare keyspace must tell what an installed Redis tells, event by event.
 
-mod listener;
 mod notation;
+mod redis;
 
 use bytes::Bytes;
 use hypercache::commands;
@@ -9,7 +9,7 @@ use hypercache::resp::{Args, Reply};
 use hypercache::state::events::{Classes, Wanted};
 use hypercache::state::{Keyspace, View};
 use hypercache::types::Stamp;
-use listener::{Connection, Redis, words};
+use redis::{Connection, Redis, words};
 
 /// Everything that a write can tell.
 const CLASSES: &str = "EAn";

@@ -87,6 +87,12 @@ impl Op {
         self.commands().find_map(|command| command.get(1)).map_or("", String::as_str)
     }
 
+    /// The braced part of its first key, which the keys of its slot share; the whole key if it has none.
+    pub fn family(&self) -> &str {
+        let key = self.key();
+        key.strip_prefix('{').and_then(|rest| rest.split_once('}')).map_or(key, |(family, _)| family)
+    }
+
     /// One line for people.
     pub fn story(&self) -> String {
         let end = match &self.outcome {
@@ -150,6 +156,17 @@ impl History {
             parts.entry(op.key()).or_default().push(op);
         }
         parts
+    }
+
+    /// The last that operations were about, each once, at most so many: `what` says what one is about.
+    pub fn last<'a>(&'a self, count: usize, what: impl Fn(&'a Op) -> &'a str) -> Vec<&'a str> {
+        let mut found = Vec::new();
+        for what in self.ops.iter().rev().map(what) {
+            if found.len() < count && !found.contains(&what) {
+                found.push(what);
+            }
+        }
+        found
     }
 
     pub fn write(&self, file: &Path) -> Result<()> {

@@ -18,6 +18,7 @@
 #[cfg(any(test, feature = "sim"))]
 pub mod memory;
 mod rocks;
+mod torn;
 
 use super::chunk::{self, SnapshotCodec};
 use super::entry::Malformed;

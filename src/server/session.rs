@@ -9,6 +9,7 @@
 //! more than that. A protocol error closes this connection alone, after the replies before it.
 
 mod blocking;
+mod pushes;
 mod transaction;
 
 pub(super) use blocking::{Blocking, Unblock};
@@ -19,7 +20,7 @@ use super::dispatch::{self, Asker, Request, Route};
 use super::guard::{Access, Fate, client_of};
 use super::lane::{Kind, Lane, Op, ReadFn, Step, Tried};
 use super::merge::Gather;
-use super::pubsub::{self, Turn, encoding, peers};
+use super::pubsub::{self, Turn, peers};
 use super::ring::{Asked, Ring, State, Ticket};
 use super::scan::{Next, Scan};
 use super::scripts::By;
@@ -39,7 +40,7 @@ use crate::raft::{Outcome, Permit, Refusal};
 use crate::resp::{Args, Decoder, Reply};
 use crate::security::{Context, User};
 use crate::types::{GroupId, Level};
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use std::future::Future;
@@ -131,7 +132,7 @@ struct Connection {
     transaction: Transaction,
     /// The request that must be answered before another is looked at: what comes behind it depends on it.
     awaits: Option<u64>,
-    held: Option<Held>,
+    held: Option<pushes::Held>,
     access: Access,
     routes: Arc<Routes>,
     decoder: Decoder,
@@ -155,15 +156,6 @@ struct Connection {
     /// The client will send nothing more.
     eof: bool,
     stopping: Option<Stopping>,
-}
-
-/// Pushes that are left in the mailbox until the replies they may be about are written.
-#[derive(Clone, Copy)]
-struct Held {
-    /// The oldest, as many as these.
-    count: usize,
-    /// The requests with smaller numbers come first.
-    behind: u64,
 }
 
 /// The node was told to stop.
@@ -313,50 +305,6 @@ impl Connection {
                 self.client.kill();
             }
         }
-    }
-
-    /// Writes what belongs to no request. It may go out at any time: whatever had to come before was answered before the
-    /// first could come (`pubsub::turn`), and it is bounded where it is put down.
-    ///
-    /// Not so where the client keeps what it reads: a push may be about a reply that waits in the ring, and goes behind
-    /// all that was asked before it was seen. Nothing overtakes it in the mailbox, so pushes keep their order.
-    fn take_pushes(&mut self) {
-        if let Some(held) = self.held {
-            if self.ring.base() < held.behind {
-                return;
-            }
-            self.held = None;
-            let due = self.client.take_oldest_pushes(held.count);
-            self.put_pushes(due);
-        }
-        let count = self.client.pushes();
-        if count == 0 {
-            return;
-        }
-        let behind = self.pushes_go_behind();
-        if self.ring.base() < behind {
-            self.held = Some(Held { count, behind });
-        } else {
-            let all = self.client.take_pushes();
-            self.put_pushes(all);
-        }
-    }
-
-    fn put_pushes(&mut self, pushes: Vec<Bytes>) {
-        for push in pushes {
-            encoding::put(&push, self.session.protocol, &mut self.output);
-        }
-    }
-
-    /// The requests with smaller numbers must be answered before a push that is there now goes out. Later ones need not,
-    /// so a client that never stops asking is told all the same.
-    fn pushes_go_behind(&self) -> u64 {
-        let tracking = self.session.tracking.as_ref();
-        if tracking.is_none_or(|tracking| tracking.redirect.is_some_and(|id| id != self.session.id)) {
-            return self.ring.base();
-        }
-        // Who waits for an element may do so for ever, and nothing that is awaited is a read whose keys are noted.
-        self.awaits.unwrap_or_else(|| self.ring.next_seq())
     }
 
     fn note(&self) {

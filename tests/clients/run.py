@@ -13,7 +13,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "harness"))
 
-from cluster import Cluster, Trouble, cache_dir, end_on_sigterm  # noqa: E402
+from cluster import Cluster, Trouble, cache_dir, end_on_sigterm, report  # noqa: E402
 from packages import venv  # noqa: E402
 from programs import checks_of  # noqa: E402
 
@@ -109,10 +109,7 @@ def main(names):
         for node in cluster.nodes:
             if not node.running:
                 failed[node.name] = f"it ended by itself:\n{node.last_words()}"
-    for name, why in failed.items():
-        print(f"FAILED {name}: {why}")
-    print(f"{passed} passed, {len(failed)} failed")
-    return 1 if failed else 0
+    return report(passed, failed)
 
 
 if __name__ == "__main__":

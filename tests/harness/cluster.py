@@ -72,6 +72,14 @@ def built(*what):
     return Path(target) / "release"
 
 
+def report(passed, failed):
+    """Says how many passed, and of those that failed why, by their names; the exit code."""
+    for name, why in failed.items():
+        print(f"FAILED {name}: {why}")
+    print(f"{passed} passed, {len(failed)} failed")
+    return 1 if failed else 0
+
+
 def free_port():
     with socket.socket() as taken:
         taken.bind((HOST, 0))

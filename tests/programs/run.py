@@ -17,7 +17,7 @@ HERE = Path(__file__).resolve().parent
 CLIENTS = HERE.parent / "clients"
 sys.path.insert(0, str(HERE.parent / "harness"))
 
-from cluster import Cluster, Trouble, cache_dir, end_on_sigterm  # noqa: E402
+from cluster import Cluster, Trouble, cache_dir, end_on_sigterm, report  # noqa: E402
 from packages import locked_node_modules, venv  # noqa: E402
 from programs import checks_of  # noqa: E402
 
@@ -126,10 +126,7 @@ def main(names):
             for server in (server for cluster in clusters for server in cluster.nodes):
                 if not server.running:
                     failed[f"{server.name} {face}"] = f"it ended by itself:\n{server.last_words()}"
-    for name, why in failed.items():
-        print(f"FAILED {name}: {why}")
-    print(f"{passed} passed, {len(failed)} failed")
-    return 1 if failed else 0
+    return report(passed, failed)
 
 
 if __name__ == "__main__":

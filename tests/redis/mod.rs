@@ -1,4 +1,4 @@
-//! A real Redis beside the tests, if one is installed.
+//! A Redis of the test's own, if one is installed: what it says is what we must say.
 
 // Each test uses what it needs of it.
 #![allow(dead_code)]
@@ -9,13 +9,21 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 
+/// In its folder.
+const SOCKET: &str = "redis.sock";
+
 /// A private Redis, ended with the test.
 pub struct Redis {
     process: Child,
+    connection: Connection,
+    folder: tempfile::TempDir,
+}
+
+/// One connection to it.
+pub struct Connection {
     stream: UnixStream,
     decoder: ReplyDecoder,
     buffer: BytesMut,
-    _folder: tempfile::TempDir,
 }
 
 impl Drop for Redis {
@@ -30,7 +38,7 @@ impl Redis {
     /// `None` if none is installed.
     pub fn start() -> Option<Redis> {
         let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join("redis.sock");
+        let socket = folder.path().join(SOCKET);
         let mut process = Command::new("redis-server")
             .args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"])
             .arg(&socket)
@@ -42,24 +50,17 @@ impl Redis {
         let lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let ready = lines.map_while(Result::ok).any(|line| line.contains("ready to accept connections"));
         assert!(ready, "redis-server ended before it was ready");
-        let stream = UnixStream::connect(&socket).unwrap();
-        let decoder = ReplyDecoder::new(Limits::default());
-        Some(Redis { process, stream, decoder, buffer: BytesMut::new(), _folder: folder })
+        let connection = Connection::to(&folder);
+        Some(Redis { process, connection, folder })
+    }
+
+    /// Another connection.
+    pub fn connect(&self) -> Connection {
+        Connection::to(&self.folder)
     }
 
     pub fn answer(&mut self, args: &Args) -> Reply {
-        let mut request = BytesMut::new();
-        Reply::Array(args.iter().cloned().map(Reply::Bulk).collect()).encode(Protocol::Resp2, &mut request);
-        self.stream.write_all(&request).unwrap();
-        let mut piece = [0; 64 << 10];
-        loop {
-            if let Some(reply) = self.decoder.decode(&mut self.buffer).unwrap() {
-                return reply;
-            }
-            let length = self.stream.read(&mut piece).unwrap();
-            assert_ne!(length, 0, "redis-server closed the connection");
-            self.buffer.extend_from_slice(&piece[..length]);
-        }
+        self.connection.answer(args)
     }
 
     pub fn has_module(&mut self, name: &str) -> bool {
@@ -75,6 +76,34 @@ impl Redis {
     }
 }
 
+impl Connection {
+    fn to(folder: &tempfile::TempDir) -> Connection {
+        let stream = UnixStream::connect(folder.path().join(SOCKET)).unwrap();
+        Connection { stream, decoder: ReplyDecoder::new(Limits::default()), buffer: BytesMut::new() }
+    }
+
+    pub fn answer(&mut self, args: &Args) -> Reply {
+        let mut request = BytesMut::new();
+        Reply::Array(args.iter().cloned().map(Reply::Bulk).collect()).encode(Protocol::Resp2, &mut request);
+        self.stream.write_all(&request).unwrap();
+        self.next()
+    }
+
+    /// What comes next.
+    pub fn next(&mut self) -> Reply {
+        let mut piece = [0; 64 << 10];
+        loop {
+            if let Some(reply) = self.decoder.decode(&mut self.buffer).unwrap() {
+                return reply;
+            }
+            let length = self.stream.read(&mut piece).unwrap();
+            assert_ne!(length, 0, "redis-server closed the connection");
+            self.buffer.extend_from_slice(&piece[..length]);
+        }
+    }
+}
+
+/// A request, words between spaces.
 pub fn words(line: &str) -> Args {
     line.split(' ').map(|word| Bytes::copy_from_slice(word.as_bytes())).collect()
 }

@@ -29,10 +29,6 @@ fn key(family: &str, which: usize) -> String {
     format!("{{{family}}}{which}")
 }
 
-pub fn family_of(key: &str) -> &str {
-    key.strip_prefix('{').and_then(|rest| rest.split_once('}')).map_or(key, |(family, _)| family)
-}
-
 impl Generator for Client {
     fn next(&mut self, _: Option<&Op>) -> Next {
         let family = self.keys.next();
@@ -117,13 +113,7 @@ impl Workload for AppendWorkload {
     }
 
     fn final_reads(&self, history: &History) -> Vec<Vec<String>> {
-        let mut families: Vec<&str> = Vec::new();
-        for op in history.ops.iter().rev() {
-            let family = family_of(op.key());
-            if families.len() < FINAL_FAMILIES && !families.contains(&family) {
-                families.push(family);
-            }
-        }
+        let families = history.last(FINAL_FAMILIES, Op::family);
         let lists = |family| (0..KEYS_OF_A_FAMILY).map(move |which| read(&key(family, which)));
         families.into_iter().flat_map(lists).collect()
     }
@@ -133,7 +123,7 @@ impl Workload for AppendWorkload {
         let mut verdict = Verdict::default();
         let mut families: BTreeMap<&str, Vec<&Op>> = BTreeMap::new();
         for op in &history.ops {
-            families.entry(family_of(op.key())).or_default().push(op);
+            families.entry(op.family()).or_default().push(op);
         }
         for (family, ops) in &families {
             if Instant::now() > deadline {

@@ -84,14 +84,7 @@ impl Workload for BankWorkload {
     }
 
     fn final_reads(&self, history: &History) -> Vec<Vec<String>> {
-        let mut banks: Vec<&str> = Vec::new();
-        for op in history.ops.iter().rev() {
-            let bank = super::append::family_of(op.key());
-            if banks.len() < FINAL_BANKS && !banks.contains(&bank) {
-                banks.push(bank);
-            }
-        }
-        banks.into_iter().map(read).collect()
+        history.last(FINAL_BANKS, Op::family).into_iter().map(read).collect()
     }
 
     fn check(&self, history: &History, _: Duration) -> Verdict {
@@ -102,7 +95,7 @@ impl Workload for BankWorkload {
                 Ok(None) => {}
                 Ok(Some(0)) => reads += 1,
                 Ok(Some(sum)) => {
-                    let what = format!("{}: the accounts hold {sum} together", super::append::family_of(op.key()));
+                    let what = format!("{}: the accounts hold {sum} together", op.family());
                     verdict.anomalies.push(Anomaly::new("wrong sum", what, vec![op.clone()]));
                 }
             }

@@ -21,10 +21,6 @@ struct Client {
     written: u64,
 }
 
-fn family_of(op: &Op) -> &str {
-    op.key().strip_prefix('{').and_then(|rest| rest.split_once('}')).map_or("", |(family, _)| family)
-}
-
 fn read(family: &str) -> Vec<String> {
     ["MGET".to_owned()].into_iter().chain(KEYS.iter().map(|k| format!("{{{family}}}{k}"))).collect()
 }
@@ -82,13 +78,7 @@ impl Workload for MsetWorkload {
     }
 
     fn final_reads(&self, history: &History) -> Vec<Vec<String>> {
-        let mut families: Vec<&str> = Vec::new();
-        for op in history.ops.iter().rev() {
-            if families.len() < FINAL_FAMILIES && !families.contains(&family_of(op)) {
-                families.push(family_of(op));
-            }
-        }
-        families.into_iter().map(read).collect()
+        history.last(FINAL_FAMILIES, Op::family).into_iter().map(read).collect()
     }
 
     fn check(&self, history: &History, budget: Duration) -> Verdict {
@@ -96,8 +86,8 @@ impl Workload for MsetWorkload {
         let mut verdict = Verdict::default();
         let mut families: BTreeMap<&str, Vec<Op>> = BTreeMap::new();
         for op in &history.ops {
-            if let Some(register) = as_register(op, family_of(op), &mut verdict) {
-                families.entry(family_of(op)).or_default().push(register);
+            if let Some(register) = as_register(op, op.family(), &mut verdict) {
+                families.entry(op.family()).or_default().push(register);
             }
         }
         for (family, ops) in &families {

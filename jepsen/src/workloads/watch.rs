@@ -89,13 +89,7 @@ impl Workload for WatchWorkload {
     }
 
     fn final_reads(&self, history: &History) -> Vec<Vec<String>> {
-        let mut keys: Vec<&str> = Vec::new();
-        for op in history.ops.iter().rev() {
-            if keys.len() < FINAL_KEYS && !keys.contains(&op.key()) {
-                keys.push(op.key());
-            }
-        }
-        keys.into_iter().map(|key| words(&["GET", key])).collect()
+        history.last(FINAL_KEYS, Op::key).into_iter().map(|key| words(&["GET", key])).collect()
     }
 
     fn check(&self, history: &History, budget: Duration) -> Verdict {

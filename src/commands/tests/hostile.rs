@@ -4,7 +4,7 @@
 
 use super::super::copy::{seal, unseal};
 use super::super::*;
-use super::nasty::{Nasty, families_of, is_large, table};
+use super::nasty::{Nasty, families_of, is_large, key_of, table};
 use crate::state::Precision;
 use fastrand::Rng;
 use std::collections::BTreeMap;
@@ -239,17 +239,7 @@ fn a_dump_that_was_made_to_do_harm_is_refused_or_does_none() {
             body.extend_from_slice(&other[nasty.choices.usize(..=other.len())..]);
         }
         let mut run = Run::new();
-        // Under a key that commands of its type use.
-        let key = match body.first() {
-            Some(4..=5) => "h",
-            Some(6..=7) => "l",
-            Some(8..=10) => "e",
-            Some(11 | 13) => "z",
-            Some(12) => "x",
-            Some(14) => "c",
-            Some(15) => "o",
-            _ => "s",
-        };
+        let key = key_of(&body);
         nasty.dump = seal(body.clone());
         let restore = ["restore", key, "0"].into_iter().map(Bytes::from).chain([nasty.dump.clone()]).collect();
         let version = run.keyspace.version();

@@ -493,3 +493,17 @@ pub fn is_large(args: &Args, growth: Option<u64>) -> bool {
 pub fn table() -> Vec<(String, &'static Command)> {
     commands::all().filter(|(_, command)| command.is_read() || command.is_write()).collect()
 }
+
+/// A key that commands of this value's type use, by what its bytes begin with.
+pub fn key_of(value: &[u8]) -> &'static str {
+    match value.first() {
+        Some(4..=5) => "h",
+        Some(6..=7) => "l",
+        Some(8..=10) => "e",
+        Some(11 | 13) => "z",
+        Some(12) => "x",
+        Some(14) => "c",
+        Some(15) => "o",
+        _ => "s",
+    }
+}

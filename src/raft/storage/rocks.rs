@@ -4,6 +4,7 @@
 //! runs the callbacks. A failed write or sync is fatal: the kernel may have dropped the pages, so nothing that is asked again
 //! can be trusted. The process says so and ends; the other replicas have the data.
 
+use super::torn;
 use super::{Disk, EXIT_DISK, Family, Options_, Pair, StorageError, Sync, TableWriter, Write};
 use crate::env;
 use rocksdb::{
@@ -51,8 +52,9 @@ impl Rocks {
         let mut base = Options::default();
         base.create_if_missing(true);
         base.create_missing_column_families(true);
-        // A torn tail is what a power cut leaves and is cut off; anything else is refused. kPointInTime would
-        // silently drop acknowledged records, kAbsolute does not survive a plain kill.
+        // A log that ends too early is what a power cut leaves and is taken as it is; one with a hole is what it leaves
+        // too (see `torn`); anything else is refused. kPointInTime would silently drop acknowledged records, kAbsolute
+        // does not survive a plain kill.
         base.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
         base.set_recycle_log_file_num(0);
         base.set_track_and_verify_wals_in_manifest(true);
@@ -70,10 +72,16 @@ impl Rocks {
         let mut table = BlockBasedOptions::default();
         table.set_block_cache(&Cache::new_lru_cache(8 << 20));
         family.set_block_based_table_factory(&table);
-        let families =
-            [Family::Log, Family::Meta, Family::Snap].map(|f| ColumnFamilyDescriptor::new(f.name(), family.clone()));
-        let db = DB::open_cf_descriptors(&base, dir, families)
-            .map_err(|source| StorageError::Open { path: dir.to_owned(), source })?;
+        let open = || {
+            let families = [Family::Log, Family::Meta, Family::Snap];
+            let families = families.map(|f| ColumnFamilyDescriptor::new(f.name(), family.clone()));
+            DB::open_cf_descriptors(&base, dir, families)
+        };
+        let opened = match open() {
+            Err(e) if e.kind() == rocksdb::ErrorKind::Corruption && cut_torn_tail(dir)? => open(),
+            opened => opened,
+        };
+        let db = opened.map_err(|source| StorageError::Open { path: dir.to_owned(), source })?;
         let db = Arc::new(db);
         let (tx, rx) = mpsc::channel();
         let syncs = Arc::new(AtomicU64::new(0));
@@ -92,6 +100,16 @@ impl Rocks {
         std::fs::create_dir_all(&dir).map_err(|e| StorageError::Io(dir.clone(), e))?;
         Ok(dir)
     }
+}
+
+/// Whether the log had a tail to cut off.
+fn cut_torn_tail(dir: &Path) -> Result<bool, StorageError> {
+    let cut = torn::cut(dir).map_err(|e| StorageError::Io(dir.to_owned(), e))?;
+    if let Some(torn::Cut { file, kept, dropped }) = &cut {
+        let file = file.display();
+        tracing::warn!(%file, kept, dropped, "log-tail-cut: bytes of the log were never written, as a power cut leaves it; what was never synced was cut off");
+    }
+    Ok(cut.is_some())
 }
 
 impl Disk for Rocks {

@@ -1,0 +1,169 @@
+//! A write-ahead log whose end a power cut left with a hole: the size of the file was on the disk before its bytes were.
+//!
+//! RocksDB tolerates a log that ends too early, and takes a record with a hole for damage, as it must: it cannot tell a
+//! block that was never written from one that went bad. The file system can. The log is written from front to back without
+//! holes, and a sync that succeeded leaves none; so a hole lies in what was never synced, and nothing that lies behind it
+//! was synced either. Nobody was told that any of that is stored, and it may go.
+//!
+//! Invariant: only a hole is a reason to cut. Bytes that are there and wrong stay, and RocksDB refuses them.
+
+use crate::env;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+/// RocksDB's log format: blocks, in which physical records follow one another; what does not fit a header is padding.
+const BLOCK: u64 = 32 << 10;
+/// Checksum u32, length u16, kind u8.
+const HEADER: u64 = 7;
+/// Kinds of the physical records that a logical one is cut into where it does not fit into the rest of a block.
+const FIRST: u8 = 2;
+const MIDDLE: u8 = 3;
+const LAST: u8 = 4;
+/// Kinds of those that are whole: data, and what RocksDB notes down for itself.
+const ALONE: [u8; 4] = [1, 9, 10, 130];
+
+/// What was cut off.
+#[derive(Debug)]
+pub struct Cut {
+    pub file: PathBuf,
+    /// The size of the file now, bytes.
+    pub kept: u64,
+    pub dropped: u64,
+}
+
+/// Cuts the newest log of `dir` off where the record begins in which its first hole lies. None: it has no hole, and is as it was.
+pub fn cut(dir: &Path) -> io::Result<Option<Cut>> {
+    let Some(file) = newest_log(dir)? else { return Ok(None) };
+    let log = OpenOptions::new().read(true).write(true).open(&file)?;
+    let size = log.metadata()?.len();
+    let hole = env::first_hole(&log)?;
+    if hole >= size {
+        return Ok(None);
+    }
+    let Some(kept) = record_before(&log, hole)? else { return Ok(None) };
+    log.set_len(kept)?;
+    log.sync_all()?;
+    Ok(Some(Cut { file, kept, dropped: size - kept }))
+}
+
+/// The log with the highest number that has bytes.
+fn newest_log(dir: &Path) -> io::Result<Option<PathBuf>> {
+    let mut newest = None;
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        let path = entry.path();
+        let is_log = path.extension().is_some_and(|e| e == "log");
+        let number: Option<u64> = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
+        if let (true, Some(number)) = (is_log && entry.metadata()?.len() > 0, number) {
+            newest = newest.max(Some((number, path)));
+        }
+    }
+    Ok(newest.map(|(_, path)| path))
+}
+
+/// Where the logical record begins in which the byte at `hole` lies. None: what lies before is no log of this form.
+fn record_before(mut log: &File, hole: u64) -> io::Result<Option<u64>> {
+    let mut at = 0;
+    // Where the logical record began of which parts are still to come.
+    let mut unfinished = None;
+    loop {
+        let left = BLOCK - at % BLOCK;
+        if left < HEADER {
+            at += left;
+        }
+        if at + HEADER > hole {
+            return Ok(Some(unfinished.unwrap_or(at).min(hole)));
+        }
+        log.seek(SeekFrom::Start(at))?;
+        let mut header = [0; HEADER as usize];
+        log.read_exact(&mut header)?;
+        let end = at + HEADER + u64::from(u16::from_le_bytes([header[4], header[5]]));
+        let begins = unfinished.unwrap_or(at);
+        unfinished = match header[6] {
+            kind if ALONE.contains(&kind) => None,
+            FIRST | MIDDLE => Some(begins),
+            LAST => None,
+            _ => return Ok(None),
+        };
+        if end > hole {
+            return Ok(Some(begins));
+        }
+        at = end;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Family, Options_, Storage, Write};
+    use super::*;
+    use bytes::Bytes;
+    use std::os::unix::fs::FileExt;
+
+    /// Records of several of the log's blocks each, so that a hole can lie in the middle of one.
+    const VALUE_BYTES: usize = 100_000;
+    /// What a file system hands out at a time, at most.
+    const PAGE: u64 = 4096;
+
+    fn value(number: u8) -> Vec<u8> {
+        (0..VALUE_BYTES).map(|at| number.wrapping_mul(31).wrapping_add((at % 251) as u8) | 1).collect()
+    }
+
+    fn key(number: u8) -> Bytes {
+        Bytes::from(vec![number])
+    }
+
+    /// A store of so many synced records, closed; and how long its log was behind each of them.
+    fn written(dir: &Path, count: u8) -> Vec<u64> {
+        let storage = Storage::open(dir, &Options_::default()).expect("it is new");
+        let mut ends = Vec::new();
+        for number in 0..count {
+            let puts = vec![(Family::Log, key(number), Bytes::from(value(number)))];
+            let write = Write { puts, delete_ranges: Vec::new(), must_sync: true, done: Box::new(|| ()) };
+            storage.disk.block_on(write).expect("it is written");
+            let log = newest_log(dir).expect("the folder is there").expect("there is a log");
+            ends.push(std::fs::metadata(log).expect("it is there").len());
+        }
+        ends
+    }
+
+    fn found(dir: &Path, count: u8) -> Result<Vec<u8>, String> {
+        let storage = Storage::open(dir, &Options_::default()).map_err(|e| e.to_string())?;
+        let get = |number: &u8| storage.disk.get(Family::Log, &[*number]).expect("it can be read");
+        let there = (0..count).filter(|number| get(number).is_some_and(|found| found == value(*number)));
+        Ok(there.collect())
+    }
+
+    fn log(dir: &Path) -> File {
+        let path = newest_log(dir).expect("the folder is there").expect("there is a log");
+        OpenOptions::new().read(true).write(true).open(path).expect("it can be opened")
+    }
+
+    #[test]
+    fn a_record_with_a_hole_goes_and_all_behind_it() {
+        // The hole lies in the last record, or in one that has others behind it: in its first bytes, its middle, its end.
+        for (record, from_start) in [(3, 0), (3, 50_000), (3, VALUE_BYTES as u64), (1, 40_000)] {
+            let dir = tempfile::tempdir().expect("a temporary directory can be made");
+            let ends = written(dir.path(), 4);
+            let begins = ends[record - 1];
+            let at = ((begins + from_start) / PAGE).max(begins.div_ceil(PAGE)) * PAGE;
+            env::punch_hole(&log(dir.path()), at, PAGE).expect("the file system can");
+            let there: Vec<u8> = (0..record as u8).collect();
+            assert_eq!(found(dir.path(), 4), Ok(there.clone()), "{record}, {from_start}");
+            // What was cut off does not come back, and the store goes on.
+            assert_eq!(found(dir.path(), 4), Ok(there));
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_there_and_wrong_are_refused() {
+        for wrong in [vec![0; PAGE as usize], vec![0xff; 1]] {
+            let dir = tempfile::tempdir().expect("a temporary directory can be made");
+            let ends = written(dir.path(), 4);
+            // Zeros that somebody wrote are not a hole.
+            log(dir.path()).write_all_at(&wrong, ends[2] + 2 * PAGE).expect("it is written");
+            let error = found(dir.path(), 4).expect_err("acknowledged bytes are damaged");
+            assert!(error.contains("Corruption"), "{error}");
+        }
+    }
+}
