@@ -156,6 +156,27 @@ pub async fn elsewhere<R: Send + 'static>(name: &str, f: impl FnOnce() -> R + Se
     rx.await.ok()
 }
 
+/// Long work on a thread of its own, in short steps, that leaves the cores to those who wait for replies: behind each step
+/// it rests in proportion to the time the step took. Steps take longer where cores or locks are wanted, so it rests longer then.
+pub struct Paced {
+    /// Parts of the time for rest, to one of work.
+    rest: u32,
+    step_began: Instant,
+}
+
+impl Paced {
+    /// Begins the first step.
+    pub fn new(rest: u32) -> Paced {
+        Paced { rest, step_began: now() }
+    }
+
+    /// Between two steps, with no lock held. Blocks.
+    pub fn rest(&mut self) {
+        source::pause(self.step_began.elapsed() * self.rest);
+        self.step_began = now();
+    }
+}
+
 /// Starts a named thread of the server's own. Panics if the system has no room for a thread.
 pub fn spawn_thread(name: &str, f: impl FnOnce() + Send + 'static) -> std::thread::JoinHandle<()> {
     std::thread::Builder::new().name(name.to_owned()).spawn(f).expect("the system has room for one more thread")

@@ -25,6 +25,10 @@ pub(super) fn aside(name: &str, f: impl FnOnce() + Send + 'static) {
     super::spawn_thread(name, f);
 }
 
+pub(super) fn pause(d: Duration) {
+    std::thread::sleep(d);
+}
+
 pub(super) fn secret_bytes(count: usize) -> std::io::Result<Vec<u8>> {
     use std::io::Read;
     let mut bytes = vec![0; count];

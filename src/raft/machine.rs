@@ -15,7 +15,7 @@ use super::verify::{self, Hashing, Marked};
 use super::waiters::Touched;
 use super::{Applied, Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, Types};
 use crate::commands;
-use crate::env;
+use crate::env::{self, Paced};
 use crate::planted::{self, Bug};
 use crate::state::events::{Class, Classes, Wanted};
 use crate::state::{Keyspace, Precision, SlotImage};
@@ -32,6 +32,9 @@ use tokio::sync::watch;
 
 /// Bytes serialized at a time while a snapshot is made, or a unit more: the lock is held for one such step.
 const CUT_BYTES: usize = 128 << 10;
+
+/// Parts of the time for rest, to one of making a snapshot: requests wait for a core no longer than without one.
+const CUT_REST: u32 = 3;
 
 /// What waits to be freed at most; more is freed by whoever brings it.
 const UNFREED: usize = 256;
@@ -166,9 +169,8 @@ impl Replica {
         state.keyspace.abort_cut();
     }
 
-    /// The next images of a verification's cut, maybe none yet. `None` inside: the cut is over. `None` outside: something
-    /// took its place.
-    pub(super) fn next_of_cut(&self, cut: u64) -> Option<Option<Vec<SlotImage>>> {
+    /// The next images of a cut, maybe none yet. `None` inside: the cut is over. `None` outside: something took its place.
+    pub(super) fn next_of_cut(&self, cut: u64) -> OfCut {
         let mut state = self.state.lock();
         if state.cut != cut {
             return None;
@@ -539,9 +541,10 @@ impl Job {
     /// None if the state was replaced meanwhile by a snapshot from elsewhere.
     fn run(self) -> Result<Option<SnapshotRef>, StorageError> {
         let mut writer = self.snapshots.begin()?;
+        let mut pace = Paced::new(CUT_REST);
         let whole = write_cut(&self.head, &mut writer, || {
-            let mut state = self.replica.state.lock();
-            (state.cut == self.cut).then(|| state.keyspace.cut_next(CUT_BYTES))
+            pace.rest();
+            self.replica.next_of_cut(self.cut)
         })?;
         if whole { writer.finish().map(Some) } else { Ok(None) }
     }

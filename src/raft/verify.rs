@@ -25,7 +25,7 @@ use super::peers;
 use super::snapshot::SnapshotRef;
 use super::storage::{Family, Storage, StorageError, Write, meta_key, sealed, unsealed};
 use super::wire::{self, FenceOrder, Lane, Method, Opcode, Told, VerifyAsk};
-use crate::env::{self, Instant};
+use crate::env::{self, Instant, Paced};
 use crate::state::{CutHead, Keyspace, SlotImage, digest};
 use crate::types::{GroupId, NodeId, Slot};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -56,6 +56,8 @@ const FETCH: Duration = Duration::from_secs(600);
 const FETCH_PART: Duration = Duration::from_secs(10);
 /// Slots that a log line names.
 const SLOTS_NAMED: usize = 8;
+/// Parts of the time for rest, to one of hashing: verdicts are waited for, so it is less than for snapshots.
+const HASH_REST: u32 = 1;
 /// Groups begin their rounds apart from each other, in so many steps of an interval.
 const STAGGER_STEPS: u32 = 16;
 /// Chunks of a snapshot on their way to the thread that writes them.
@@ -185,7 +187,9 @@ impl Hashing {
 
     fn run(&self, replica: &Replica) -> Option<Digest> {
         let mut digest_ = Digest { whole: self.head.digest(), slots: BTreeMap::new() };
+        let mut pace = Paced::new(HASH_REST);
         while let Some(images) = replica.next_of_cut(self.cut)? {
+            pace.rest();
             for image in images {
                 let (slot, sum) = hash_of(image, self.head.seed())?;
                 let total = digest_.slots.entry(slot).or_default();

@@ -4,7 +4,7 @@
 //! another node leads, it answers FAILED_PRECONDITION, and says in the message and in the metadata
 //! [`LEADER_METADATA`] where the leader's own door is. Every verb is idempotent.
 
-use crate::env;
+use crate::env::{self, Paced};
 use crate::proto::admin::admin_server::{Admin, AdminServer};
 use crate::proto::admin::{self, GroupHash, SnapshotPart, StatusRequest, StatusResponse, snapshot_part};
 use crate::proto::{CODE_METADATA, DESCRIPTORS, LEADER_METADATA, codes};
@@ -34,10 +34,12 @@ const STREAMS_MAX: u32 = 64;
 const REQUEST_MAX_BYTES: usize = 64 << 10;
 /// State hashes computed at once: each walks a whole keyspace.
 const HASHES_AT_ONCE: usize = 1;
-/// Snapshots sent at once: each reads the disk as fast as its client takes it.
+/// Snapshots sent at once: each reads the disk and holds a thread.
 const SAVES_AT_ONCE: usize = 2;
 /// Parts of a snapshot that wait for the client.
 const PARTS_AHEAD: usize = 8;
+/// Parts of the time for rest, to one of sending them.
+const SEND_REST: u32 = 2;
 /// Slots in which a replica differs that an answer names.
 const SLOTS_TOLD: usize = 1024;
 /// How often a client is told that its snapshot is still being made.
@@ -429,7 +431,9 @@ fn send_snapshot(export: &(Export, tokio::sync::OwnedSemaphorePermit), group: Gr
     if parts.blocking_send(part(snapshot_part::Part::Head(head))).is_err() {
         return;
     }
+    let mut pace = Paced::new(SEND_REST);
     for number in 0..export.chunks() {
+        pace.rest();
         let next = match export.chunk(number) {
             Ok(chunk) => part(snapshot_part::Part::Chunk(chunk.into())),
             Err(e) => Err(refusal(Code::DataLoss, codes::NOT_DONE, format!("group {group}: {e}"))),

@@ -10,6 +10,8 @@ and take the rest of their file with them are left out by left-out.txt; they cou
 
 import argparse
 import collections
+import concurrent.futures
+import itertools
 import json
 import os
 import re
@@ -37,6 +39,8 @@ TAGS = " ".join(
 )
 OPTIONS = ["--durable", "--singledb", "--ignore-encoding", "--ignore-digest", "--tags", TAGS]
 FILE_LIMIT_S = 180
+# The suite takes ports upwards from one that it is given, and a file few of them: each that runs gets others.
+SUITE_PORTS = itertools.cycle(range(12_000 + os.getpid() % 16 * 512, 12_000 + os.getpid() % 16 * 512 + 512, 32))
 RUN_LIMIT_S = 25 * 60
 MEMORY_BACKED = Path("/dev/shm")
 
@@ -128,8 +132,7 @@ def run_file(suite, name, port, options, log, limit):
     """Runs one file of the suite and returns what it did."""
     result, began = Result(), time.monotonic()
     command = ["tclsh", "tests/test_helper.tcl", "--host", HOST, "--port", str(port), "--single", name, *options]
-    # The suite's own port, which it looks for just below this one: another for each run that goes on at the same time.
-    command += ["--baseport", str(12_000 + os.getpid() % 128 * 64)]
+    command += ["--baseport", str(next(SUITE_PORTS))]
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "w+", errors="replace") as output:
         # The suite starts a client of its own: both end together.
@@ -204,17 +207,17 @@ def parent():
 # -- Runs
 
 
-def run(suite, names, server, mode, what, fatal, file_limit=FILE_LIMIT_S):
-    """Runs files one after another, each on a fresh server; says what it does. `fatal` collects what makes it red."""
+def run(suite, names, server, mode, what, fatal, file_limit=FILE_LIMIT_S, jobs=1):
+    """Runs files, so many at once and each on a fresh server; says what it does. `fatal` collects what makes it red."""
     options = OPTIONS + (["--cluster-mode"] if mode == "cluster" else [])
     waits = [] if what["name"].startswith("redis") else list(rows_of(LEFT_OUT, 2))
-    expected = what.get("expected", {})
-    results, began = {}, time.monotonic()
-    for number, name in enumerate(names, 1):
+    expected, began = what["expected"], time.monotonic()
+
+    def one(number, name):
         left = RUN_LIMIT_S - (time.monotonic() - began)
         if left < 10:
-            fatal.append(f"the run took more than {RUN_LIMIT_S // 60} minutes; {name} and what follows did not run")
-            break
+            fatal.append(f"the run took more than {RUN_LIMIT_S // 60} minutes; {name} did not run")
+            return None
         log = cache_dir("redis-suite", "logs") / what["name"] / f"{name.replace('/', '_')}.log"
         with server() as running:
             skipped = [word for file, test in waits if file == name for word in ("--skiptest", test)]
@@ -222,14 +225,17 @@ def run(suite, names, server, mode, what, fatal, file_limit=FILE_LIMIT_S):
             died = running.died()
         if died:
             fatal.append(f"{name}: {died}")
-        results[name] = result
-        of = f" of {sum(expected[name].values())}" if name in expected else ""
+        of = f" of {expected[name]}" if name in expected else ""
         note = f"; {result.ended}" if result.ended else ""
         print(
             f"[{number}/{len(names)}] {name}: {sum(result.passed.values())}{of} passed ({result.seconds:.0f} s){note}",
             flush=True,
         )
-    return results
+        return result
+
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        results = dict(zip(names, pool.map(one, itertools.count(1), names)))
+    return {name: result for name, result in results.items() if result}
 
 
 def reference(suite, mode, again=False):
@@ -242,7 +248,8 @@ def reference(suite, mode, again=False):
             return {name: collections.Counter(tests) for name, tests in remembered["files"].items()}
     print("redis-suite: Debian's redis-server first, to know which tests there are (some minutes, once)", flush=True)
     trouble = []
-    results = run(suite, files_of(suite), Redis, mode, {"name": f"redis-{mode}"}, trouble)
+    what = {"name": f"redis-{mode}", "expected": {}}
+    results = run(suite, files_of(suite), Redis, mode, what, trouble)
     if trouble:
         raise Trouble("\n".join(trouble))
     for name, result in results.items():
@@ -377,37 +384,48 @@ def arguments():
     parser.add_argument("--cluster", action="store_true", help="three nodes, with the suite's --cluster-mode")
     parser.add_argument("--redis", action="store_true", help="Debian's redis-server instead: the reference")
     parser.add_argument("--limit", type=int, default=FILE_LIMIT_S, help=f"seconds a file may take ({FILE_LIMIT_S})")
+    parser.add_argument("--jobs", type=int, default=1, help="files at once (1)")
+    parser.add_argument("--held", action="store_true", help="only ask for what passed.txt says, and write nothing")
     parser.add_argument("--raise", dest="lift", action="store_true", help="write what passes now into passed.txt")
     return parser.parse_args()
 
 
-def main():
-    given = arguments()
-    end_on_sigterm()
-    mode = "cluster" if given.cluster else "node"
-    suite = fetch()
-    if given.redis and not given.file:
-        reference(suite, mode, again=True)
-        return 0
+def held(suite, mode, server, given):
+    """Whether every file passes as many tests as passed.txt says: what is asked of each change. Writes nothing."""
+    floors = {name: floor[mode] for name, floor in ratchet().items() if floor[mode]}
+    wrong = []
+    results = run(suite, list(floors), server, mode, {"name": mode, "expected": floors}, wrong, given.limit, given.jobs)
+    passed = {name: sum(result.passed.values()) for name, result in results.items()}
+    wrong += fallen(passed, floors)
+    print(f"redis-suite: {sum(passed.values())} tests pass, {sum(floors.values())} must")
+    return wrong
+
+
+def fallen(passed, floors):
+    return [
+        f"{name}: {count} tests pass, {floors[name]} did before (tests/redis-suite/passed.txt)"
+        for name, count in passed.items()
+        if count < floors.get(name, 0)
+    ]
+
+
+def compared(suite, mode, server, given):
+    """Everything that passes on Redis, and the report."""
     expected = reference(suite, mode)
     names = given.file or list(expected)
     unknown = [name for name in names if name not in expected]
     if unknown:
         raise Trouble(f"no such file, or no test of it can run from outside: {', '.join(unknown)}")
     wrong = []
-    if given.redis:
-        server = Redis
-    else:
-        count = 3 if given.cluster else 1
-        server = lambda: HyperCache(count)  # noqa: E731
-    what = {"name": "redis" if given.redis else mode, "expected": expected}
-    results = run(suite, names, server, mode, what, wrong, given.limit)
+    counts = {name: sum(tests.values()) for name, tests in expected.items()}
+    what = {"name": "redis" if given.redis else mode, "expected": counts}
+    results = run(suite, names, server, mode, what, wrong, given.limit, given.jobs)
+    if not given.redis:
+        floors = {name: floor[mode] for name, floor in ratchet().items()}
+        wrong += fallen({name: sum(result.passed.values()) for name, result in results.items()}, floors)
 
-    reasons, floors, unexplained = Reasons(), ratchet(), 0
+    reasons, unexplained = Reasons(), 0
     for name, result in results.items():
-        here, floor = sum(result.passed.values()), floors.get(name, {mode: 0})[mode]
-        if here < floor and not given.redis:
-            wrong.append(f"{name}: {here} tests pass, {floor} did before (tests/redis-suite/passed.txt)")
         for test, error in missing(expected[name], result):
             reason = reasons.of(name, test, error)
             unexplained += reason == NO_REASON
@@ -418,11 +436,25 @@ def main():
         print(f"redis-suite: wrote {REPORT.relative_to(CHECKOUT)}")
     if given.lift and not given.redis:
         raise_ratchet(mode, results)
+    passed = sum(sum((expected[name] & result.passed).values()) for name, result in results.items())
+    of = sum(counts[name] for name in names)
+    print(f"redis-suite: {passed} of {of} tests pass, {unexplained} of the others have not been looked at yet")
+    return wrong
+
+
+def main():
+    given = arguments()
+    end_on_sigterm()
+    mode = "cluster" if given.cluster else "node"
+    suite = fetch()
+    if given.redis and not given.file:
+        reference(suite, mode, again=True)
+        return 0
+    count = 3 if given.cluster else 1
+    server = Redis if given.redis else lambda: HyperCache(count)
+    wrong = held(suite, mode, server, given) if given.held else compared(suite, mode, server, given)
     for line in wrong:
         print(f"redis-suite: {line}", file=sys.stderr)
-    passed = sum(sum((expected[name] & result.passed).values()) for name, result in results.items())
-    of = sum(sum(expected[name].values()) for name in names)
-    print(f"redis-suite: {passed} of {of} tests pass, {unexplained} of the others have not been looked at yet")
     return 1 if wrong else 0
 
 
