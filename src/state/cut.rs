@@ -12,7 +12,7 @@
 //!
 //! Saved images wait here until the snapshot takes them: together at most the state at the cut.
 
-use super::codec::{SlotImage, encode_unit};
+use super::codec::SlotImage;
 use super::table::Table;
 use super::unit::Unit;
 use crate::types::Slot;
@@ -41,7 +41,7 @@ impl Cut {
             return None;
         }
         unit.epoch = self.epoch;
-        Some(encode_unit(slot, unit))
+        Some(SlotImage::of(slot, unit))
     }
 
     /// Called before a unit changes.

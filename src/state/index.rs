@@ -92,6 +92,13 @@ pub(super) fn size_class(bytes: usize) -> usize {
 }
 
 impl Index {
+    /// The same without the marks.
+    pub fn copy(&self) -> Index {
+        let unmarked = |one: &Surplus| Surplus { mark: AtomicU32::default(), ..*one };
+        let surplus = self.surplus.as_ref().map(|all| Box::new(all.iter().map(unmarked).collect()));
+        Index { words: self.words.clone(), used: self.used, marks: OnceLock::new(), surplus }
+    }
+
     /// An index that takes `keys` keys without growing.
     pub fn with_room(keys: usize) -> Index {
         // At most nine tenths full: a search then looks at five words or so.

@@ -84,7 +84,7 @@ pub(super) struct Unit {
     precision: Precision,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Chunk {
     bytes: Vec<u8>,
     dead: u16,
@@ -133,7 +133,7 @@ impl Chunk {
 }
 
 /// Owned entries by number.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Slab {
     entries: Vec<Option<Box<Entry>>>,
     free: Vec<u32>,
@@ -209,6 +209,17 @@ impl Unit {
             base,
             filter: UnitFilter::default(),
             precision,
+        }
+    }
+
+    /// What is here now, for whoever reads it later: rows are copied, long values shared. Marks and filter stay behind.
+    pub fn copy(&self) -> Unit {
+        Unit {
+            index: self.index.copy(),
+            chunks: self.chunks.clone(),
+            owned: self.owned.clone(),
+            filter: UnitFilter::default(),
+            ..*self
         }
     }
 
@@ -308,8 +319,12 @@ impl Unit {
     /// Entries in no order: for sums and searches whose result does not depend on it.
     pub fn entries(&self) -> impl Iterator<Item = EntryRef<'_>> {
         let rows = self.chunks.iter().flat_map(|chunk| chunk.living(self.base)).map(|(_, _, entry)| entry);
-        let owned = self.owned.iter().flat_map(|slab| slab.entries.iter().flatten());
-        rows.chain(owned.map(|entry| entry.as_ref().as_ref()))
+        rows.chain(self.owned().map(Entry::as_ref))
+    }
+
+    /// Those that have no row, in no order.
+    pub fn owned(&self) -> impl Iterator<Item = &Entry> {
+        self.owned.iter().flat_map(|slab| slab.entries.iter().flatten()).map(Box::as_ref)
     }
 
     /// Not later than the moment at which the first key, or the first element of one, dies; 0 if none does.
