@@ -382,6 +382,6 @@ impl RaftLogStorage<Types> for LogStore {
         };
         self.storage.write_and_wait(write).await?;
         // The end is one that belongs to the range: the first entry that is kept must not go with its file.
-        Ok(self.storage.drop_files(Family::Log, &from, &log_key(self.group, upto))?)
+        Ok(self.storage.drop_files(Family::Log, from, log_key(self.group, upto)).await?)
     }
 }

@@ -194,7 +194,7 @@ impl SnapshotStore {
         self.storage.write_and_wait(write).await?;
         match before {
             0 => Ok(()),
-            _ => self.storage.drop_files(Family::Snap, &from, &chunk_key(self.group, before - 1, u32::MAX)),
+            _ => self.storage.drop_files(Family::Snap, from, chunk_key(self.group, before - 1, u32::MAX)).await,
         }
     }
 

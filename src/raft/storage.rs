@@ -22,6 +22,7 @@ mod torn;
 
 use super::chunk::{self, SnapshotCodec};
 use super::entry::Malformed;
+use crate::env;
 use crate::types::GroupId;
 use bytes::Bytes;
 use rocks::Rocks;
@@ -246,9 +247,11 @@ impl Storage {
         self.disk.table(family, name)
     }
 
-    /// Frees files that lie wholly in a deleted range, `to` included.
-    pub(super) fn drop_files(&self, family: Family, from: &[u8], to: &[u8]) -> Result<(), StorageError> {
-        self.disk.drop_files(family, from, to)
+    /// Frees files that lie wholly in a deleted range, `to` included. Aside: the system takes a while for a large one.
+    pub(super) async fn drop_files(&self, family: Family, from: Bytes, to: Bytes) -> Result<(), StorageError> {
+        let disk = self.disk.clone();
+        let dropped = env::elsewhere("drop-files", move || disk.drop_files(family, &from, &to)).await;
+        dropped.ok_or(StorageError::Stopped)?
     }
 
     /// Bytes that the store holds in memory beside the state: memtables, block cache and table readers.
