@@ -793,6 +793,12 @@ impl Keyspace {
         self.head(self.table.units() as u64)
     }
 
+    /// What is outside the slots as it is now. Of a cut only what was there when it began may be taken: this is for the
+    /// planted bug that takes it later.
+    pub fn head_now(&self) -> CutHead {
+        self.head(self.table.units() as u64)
+    }
+
     fn head(&self, images: u64) -> CutHead {
         CutHead {
             seed: self.seed,

@@ -40,7 +40,12 @@ pub type Replicas = BTreeMap<(usize, u32), Seen>;
 #[derive(Default)]
 pub struct Observer {
     last: Replicas,
+    /// When a replica's snapshot was last seen to become another.
+    pub snapshot_at: Option<Duration>,
 }
+
+/// A replica that has applied so many entries less than its group has committed is catching up.
+const BEHIND: u64 = 25;
 
 impl Observer {
     /// Looks at all nodes, and tells the rules and the story what is new.
@@ -70,6 +75,9 @@ impl Observer {
                     continue;
                 }
                 let seen = Seen { at, ..seen };
+                if known.is_some_and(|known| known.snapshot != seen.snapshot) {
+                    self.snapshot_at = Some(at);
+                }
                 let role = |s: &Seen| (s.life, s.term, s.leads, s.snapshot, s.purged);
                 if known.map(role) != Some(role(&seen)) {
                     story::tell_at(
@@ -105,6 +113,19 @@ impl Observer {
     pub fn leader(&self, group: u32) -> Option<usize> {
         let leaders = self.last.values().filter(|seen| seen.group == group && seen.leads);
         leaders.max_by_key(|seen| seen.term).map(|seen| seen.node)
+    }
+
+    /// Whether nobody leads the newest term of a group, as far as it was seen.
+    pub fn leaderless(&self, group: u32) -> bool {
+        let term = self.last.values().filter(|seen| seen.group == group).map(|seen| seen.term).max();
+        !self.last.values().any(|seen| seen.group == group && seen.leads && Some(seen.term) == term)
+    }
+
+    /// Whether some replica of a group that is up has a good deal to apply yet.
+    pub fn lags(&self, group: u32) -> bool {
+        let of_group = || self.last.values().filter(|seen| seen.group == group);
+        let committed = of_group().map(|seen| seen.committed).max().unwrap_or(0);
+        of_group().any(|seen| seen.applied + BEHIND < committed)
     }
 
     /// A node that went down leads nothing.
