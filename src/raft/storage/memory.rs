@@ -424,7 +424,7 @@ mod tests {
                 false => platter.fail(),
             }
             let (told, hears) = tokio::sync::oneshot::channel::<()>();
-            let done = Box::new(move || drop(told.send(())));
+            let done = Box::new(move || _ = told.send(()));
             storage.write(Write { done, ..put(2, false) }).unwrap();
             env::sleep(Duration::from_millis(5)).await;
             assert!(platter.failed());
