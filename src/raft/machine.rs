@@ -125,6 +125,11 @@ impl Replica {
         self.led_term.fetch_max(term, Ordering::AcqRel);
     }
 
+    /// How often the state was given to a core that started on it.
+    pub(super) fn starts(&self) -> u64 {
+        self.state.lock().incarnation
+    }
+
     /// Whom to tell what, if anybody wants anything.
     pub(super) fn watched(&self) -> Option<(GroupId, &Watch, Wanted)> {
         let (group, watch) = self.watch.get()?;
@@ -572,10 +577,13 @@ impl Job {
     /// None if the state was replaced meanwhile by a snapshot from elsewhere.
     fn run(self) -> Result<Option<SnapshotRef>, StorageError> {
         let mut writer = self.snapshots.begin()?;
-        let late = planted::is(Bug::HeadAfterCut)
-            .then(|| self.replica.with(|state| state.keyspace.head_now().to_bytes()));
+        let head = match planted::is(Bug::HeadAfterCut) {
+            true => self.replica.with(|state| state.keyspace.head_afterwards(&self.head)).map(|head| head.to_bytes()),
+            false => Ok(self.head),
+        };
+        let head = head.map_err(|e| StorageError::Io("snapshot".into(), io::Error::other(e)))?;
         let mut pace = Paced::new(CUT_REST);
-        let whole = write_cut(&late.unwrap_or(self.head), &mut writer, || {
+        let whole = write_cut(&head, &mut writer, || {
             pace.rest();
             self.replica.next_of_cut(self.cut)
         })?;

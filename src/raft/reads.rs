@@ -146,7 +146,8 @@ impl Group {
             Level::Bounded(bound) => {
                 let now = env::now();
                 let fresh = self.fresh_at().is_some_and(|at| now.saturating_since(at) <= bound);
-                ((fresh || planted::is(Bug::BoundedUnbounded)) && self.ready()).then(|| Permit { estimate: None, index: self.replica().applied_index() })
+                ((fresh || planted::is(Bug::BoundedUnbounded)) && self.ready())
+                    .then(|| Permit { estimate: None, index: self.replica().applied_index() })
             }
         }
     }

@@ -111,6 +111,9 @@ impl Client {
                 false => words(&["HC.READ", "lease", "GET", &key]),
             };
         }
+        if self.id % 5 == 4 {
+            return self.count_read(at / 4);
+        }
         let seen = self.seen.as_ref().filter(|(known, _)| *known == key).map(|(_, value)| value.clone());
         match (self.rng.u8(..100), seen) {
             (0..18, _) => words(&["GET", &key]),
@@ -168,13 +171,23 @@ impl Client {
         }
     }
 
-    /// A counter, by every level.
     fn counter(&mut self, at: u64) -> Vec<String> {
-        let key = format!("c{}.{at}", self.rng.u64(..2));
+        match self.rng.bool() {
+            true => words(&["INCR", &self.counter_key(at)]),
+            false => self.count_read(at),
+        }
+    }
+
+    fn counter_key(&mut self, at: u64) -> String {
+        format!("c{}.{at}", self.rng.u64(..2))
+    }
+
+    /// A counter at any level.
+    fn count_read(&mut self, at: u64) -> Vec<String> {
+        let key = self.counter_key(at);
         match self.rng.u8(..10) {
-            0..4 => words(&["INCR", &key]),
-            4..7 => words(&["HC.READ", &format!("bounded:{}", self.rng.u64(20..500)), "GET", &key]),
-            7..9 => words(&["HC.READ", "eventual", "GET", &key]),
+            0..6 => words(&["HC.READ", &format!("bounded:{}", self.rng.u64(20..500)), "GET", &key]),
+            6..9 => words(&["HC.READ", "eventual", "GET", &key]),
             _ => words(&["GET", &key]),
         }
     }

@@ -49,7 +49,15 @@ impl Faults {
     pub fn new(plan: Rc<Plan>) -> Faults {
         let mut planned = plan.faults.clone().into_iter();
         let next = planned.next();
-        Faults { planned, next, standing: Vec::new(), usurping: None, plan, coverage: Coverage::default(), transferred: None }
+        Faults {
+            planned,
+            next,
+            standing: Vec::new(),
+            usurping: None,
+            plan,
+            coverage: Coverage::default(),
+            transferred: None,
+        }
     }
 
     /// Begins and ends what is due.
@@ -303,14 +311,7 @@ impl Faults {
         }
     }
 
-    fn undo(
-        &self,
-        at: Duration,
-        standing: Standing,
-        sim: &mut Sim<'_>,
-        nodes: &[Rc<Node>],
-        observer: &mut Observer,
-    ) {
+    fn undo(&self, at: Duration, standing: Standing, sim: &mut Sim<'_>, nodes: &[Rc<Node>], observer: &mut Observer) {
         let Standing { kind, nodes: touched, moved_ms, down, flipped, .. } = standing;
         let first = &nodes[touched[0] - 1];
         match kind {

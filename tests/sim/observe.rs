@@ -15,6 +15,8 @@ pub struct Seen {
     pub node: usize,
     /// How often the node was started by then.
     pub life: u64,
+    /// How often its core was started in that life.
+    pub core: u64,
     pub group: u32,
     pub term: u64,
     /// It believes to lead.
@@ -60,6 +62,7 @@ impl Observer {
                     at: known.map_or(at, |known| known.at),
                     node: node.id,
                     life: node.lives.get(),
+                    core: group.starts(),
                     group: status.id.0,
                     term: status.term,
                     leads: status.leader.is_some_and(|leader| leader.0 == node.id as u64),
@@ -78,7 +81,7 @@ impl Observer {
                 if known.is_some_and(|known| known.snapshot != seen.snapshot) {
                     self.snapshot_at = Some(at);
                 }
-                let role = |s: &Seen| (s.life, s.term, s.leads, s.snapshot, s.purged);
+                let role = |s: &Seen| (s.life, s.core, s.term, s.leads, s.snapshot, s.purged);
                 if known.map(role) != Some(role(&seen)) {
                     story::tell_at(
                         at,

@@ -138,8 +138,21 @@ impl Plan {
         };
         if plan.crowded {
             plan.clients = rng.usize(12..18);
+            // What a late message shows is shown where many wait for it.
+            plan.faults.extend((0..2).map(|_| delay(&mut rng)));
+            plan.faults.sort_by_key(|planned| planned.at);
         }
         plan
+    }
+}
+
+fn delay(rng: &mut fastrand::Rng) -> Planned {
+    Planned {
+        at: CALM + Duration::from_millis(rng.u64(..8000)),
+        kind: Kind::Delay,
+        lasts: Duration::from_millis(rng.u64(1000..3500)),
+        at_leader: false,
+        dice: std::array::from_fn(|_| rng.u64(..)),
     }
 }
 

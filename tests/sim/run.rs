@@ -71,8 +71,7 @@ pub fn run(seed: u64, dir: &Path) -> Verdict {
     }
     let ops = run.history.borrow();
     let done = ops.iter().filter(|op| matches!(op.outcome, Outcome::Ok(_))).count();
-    let verdict =
-        Verdict { failure, virtual_time, operations: ops.len(), done, coverage: run.faults.coverage.clone() };
+    let verdict = Verdict { failure, virtual_time, operations: ops.len(), done, coverage: run.faults.coverage.clone() };
     story::tell_at(virtual_time, "END", format!("{} operations, {done} succeeded", ops.len()));
     verdict
 }
@@ -192,7 +191,10 @@ impl Run {
         sim.client("reader", async move {
             let written: BTreeSet<String> = {
                 let ops = history.borrow();
-                ops.iter().filter(|op| op.key().starts_with(['l', 'r', 'q', 'b', 'c'])).map(|op| op.key().to_owned()).collect()
+                ops.iter()
+                    .filter(|op| op.key().starts_with(['l', 'r', 'q', 'b', 'c']))
+                    .map(|op| op.key().to_owned())
+                    .collect()
             };
             let mut client = Client::new(plan.clients + 1, &plan, history.clone());
             for key in written {

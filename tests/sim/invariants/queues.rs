@@ -41,7 +41,8 @@ fn one(queue: &str, left: &[String], ops: &[Op]) -> Result<(), String> {
         }
     }
     // A pop whose end is not known may have taken one.
-    let missing: Vec<&&Op> = pushes.iter().filter(|op| op.end().is_some() && !seen.contains(&op.command()[2])).collect();
+    let missing: Vec<&&Op> =
+        pushes.iter().filter(|op| op.end().is_some() && !seen.contains(&op.command()[2])).collect();
     let open = pops.iter().filter(|op| matches!(op.outcome, Outcome::Open(_))).count();
     if missing.len() > open {
         let first = missing[0].text();
