@@ -17,17 +17,22 @@ const NEAR: u64 = 8;
 
 /// For each bug a seed that found it.
 const PINNED: &[(Bug, u64)] = &[
-    (Bug::AcknowledgeBeforeSync, 21),
+    (Bug::AcknowledgeBeforeSync, 9),
     (Bug::CountVoteTwice, 1),
     (Bug::ReadUnconfirmed, 1),
     (Bug::NoQuarantine, 1),
     (Bug::CampaignInQuarantine, 4),
-    (Bug::LongLease, 12),
-    (Bug::ExpiryByLocalClock, 3),
+    (Bug::LongLease, 15),
+    (Bug::ExpiryByLocalClock, 20),
     (Bug::FollowerSweeps, 1),
-    (Bug::RetryUnknown, 28),
+    (Bug::RetryUnknown, 5),
     (Bug::AppliedAheadOfState, 6),
     (Bug::LeaderRestored, 1),
+    (Bug::EvictByReplica, 1),
+    (Bug::PurgeBeforePublish, 6),
+    (Bug::HeadAfterCut, 6),
+    (Bug::JoinRunningRound, 1),
+    (Bug::BoundedUnbounded, 15),
 ];
 
 fn child(arguments: &[String]) -> Output {
