@@ -29,10 +29,20 @@ pub enum Bug {
     AppliedAheadOfState,
     /// A leader that was restarted goes on as one without an election.
     LeaderRestored,
+    /// Each replica chooses itself who leaves, as often as the entry says that somebody does.
+    EvictByReplica,
+    /// The log is purged up to a snapshot that is published only later.
+    PurgeBeforePublish,
+    /// What is outside the slots goes into a snapshot as it is when it is written, not as it was at the cut.
+    HeadAfterCut,
+    /// A read takes part in a round that was under way when it came.
+    JoinRunningRound,
+    /// A bounded read is answered by any replica that is ready, however old its state is.
+    BoundedUnbounded,
 }
 
 impl Bug {
-    pub const ALL: [Bug; 11] = [
+    pub const ALL: [Bug; 16] = [
         Bug::AcknowledgeBeforeSync,
         Bug::CountVoteTwice,
         Bug::ReadUnconfirmed,
@@ -44,6 +54,11 @@ impl Bug {
         Bug::RetryUnknown,
         Bug::AppliedAheadOfState,
         Bug::LeaderRestored,
+        Bug::EvictByReplica,
+        Bug::PurgeBeforePublish,
+        Bug::HeadAfterCut,
+        Bug::JoinRunningRound,
+        Bug::BoundedUnbounded,
     ];
 }
 

@@ -38,6 +38,14 @@ const LINES: &[&str] = &[
     "set d v px 1000",
 ];
 
+/// Name, path and query, body.
+const PATHS: &[(&str, &str, &str)] = &[
+    ("plain", "/api/cache/user:1?consistency=lease", r#"{"value":"v","ttl":3600}"#),
+    ("encoded", "/api/cache/a%20b/%FF%00?consistency=bounded:250&x=1", r#"{"value":"/wA=","encoding":"base64"}"#),
+    ("wrong", "/api/cache/%zz?consistency=none", r#"{"value":1}"#),
+    ("level", "/api/cache/k?consistency=bounded%3A5", r#"{"value":"\u00e9","ttl":0.0005,"encoding":"utf-8"}"#),
+];
+
 fn line(text: &str) -> Args {
     split_words(text.as_bytes()).expect("its quotes balance")
 }
@@ -125,6 +133,10 @@ fn main() -> std::io::Result<()> {
         let args = Nasty::new(hypercache_fuzz::calls::Given(&bytes)).request(&table());
         assert!(!is_large(&args, None));
         write("calls", &format!("random-{number}"), &bytes)?;
+    }
+
+    for (name, uri, body) in PATHS {
+        write("paths", name, &[with_length(uri.as_bytes()), body.as_bytes().to_vec()].concat())?;
     }
 
     let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs");

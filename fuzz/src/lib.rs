@@ -7,6 +7,9 @@
 pub mod commands;
 #[path = "../../src/config/mod.rs"]
 pub mod config;
+/// What the HTTP door reads requests with.
+#[path = "../../src/server/http/request.rs"]
+pub mod request;
 #[path = "../../src/resp/mod.rs"]
 pub mod resp;
 #[path = "../../src/slot.rs"]
@@ -26,6 +29,7 @@ pub mod decoder;
 pub mod dumps;
 pub mod entries;
 pub mod frames;
+pub mod paths;
 pub mod raft;
 pub mod snapshots;
 
@@ -37,6 +41,7 @@ pub const TARGETS: &[(&str, fn(&[u8]))] = &[
     ("dumps", dumps::run),
     ("entries", entries::run),
     ("frames", frames::run),
+    ("paths", paths::run),
     ("snapshots", snapshots::run),
 ];
 

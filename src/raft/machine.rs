@@ -18,7 +18,7 @@ use crate::commands;
 use crate::env::{self, Paced};
 use crate::planted::{self, Bug};
 use crate::state::events::{Class, Classes, Wanted};
-use crate::state::{Keyspace, Precision, SlotImage};
+use crate::state::{Chooser, Keyspace, Leaving, Precision, SlotImage, eviction};
 use crate::types::{GroupId, Stamp};
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
@@ -28,6 +28,7 @@ use parking_lot::Mutex;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock, mpsc};
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// Bytes serialized at a time while a snapshot is made, or a unit more: the lock is held for one such step.
@@ -122,6 +123,11 @@ impl Replica {
     /// Says that this node leads, or led, a term.
     pub(super) fn note_led(&self, term: u64) {
         self.led_term.fetch_max(term, Ordering::AcqRel);
+    }
+
+    /// How often the state was given to a core that started on it.
+    pub(super) fn starts(&self) -> u64 {
+        self.state.lock().incarnation
     }
 
     /// Whom to tell what, if anybody wants anything.
@@ -323,7 +329,10 @@ pub(super) fn run(keyspace: &mut Keyspace, batch: &Batch) -> io::Result<Applied>
         keyspace.set_packing(packing);
     }
     for (key, version) in &front.evictions {
-        keyspace.evict(key, *version);
+        match planted::is(Bug::EvictByReplica) {
+            true => evict_somebody(keyspace),
+            false => _ = keyspace.evict(key, *version),
+        }
     }
     let mut replies = Vec::with_capacity(calls.len());
     while let Some(args) = calls.take_next().map_err(io::Error::other)? {
@@ -332,6 +341,17 @@ pub(super) fn run(keyspace: &mut Keyspace, batch: &Batch) -> io::Result<Applied>
         replies.push(commands::apply(&args, keyspace, &own));
     }
     Ok(Applied { replies })
+}
+
+/// Removes a key that this replica chooses ([`Bug::EvictByReplica`]).
+fn evict_somebody(keyspace: &mut Keyspace) {
+    let mut policy = eviction::policy(keyspace.limit().policy, 5, env::seed());
+    let leaving = Leaving::default();
+    let keys = Chooser::new(keyspace, &leaving);
+    let chosen = policy.victim(&keys).and_then(|row| keys.victim(row));
+    if let Some((key, version)) = chosen.map(|(key, version, _)| (key.to_vec(), version)) {
+        keyspace.evict(&key, version);
+    }
 }
 
 impl From<Record> for Snapshot {
@@ -511,12 +531,28 @@ impl RaftSnapshotBuilder<Types> for Builder {
         if planted::is(Bug::AppliedAheadOfState) {
             self.meta.last_log_id = self.replica.with(|state| state.applied);
         }
+        if let Some(snapshot) = made.filter(|_| trusted && planted::is(Bug::PurgeBeforePublish)) {
+            return Ok(self.publish_later(snapshot));
+        }
         if let Some(snapshot) = made.filter(|_| trusted) {
             self.snapshots.publish(snapshot, self.meta.clone()).await?;
         }
         // Where an install overtook this build, the snapshot that was installed is the one there is.
         let current = self.snapshots.current()?.map(Snapshot::from);
         current.ok_or_else(|| io::Error::other("the state was replaced while its snapshot was made"))
+    }
+}
+
+impl Builder {
+    /// Says that the snapshot is there, and sees to it a little later ([`Bug::PurgeBeforePublish`]).
+    fn publish_later(&self, snapshot: SnapshotRef) -> Snapshot {
+        let (snapshots, meta) = (self.snapshots.clone(), self.meta.clone());
+        tokio::spawn(async move {
+            env::sleep(Duration::from_millis(300)).await;
+            // Whatever comes of it, nobody waits any more.
+            drop(snapshots.publish(snapshot, meta).await);
+        });
+        Snapshot { meta: self.meta.clone(), snapshot }
     }
 }
 
@@ -541,8 +577,13 @@ impl Job {
     /// None if the state was replaced meanwhile by a snapshot from elsewhere.
     fn run(self) -> Result<Option<SnapshotRef>, StorageError> {
         let mut writer = self.snapshots.begin()?;
+        let head = match planted::is(Bug::HeadAfterCut) {
+            true => self.replica.with(|state| state.keyspace.head_afterwards(&self.head)).map(|head| head.to_bytes()),
+            false => Ok(self.head),
+        };
+        let head = head.map_err(|e| StorageError::Io("snapshot".into(), io::Error::other(e)))?;
         let mut pace = Paced::new(CUT_REST);
-        let whole = write_cut(&self.head, &mut writer, || {
+        let whole = write_cut(&head, &mut writer, || {
             pace.rest();
             self.replica.next_of_cut(self.cut)
         })?;
@@ -559,7 +600,6 @@ mod tests {
     use crate::resp::Args;
     use crate::types::Stamp;
     use openraft::type_config::TypeConfigExt;
-    use std::time::Duration;
 
     fn entry(index: u64, key: &str, marked: bool) -> Entry {
         let call: Args = ["SET", key, "value"].iter().map(|w| Bytes::copy_from_slice(w.as_bytes())).collect();

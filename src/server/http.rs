@@ -12,6 +12,8 @@
 //! - Memory for request bodies is bounded over all connections ([`BODY_BUDGET_BYTES`]), and a body that does not
 //!   arrive within the request's time costs its share no longer.
 
+mod request;
+
 use crate::commands::{self, Run};
 use crate::env::{self, Instant};
 use crate::raft::{Group, Outcome, Refusal};
@@ -25,7 +27,7 @@ use crate::slot::slot_of;
 use crate::types::{GroupId, Level};
 use axum::Router;
 use axum::body::{Body, to_bytes};
-use axum::extract::{Extension, Query, Request, State};
+use axum::extract::{Extension, Request, State};
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -34,7 +36,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use serde::Deserialize;
+use request::CACHE_PATH;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -58,7 +60,6 @@ const OUTCOME_GRACE: Duration = Duration::from_secs(1);
 /// Longest request id that is taken over from a client.
 const REQUEST_ID_MAX: usize = 128;
 const REQUEST_ID: &str = "x-request-id";
-const CACHE_PATH: &str = "/api/cache/";
 /// Pages that anybody may ask for.
 const OPEN_PAGES: [&str; 3] = ["/livez", "/readyz", "/startupz"];
 /// This door in ACL LOG and in the audit log.
@@ -176,31 +177,6 @@ struct Subject {
     key: Bytes,
 }
 
-/// Body of a PUT or POST. Unknown fields are refused: a misspelt `ttl` must not store for ever.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PutBody {
-    value: String,
-    /// Seconds, fractions allowed down to a millisecond; absent or null keeps the key until it is deleted.
-    #[serde(default)]
-    ttl: Option<f64>,
-    #[serde(default)]
-    encoding: Option<Encoding>,
-}
-
-#[derive(Deserialize, Clone, Copy, PartialEq)]
-#[serde(rename_all = "lowercase")]
-enum Encoding {
-    #[serde(alias = "utf8", alias = "utf-8")]
-    Text,
-    Base64,
-}
-
-#[derive(Deserialize)]
-struct ReadQuery {
-    consistency: Option<String>,
-}
-
 /// What a read found, all seen under one hold of the keyspace.
 struct Found {
     value: Bytes,
@@ -289,25 +265,6 @@ fn text_or_base64(bytes: &[u8]) -> (Value, bool) {
         Ok(text) => (text.into(), false),
         Err(_) => (BASE64.encode(bytes).into(), true),
     }
-}
-
-/// Undoes percent-encoding, byte by byte: a key need not be text. `None` when a `%` is not followed by two digits.
-fn percent_decoded(text: &str) -> Option<Bytes> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        if first != b'%' {
-            out.push(first);
-            rest = after;
-            continue;
-        }
-        let digits = after.get(..2)?;
-        let high = char::from(digits[0]).to_digit(16)?;
-        let low = char::from(digits[1]).to_digit(16)?;
-        out.push((high << 4 | low) as u8);
-        rest = &after[2..];
-    }
-    Some(out.into())
 }
 
 fn args(parts: &[&[u8]]) -> Args {
@@ -405,13 +362,12 @@ async fn delete_key(
 impl Door {
     /// The key in a request's path. Slashes belong to it.
     fn subject(&self, operation: &'static str, uri: &Uri) -> Result<Subject, Failure> {
-        let raw = uri.path().strip_prefix(CACHE_PATH).unwrap_or_default();
-        let key = percent_decoded(raw);
-        let subject = Subject { operation, key: key.clone().unwrap_or_else(|| Bytes::copy_from_slice(raw.as_bytes())) };
-        if key.is_none() {
+        let key = request::key(uri.path()).map_err(|raw| {
             let message = "the key in the path has a % that is not followed by two hexadecimal digits";
-            return Err(subject.failure(StatusCode::BAD_REQUEST, "BAD_KEY", message));
-        }
+            let subject = Subject { operation, key: Bytes::copy_from_slice(raw.as_bytes()) };
+            subject.failure(StatusCode::BAD_REQUEST, "BAD_KEY", message)
+        })?;
+        let subject = Subject { operation, key };
         let limit = self.options.max_key_bytes;
         if subject.key.len() > limit {
             let message = format!("the key has {} bytes, more than the limit of {limit}", subject.key.len());
@@ -423,12 +379,9 @@ impl Door {
     }
 
     fn level(&self, subject: &Subject, uri: &Uri) -> Result<Level, Failure> {
-        let bad = |message: String| subject.failure(StatusCode::BAD_REQUEST, "BAD_CONSISTENCY", message);
-        let Query(query) = Query::<ReadQuery>::try_from_uri(uri).map_err(|error| bad(error.body_text()))?;
-        let Some(text) = query.consistency else { return Ok(self.options.default_level) };
-        Level::parse(&text).ok_or_else(|| {
-            bad(format!("no level is called `{text}`: use linearizable, lease, eventual or bounded:<milliseconds>"))
-        })
+        let level = request::level(uri);
+        let level = level.map_err(|wrong| subject.failure(StatusCode::BAD_REQUEST, "BAD_CONSISTENCY", wrong))?;
+        Ok(level.unwrap_or(self.options.default_level))
     }
 
     /// Whether the user may run the command that the request becomes.
@@ -502,32 +455,12 @@ impl Door {
             Ok(Err(error)) => return Err(bad(format!("the body could not be read: {error}"))),
             Ok(Ok(bytes)) => bytes,
         };
-        let body: PutBody = serde_json::from_slice(&bytes).map_err(|error| {
-            let form = r#"{"value":"...","ttl":3600,"encoding":"base64"}, ttl and encoding optional"#;
-            bad(format!("the body is not the JSON this door takes: {error}; it must be {form}"))
-        })?;
-        let value = match body.encoding {
-            Some(Encoding::Base64) => BASE64
-                .decode(body.value)
-                .map_err(|error| bad(format!("the value is not base64 as its encoding says: {error}")))?,
-            Some(Encoding::Text) | None => body.value.into_bytes(),
-        };
+        let (value, ttl) = request::put(&bytes).map_err(bad)?;
         if value.len() > self.options.max_value_bytes {
             return Err(too_large(subject, self.options.max_value_bytes));
         }
-        let ttl_ms = body.ttl.map(ttl_ms).transpose().map_err(bad)?;
-        Ok((value.into(), ttl_ms))
-    }
-}
-
-/// Seconds to whole milliseconds, rounded up so that a positive ttl never becomes none.
-fn ttl_ms(seconds: f64) -> Result<u64, String> {
-    let ms = (seconds * 1000.0).ceil();
-    // Redis' own bound: a ttl is a signed 64-bit number of milliseconds.
-    if ms >= 1.0 && ms < i64::MAX as f64 {
-        Ok(ms as u64)
-    } else {
-        Err(format!("ttl is {seconds} seconds; it must be positive, or absent for a key that does not expire"))
+        let ttl_ms = ttl.map(request::ttl_ms).transpose().map_err(bad)?;
+        Ok((value, ttl_ms))
     }
 }
 

@@ -361,10 +361,10 @@ fn every_kind_of_error_has_its_status() {
 
 #[test]
 fn a_positive_ttl_never_becomes_none() {
-    assert_eq!(ttl_ms(3600.0), Ok(3_600_000));
-    assert_eq!(ttl_ms(0.0001), Ok(1));
+    assert_eq!(request::ttl_ms(3600.0), Ok(3_600_000));
+    assert_eq!(request::ttl_ms(0.0001), Ok(1));
     for bad in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e300] {
-        assert!(ttl_ms(bad).is_err(), "{bad}");
+        assert!(request::ttl_ms(bad).is_err(), "{bad}");
     }
 }
 

@@ -793,6 +793,12 @@ impl Keyspace {
         self.head(self.table.units() as u64)
     }
 
+    /// A cut's head with clock and version as they are now, which no snapshot may have: for the planted bug that takes them
+    /// after the cut.
+    pub fn head_afterwards(&self, head: &[u8]) -> Result<CutHead, RestoreError> {
+        Ok(CutHead { clock: self.clock, version: self.version, ..CutHead::from_bytes(head)? })
+    }
+
     fn head(&self, images: u64) -> CutHead {
         CutHead {
             seed: self.seed,

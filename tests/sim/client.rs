@@ -1,6 +1,6 @@
 //! Clients: real connections to the RESP doors, one operation at a time each, everything noted.
 
-use crate::history::{History, Op, Outcome, judge};
+use crate::history::{History, Op, Outcome, READ_BOTH, WRITE_BOTH, judge, wire};
 use crate::node::{RESP_PORT, name};
 use crate::plan::Plan;
 use crate::story;
@@ -16,14 +16,35 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// A client gives up on an answer after this.
 const PATIENCE: Duration = Duration::from_secs(6);
-/// A key is written for so long, then its successor: histories of a key stay short.
-const KEY_MS: u64 = 1500;
 /// Keys of each kind at a time.
 const KEYS: u64 = 3;
+
+/// How close together clients are.
+struct Pace {
+    crowded: bool,
+    /// A register is written for so long, then its successor: histories of a key stay short.
+    key_ms: u64,
+    /// Registers at a time.
+    keys: u64,
+    /// Longest pause after what succeeded.
+    pause_ms: u64,
+}
+
+impl Pace {
+    fn new(crowded: bool) -> Pace {
+        match crowded {
+            true => Pace { crowded, key_ms: 400, keys: 2, pause_ms: 4 },
+            false => Pace { crowded, key_ms: 1500, keys: KEYS, pause_ms: 25 },
+        }
+    }
+}
 
 pub struct Client {
     id: usize,
     rng: fastrand::Rng,
+    pace: Pace,
+    /// Whether it fills memory.
+    fills: bool,
     nodes: usize,
     node: usize,
     connection: Option<(TcpStream, ReplyDecoder, BytesMut)>,
@@ -50,6 +71,8 @@ impl Client {
         Client {
             id,
             rng,
+            pace: Pace::new(plan.crowded),
+            fills: plan.limit.is_some(),
             nodes: plan.nodes,
             node,
             connection: None,
@@ -66,7 +89,7 @@ impl Client {
             let words = self.next();
             let outcome = self.call(words, false).await;
             let pause = match outcome {
-                Outcome::Ok(_) => self.rng.u64(1..25),
+                Outcome::Ok(_) => self.rng.u64(1..self.pace.pause_ms),
                 _ => self.rng.u64(20..120),
             };
             env::sleep(Duration::from_millis(pause)).await;
@@ -79,37 +102,93 @@ impl Client {
     }
 
     fn next(&mut self) -> Vec<String> {
-        let at = now_ns() / 1_000_000 / KEY_MS;
-        let key = format!("r{}.{at}", self.rng.u64(..KEYS));
-        let list = format!("l{}.{}", self.rng.u64(..KEYS), at / 2);
-        let seen = self.seen.as_ref().filter(|(known, _)| *known == key).map(|(_, value)| value.clone());
-        // A client that also writes waits for its write where no quorum is; this one goes on asking such a node.
+        let at = now_ns() / 1_000_000 / self.pace.key_ms;
+        let key = format!("r{}.{at}", self.rng.u64(..self.pace.keys));
+        // A client that also writes waits for its write where no quorum is; these go on asking such a node.
         if self.id.is_multiple_of(3) {
-            return words(&["HC.READ", "lease", "GET", &key]);
+            return match self.pace.crowded && self.id.is_multiple_of(2) {
+                true => words(&["GET", &key]),
+                false => words(&["HC.READ", "lease", "GET", &key]),
+            };
         }
+        if self.id % 5 == 4 {
+            return self.count_read(at / 4);
+        }
+        let seen = self.seen.as_ref().filter(|(known, _)| *known == key).map(|(_, value)| value.clone());
         match (self.rng.u8(..100), seen) {
-            (0..22, _) => words(&["GET", &key]),
-            (22..40, _) => words(&["HC.READ", "lease", "GET", &key]),
-            (40..50, Some(old)) => words(&["SET", &key, &self.new_value(), "IFEQ", &old]),
-            (50..54, _) => words(&["SET", &key, &self.new_value(), "NX"]),
-            (54..57, _) => words(&["DEL", &key]),
-            (57..70, _) => words(&["RPUSH", &list, &self.new_value()]),
-            (70..75, _) => {
-                let value = self.new_value();
-                let (mortal, ttl) = (format!("t{value}"), self.rng.u64(200..4000));
-                self.mortal.push((mortal.clone(), now_ns() + (ttl + 1500) * 1_000_000));
-                words(&["SET", &mortal, &value, "PX", &ttl.to_string()])
+            (0..18, _) => words(&["GET", &key]),
+            (18..32, _) => words(&["HC.READ", "lease", "GET", &key]),
+            (32..40, Some(old)) => words(&["SET", &key, &self.new_value(), "IFEQ", &old]),
+            (40..44, _) => words(&["SET", &key, &self.new_value(), "NX"]),
+            (44..46, _) => words(&["DEL", &key]),
+            (46..57, _) => {
+                let list = format!("l{}.{}", self.rng.u64(..KEYS), at / 2);
+                words(&["RPUSH", &list, &self.new_value()])
             }
-            (75..88, _) if !self.mortal.is_empty() => {
-                let now = now_ns();
-                self.mortal.retain(|(_, until)| *until > now);
-                match self.rng.choice(&self.mortal) {
-                    Some((mortal, _)) if self.rng.bool() => words(&["GET", mortal]),
-                    Some((mortal, _)) => words(&["HC.READ", "lease", "GET", mortal]),
-                    None => words(&["GET", &key]),
+            (57..61, _) => {
+                let value = self.new_value();
+                let ttl = self.rng.u64(200..4000);
+                self.mortal(format!("t{value}"), &value, ttl)
+            }
+            (61..70, _) if !self.mortal.is_empty() => self.look_at_mortal(),
+            (70..76, _) => {
+                let both = format!("b{}.{at}", self.rng.u64(..KEYS));
+                match self.rng.bool() {
+                    true => words(&[WRITE_BOTH, &both, &self.new_value()]),
+                    false => words(&[READ_BOTH, &both]),
                 }
             }
+            (76..81, _) => {
+                let queue = format!("q{}.{}", self.rng.u64(..2), at / 2);
+                match self.rng.u8(..5) {
+                    0 | 1 => words(&["BLPOP", &queue, if self.rng.bool() { "0.05" } else { "0.4" }]),
+                    _ => words(&["RPUSH", &queue, &self.new_value()]),
+                }
+            }
+            (81..89, _) => self.counter(at / 4),
+            (89..94, _) if self.fills => {
+                let value = self.new_value();
+                let filling = format!("{value}{}", "x".repeat(self.rng.usize(1000..6000)));
+                self.mortal(format!("e{value}"), &filling, 600_000)
+            }
             _ => words(&["SET", &key, &self.new_value()]),
+        }
+    }
+
+    fn mortal(&mut self, key: String, value: &str, ttl_ms: u64) -> Vec<String> {
+        let forgotten = now_ns() + (ttl_ms.min(4000) + 1500) * 1_000_000;
+        self.mortal.push((key.clone(), forgotten));
+        words(&["SET", &key, value, "PX", &ttl_ms.to_string()])
+    }
+
+    fn look_at_mortal(&mut self) -> Vec<String> {
+        let now = now_ns();
+        self.mortal.retain(|(_, until)| *until > now);
+        match self.rng.choice(&self.mortal) {
+            Some((mortal, _)) if self.rng.bool() => words(&["GET", mortal]),
+            Some((mortal, _)) => words(&["HC.READ", "lease", "GET", mortal]),
+            None => words(&["GET", "t0"]),
+        }
+    }
+
+    fn counter(&mut self, at: u64) -> Vec<String> {
+        match self.rng.bool() {
+            true => words(&["INCR", &self.counter_key(at)]),
+            false => self.count_read(at),
+        }
+    }
+
+    fn counter_key(&mut self, at: u64) -> String {
+        format!("c{}.{at}", self.rng.u64(..2))
+    }
+
+    /// A counter at any level.
+    fn count_read(&mut self, at: u64) -> Vec<String> {
+        let key = self.counter_key(at);
+        match self.rng.u8(..10) {
+            0..6 => words(&["HC.READ", &format!("bounded:{}", self.rng.u64(20..500)), "GET", &key]),
+            6..9 => words(&["HC.READ", "eventual", "GET", &key]),
+            _ => words(&["GET", &key]),
         }
     }
 
@@ -150,10 +229,17 @@ impl Client {
             self.connection = Some((stream, ReplyDecoder::new(Limits::default()), BytesMut::new()));
         }
         let (stream, decoder, input) = self.connection.as_mut().expect("it was made above");
-        stream.write_all(&encode(words)).await?;
+        let commands = wire(words);
+        let mut left = commands.len();
+        let bytes: BytesMut = commands.iter().flat_map(|command| encode(command)).collect();
+        stream.write_all(&bytes).await?;
         loop {
             match decoder.decode(input) {
-                Ok(Some(reply)) => return Ok(reply),
+                Ok(Some(reply)) if left == 1 => return Ok(reply),
+                Ok(Some(_)) => {
+                    left -= 1;
+                    continue;
+                }
                 Ok(None) => (),
                 Err(e) => return Err(io::Error::new(io::ErrorKind::InvalidData, e.to_string())),
             }

@@ -1,11 +1,12 @@
 //! Does to the simulated cluster what the plan says, and undoes it.
 
-use crate::node::Node;
+use crate::coverage::{Coverage, Phase};
+use crate::node::{DISK_LOW, Node};
 use crate::observe::Observer;
 use crate::plan::{Kind, Plan, Planned};
 use crate::story;
+use hypercache::raft::storage::memory::Flipped;
 use hypercache::types::{GroupId, NodeId};
-use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::time::Duration;
@@ -14,13 +15,21 @@ use turmoil::Sim;
 /// Faults that cut links. One at a time, since healing mends all links.
 const NETWORK: [Kind; 5] = [Kind::Isolate, Kind::Mute, Kind::Deafen, Kind::Bridge, Kind::Usurp];
 
+/// What happened less long ago than this is what the cluster is doing.
+const LATELY: Duration = Duration::from_millis(150);
+/// For so long a node that starts is silent, about.
+const QUARANTINE: Duration = Duration::from_millis(650);
+
 /// What is to be undone, and when.
 struct Standing {
     until: Duration,
     kind: Kind,
     nodes: Vec<usize>,
+    /// They are down for it, and start when it is over.
+    down: bool,
     /// By how much a wall clock was moved.
     moved_ms: i64,
+    flipped: Option<Flipped>,
 }
 
 pub struct Faults {
@@ -30,22 +39,33 @@ pub struct Faults {
     /// The second act of a [`Kind::Usurp`]: when, the leader, and the follower that starts anew.
     usurping: Option<(Duration, usize, usize, u64)>,
     plan: Rc<Plan>,
-    /// How often each kind was in place.
-    pub counts: BTreeMap<Kind, u64>,
+    /// How often each kind began, by what the cluster was doing then.
+    pub coverage: Coverage,
+    /// When a leader was last asked to hand over.
+    transferred: Option<Duration>,
 }
 
 impl Faults {
     pub fn new(plan: Rc<Plan>) -> Faults {
         let mut planned = plan.faults.clone().into_iter();
         let next = planned.next();
-        Faults { planned, next, standing: Vec::new(), usurping: None, plan, counts: BTreeMap::new() }
+        Faults {
+            planned,
+            next,
+            standing: Vec::new(),
+            usurping: None,
+            plan,
+            coverage: Coverage::default(),
+            transferred: None,
+        }
     }
 
     /// Begins and ends what is due.
     pub fn step(&mut self, at: Duration, sim: &mut Sim<'_>, nodes: &[Rc<Node>], observer: &mut Observer) {
+        self.end_failed(at, sim, nodes, observer);
         while let Some(over) = self.standing.iter().position(|s| s.until <= at) {
             let standing = self.standing.remove(over);
-            self.undo(at, standing, sim, nodes);
+            self.undo(at, standing, sim, nodes, observer);
         }
         if let Some((_, leader, follower, dice)) = self.usurping.take_if(|(due, ..)| *due <= at) {
             self.usurp(at, leader, follower, dice, sim, nodes, observer);
@@ -57,18 +77,35 @@ impl Faults {
     }
 
     /// Ends everything now.
-    pub fn heal(&mut self, at: Duration, sim: &mut Sim<'_>, nodes: &[Rc<Node>]) {
+    pub fn heal(&mut self, at: Duration, sim: &mut Sim<'_>, nodes: &[Rc<Node>], observer: &mut Observer) {
+        self.end_failed(at, sim, nodes, observer);
         self.next = None;
         self.usurping = None;
         for standing in std::mem::take(&mut self.standing) {
-            self.undo(at, standing, sim, nodes);
+            self.undo(at, standing, sim, nodes, observer);
         }
     }
 
+    /// Ends nodes whose disk did not take a write, as RocksDB's writer does: they start when the disk does.
+    fn end_failed(&mut self, at: Duration, sim: &mut Sim<'_>, nodes: &[Rc<Node>], observer: &mut Observer) {
+        for node in nodes.iter().filter(|node| node.platter.failed()) {
+            story::tell_at(at, &node.name, "ends: its disk did not take a write");
+            let luck = self.plan.seed ^ at.as_nanos() as u64;
+            self.crash(at, &[node.id], Some(luck), sim, nodes, observer);
+            let disk = |s: &&mut Standing| matches!(s.kind, Kind::BrokenDisk | Kind::FullDisk) && s.nodes == [node.id];
+            let standing = self.standing.iter_mut().find(disk);
+            standing.expect("a disk fails where one was told to").down = true;
+        }
+    }
+
+    /// Whether a node may end by itself at present: what it reads is not what it wrote.
+    pub fn excuses(&self, node: &Node) -> bool {
+        let damaged = |s: &Standing| s.kind == Kind::BitFlip && s.nodes.contains(&node.id);
+        node.platter.failed() || self.standing.iter().any(damaged)
+    }
+
     fn is_down(&self, node: usize) -> bool {
-        self.standing
-            .iter()
-            .any(|s| matches!(s.kind, Kind::Kill | Kind::Power | Kind::PowerAll) && s.nodes.contains(&node))
+        self.standing.iter().any(|s| s.down && s.nodes.contains(&node))
     }
 
     fn target(&self, planned: &Planned, observer: &Observer) -> usize {
@@ -94,7 +131,9 @@ impl Faults {
         if self.is_down(target) || self.standing.iter().any(taken) {
             return;
         }
-        let (mut touched, mut moved_ms) = (vec![target], 0);
+        let phases = self.phases(at, nodes, observer);
+        let (mut touched, mut moved_ms, mut flipped) = (vec![target], 0, None);
+        let down = matches!(kind, Kind::Kill | Kind::Power | Kind::PowerAll);
         let between = |from: usize, to: usize| (nodes[from - 1].name.clone(), nodes[to - 1].name.clone());
         match kind {
             Kind::Kill => self.crash(at, &[target], None, sim, nodes, observer),
@@ -132,6 +171,21 @@ impl Faults {
                 let slow = Duration::from_millis(10 + dice[2] % 250);
                 nodes[target - 1].platter.set_pace(slow / 4, slow);
             }
+            Kind::BrokenDisk => nodes[target - 1].platter.fail(),
+            Kind::FullDisk => nodes[target - 1].platter.set_room(dice[2] % (DISK_LOW + DISK_LOW / 2)),
+            Kind::BitFlip => {
+                flipped = nodes[target - 1].platter.flip([dice[1], dice[2]]);
+                let Some(flipped) = &flipped else { return };
+                story::tell_at(at, "FAULT", format!("BitFlip in {} of n{target}", flipped.place()));
+                // What is in memory is not read again: mostly the node starts anew.
+                if !dice[2].is_multiple_of(3) {
+                    self.crash(at, &[target], None, sim, nodes, observer);
+                    let until = at + Duration::from_millis(5 + dice[0] % 100);
+                    let nodes = vec![target];
+                    let kind = Kind::Kill;
+                    self.standing.push(Standing { until, kind, nodes, down: true, moved_ms: 0, flipped: None });
+                }
+            }
             Kind::Drift => nodes[target - 1].clock.drift(if dice[2] % 2 == 0 { 45_000 } else { -45_000 }),
             Kind::WallJump => {
                 let ms = (dice[2] % 3_600_000) as i64;
@@ -152,10 +206,32 @@ impl Faults {
             }
             Kind::Transfer | Kind::Snapshot => self.ask(kind, target, other, nodes, 0..=self.plan.groups),
         }
-        *self.counts.entry(kind).or_default() += 1;
+        self.coverage.note(kind, phases);
+        if kind == Kind::Transfer {
+            self.transferred = Some(at);
+        }
         story::tell_at(at, "FAULT", format!("{kind:?} at {touched:?} for {lasts:?}"));
         let lasts = if kind == Kind::Usurp { lasts + Duration::from_millis(3000) } else { lasts };
-        self.standing.push(Standing { until: at + lasts, kind, nodes: touched, moved_ms });
+        self.standing.push(Standing { until: at + lasts, kind, nodes: touched, down, moved_ms, flipped });
+    }
+
+    /// What the cluster is doing now.
+    fn phases(&self, at: Duration, nodes: &[Rc<Node>], observer: &Observer) -> Vec<Phase> {
+        let lately = |when: Option<Duration>| when.is_some_and(|when| at.saturating_sub(when) < LATELY);
+        let starts = |node: &Rc<Node>| {
+            let up = node.cluster.borrow().is_some();
+            up && node.lives.get() > 1 && (!node.serving.get() || at.saturating_sub(node.started.get()) < QUARANTINE)
+        };
+        let phases = [
+            (Phase::Electing, (0..=self.plan.groups).any(|group| observer.leaderless(group))),
+            (Phase::Starting, nodes.iter().any(starts)),
+            (Phase::CatchingUp, (0..=self.plan.groups).any(|group| observer.lags(group))),
+            (Phase::Snapshot, lately(observer.snapshot_at)),
+            (Phase::Transfer, lately(self.transferred)),
+            (Phase::OtherFault, !self.standing.is_empty()),
+        ];
+        let holding: Vec<Phase> = phases.into_iter().filter(|(_, holds)| *holds).map(|(phase, _)| phase).collect();
+        if holding.is_empty() { vec![Phase::Quiet] } else { holding }
     }
 
     /// The leader and the followers of a data group of three, if all are up.
@@ -191,7 +267,8 @@ impl Faults {
         others.for_each(|other| sim.partition(nodes[leader - 1].name.clone(), nodes[other - 1].name.clone()));
         self.crash(at, &[follower], None, sim, nodes, observer);
         let until = at + Duration::from_millis(5 + dice % 60);
-        self.standing.push(Standing { until, kind: Kind::Kill, nodes: vec![follower], moved_ms: 0 });
+        let nodes = vec![follower];
+        self.standing.push(Standing { until, kind: Kind::Kill, nodes, down: true, moved_ms: 0, flipped: None });
     }
 
     /// What an operator asks of a node; the answer is only told.
@@ -222,6 +299,7 @@ impl Faults {
         for id in which {
             let node = &nodes[id - 1];
             *node.cluster.borrow_mut() = None;
+            *node.failure.borrow_mut() = None;
             node.serving.set(false);
             sim.crash(node.name.clone());
             observer.forget(*id);
@@ -233,8 +311,9 @@ impl Faults {
         }
     }
 
-    fn undo(&self, at: Duration, standing: Standing, sim: &mut Sim<'_>, nodes: &[Rc<Node>]) {
-        let Standing { kind, nodes: touched, moved_ms, .. } = standing;
+    fn undo(&self, at: Duration, standing: Standing, sim: &mut Sim<'_>, nodes: &[Rc<Node>], observer: &mut Observer) {
+        let Standing { kind, nodes: touched, moved_ms, down, flipped, .. } = standing;
+        let first = &nodes[touched[0] - 1];
         match kind {
             Kind::Kill | Kind::Power | Kind::PowerAll => {
                 touched.iter().for_each(|id| sim.bounce(nodes[id - 1].name.clone()));
@@ -257,9 +336,22 @@ impl Faults {
                     }
                 });
             }
-            Kind::SlowDisk => nodes[touched[0] - 1].platter.set_pace(self.plan.disk.0, self.plan.disk.1),
-            Kind::Drift => nodes[touched[0] - 1].clock.drift(self.plan.drifts[touched[0] - 1]),
-            Kind::WallJump => nodes[touched[0] - 1].clock.jump_wall(-moved_ms),
+            Kind::SlowDisk => first.platter.set_pace(self.plan.disk.0, self.plan.disk.1),
+            Kind::BrokenDisk | Kind::FullDisk => {
+                first.platter.mend();
+                if down {
+                    sim.bounce(first.name.clone());
+                }
+            }
+            Kind::BitFlip => {
+                flipped.iter().for_each(|flipped| first.platter.unflip(flipped));
+                if first.failure.borrow().is_some() {
+                    self.crash(at, &touched, None, sim, nodes, observer);
+                    sim.bounce(first.name.clone());
+                }
+            }
+            Kind::Drift => first.clock.drift(self.plan.drifts[touched[0] - 1]),
+            Kind::WallJump => first.clock.jump_wall(-moved_ms),
             Kind::Transfer | Kind::Snapshot => return,
         }
         story::tell_at(at, "HEALED", format!("{kind:?} at {touched:?}"));

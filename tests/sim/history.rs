@@ -30,8 +30,40 @@ pub struct Op {
 }
 
 /// Reply codes that mean *not applied* (docs/guarantees.md).
-const NOT_APPLIED: &[&str] = &["MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "OOM", "THROTTLED", "LOADING"];
-const READS: &[&str] = &["GET", "LRANGE", "PTTL", "HC.READ"];
+const NOT_APPLIED: &[&str] = &[
+    "MOVED",
+    "ASK",
+    "TRYAGAIN",
+    "CLUSTERDOWN",
+    "OOM",
+    "THROTTLED",
+    "LOADING",
+    // One that waited has taken nothing; a transaction of which a command was refused ran none.
+    "UNBLOCKED",
+    "EXECABORT",
+];
+const READS: &[&str] = &["GET", "LRANGE", "PTTL", "HC.READ", READ_BOTH];
+
+/// `WRITE-BOTH key value`: sets two keys of a slot in a transaction. Not a command: [`wire`] says what is sent.
+pub const WRITE_BOTH: &str = "WRITE-BOTH";
+/// `READ-BOTH key`: reads both in a transaction.
+pub const READ_BOTH: &str = "READ-BOTH";
+
+/// What is sent for an operation. The reply to the last command is the one that counts.
+pub fn wire(words: &[String]) -> Vec<Vec<String>> {
+    let command = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<String>>();
+    let both = |key: &str| [format!("{{{key}}}a"), format!("{{{key}}}b")];
+    let inside = match words[0].as_str() {
+        WRITE_BOTH => both(&words[1]).map(|key| command(&["SET", &key, &words[2]])),
+        READ_BOTH => both(&words[1]).map(|key| command(&["GET", &key])),
+        _ => return vec![words.to_vec()],
+    };
+    let [first, second] = inside;
+    vec![command(&["MULTI"]), first, second, command(&["EXEC"])]
+}
+
+/// Longest word that is told in full: values that only fill memory are not.
+const WORD_SHOWN: usize = 60;
 
 impl Op {
     /// The command without the level that it was wrapped in.
@@ -73,14 +105,22 @@ impl Op {
             ms(self.to),
             self.client,
             self.node,
-            self.words.join(" ")
+            self.words.iter().map(|word| brief(word)).collect::<Vec<_>>().join(" ")
         )
+    }
+}
+
+fn brief(text: &str) -> String {
+    match text.char_indices().nth(WORD_SHOWN) {
+        Some((at, _)) => format!("{}...({} bytes)", &text[..at], text.len()),
+        None => text.to_owned(),
     }
 }
 
 fn shown(reply: &Reply) -> String {
     match reply {
-        Reply::Bulk(bytes) | Reply::Status(bytes) | Reply::Error(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        Reply::Error(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        Reply::Bulk(bytes) | Reply::Status(bytes) => brief(&String::from_utf8_lossy(bytes)),
         Reply::Int(n) => n.to_string(),
         Reply::Nil | Reply::NilArray => "(nil)".to_owned(),
         Reply::Array(all) => format!("[{}]", all.iter().map(shown).collect::<Vec<_>>().join(" ")),
@@ -100,6 +140,9 @@ pub fn judge(words: &[String], answer: std::io::Result<Reply>) -> Outcome {
                 "UNCERTAIN" => unknown(text),
                 _ => Outcome::Broken(text),
             }
+        }
+        Ok(Reply::Array(all)) if all.iter().any(|reply| matches!(reply, Reply::Error(_))) => {
+            Outcome::Broken(format!("a part of it failed: {}", shown(&Reply::Array(all))))
         }
         Ok(reply) => Outcome::Ok(reply),
         Err(e) => unknown(format!("connection: {}", e.kind())),

@@ -4,7 +4,7 @@
 
 use crate::plan::{Kind, Plan};
 use crate::story;
-use hypercache::cluster::{Cluster, Layout, Members};
+use hypercache::cluster::{Cluster, Layout, Members, Memory};
 use hypercache::env;
 use hypercache::env::simulated::{self, Clock};
 use hypercache::net;
@@ -25,6 +25,9 @@ use tokio::sync::watch;
 
 pub const PEER_PORT: u16 = 7000;
 pub const RESP_PORT: u16 = 6379;
+
+/// Bytes on a disk below which its node takes no writes, as `src/node.rs` has it watched.
+pub const DISK_LOW: u64 = 64 << 10;
 
 /// What of a node outlives its process, and what whoever looks at it from outside may touch.
 pub struct Node {
@@ -81,6 +84,7 @@ impl Node {
             Err(e) => format!("{e:#}"),
         };
         story::tell(&self.name, format!("ENDED BY ITSELF: {failed}"));
+        self.serving.set(false);
         *self.failure.borrow_mut() = Some(failed);
         std::future::pending().await
     }
@@ -101,7 +105,7 @@ impl Node {
             nodes,
             groups: self.plan.groups,
             replication_factor: 3,
-            memory: Default::default(),
+            memory: Memory { limit: self.plan.limit.unwrap_or_default() },
             users: Vec::new(),
         };
         let cluster = Cluster::new(members, host, self.info(me), layout);
@@ -112,11 +116,12 @@ impl Node {
             () = cluster.ready() => (),
             ended = following => return Ok(ended??),
         }
-        let _server = self.open_doors(cluster, workers).await?;
+        let _server = self.open_doors(cluster.clone(), workers).await?;
         self.serving.set(true);
         story::tell(&self.name, "serves");
         loop {
             env::sleep(Duration::from_millis(1)).await;
+            cluster.host().set_disk_low(self.platter.room().is_some_and(|room| room < DISK_LOW));
             let asked = std::mem::take(&mut *self.asked.borrow_mut());
             for (kind, group, other) in asked {
                 self.obey(kind, group, other);

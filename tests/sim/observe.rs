@@ -15,6 +15,8 @@ pub struct Seen {
     pub node: usize,
     /// How often the node was started by then.
     pub life: u64,
+    /// How often its core was started in that life.
+    pub core: u64,
     pub group: u32,
     pub term: u64,
     /// It believes to lead.
@@ -40,7 +42,12 @@ pub type Replicas = BTreeMap<(usize, u32), Seen>;
 #[derive(Default)]
 pub struct Observer {
     last: Replicas,
+    /// When a replica's snapshot was last seen to become another.
+    pub snapshot_at: Option<Duration>,
 }
+
+/// A replica that has applied so many entries less than its group has committed is catching up.
+const BEHIND: u64 = 25;
 
 impl Observer {
     /// Looks at all nodes, and tells the rules and the story what is new.
@@ -55,6 +62,7 @@ impl Observer {
                     at: known.map_or(at, |known| known.at),
                     node: node.id,
                     life: node.lives.get(),
+                    core: group.starts(),
                     group: status.id.0,
                     term: status.term,
                     leads: status.leader.is_some_and(|leader| leader.0 == node.id as u64),
@@ -70,7 +78,10 @@ impl Observer {
                     continue;
                 }
                 let seen = Seen { at, ..seen };
-                let role = |s: &Seen| (s.life, s.term, s.leads, s.snapshot, s.purged);
+                if known.is_some_and(|known| known.snapshot != seen.snapshot) {
+                    self.snapshot_at = Some(at);
+                }
+                let role = |s: &Seen| (s.life, s.core, s.term, s.leads, s.snapshot, s.purged);
                 if known.map(role) != Some(role(&seen)) {
                     story::tell_at(
                         at,
@@ -105,6 +116,19 @@ impl Observer {
     pub fn leader(&self, group: u32) -> Option<usize> {
         let leaders = self.last.values().filter(|seen| seen.group == group && seen.leads);
         leaders.max_by_key(|seen| seen.term).map(|seen| seen.node)
+    }
+
+    /// Whether nobody leads the newest term of a group, as far as it was seen.
+    pub fn leaderless(&self, group: u32) -> bool {
+        let term = self.last.values().filter(|seen| seen.group == group).map(|seen| seen.term).max();
+        !self.last.values().any(|seen| seen.group == group && seen.leads && Some(seen.term) == term)
+    }
+
+    /// Whether some replica of a group that is up has a good deal to apply yet.
+    pub fn lags(&self, group: u32) -> bool {
+        let of_group = || self.last.values().filter(|seen| seen.group == group);
+        let committed = of_group().map(|seen| seen.committed).max().unwrap_or(0);
+        of_group().any(|seen| seen.applied + BEHIND < committed)
     }
 
     /// A node that went down leads nothing.

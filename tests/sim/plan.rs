@@ -1,6 +1,7 @@
 //! What a seed decides: the cluster, its disks and clocks, and which faults come when.
 
 use hypercache::raft::Timers;
+use hypercache::state::eviction::{Kind as Policy, Limit};
 use std::fmt;
 use std::time::Duration;
 
@@ -32,6 +33,12 @@ pub enum Kind {
     Loss,
     /// A disk is slow.
     SlowDisk,
+    /// A disk does not take the next write: the node ends, as it must.
+    BrokenDisk,
+    /// A disk has little room left, or none.
+    FullDisk,
+    /// A bit of something that is stored is not what it was.
+    BitFlip,
     /// A node's clocks run faster or slower than they should, within the bound.
     Drift,
     /// A node's wall clock jumps by up to an hour.
@@ -46,7 +53,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 15] = [
+    pub const ALL: [Kind; 18] = [
         Kind::Kill,
         Kind::Power,
         Kind::PowerAll,
@@ -57,6 +64,9 @@ impl Kind {
         Kind::Delay,
         Kind::Loss,
         Kind::SlowDisk,
+        Kind::BrokenDisk,
+        Kind::FullDisk,
+        Kind::BitFlip,
         Kind::Drift,
         Kind::WallJump,
         Kind::Usurp,
@@ -96,6 +106,10 @@ pub struct Plan {
     pub request_timeout: Duration,
     pub timers: Timers,
     pub faults: Vec<Planned>,
+    /// Many clients, few keys, hardly a pause: what meets in one round of reads or one entry.
+    pub crowded: bool,
+    /// What the groups of a node may hold together, if anything is to leave.
+    pub limit: Option<Limit>,
 }
 
 impl Plan {
@@ -105,7 +119,7 @@ impl Plan {
         let ms = Duration::from_millis;
         let slow = rng.u64(0..4);
         let small_snapshots = rng.bool();
-        Plan {
+        let mut plan = Plan {
             seed,
             nodes,
             groups: rng.u32(1..3),
@@ -119,8 +133,34 @@ impl Plan {
             request_timeout: ms(rng.u64(1500..4000)),
             faults: faults(&mut rng),
             timers: timers(&mut rng),
+            crowded: rng.u8(..3) == 0,
+            limit: (rng.u8(..3) == 0).then(|| limit(&mut rng)),
+        };
+        if plan.crowded {
+            plan.clients = rng.usize(12..18);
+            // What a late message shows is shown where many wait for it.
+            plan.faults.extend((0..2).map(|_| delay(&mut rng)));
+            plan.faults.sort_by_key(|planned| planned.at);
         }
+        plan
     }
+}
+
+fn delay(rng: &mut fastrand::Rng) -> Planned {
+    Planned {
+        at: CALM + Duration::from_millis(rng.u64(..8000)),
+        kind: Kind::Delay,
+        lasts: Duration::from_millis(rng.u64(1000..3500)),
+        at_leader: false,
+        dice: std::array::from_fn(|_| rng.u64(..)),
+    }
+}
+
+/// Room for what has no deadline, which all of the workloads but one write, and a good deal of what has one. Only that may
+/// leave.
+fn limit(rng: &mut fastrand::Rng) -> Limit {
+    let policies = [Policy::VolatileTtl, Policy::VolatileRandom, Policy::VolatileLru, Policy::VolatileLfu];
+    Limit { bytes: rng.u64(250_000..500_000), policy: policies[rng.usize(..policies.len())], samples: 5 }
 }
 
 /// The default, or elections that come soon after the promise is over: what a missing quarantine needs.
@@ -161,7 +201,7 @@ impl fmt::Display for Plan {
         kinds.dedup();
         write!(
             f,
-            "seed {}: {} nodes, {} groups, {} clients, latency {:?}, sync {:?}..{:?}, drifts {:?} ppm, log lag {}, elections from {:?} on, {} faults of {kinds:?}",
+            "seed {}: {} nodes, {} groups, {} clients, latency {:?}, sync {:?}..{:?}, drifts {:?} ppm, log lag {}, elections from {:?} on, {}memory {:?}, {} faults of {kinds:?}",
             self.seed,
             self.nodes,
             self.groups,
@@ -172,6 +212,8 @@ impl fmt::Display for Plan {
             self.drifts,
             self.log_lag,
             self.timers.election_min,
+            if self.crowded { "crowded, " } else { "" },
+            self.limit.map(|limit| (limit.bytes, limit.policy.name())),
             self.faults.len()
         )
     }

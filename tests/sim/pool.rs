@@ -1,11 +1,12 @@
 //! Seeds in processes of their own, several at a time.
 
+use crate::coverage::Coverage;
 use hypercache::planted::Bug;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 /// Seeds in which a planted bug must be found.
@@ -16,17 +17,22 @@ const NEAR: u64 = 8;
 
 /// For each bug a seed that found it.
 const PINNED: &[(Bug, u64)] = &[
-    (Bug::AcknowledgeBeforeSync, 21),
+    (Bug::AcknowledgeBeforeSync, 9),
     (Bug::CountVoteTwice, 1),
     (Bug::ReadUnconfirmed, 1),
     (Bug::NoQuarantine, 1),
     (Bug::CampaignInQuarantine, 4),
-    (Bug::LongLease, 12),
-    (Bug::ExpiryByLocalClock, 3),
+    (Bug::LongLease, 15),
+    (Bug::ExpiryByLocalClock, 20),
     (Bug::FollowerSweeps, 1),
-    (Bug::RetryUnknown, 28),
+    (Bug::RetryUnknown, 5),
     (Bug::AppliedAheadOfState, 6),
     (Bug::LeaderRestored, 1),
+    (Bug::EvictByReplica, 1),
+    (Bug::PurgeBeforePublish, 6),
+    (Bug::HeadAfterCut, 6),
+    (Bug::JoinRunningRound, 1),
+    (Bug::BoundedUnbounded, 15),
 ];
 
 fn child(arguments: &[String]) -> Output {
@@ -60,31 +66,91 @@ fn each(seeds: impl Iterator<Item = u64> + Send, jobs: usize, work: impl Fn(u64)
     });
 }
 
-/// Runs seeds; true if all passed.
+/// What begins the line in which a run says what it came to, for whoever runs many.
+pub const SUMMARY: &str = "came-to";
+
+/// What many runs came to.
+#[derive(Default)]
+struct Sum {
+    seeds: u64,
+    failed: Vec<u64>,
+    virtual_seconds: f64,
+    operations: u64,
+    coverage: Coverage,
+}
+
+impl Sum {
+    /// Adds a run; what it said to people comes back.
+    fn add(&mut self, seed: u64, passed: bool, said: &str) -> String {
+        self.seeds += 1;
+        if !passed {
+            self.failed.push(seed);
+        }
+        let (summary, rest): (Vec<&str>, Vec<&str>) = said.lines().partition(|line| line.starts_with(SUMMARY));
+        for words in summary {
+            let number = |name: &str| words.split(' ').find_map(|word| word.strip_prefix(name)?.parse::<f64>().ok());
+            self.virtual_seconds += number("seconds=").unwrap_or(0.0);
+            self.operations += number("operations=").unwrap_or(0.0) as u64;
+            self.coverage.add(words);
+        }
+        rest.join("\n")
+    }
+
+    /// A line of the table that is kept: | date | commit | seeds | virtual hours | operations | faults | findings |.
+    fn record(&self, from: u64, kept: &Record) -> std::io::Result<()> {
+        let line = format!(
+            "| {} | {from}..{} | {:.2} | {} | {} | {} |\n",
+            kept.stamp,
+            from + self.seeds - 1,
+            self.virtual_seconds / 3600.0,
+            self.operations,
+            self.coverage.faults(),
+            self.failed.len()
+        );
+        std::fs::OpenOptions::new().append(true).open(&kept.file)?.write_all(line.as_bytes())
+    }
+}
+
+/// Where a line about a run is kept, and what it begins with: date and commit.
+pub struct Record {
+    pub file: PathBuf,
+    pub stamp: String,
+}
+
+/// Runs seeds and says which faults met the cluster in which phase; true if all passed. Of many, every fault must have met
+/// every phase (`whole`).
 #[allow(clippy::disallowed_methods)]
-pub fn many(from: u64, seeds: u64, jobs: usize) -> bool {
+pub fn many(from: u64, seeds: u64, jobs: usize, whole: bool, record: Option<Record>) -> bool {
     let began = Instant::now();
-    let (passed, failed) = (AtomicU64::new(0), Mutex::new(Vec::new()));
+    let sum = Mutex::new(Sum::default());
     each(from..from + seeds, jobs, |seed| {
         let output = child(&run_of(seed, None));
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        print!("{said}");
-        if output.status.success() {
-            passed.fetch_add(1, Ordering::Relaxed);
-        } else {
+        let passed = output.status.success();
+        println!("{}", sum.lock().expect("nobody panics with it").add(seed, passed, &said));
+        if !passed {
             eprint!("{}", String::from_utf8_lossy(&output.stderr));
-            failed.lock().expect("nobody panics with it").push(seed);
         }
     });
-    let failed = failed.into_inner().expect("nobody panics with it");
+    let sum = sum.into_inner().expect("nobody panics with it");
+    println!("{}", sum.coverage.table());
+    let holes = sum.coverage.holes();
+    println!("{holes} pairs of fault and phase did not meet");
+    if let Some(record) = record {
+        sum.record(from, &record).expect("the table of totals can be written");
+    }
     let time = began.elapsed().as_secs_f64();
-    let a_minute = seeds as f64 / time * 60.0;
     println!(
-        "sim: {} seeds passed, {} failed {failed:?}, in {time:.0} s ({a_minute:.0} a minute)",
-        passed.into_inner(),
-        failed.len()
+        "sim: {} seeds passed, {} failed {:?}, {} operations under {} faults in {:.0} virtual and {time:.0} real seconds ({:.0} seeds a minute)",
+        sum.seeds - sum.failed.len() as u64,
+        sum.failed.len(),
+        sum.failed,
+        sum.operations,
+        sum.coverage.faults(),
+        sum.virtual_seconds,
+        seeds as f64 / time * 60.0
     );
-    failed.is_empty()
+    sum.failed.is_empty() && !(whole && holes > 0)
 }
 
 /// Plants each bug and runs seeds until one finds it; true if all were found.

@@ -116,6 +116,11 @@ impl Group {
         export.ok_or_else(|| AdminError::Failed("nothing has been applied yet".to_owned()))
     }
 
+    /// How often its core was started since the process began: what it had applied may be less after each start.
+    pub fn starts(&self) -> u64 {
+        self.replica.starts()
+    }
+
     /// Hash of the whole replicated state and the index at which it was taken: equal on all replicas.
     pub fn state_hash(&self) -> (u64, u128) {
         self.replica.with(|state| (state.applied.map_or(0, |id| id.index()), state.keyspace.state_hash()))

@@ -13,6 +13,9 @@
 //!
 //! The writer is a task of the node, so it dies with it. It takes what waits, spends the time that a disk needs, then
 //! publishes the batch and runs the callbacks.
+//!
+//! A disk may be told to refuse a write, or to have room for so many bytes only, or to turn a bit of what it holds. Where a write
+//! fails, RocksDB's writer ends the process; here nothing more is written or told, and whoever runs the node ends it.
 
 use super::{Disk, Family, Options_, Pair, Storage, StorageError, Sync, TableWriter, Write};
 use crate::env;
@@ -47,6 +50,30 @@ struct State {
     /// How long the disk takes for a sync, at least and at most.
     pace: (Duration, Duration),
     syncs: u64,
+    /// The next write fails.
+    failing: bool,
+    /// Bytes that it still takes, if that is bounded.
+    room: Option<u64>,
+    /// A write failed, and nothing has been written since.
+    failed: bool,
+}
+
+/// A bit that was turned: enough to turn it back.
+#[derive(Clone)]
+pub struct Flipped {
+    family: Family,
+    key: Bytes,
+    was: Bytes,
+    is: Bytes,
+}
+
+impl Flipped {
+    /// Which record it is in.
+    pub fn place(&self) -> String {
+        let family = ["log", "meta", "snap"][self.family as usize];
+        let key: String = self.key.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{family} {key}")
+    }
 }
 
 /// What one write does to the families.
@@ -91,8 +118,58 @@ impl Platter {
         maybe[..kept].iter().for_each(|changes| changes.run(&mut state.stable));
         state.current = state.stable.clone();
         state.writing = false;
+        state.failed = false;
         state.life += 1;
         maybe.len() - kept
+    }
+
+    /// The next write fails, as with EIO.
+    pub fn fail(&self) {
+        self.0.lock().failing = true;
+    }
+
+    /// From now on it has room for so many bytes more; a write that does not fit fails, as with ENOSPC.
+    pub fn set_room(&self, bytes: u64) {
+        self.0.lock().room = Some(bytes);
+    }
+
+    /// Bytes that it still takes, if that is bounded.
+    pub fn room(&self) -> Option<u64> {
+        self.0.lock().room
+    }
+
+    /// It takes writes again, from a node that is started anew if one failed.
+    pub fn mend(&self) {
+        let mut state = self.0.lock();
+        (state.failing, state.room) = (false, None);
+    }
+
+    /// Whether a write has failed, so that the node must end.
+    pub fn failed(&self) -> bool {
+        self.0.lock().failed
+    }
+
+    /// Turns a bit of one of the records; none if there are none. `dice` choose.
+    pub fn flip(&self, dice: [u64; 2]) -> Option<Flipped> {
+        let mut state = self.0.lock();
+        // The families in turn: records of the log are many, votes and snapshots few.
+        let families = [Family::Log, Family::Meta, Family::Snap];
+        let family = families.into_iter().cycle().skip((dice[0] % 3) as usize).take(3);
+        let family = family.into_iter().find(|family| !state.current[*family as usize].is_empty())?;
+        let records = &state.current[family as usize];
+        let (key, was) = records.iter().nth((dice[0] / 3 % records.len() as u64) as usize)?;
+        let (key, was) = (key.clone(), was.clone());
+        let mut bytes = was.to_vec();
+        let bit = dice[1] as usize % (bytes.len().max(1) * 8);
+        *bytes.get_mut(bit / 8)? ^= 1 << (bit % 8);
+        let flipped = Flipped { family, key, was, is: bytes.into() };
+        state.exchange(&flipped.key, family, &flipped.was, &flipped.is);
+        Some(flipped)
+    }
+
+    /// Turns it back, where it still is.
+    pub fn unflip(&self, flipped: &Flipped) {
+        self.0.lock().exchange(&flipped.key, flipped.family, &flipped.is, &flipped.was);
     }
 
     /// Opens the store on it.
@@ -108,6 +185,31 @@ impl Platter {
 }
 
 impl State {
+    fn exchange(&mut self, key: &Bytes, family: Family, from: &Bytes, to: &Bytes) {
+        let unsynced = self.unsynced.iter_mut().flat_map(|changes| &mut changes.puts);
+        // What waits to be written is not on the disk yet; what was written lies in up to three places here.
+        for (_, _, value) in unsynced.filter(|(f, k, v)| *f == family && k == key && v == from) {
+            *value = to.clone();
+        }
+        for families in [&mut self.stable, &mut self.current] {
+            if let Some(value) = families[family as usize].get_mut(key).filter(|value| *value == from) {
+                *value = to.clone();
+            }
+        }
+    }
+
+    /// Whether what is under way can be written. If not, nothing more will be.
+    fn takes(&mut self) -> bool {
+        let record = |(_, key, value): &(Family, Bytes, Bytes)| (key.len() + value.len()) as u64;
+        let bytes: u64 = self.under_way.iter().flat_map(|write| &write.puts).map(record).sum();
+        let fits = match &mut self.room {
+            None => true,
+            Some(room) => room.checked_sub(bytes).inspect(|left| *room = *left).is_some(),
+        };
+        self.failed |= self.failing || !fits;
+        !self.failed
+    }
+
     /// Moves what waits to the disk. The callbacks are the caller's to run, without the lock.
     fn take(&mut self) -> bool {
         self.under_way.extend(self.queue.drain(..));
@@ -162,7 +264,7 @@ impl Memory {
             env::sleep(time).await;
             let callbacks = {
                 let mut state = state.lock();
-                if state.life != life {
+                if state.life != life || !state.takes() {
                     return;
                 }
                 state.publish(sync)
@@ -187,6 +289,9 @@ impl Disk for Memory {
             let mut state = self.state.lock();
             state.queue.push_back(write);
             state.take();
+            if !state.takes() {
+                return Err(StorageError::Stopped);
+            }
             state.publish(self.sync)
         };
         callbacks.into_iter().for_each(|done| done());
@@ -262,6 +367,11 @@ impl TableWriter for Table {
 
     fn finish(self: Box<Self>) -> Result<(), StorageError> {
         let mut state = self.state.lock();
+        let bytes = self.pairs.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum();
+        if state.failing || state.room.is_some_and(|room| room < bytes) {
+            return Err(StorageError::Io("a table".into(), std::io::Error::other("the disk does not take it")));
+        }
+        state.room = state.room.map(|room| room - bytes);
         for (key, value) in self.pairs {
             state.stable[self.family as usize].insert(key.clone(), value.clone());
             state.current[self.family as usize].insert(key, value);
@@ -301,6 +411,47 @@ mod tests {
             let expected: Vec<u32> = (0..=kept as u32).collect();
             assert_eq!(found(&platter.open(&options)), expected);
         }
+    }
+
+    #[tokio::test]
+    async fn after_a_write_that_failed_nothing_is_written_or_told_until_the_node_starts_anew() {
+        for full in [false, true] {
+            let platter = Platter::default();
+            let storage = platter.open(&Options_::default());
+            storage.write_and_wait(put(1, false)).await.unwrap();
+            match full {
+                true => platter.set_room(5),
+                false => platter.fail(),
+            }
+            let (told, hears) = tokio::sync::oneshot::channel::<()>();
+            let done = Box::new(move || _ = told.send(()));
+            storage.write(Write { done, ..put(2, false) }).unwrap();
+            env::sleep(Duration::from_millis(5)).await;
+            assert!(platter.failed());
+            platter.mend();
+            storage.write(put(3, false)).unwrap();
+            env::sleep(Duration::from_millis(5)).await;
+            platter.crash(|_| 0);
+            assert!(hears.await.is_err(), "what failed is not acknowledged");
+            let storage = platter.open(&Options_::default());
+            storage.write_and_wait(put(4, false)).await.unwrap();
+            assert_eq!(found(&storage), [1, 4]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_bit_is_turned_where_it_lies_and_turned_back() {
+        let platter = Platter::default();
+        let storage = platter.open(&Options_::default());
+        assert!(platter.flip([1, 9]).is_none(), "there is nothing");
+        storage.write_and_wait(put(1, false)).await.unwrap();
+        let read = |storage: &Storage| storage.get(Family::Meta, &meta_key(b't', GroupId(1))).unwrap().unwrap();
+        let flipped = platter.flip([1, 9]).unwrap();
+        assert_eq!(read(&storage), [b'x' ^ 2]);
+        platter.crash(|_| 0);
+        assert_eq!(read(&platter.open(&Options_::default())), [b'x' ^ 2]);
+        platter.unflip(&flipped);
+        assert_eq!(read(&platter.open(&Options_::default())), *b"x");
     }
 
     #[tokio::test]

@@ -5,9 +5,9 @@ use crate::history::{Op, Outcome};
 use hypercache::resp::Reply;
 use std::collections::BTreeMap;
 
-/// What the last read of each list found.
-pub fn final_lists(ops: &[Op]) -> BTreeMap<&str, Vec<String>> {
-    let reads = ops.iter().filter(|op| op.last && op.name() == "LRANGE");
+/// What the last read of each list of this kind found.
+pub fn final_lists<'a>(ops: &'a [Op], kind: char) -> BTreeMap<&'a str, Vec<String>> {
+    let reads = ops.iter().filter(|op| op.last && op.name() == "LRANGE" && op.key().starts_with(kind));
     reads
         .filter_map(|op| match op.reply()? {
             Reply::Array(values) => Some((op.key(), values.iter().filter_map(text).collect())),
@@ -16,7 +16,7 @@ pub fn final_lists(ops: &[Op]) -> BTreeMap<&str, Vec<String>> {
         .collect()
 }
 
-fn text(reply: &Reply) -> Option<String> {
+pub fn text(reply: &Reply) -> Option<String> {
     match reply {
         Reply::Bulk(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
         _ => None,
@@ -24,7 +24,7 @@ fn text(reply: &Reply) -> Option<String> {
 }
 
 pub fn judge(ops: &[Op]) -> Result<(), String> {
-    let lists = final_lists(ops);
+    let lists = final_lists(ops, 'l');
     for op in ops.iter().filter(|op| op.name() == "RPUSH") {
         let Some(found) = lists.get(op.key()) else { continue };
         let there = found.contains(&op.command()[2]);

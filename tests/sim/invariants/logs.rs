@@ -19,7 +19,7 @@ impl Watcher for Forward {
     fn seen(&mut self, seen: &Seen, all: &Replicas, nodes: &[Rc<Node>]) -> Result<(), String> {
         let Seen { node, group, .. } = *seen;
         let before = self.replicas.insert((group, node), seen.clone());
-        if let Some(before) = before.filter(|before| before.life == seen.life) {
+        if let Some(before) = before.filter(|before| (before.life, before.core) == (seen.life, seen.core)) {
             let back = |what: &str, from: u64, to: u64| match to < from {
                 true => Err(format!("logs: {what} of group {group} on n{node} goes back from {from} to {to}")),
                 false => Ok(()),

@@ -3,10 +3,12 @@
 pub mod acknowledged;
 pub mod expiry;
 pub mod leaders;
+pub mod levels;
 pub mod logs;
 pub mod once;
 pub mod progress;
 pub mod quarantine;
+pub mod queues;
 pub mod registers;
 pub mod states;
 
@@ -32,6 +34,8 @@ pub const JUDGES: &[(&str, Judge)] = &[
     ("acknowledged", acknowledged::judge),
     ("once", once::judge),
     ("expiry", expiry::judge),
+    ("queues", queues::judge),
+    ("levels", levels::judge),
     ("registers", registers::judge),
 ];
 

@@ -5,7 +5,7 @@ use crate::history::Op;
 use std::collections::BTreeSet;
 
 pub fn judge(ops: &[Op]) -> Result<(), String> {
-    for (list, values) in final_lists(ops) {
+    for (list, values) in final_lists(ops, 'l') {
         let mut seen = BTreeSet::new();
         if let Some(twice) = values.iter().find(|value| !seen.insert(*value)) {
             let op = ops.iter().find(|op| op.name() == "RPUSH" && op.command()[2] == *twice);

@@ -1,10 +1,11 @@
-//! Linearizability of every register, by linearizable and lease reads: the checker is that of the fault runs.
+//! Linearizability of every register, by linearizable and lease reads, and of pairs of keys that transactions write and read: the checker is that of the fault runs.
 
 #[path = "../../../jepsen/src/checkers/linearizable.rs"]
 #[allow(dead_code, clippy::disallowed_methods)]
 mod linearizable;
 
-use crate::history::{Op, Outcome};
+use super::acknowledged::text;
+use crate::history::{Op, Outcome, READ_BOTH, WRITE_BOTH};
 use hypercache::resp::Reply;
 use linearizable::{Interval, Judgement, Register, RegisterCall};
 use std::collections::BTreeMap;
@@ -29,6 +30,15 @@ fn call_of(op: &Op) -> Option<RegisterCall> {
             Reply::Bulk(bytes) => Some(RegisterCall::Read(Some(std::str::from_utf8(bytes).ok()?.parse().ok()?))),
             _ => None,
         },
+        (READ_BOTH, _) => match op.reply()? {
+            // What one transaction writes, another sees whole: both keys have the same value, or none.
+            Reply::Array(both) if both.len() == 2 && both[0] == both[1] => match text(&both[0]) {
+                Some(value) => Some(RegisterCall::Read(Some(value.parse().ok()?))),
+                None => (both[0] == Reply::Nil).then_some(RegisterCall::Read(None)),
+            },
+            _ => None,
+        },
+        (WRITE_BOTH, _) => Some(RegisterCall::Write(number(command.get(2))?)),
         ("SET", None) => Some(RegisterCall::Write(number(command.get(2))?)),
         ("SET", Some("NX")) => Some(RegisterCall::WriteNew { new: number(command.get(2))?, done: written()? }),
         ("SET", Some("IFEQ")) => {
@@ -48,8 +58,8 @@ fn call_of(op: &Op) -> Option<RegisterCall> {
 #[allow(clippy::disallowed_methods)]
 pub fn judge(ops: &[Op]) -> Result<(), String> {
     let mut keys: BTreeMap<&str, Vec<&Op>> = BTreeMap::new();
-    for op in ops.iter().filter(|op| op.key().starts_with('r')) {
-        let read = op.name() == "GET" && op.reply().is_none();
+    for op in ops.iter().filter(|op| op.key().starts_with(['r', 'b'])) {
+        let read = matches!(op.name(), "GET" | READ_BOTH) && op.reply().is_none();
         if !matches!(op.outcome, Outcome::Failed(_)) && !read {
             keys.entry(op.key()).or_default().push(op);
         }

@@ -9,10 +9,16 @@ use std::rc::Rc;
 pub struct Equal {
     /// Of each group and index, the first hash that was seen and where.
     known: BTreeMap<(u32, u64), (u128, usize)>,
+    /// Of each replica, what it had applied when it was looked at last, and in which life.
+    looked_at: BTreeMap<(u32, usize), (u64, u64)>,
 }
 
 impl Watcher for Equal {
     fn seen(&mut self, seen: &Seen, _all: &Replicas, nodes: &[Rc<Node>]) -> Result<(), String> {
+        let now = (seen.life, seen.applied);
+        if self.looked_at.insert((seen.group, seen.node), now) == Some(now) {
+            return Ok(());
+        }
         let Some((index, hash)) = state_of(&nodes[seen.node - 1], seen.group) else { return Ok(()) };
         let (known, node) = *self.known.entry((seen.group, index)).or_insert((hash, seen.node));
         match known == hash {

@@ -12,6 +12,7 @@
 //! what must hold in `invariants/`.
 
 mod client;
+mod coverage;
 mod entropy;
 mod faults;
 mod history;
@@ -56,6 +57,15 @@ enum Command {
         from: u64,
         #[arg(long, default_value_t = 2)]
         jobs: usize,
+        /// Fail also if some fault met the cluster in some phase never
+        #[arg(long)]
+        whole: bool,
+        /// A table to which a line is added
+        #[arg(long, requires = "stamp")]
+        record: Option<PathBuf>,
+        /// What the line begins with: date and commit
+        #[arg(long)]
+        stamp: Option<String>,
     },
     /// Plants every bug, and fails if one is not found
     Planted {
@@ -91,7 +101,10 @@ fn bug(name: &str) -> Option<Bug> {
 fn main() -> ExitCode {
     let passed = match Cli::parse().command {
         Command::Run { seed, planted, trace } => one(seed, planted.as_deref(), trace),
-        Command::Many { seeds, from, jobs } => pool::many(from, seeds, jobs),
+        Command::Many { seeds, from, jobs, whole, record, stamp } => {
+            let record = record.zip(stamp).map(|(file, stamp)| pool::Record { file, stamp });
+            pool::many(from, seeds, jobs, whole, record)
+        }
         Command::Planted { bug, pinned, jobs } => pool::planted(bug.as_deref(), pinned, jobs),
         Command::Plans { seeds, from } => {
             (from..from + seeds).for_each(|seed| println!("{}", plan::Plan::draw(seed)));
@@ -125,11 +138,11 @@ fn one(seed: u64, name: Option<&str>, trace: Option<PathBuf>) -> bool {
     }
     match &verdict.failure {
         None => println!(
-            "seed {seed} ok: {:.1} s, {} operations, {} succeeded, faults {:?}",
+            "seed {seed} ok: {:.1} s, {} operations, {} succeeded, {} faults",
             verdict.virtual_time.as_secs_f64(),
             verdict.operations,
             verdict.done,
-            verdict.faults
+            verdict.coverage.faults()
         ),
         Some(failure) => {
             told[told.len().saturating_sub(SHOWN)..].iter().for_each(|line| println!("{line}"));
@@ -138,5 +151,7 @@ fn one(seed: u64, name: Option<&str>, trace: Option<PathBuf>) -> bool {
             println!("again, with everything that happened: scripts/sim run --seed {seed}{planted} --trace story.txt");
         }
     }
+    let (seconds, coverage) = (verdict.virtual_time.as_secs_f64(), verdict.coverage.words());
+    println!("{} seconds={seconds} operations={} {coverage}", pool::SUMMARY, verdict.operations);
     verdict.failure.is_none()
 }
