@@ -381,6 +381,11 @@ impl Group {
 }
 
 impl Core {
+    /// Whether openraft still works on it. Of one that has died the last metrics may look well.
+    fn runs(&self) -> bool {
+        !self.dead.load(Ordering::Acquire) && self.metrics.borrow_watched().running_state.is_ok()
+    }
+
     fn voters(&self) -> Vec<NodeId> {
         self.metrics.borrow_watched().membership_config.voter_ids().collect()
     }

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 
 mod acl;
 mod blocking;
+mod cores;
 mod encodings;
 mod events;
 mod memory;

@@ -57,12 +57,17 @@ impl Observer {
             let Some(cluster) = node.cluster.borrow().clone() else { continue };
             for group in cluster.host().groups() {
                 let status = group.status();
+                let Some(core) = group.starts() else {
+                    // Its core has died and starts again, or cannot: as good as down.
+                    self.last.remove(&(node.id, status.id.0));
+                    continue;
+                };
                 let known = self.last.get(&(node.id, status.id.0));
                 let seen = Seen {
                     at: known.map_or(at, |known| known.at),
                     node: node.id,
                     life: node.lives.get(),
-                    core: group.starts(),
+                    core,
                     group: status.id.0,
                     term: status.term,
                     leads: status.leader.is_some_and(|leader| leader.0 == node.id as u64),

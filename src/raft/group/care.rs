@@ -28,14 +28,11 @@ impl Group {
             env::sleep(CARE).await;
             touch.look(&self);
             let core = self.core();
-            let (running, leads) = {
+            let leads = {
                 let m = core.metrics.borrow_watched();
-                (
-                    m.running_state.is_ok() && !core.dead.load(Ordering::Acquire),
-                    m.state == ServerState::Leader && self.replica.applied_term() == m.current_term,
-                )
+                m.state == ServerState::Leader && self.replica.applied_term() == m.current_term
             };
-            if !running && !self.closed() {
+            if !core.runs() && !self.closed() {
                 self.restart_core().await;
                 continue;
             }
@@ -87,7 +84,7 @@ impl Group {
         let reason = self.core().metrics.borrow_watched().running_state.clone();
         tracing::error!(node = %self.me(), group = %self.id, reason = ?reason, "group-restarts: its core died; it starts again from disk");
         let _one_at_a_time = self.restarting.lock().await;
-        if !self.core().dead.load(Ordering::Acquire) && self.core().metrics.borrow_watched().running_state.is_ok() {
+        if self.core().runs() {
             return;
         }
         self.stop_core().await;

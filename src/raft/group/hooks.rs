@@ -53,6 +53,11 @@ impl Group {
         self.clock.observe(estimate + passed.as_millis() as u64, env::now());
     }
 
+    /// Ends openraft's part, as a fault of the disk or of the program would.
+    pub(crate) async fn kill_core(&self) {
+        let _ = self.raft().shutdown().await;
+    }
+
     pub(crate) fn me_for_tests(&self) -> NodeId {
         self.me()
     }

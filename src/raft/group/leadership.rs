@@ -63,6 +63,10 @@ impl Group {
             }
             if metrics.changed().await.is_err() {
                 core.dead.store(true, Ordering::Release);
+                // What it said last may be that this node leads, and its successor may never start.
+                if Arc::ptr_eq(&core, &self.core()) {
+                    self.leadership.send_replace(None);
+                }
                 return;
             }
         }

@@ -116,9 +116,10 @@ impl Group {
         export.ok_or_else(|| AdminError::Failed("nothing has been applied yet".to_owned()))
     }
 
-    /// How often its core was started since the process began: what it had applied may be less after each start.
-    pub fn starts(&self) -> u64 {
-        self.replica.starts()
+    /// How often its core was started since the process began: what it had applied may be less after each start. None while
+    /// there is no core that runs.
+    pub fn starts(&self) -> Option<u64> {
+        self.core().runs().then(|| self.replica.starts())
     }
 
     /// Hash of the whole replicated state and the index at which it was taken: equal on all replicas.
@@ -129,13 +130,14 @@ impl Group {
     /// What this node knows of the group.
     pub fn status(&self) -> GroupStatus {
         let core = self.core();
+        let runs = core.runs();
         let metrics = core.metrics.borrow_watched();
         let index = |id: &Option<LogId>| id.as_ref().map_or(0, |id| id.index());
         let voters: Vec<NodeId> = metrics.membership_config.voter_ids().collect();
         let learners: Vec<NodeId> = metrics.membership_config.membership().learner_ids().collect();
         let mut status = GroupStatus {
             id: self.id,
-            leader: metrics.current_leader,
+            leader: metrics.current_leader.filter(|_| runs),
             term: metrics.current_term,
             voters,
             learners,
