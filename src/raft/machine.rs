@@ -8,7 +8,7 @@
 
 use super::changes::Watch;
 use super::chunk;
-use super::entry::{Batch, Malformed};
+use super::entry::{Authored, Batch, Malformed};
 use super::snapshot::{CHUNK_BYTES, ChunkWriter, Record, SnapshotRef, SnapshotStore, images_in, put_image};
 use super::storage::StorageError;
 use super::verify::{self, Hashing, Marked};
@@ -336,6 +336,7 @@ pub(super) fn run(keyspace: &mut Keyspace, batch: &Batch) -> io::Result<Applied>
     }
     let mut replies = Vec::with_capacity(calls.len());
     while let Some(args) = calls.take_next().map_err(io::Error::other)? {
+        keyspace.name_author(Authored::of(&front.authored, replies.len()));
         // Each call draws by itself: two that are alike do not draw alike.
         let own = Stamp { seed: commands::atomic::seed_of(stamp.seed, replies.len()), ..stamp };
         replies.push(commands::apply(&args, keyspace, &own));

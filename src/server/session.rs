@@ -23,7 +23,7 @@ use super::merge::Gather;
 use super::pubsub::{self, Turn, peers};
 use super::ring::{Asked, Ring, State, Ticket};
 use super::scan::{Next, Scan};
-use super::scripts::By;
+use super::scripts::{By, Who};
 use super::slow::{self, Head};
 use super::tracking::Reading;
 use super::{Routes, Shared, latency, verify};
@@ -39,7 +39,7 @@ use crate::net::{TcpStream, WriteHalf};
 use crate::raft::{Outcome, Permit, Refusal};
 use crate::resp::{Args, Decoder, Reply};
 use crate::security::{Context, User};
-use crate::types::{GroupId, Level};
+use crate::types::{Author, GroupId, Level};
 use bytes::{Buf, BytesMut};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -418,13 +418,14 @@ impl Connection {
         match step {
             Step::Propose { calls, deadline } => {
                 add(&self.counters.writes, calls.len() as u64);
-                let client = self.client.clone();
-                group.propose(calls, deadline, Box::new(move |outcome| client.deliver(id, outcome)));
+                let (client, author) = (self.client.clone(), self.author());
+                group.propose_by(author, calls, deadline, Box::new(move |outcome| client.deliver(id, outcome)));
             }
             Step::Scripts { calls, deadline } => {
                 let client = self.client.clone();
                 let done = Box::new(move |outcome| client.deliver(id, outcome));
-                self.shared.scripts.submit(group, calls, self.limited(), deadline, done);
+                let who = Who { by: self.limited(), author: self.author() };
+                self.shared.scripts.submit(group, calls, who, deadline, done);
             }
             Step::AskLeave { level, deadline } => self
                 .awaited
@@ -707,6 +708,11 @@ impl Connection {
         }
         let ticket = Ticket { seq: self.ring.push(asked, State::Waiting, 0), part: 0 };
         self.awaited.push(Box::pin(async move { (GroupId::META, Came::Reply(ticket, under_way.reply().await)) }));
+    }
+
+    /// The connection, as what it changes is told of, if it does not want to hear of that.
+    fn author(&self) -> Option<Author> {
+        self.shared.author(self.session.id, self.session.tracking.as_deref())
     }
 
     /// Who runs a script, unless it is somebody who may do everything.

@@ -27,7 +27,7 @@ use super::table::Table;
 use super::unit::{Leftover, Swept, Unit, hash_of};
 use super::value::Value;
 use crate::slot::slot_of;
-use crate::types::{Millis, Slot, Stamp};
+use crate::types::{Author, Millis, Slot, Stamp};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
@@ -658,6 +658,11 @@ impl Keyspace {
     /// From now on this is noted of what entries do. Not replicated.
     pub fn record(&mut self, wanted: Wanted) {
         self.recorder.want(wanted);
+    }
+
+    /// Says who makes the changes that come now, until the next entry; for what is told of them, and nothing else.
+    pub fn name_author(&mut self, author: Option<Author>) {
+        self.recorder.name_author(author);
     }
 
     /// Notes an event, if it is wanted: a command says with it what it has just done.

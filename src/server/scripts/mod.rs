@@ -19,7 +19,7 @@ mod executor;
 mod functions;
 mod stage;
 
-pub(super) use call::By;
+pub(super) use call::{By, Who};
 
 use crate::cluster::Cluster;
 use crate::commands::script::{self, ScriptCommand};
@@ -149,20 +149,20 @@ impl Scripts {
     // --- running ---
 
     /// Runs scripts of one connection, and transactions that have some, in their order. `done` runs exactly once. Must be
-    /// called in a runtime. `by`: the user, if it may not do everything.
+    /// called in a runtime.
     pub(super) fn submit(
         self: &Arc<Self>,
         group: Arc<Group>,
         calls: Vec<Args>,
-        by: Option<By>,
+        who: Who,
         deadline: Instant,
         done: OnOutcome,
     ) {
         let scripts = self.clone();
-        tokio::spawn(async move { done(scripts.run(&group, &calls, by, deadline).await) });
+        tokio::spawn(async move { done(scripts.run(&group, &calls, who, deadline).await) });
     }
 
-    async fn run(&self, group: &Arc<Group>, calls: &[Args], by: Option<By>, deadline: Instant) -> Outcome {
+    async fn run(&self, group: &Arc<Group>, calls: &[Args], who: Who, deadline: Instant) -> Outcome {
         let mut replies: Vec<Option<Reply>> = Vec::with_capacity(calls.len());
         let mut wanted = Vec::new();
         for call in calls {
@@ -177,8 +177,8 @@ impl Scripts {
         if wanted.is_empty() {
             return Outcome::Applied { index: 0, replies: replies.into_iter().flatten().collect() };
         }
-        let Answer { outcome, refused, .. } = self.carry(group, wanted, by.clone(), deadline).await;
-        if let Some(by) = &by {
+        let Answer { outcome, refused, .. } = self.carry(group, wanted, &who, deadline).await;
+        if let Some(by) = &who.by {
             let registry = self.cluster.registry();
             refused.into_iter().for_each(|refused| refused.note(registry, env::wall_ms(), by));
         }
@@ -240,7 +240,7 @@ impl Scripts {
     }
 
     /// Has calls run where the group is led.
-    async fn carry(&self, group: &Arc<Group>, mut calls: Vec<Work>, by: Option<By>, deadline: Instant) -> Answer {
+    async fn carry(&self, group: &Arc<Group>, mut calls: Vec<Work>, who: &Who, deadline: Instant) -> Answer {
         loop {
             let wait_ms = deadline.remaining().as_millis() as u64;
             if wait_ms == 0 {
@@ -248,9 +248,9 @@ impl Scripts {
                 return Outcome::NotApplied(refusal).into();
             }
             if group.is_leader() {
-                return self.run_here(group, calls, by, deadline).await;
+                return self.run_here(group, calls, who.clone(), deadline).await;
             }
-            let request = Request::Run { wait_ms, by: by.clone(), calls: calls.clone() };
+            let request = Request::Run { wait_ms, who: who.clone(), calls: calls.clone() };
             let request = postcard::to_stdvec(&request).expect("a call is plain data");
             match group.carry(request.into(), deadline + GRACE).await {
                 Carried::Answer(bytes) => match postcard::from_bytes::<Answer>(&bytes) {
@@ -268,9 +268,9 @@ impl Scripts {
         }
     }
 
-    async fn run_here(&self, group: &Arc<Group>, calls: Vec<Work>, by: Option<By>, deadline: Instant) -> Answer {
+    async fn run_here(&self, group: &Arc<Group>, calls: Vec<Work>, who: Who, deadline: Instant) -> Answer {
         let (mut replies, mut refused) = (Vec::with_capacity(calls.len()), Vec::new());
-        for done in self.executor(group).run(calls, by.map(Arc::new), deadline).await {
+        for done in self.executor(group).run(calls, who, deadline).await {
             replies.push(done.reply);
             refused.extend(done.refused);
         }
@@ -297,7 +297,7 @@ impl Scripts {
             Request::Run { calls, .. } if !calls.iter().all(Work::is_whole) => {
                 return Err("a call that cannot be read".to_owned());
             }
-            Request::Run { wait_ms, by, mut calls } => {
+            Request::Run { wait_ms, who, mut calls } => {
                 let known = |library: &str, sha: &str| self.code_of(library, sha);
                 if !calls.iter_mut().all(|work| work.find_code(known)) {
                     let nothing = Outcome::NotApplied(Refusal::Recovering);
@@ -305,7 +305,7 @@ impl Scripts {
                     return Ok(postcard::to_stdvec(&answer).expect("an outcome is plain data").into());
                 }
                 let deadline = env::now() + Duration::from_millis(wait_ms);
-                postcard::to_stdvec(&self.run_here(&group, calls, by, deadline).await)
+                postcard::to_stdvec(&self.run_here(&group, calls, who, deadline).await)
             }
             Request::Kill(kind) => postcard::to_stdvec(&self.kill_here(kind)),
             Request::What => postcard::to_stdvec(&self.runs_here()),
