@@ -78,7 +78,7 @@ fn info_clients(f: &Facts, _: &dyn Node, _: Face, out: &mut String) {
         "client_recent_max_input_buffer" => f.clients.fullest.0,
         "client_recent_max_output_buffer" => f.clients.fullest.1,
         "blocked_clients" => f.clients.blocked,
-        "tracking_clients" => f.clients.tracking.0,
+        "tracking_clients" => f.clients.tracking.clients,
         "pubsub_clients" => f.clients.listening,
         "clients_in_timeout_table" => 0);
 }
@@ -153,7 +153,9 @@ fn info_stats(f: &Facts, _: &dyn Node, _: Face, out: &mut String) {
         "pubsub_channels" => f.clients.subscribed[0],
         "pubsub_patterns" => f.clients.subscribed[1],
         "pubsubshard_channels" => f.clients.subscribed[2],
-        "tracking_total_keys" => f.clients.tracking.1,
+        "tracking_total_keys" => f.clients.tracking.keys,
+        "tracking_total_items" => f.clients.tracking.items,
+        "tracking_total_prefixes" => f.clients.tracking.prefixes,
         "acl_access_denied_auth" => t.denied[0],
         "acl_access_denied_cmd" => t.denied[1],
         "acl_access_denied_key" => t.denied[2],

@@ -189,8 +189,20 @@ pub struct ClientFacts {
     pub listening: u64,
     /// Names that somebody of this node subscribed to: channels, patterns, shard channels.
     pub subscribed: [u64; 3],
-    /// Connections that are told of changes of keys, and keys that are noted for them.
-    pub tracking: (u64, u64),
+    pub tracking: TrackingFacts,
+}
+
+/// Client-side caches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TrackingFacts {
+    /// Connections that are told of changes.
+    pub clients: u64,
+    /// Keys that are noted for some of them.
+    pub keys: u64,
+    /// The same, each as often as it is noted.
+    pub items: u64,
+    /// Prefixes that somebody listens to.
+    pub prefixes: u64,
 }
 
 #[derive(Debug, Clone, Default)]

@@ -219,7 +219,7 @@ impl Node for Shared {
                 blocked: rows.iter().filter(|row| row.blocked).count() as u64,
                 listening: rows.iter().filter(|row| row.session.subscriptions.any()).count() as u64,
                 subscribed: Kind::ALL.map(|kind| self.names(kind).len() as u64),
-                tracking: self.caching.len(),
+                tracking: self.caching.facts(),
             },
             memory: self.memory(&groups),
             traffic: self.traffic(),
@@ -288,6 +288,7 @@ impl Node for Shared {
     fn config_set(&self, pairs: &[(String, String)]) -> Result<(), ConfigError> {
         parameters::set(&self.settings, &self.live, pairs)?;
         self.cluster.registry().set_log_max(self.live.acl_log_max());
+        self.approach_notes_max();
         Ok(())
     }
 

@@ -24,7 +24,7 @@
 //! timeout, or cannot show that it leads) everything that was read from it is declared void again and again, and so it is
 //! when its state is replaced.
 //!
-//! Bounds: `tracking-table-max-keys`; beyond it the oldest note of the same stripe is given up, and its clients are told.
+//! Bounds: `tracking-table-max-keys`, approached at once when it is lowered; beyond it the oldest note of the same stripe is given up, and its clients are told.
 //! The clients of one key: `table.rs`.
 
 mod table;
@@ -32,6 +32,7 @@ mod table;
 use super::Shared;
 use super::clients::Client;
 use super::pubsub::encoding;
+use crate::commands::node::TrackingFacts;
 use crate::commands::tracking::{Caches, Tracking};
 use crate::env;
 use crate::resp::Protocol;
@@ -46,7 +47,7 @@ use table::Table;
 
 /// Tables; a group's keys are in the one of its number.
 const STRIPES: usize = 64;
-/// Notes that a read may give up in place of those it adds, over the number it adds: a bound that was lowered is
+/// Notes of a table that are given up at a time over the number of those that a read adds: a bound that was lowered is
 /// approached without a long stop.
 const GIVE_UP_MAX: usize = 16;
 
@@ -91,9 +92,21 @@ impl Caching {
         &self.tables[group.0 as usize % STRIPES]
     }
 
+    /// How much of everything there is.
+    pub fn facts(&self) -> TrackingFacts {
+        TrackingFacts {
+            clients: self.trackers.lock().len() as u64,
+            keys: self.keys.load(Relaxed) as u64,
+            items: self.tables.iter().map(|table| table.lock().items() as u64).sum(),
+            prefixes: self.broadcasts.lock().len() as u64,
+        }
+    }
+
     /// Clients that track, and keys that are noted.
+    #[cfg(test)]
     pub fn len(&self) -> (u64, u64) {
-        (self.trackers.lock().len() as u64, self.keys.load(Relaxed) as u64)
+        let TrackingFacts { clients, keys, .. } = self.facts();
+        (clients, keys)
     }
 
     /// Clients that are noted for a key.
@@ -102,9 +115,13 @@ impl Caching {
         self.table(group).lock().clients_of(key)
     }
 
-    /// Changes one table and keeps count.
+    /// Changes the table of a group and keeps count.
     fn change<R>(&self, group: GroupId, change: impl FnOnce(&mut Table) -> R) -> R {
-        let mut table = self.table(group).lock();
+        self.change_table(self.table(group), change)
+    }
+
+    fn change_table<R>(&self, table: &Mutex<Table>, change: impl FnOnce(&mut Table) -> R) -> R {
+        let mut table = table.lock();
         let before = table.len();
         let result = change(&mut table);
         match table.len() {
@@ -133,10 +150,6 @@ impl<'a> News<'a> {
 impl Shared {
     /// Notes that a client is about to read keys of a group.
     pub(super) fn note_reading(&self, client: u64, group: GroupId, keys: &[Bytes]) {
-        let max = match self.live.tracking_keys_max() {
-            0 => usize::MAX,
-            max => max,
-        };
         // Nobody waits for a table while it holds the trackers, so they may be looked at from within one.
         let tracks = |clients: &mut Vec<u64>| {
             let trackers = self.caching.trackers.lock();
@@ -147,13 +160,50 @@ impl Shared {
             for key in keys {
                 given_up.extend(table.note(key, client, tracks).map(|clients| (key.clone(), clients)));
             }
-            let over = (self.caching.keys.load(Relaxed) + keys.len()).saturating_sub(max);
+            let over = self.notes_over(keys.len());
             given_up.extend(table.give_up(over.min(keys.len() + GIVE_UP_MAX)));
             given_up
         });
         for (key, clients) in given_up {
             clients.iter().for_each(|client| self.tell_change(*client, &News::read(&key)));
         }
+    }
+
+    /// Notes that are too many, with so many more.
+    fn notes_over(&self, more: usize) -> usize {
+        match self.live.tracking_keys_max() {
+            0 => 0,
+            max => (self.caching.keys.load(Relaxed) + more).saturating_sub(max),
+        }
+    }
+
+    /// Gives up what is too much because fewer notes are allowed than before, a little at a time. Must be called in a
+    /// runtime.
+    pub(super) fn approach_notes_max(&self) {
+        if self.notes_over(0) == 0 {
+            return;
+        }
+        let weak = self.weak.clone();
+        tokio::spawn(async move {
+            while let Some(shared) = weak.upgrade()
+                && shared.give_up_notes()
+            {
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+
+    /// Gives up some of what is too much; false if nothing is.
+    fn give_up_notes(&self) -> bool {
+        let mut any = false;
+        for table in &self.caching.tables {
+            let over = self.notes_over(0).min(GIVE_UP_MAX);
+            for (key, clients) in self.caching.change_table(table, |table| table.give_up(over)) {
+                any = true;
+                clients.iter().for_each(|client| self.tell_change(*client, &News::read(&key)));
+            }
+        }
+        any
     }
 
     /// The name under which a connection's changes are told, if it does not want to hear of them.
