@@ -157,7 +157,7 @@ impl Replica {
         self.marked.subscribe()
     }
 
-    /// Rows that were written and that somebody waits for.
+    /// Rows that something happened to and that somebody waits for.
     pub(super) fn touched(&self) -> &Touched {
         &self.touched
     }

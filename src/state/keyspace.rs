@@ -341,11 +341,16 @@ impl Keyspace {
         before.is_some()
     }
 
-    /// Notes for eviction, and for who waits, that the key with this hash was written.
-    fn note_write(&mut self, slot: Slot, hash: u64, new: bool) {
+    /// Notes for who waits that something happened to the key with this hash.
+    fn note_touched(&mut self, slot: Slot, hash: u64) {
         if !self.wanted.is_empty() && self.wanted.contains(&Row::new(slot, hash)) {
             self.touched.push(Row::new(slot, hash));
         }
+    }
+
+    /// Notes for eviction, and for who waits, that the key with this hash was written.
+    fn note_write(&mut self, slot: Slot, hash: u64, new: bool) {
+        self.note_touched(slot, hash);
         let Some(recency) = &self.recency else { return };
         let Some(Located { mark: Some(mark), .. }) = self.locate_row(Row::new(slot, hash)) else { return };
         match new {
@@ -428,6 +433,7 @@ impl Keyspace {
         let before = Account::of(&entry);
         self.before_change(position.0, position.1);
         self.version += 1;
+        self.note_touched(position.0, position.1);
         let entry = self.table.take(position, saver(&mut self.cut))?;
         self.account.subtract(before);
         self.recorder.change(key);
@@ -446,6 +452,7 @@ impl Keyspace {
     fn drop_at(&mut self, position: Position) {
         self.before_change(position.0, position.1);
         self.version += 1;
+        self.note_touched(position.0, position.1);
         let (before, leftover) =
             self.table.remove(position, saver(&mut self.cut)).expect("the key was found a moment ago");
         self.garbage.put(leftover);
@@ -477,6 +484,7 @@ impl Keyspace {
             return;
         }
         self.version += 1;
+        self.touched.extend(&self.wanted);
         self.recorder.cleared();
         let table = std::mem::replace(&mut self.table, Table::new(self.seed, self.clock, self.precision));
         let unneeded = match &mut self.cut {
@@ -533,6 +541,8 @@ impl Keyspace {
         let version = self.version + 1;
         for &range in ranges {
             let pruning = self.record_due(range);
+            let (first, last) = (Row::new(range.slot, u64::from(range.first) << 32), Row::new(range.slot, u64::from(range.last) << 32 | u64::from(u32::MAX)));
+            self.touched.extend(self.wanted.range(first..=last));
             self.table.sweep(range, self.clock, version, saver(&mut self.cut), |what| match what {
                 Swept::Gone(account, leftover) => {
                     swept += 1;
@@ -626,7 +636,7 @@ impl Keyspace {
         std::mem::take(&mut self.arrivals)
     }
 
-    // -- Waiting: which writes somebody wants to know of. Not replicated
+    // -- Waiting: what happens to which keys somebody wants to know. Not replicated
 
     /// The row of a key.
     pub fn row(&self, key: &[u8]) -> Row {
@@ -634,7 +644,7 @@ impl Keyspace {
         Row::new(slot, hash)
     }
 
-    /// Whether writes of this row are noted.
+    /// Whether it is noted what happens to this row.
     pub fn want(&mut self, row: Row, wanted: bool) {
         match wanted {
             true => drop(self.wanted.insert(row)),
@@ -642,13 +652,13 @@ impl Keyspace {
         }
     }
 
-    /// Notes no writes any more.
+    /// Notes nothing any more.
     pub fn want_nothing(&mut self) {
         self.wanted = BTreeSet::new();
         self.touched = Vec::new();
     }
 
-    /// Wanted rows that were written since the last call, if there are any.
+    /// Wanted rows that something happened to since the last call, or may have, if there are any.
     pub fn take_touched(&mut self) -> Option<Vec<Row>> {
         (!self.touched.is_empty()).then(|| std::mem::take(&mut self.touched))
     }

@@ -508,7 +508,7 @@ impl Xpending {
         let group = group.ok_or_else(|| no_group(&self.key, &self.group))?;
         Ok(match &self.list {
             None => summary(group),
-            Some(list) => Reply::Array(list.rows(group, view.clock())),
+            Some(list) => Reply::Array(list.rows(group, view)),
         })
     }
 }
@@ -529,7 +529,7 @@ fn summary(group: &StreamGroup) -> Reply {
 }
 
 impl List {
-    fn rows(&self, group: &StreamGroup, now: Millis) -> Vec<Reply> {
+    fn rows(&self, group: &StreamGroup, view: &View<'_>) -> Vec<Reply> {
         let (own, all) = match &self.consumer {
             Some(name) => match group.consumer(name) {
                 Some(consumer) => (Some(group.pending_of(consumer, self.first, self.last)), None),
@@ -538,11 +538,11 @@ impl List {
             None => (None, Some(group.pending_range(self.first, self.last))),
         };
         let pending = own.into_iter().flatten().chain(all.into_iter().flatten());
-        let idle = |given: Millis| now.saturating_sub(given);
-        let rows = pending.filter(|pending| idle(pending.given_ms) >= self.idle).take(self.count);
-        rows.map(|pending| {
+        let idle = pending.map(|pending| (pending, view.since(pending.given_ms)));
+        let rows = idle.filter(|(_, idle)| *idle >= self.idle).take(self.count);
+        rows.map(|(pending, idle)| {
             let owner = Reply::Bulk(Bytes::copy_from_slice(group.owner(pending)));
-            let (idle, times) = (Reply::Int(idle(pending.given_ms) as i64), Reply::Int(pending.times as i64));
+            let (idle, times) = (Reply::Int(idle as i64), Reply::Int(pending.times as i64));
             Reply::Array(vec![id_reply(pending.id), owner, idle, times])
         })
         .collect()
@@ -864,6 +864,11 @@ const XREADGROUP_BLOCKS: Blocks = Blocks {
         stream.range(first, StreamId::MAX).take(TURNS_MAX).count()
     },
     takes: |args| Xreadgroup::parse(args).map_or(1, |asked| asked.count),
+    fails: Some(|args, entry| {
+        let Ok(asked) = Xreadgroup::parse(args) else { return false };
+        let Ok(Some(stream)) = stream_of(entry) else { return true };
+        stream.group(&asked.group).is_none()
+    }),
 };
 
 pub static STREAM_GROUP: &[Command] = &[

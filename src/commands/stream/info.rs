@@ -176,7 +176,7 @@ impl Consumers {
             let (key, group) = (String::from_utf8_lossy(&self.key), String::from_utf8_lossy(&self.group));
             Reply::error(format!("NOGROUP No such consumer group '{group}' for key name '{key}'"))
         })?;
-        let since = |ms: Millis| number(view.clock().saturating_sub(ms));
+        let since = |ms: Millis| number(view.since(ms));
         let consumers = group.consumers().map(|consumer| {
             Reply::Map(vec![
                 line("name", name(consumer.name())),
