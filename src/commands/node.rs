@@ -183,7 +183,7 @@ pub struct ClientFacts {
     pub rejected: u64,
     /// Bytes waiting in buffers of the fullest connection: input, output.
     pub fullest: (u64, u64),
-    /// Those that wait for something to take.
+    /// Those that wait: for something to take, or for the end of CLIENT PAUSE.
     pub blocked: u64,
     /// Connections that subscribed to anything.
     pub listening: u64,

@@ -46,6 +46,8 @@ struct Queue {
     writes: bool,
     scripts: bool,
     denyoom: bool,
+    /// Some of it may change something, be it no key.
+    changes: bool,
 }
 
 impl Queue {
@@ -108,6 +110,18 @@ impl Transaction {
     pub fn ran(&mut self, command: &Command) {
         if is_connection(command, &["reset"]) {
             self.reset();
+        }
+    }
+
+    /// Whether EXEC may change anything.
+    pub fn changes(&self) -> bool {
+        self.queue.as_ref().is_some_and(|queue| queue.changes)
+    }
+
+    /// What is queued next may change something.
+    pub fn note_change(&mut self) {
+        if let Some(queue) = &mut self.queue {
+            queue.changes = true;
         }
     }
 

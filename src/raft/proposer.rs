@@ -828,9 +828,8 @@ fn forward(mut flight: Flight, leader: NodeId, term: u64) -> bool {
     let link = group.peers().link(leader, Lane::Forward(group.worker()));
     // Names the flight in the logs of both nodes: whose, and which.
     let request = group.me().0 << 48 | flight.sequence;
-    match link.call(Method::Propose, group.id(), |out| {
-        wire::put_propose(out, request, term, wait_ms, calls, &authored)
-    }) {
+    match link.call(Method::Propose, group.id(), |out| wire::put_propose(out, request, term, wait_ms, calls, &authored))
+    {
         Err(CallError::NotConnected | CallError::Full) => {
             drop(submissions);
             let submissions = flight.unload();

@@ -72,6 +72,8 @@ pub struct Client {
     killed: AtomicBool,
     /// It waits for something to take.
     blocked: AtomicBool,
+    /// A request of it waits for the end of CLIENT PAUSE.
+    paused: AtomicBool,
     unblock: Mutex<Option<Unblock>>,
     wake: Notify,
     /// The worker on which the session runs.
@@ -207,6 +209,7 @@ impl Client {
         }
         self.input.store(figures.input as u64, Relaxed);
         self.output.store(figures.output as u64, Relaxed);
+        self.paused.store(figures.paused, Relaxed);
         let transaction = figures.transaction;
         self.queued.store(transaction.queued().map_or(0, |queued| queued as u64 + 1), Relaxed);
         self.queued_bytes.store(transaction.queued_bytes() as u64, Relaxed);
@@ -232,7 +235,7 @@ impl Client {
             queued: self.queued.load(Relaxed).checked_sub(1),
             queued_bytes: self.queued_bytes.load(Relaxed),
             watching: self.watching.load(Relaxed),
-            blocked: self.blocked.load(Relaxed),
+            blocked: self.blocked.load(Relaxed) || self.paused.load(Relaxed),
         }
     }
 }
@@ -246,6 +249,8 @@ pub(super) struct Figures<'a> {
     pub input: usize,
     pub output: usize,
     pub transaction: &'a Transaction,
+    /// A request waits for the end of CLIENT PAUSE.
+    pub paused: bool,
 }
 
 impl Mailbox {
@@ -290,6 +295,7 @@ impl Clients {
             mail: Mutex::new(Vec::new()),
             killed: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
             unblock: Mutex::new(None),
             wake: Notify::new(),
             worker,

@@ -320,6 +320,7 @@ impl Connection {
             input: self.input.len() + request,
             output: self.output.len(),
             transaction: &self.transaction,
+            paused: self.postponed.as_ref().is_some_and(|args| self.held_until(args).is_some()),
         });
     }
 
@@ -374,7 +375,7 @@ impl Connection {
 
     /// Whether a request may begin now.
     fn has_turn(&self, args: &Args) -> bool {
-        if self.shared.pause.holds(args, self.now).is_some() {
+        if self.held_until(args).is_some() {
             return false;
         }
         match pubsub::turn(args) {
@@ -382,6 +383,11 @@ impl Connection {
             Some(Turn::AfterCommands) => self.lanes.iter().all(Lane::is_free),
             Some(Turn::AfterReplies) => self.ring.is_empty(),
         }
+    }
+
+    /// Until when CLIENT PAUSE holds a request, if it does.
+    fn held_until(&self, args: &Args) -> Option<Instant> {
+        self.shared.held_until(args, &self.transaction, self.now)
     }
 
     /// Runs what can run in each group. True if a reply came of it.
@@ -551,7 +557,7 @@ impl Connection {
         let cut = self.stopping.map(|stop| stop.at + self.shared.settings.drain_timeout);
         let quiet = self.stopping.filter(|_| self.is_settled()).map(|stop| stop.at + STOP_QUIET);
         let idle = self.idle_timeout().filter(|_| self.is_settled()).map(|t| self.last_input + t);
-        let resumed = self.postponed.as_ref().and_then(|args| self.shared.pause.holds(args, self.now));
+        let resumed = self.postponed.as_ref().and_then(|args| self.held_until(args));
         [cut, quiet, idle, resumed].into_iter().flatten().min()
     }
 

@@ -541,7 +541,10 @@ impl Keyspace {
         let version = self.version + 1;
         for &range in ranges {
             let pruning = self.record_due(range);
-            let (first, last) = (Row::new(range.slot, u64::from(range.first) << 32), Row::new(range.slot, u64::from(range.last) << 32 | u64::from(u32::MAX)));
+            let (first, last) = (
+                Row::new(range.slot, u64::from(range.first) << 32),
+                Row::new(range.slot, u64::from(range.last) << 32 | u64::from(u32::MAX)),
+            );
             self.touched.extend(self.wanted.range(first..=last));
             self.table.sweep(range, self.clock, version, saver(&mut self.cut), |what| match what {
                 Swept::Gone(account, leftover) => {

@@ -3,8 +3,12 @@
 use super::super::blocking::{Blocks, TURNS_MAX};
 use super::argument::{Sources, bound, interval, strict_id};
 use super::{BASE, change, entry_reply, id_reply, stream_of};
+use crate::commands::connection::help;
+use crate::commands::session::Session;
 use crate::commands::syntax::{either, is, syntax_error, want_integer};
-use crate::commands::{Command, Keys, ReadCommand, Scope, Spec, WriteCommand, container, read, write};
+use crate::commands::{
+    Command, Keys, ReadCommand, Scope, SessionCommand, Spec, WriteCommand, container, read, session, write,
+};
 use crate::resp::{Args, Reply, integer};
 use crate::state::events::Class;
 use crate::state::{Changed, Keyspace, StreamGroup, StreamId, StreamValue, Value, View, one_more};
@@ -834,6 +838,27 @@ impl WriteCommand for Xautoclaim {
     }
 }
 
+struct Help;
+
+impl SessionCommand for Help {
+    const SPEC: Spec = Spec {
+        name: "help",
+        keys: Keys::None,
+        scope: Scope::Local,
+        syntax: "XGROUP HELP",
+        summary: "The subcommands of XGROUP.",
+        ..BASE
+    };
+
+    fn parse(_: &Args) -> Result<Help, Reply> {
+        Ok(Help)
+    }
+
+    fn run(self, _: &mut Session) -> Reply {
+        help("XGROUP", SUBCOMMANDS)
+    }
+}
+
 const XGROUP: Spec = Spec {
     name: "xgroup",
     arity: -2,
@@ -849,6 +874,7 @@ static SUBCOMMANDS: &[Command] = &[
     write::<OfConsumer<false>>(),
     write::<OfConsumer<true>>(),
     write::<Destroy>(),
+    session::<Help>(),
     write::<Setid>(),
 ];
 

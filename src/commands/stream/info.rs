@@ -2,8 +2,10 @@
 
 use super::group::lag;
 use super::{BASE, BLOCK, entry_reply, id_reply, stream_of};
+use crate::commands::connection::help;
+use crate::commands::session::Session;
 use crate::commands::syntax::{either, is, syntax_error, want_integer};
-use crate::commands::{Command, Keys, ReadCommand, Scope, Spec, container, read};
+use crate::commands::{Command, Keys, ReadCommand, Scope, SessionCommand, Spec, container, read, session};
 use crate::resp::{Args, Reply};
 use crate::state::{Consumer, StreamGroup, StreamId, StreamValue, View};
 use crate::types::Millis;
@@ -208,6 +210,27 @@ impl ReadCommand for Consumers {
     }
 }
 
+struct Help;
+
+impl SessionCommand for Help {
+    const SPEC: Spec = Spec {
+        name: "help",
+        keys: Keys::None,
+        scope: Scope::Local,
+        syntax: "XINFO HELP",
+        summary: "The subcommands of XINFO.",
+        ..BASE
+    };
+
+    fn parse(_: &Args) -> Result<Help, Reply> {
+        Ok(Help)
+    }
+
+    fn run(self, _: &mut Session) -> Reply {
+        help("XINFO", SUBCOMMANDS)
+    }
+}
+
 const XINFO: Spec = Spec {
     name: "xinfo",
     arity: -2,
@@ -218,4 +241,6 @@ const XINFO: Spec = Spec {
     ..BASE
 };
 
-pub static STREAM_INFO: &[Command] = &[container(XINFO, &[read::<Consumers>(), read::<Groups>(), read::<OfStream>()])];
+static SUBCOMMANDS: &[Command] = &[read::<Consumers>(), read::<Groups>(), session::<Help>(), read::<OfStream>()];
+
+pub static STREAM_INFO: &[Command] = &[container(XINFO, SUBCOMMANDS)];

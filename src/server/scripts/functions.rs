@@ -133,6 +133,13 @@ impl Scripts {
         find().ok_or_else(|| Reply::error("ERR Function not found"))
     }
 
+    /// Whether this node knows a function of this name that says of itself that it does not write.
+    pub(super) fn is_read_only(&self, name: &[u8]) -> bool {
+        let libraries = self.libraries();
+        let function = libraries.as_ref().and_then(|libraries| libraries.function(name));
+        function.is_some_and(|(_, function)| function.flags.no_writes)
+    }
+
     // --- FUNCTION ---
 
     pub(super) async fn administer_functions(

@@ -315,6 +315,20 @@ impl Scripts {
 
     // --- knowing ---
 
+    /// Whether a command about scripts may change anything, as far as this node can tell at once.
+    pub(super) fn may_change(&self, command: ScriptCommand, args: &Args) -> bool {
+        let read_only = |body: &[u8]| scripting::of_script(body).is_ok_and(|(flags, _)| flags.no_writes);
+        match command {
+            ScriptCommand::Eval { read_only: known } => !known && !read_only(&args[1]),
+            ScriptCommand::EvalSha { read_only: known } => {
+                let sha = String::from_utf8_lossy(&args[1]).to_ascii_lowercase();
+                !known && !self.known(&sha).is_some_and(|body| read_only(&body))
+            }
+            ScriptCommand::Fcall { read_only: known } => !known && !self.is_read_only(&args[1]),
+            other => other.changes_functions(),
+        }
+    }
+
     fn meta(&self) -> Option<Arc<Group>> {
         self.cluster.host().group(GroupId::META)
     }

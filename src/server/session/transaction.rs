@@ -41,7 +41,12 @@ impl Connection {
             dispatch::may_queue(&request, first, &self.session, &self.shared, &self.routes).err()
         });
         let reply = match refused {
-            None => self.transaction.queue(request.command, request.args),
+            None => {
+                if self.shared.changes(request.command, &request.args, &self.transaction) {
+                    self.transaction.note_change();
+                }
+                self.transaction.queue(request.command, request.args)
+            }
             Some(reply) => {
                 self.counters.rejected(request.ordinal);
                 self.refused_in_transaction(Some(request.command), reply)
