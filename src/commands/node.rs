@@ -227,6 +227,15 @@ pub struct MemoryFacts {
     pub filters: FilterStatus,
     /// Memory of the store that holds log and snapshots.
     pub log: u64,
+    pub scripts: ScriptFacts,
+}
+
+/// What a node knows of scripts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ScriptFacts {
+    pub scripts: u64,
+    pub functions: u64,
+    pub libraries: u64,
 }
 
 /// Of BGSAVE.
@@ -277,6 +286,10 @@ pub struct GroupFacts {
     /// 0: none.
     pub limit_bytes: u64,
     pub evicted: u64,
+    /// Keys swept here because they were dead, since the start.
+    pub expired: u64,
+    /// Changes since the newest snapshot.
+    pub unsaved: u64,
 }
 
 /// The routing table with liveness and leaders, ready for CLUSTER's replies.

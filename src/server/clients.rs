@@ -70,6 +70,8 @@ pub struct Client {
     watching: AtomicU64,
     mail: Mutex<Vec<(GroupId, Outcome)>>,
     killed: AtomicBool,
+    /// Nothing more is written to it.
+    closed: AtomicBool,
     /// It waits for something to take.
     blocked: AtomicBool,
     /// A request of it waits for the end of CLIENT PAUSE.
@@ -179,6 +181,16 @@ impl Client {
 
     pub(super) fn is_killed(&self) -> bool {
         self.killed.load(Relaxed)
+    }
+
+    /// Its session is over, though its socket may be open for a moment.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Relaxed);
+    }
+
+    /// Whether what is pushed to it would be written.
+    pub(super) fn is_open(&self) -> bool {
+        !self.closed.load(Relaxed) && !self.is_killed()
     }
 
     /// It begins to wait for something to take.
@@ -294,6 +306,7 @@ impl Clients {
             watching: AtomicU64::new(0),
             mail: Mutex::new(Vec::new()),
             killed: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
             paused: AtomicBool::new(false),
             unblock: Mutex::new(None),

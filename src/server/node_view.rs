@@ -102,6 +102,8 @@ impl Shared {
                 clock_ms: s.clock_ms,
                 limit_bytes: s.limit_bytes,
                 evicted: s.evicted,
+                expired: s.expired,
+                unsaved: s.unsaved,
             }
         };
         let groups = self.cluster.host().groups();
@@ -129,6 +131,7 @@ impl Shared {
             keys: groups.iter().map(|g| g.keys).sum(),
             filters: self.filters(),
             log: self.cluster.host().storage().memory_bytes(),
+            scripts: self.scripts.facts(),
         }
     }
 

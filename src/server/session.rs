@@ -204,6 +204,7 @@ pub(super) async fn serve(mut stream: TcpStream, incoming: Incoming) {
         }
     }
     drop(c);
+    seat.client.close();
     linger(stream).await;
     drop((seat, alive));
 }

@@ -60,6 +60,8 @@ pub struct Keyspace {
     arrivals: Vec<Row>,
     /// Keys evicted since this replica was made. Not replicated.
     evicted: u64,
+    /// The same for keys that were swept because they were dead.
+    expired: u64,
     /// Rows that somebody waits for, and those of them that were written since they were last asked for. Not replicated.
     wanted: BTreeSet<Row>,
     touched: Vec<Row>,
@@ -181,6 +183,7 @@ impl Keyspace {
             recency: None,
             arrivals: Vec::new(),
             evicted: 0,
+            expired: 0,
             wanted: BTreeSet::new(),
             touched: Vec::new(),
             recorder: Recorder::default(),
@@ -480,12 +483,12 @@ impl Keyspace {
 
     /// Removes every key; one change, none if there is no key. Takes no time: what there was becomes garbage.
     pub fn clear(&mut self) {
+        self.recorder.cleared();
         if self.is_empty() {
             return;
         }
         self.version += 1;
         self.touched.extend(&self.wanted);
-        self.recorder.cleared();
         let table = std::mem::replace(&mut self.table, Table::new(self.seed, self.clock, self.precision));
         let unneeded = match &mut self.cut {
             Some(cut) => cut.keep(table),
@@ -566,6 +569,7 @@ impl Keyspace {
             }
         }
         self.version += swept + pruned;
+        self.expired += swept;
         swept
     }
 
@@ -614,6 +618,11 @@ impl Keyspace {
         self.recorder.change(key);
         self.evicted += 1;
         true
+    }
+
+    /// Keys swept here because they were dead, since this replica began. Not replicated.
+    pub fn expired(&self) -> u64 {
+        self.expired
     }
 
     /// Keys evicted here since this replica began. Not replicated.

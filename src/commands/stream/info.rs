@@ -85,7 +85,7 @@ fn full_group(stream: &StreamValue, group_name: &[u8], group: &StreamGroup, most
         line("entries-read", or_nil(group.read)),
         line("lag", or_nil(lag(stream, group))),
         line("pel-count", Reply::count(group.pending_len())),
-        line("pel", Reply::Array(pending)),
+        line("pending", Reply::Array(pending)),
         line(
             "consumers",
             Reply::Array(group.consumers().map(|consumer| full_consumer(group, consumer, most)).collect()),
@@ -102,7 +102,7 @@ fn full_consumer(group: &StreamGroup, consumer: &Consumer, most: usize) -> Reply
         line("seen-time", number(consumer.seen_ms)),
         line("active-time", consumer.active_ms.map_or(Reply::Int(-1), number)),
         line("pel-count", Reply::count(consumer.pending())),
-        line("pel", Reply::Array(pending.collect())),
+        line("pending", Reply::Array(pending.collect())),
     ])
 }
 

@@ -103,7 +103,7 @@ impl Scripts {
     // --- knowing ---
 
     /// The libraries as this node knows them at present.
-    fn libraries(&self) -> Option<Arc<Libraries>> {
+    pub(super) fn libraries(&self) -> Option<Arc<Libraries>> {
         let meta = self.meta()?;
         Some(self.libraries_of(&meta).1)
     }

@@ -22,6 +22,7 @@ mod stage;
 pub(super) use call::{By, Who};
 
 use crate::cluster::Cluster;
+use crate::commands::node::ScriptFacts;
 use crate::commands::script::{self, ScriptCommand};
 use crate::commands::{self, Run, atomic};
 use crate::env::{self, Instant};
@@ -36,7 +37,7 @@ use call::{Answer, Killed, Kind, Program, Request, ScriptCall, Step, Work};
 use executor::Executor;
 use functions::Functions;
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -350,6 +351,21 @@ impl Scripts {
             recent.known.get(sha).cloned()
         };
         recent.or_else(|| meta.peek(|keyspace| text_of(keyspace, &document(sha))))
+    }
+
+    /// Scripts that this node knows, and functions with their libraries.
+    pub(super) fn facts(&self) -> ScriptFacts {
+        let Some(meta) = self.meta() else { return ScriptFacts::default() };
+        let flushes = Scripts::flushes(&meta);
+        let mut names: BTreeSet<Bytes> = meta.peek(|keyspace| documents(keyspace).map(|(name, _)| name).collect());
+        let recent = self.recent.lock();
+        if recent.flushes == flushes {
+            names.extend(recent.known.keys().map(|sha| document(sha)));
+        }
+        drop(recent);
+        let libraries = self.libraries().unwrap_or_default();
+        let (functions, libraries) = (libraries.functions() as u64, libraries.iter().len() as u64);
+        ScriptFacts { scripts: names.len() as u64, functions, libraries }
     }
 
     /// A script by its name; asks the meta group's leader before it says that there is none.

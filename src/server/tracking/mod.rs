@@ -280,7 +280,7 @@ impl Shared {
         };
         let target = match redirect {
             None => Some(client.clone()),
-            Some(other) => self.clients.get(other),
+            Some(other) => self.clients.get(other).filter(|other| other.is_open()),
         };
         let Some(target) = target else {
             if let Some(tracker) = self.caching.trackers.lock().get_mut(&id) {
