@@ -31,6 +31,15 @@ impl fmt::Display for GroupId {
     }
 }
 
+/// A connection that writes, told apart from every other of any node and of any run of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Author {
+    /// Drawn by each process when it starts: connections are numbered anew then, and the log outlives them.
+    pub process: u64,
+    /// The connection's number there.
+    pub client: u64,
+}
+
 /// One of the [`SLOTS`] parts of the key space, as in Redis Cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -45,10 +45,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     ("cf.scandump", "pieces of at most 1 MiB, with a version and a checksum"),
     ("client|pause", "this node's Redis doors only"),
-    (
-        "client|tracking",
-        "a change is told when this node applies it; NOLOOP does not keep a connection's own changes from it",
-    ),
+    ("client|tracking", "a change is told when this node applies it"),
     ("cluster", "reads only; a shard is a data group, and a node can be master in one and replica in another"),
     ("cluster|countkeysinslot", "answered on the proxy face too; counts this node's own replica"),
     ("cluster|getkeysinslot", "answered on the proxy face too; at most 100,000 keys, those of this node's own replica"),

@@ -123,7 +123,7 @@ fn main() -> std::io::Result<()> {
     write("frames", "hello", &frame(Opcode::Hello, |out| wire::put(out, &hello)))?;
     let told = Told { version: 1, hash: Some(5), slots: vec![(Slot(3), 7)] };
     write("frames", "told", &frame(Opcode::Response, |out| wire::put(out, &told)))?;
-    write("frames", "propose", &frame(Opcode::Request, |out| wire::put_propose(out, 1, 2, 500, calls.iter())))?;
+    write("frames", "propose", &frame(Opcode::Request, |out| wire::put_propose(out, 1, 2, 500, calls.iter(), &[])))?;
     write("frames", "turn", &frame(Opcode::Request, |out| wire::put_ask_turn(out, 2, 9, &calls[0])))?;
 
     // Bytes with which calls come out that are not all refused.

@@ -48,7 +48,14 @@ fn payload(bytes: &Bytes) {
     }
     if let Ok(proposal) = wire::get_propose(bytes.clone()) {
         let mut out = BytesMut::new();
-        wire::put_propose(&mut out, proposal.request, proposal.term, proposal.wait_ms, proposal.calls.iter());
+        wire::put_propose(
+            &mut out,
+            proposal.request,
+            proposal.term,
+            proposal.wait_ms,
+            proposal.calls.iter(),
+            &proposal.authored,
+        );
         assert_eq!(wire::get_propose(out.freeze()), Ok(proposal));
     }
     if let Ok((term, id, call)) = wire::get_ask_turn(bytes.clone()) {

@@ -141,23 +141,21 @@ struct Setbit {
 
 impl Setbit {
     fn run(self, keyspace: &mut Keyspace) -> Result<Reply, Reply> {
-        text_of(keyspace.get(&self.key))?;
-        let empty = || Value::formed(Bytes::new(), Form::Edited);
-        let mut grows = false;
-        let old = keyspace.change_or_create(&self.key, empty, |value| {
-            let mut old = false;
-            edit_bytes(value, |bytes| {
-                let needed = (self.at / 8) as usize + 1;
-                grows = bytes.len() < needed;
-                if grows {
-                    bytes.resize(needed, 0);
-                }
-                old = get_bit(bytes, self.at);
-                set_bit(bytes, self.at, self.on);
-            });
-            Changed::Yes(old)
-        });
+        let text = text_of(keyspace.get(&self.key))?;
+        let needed = (self.at / 8) as usize + 1;
+        let bytes = text.as_deref().unwrap_or_default();
+        let (grows, old) = (bytes.len() < needed, get_bit(bytes, self.at));
         if grows || old != self.on {
+            let empty = || Value::formed(Bytes::new(), Form::Edited);
+            keyspace.change_or_create(&self.key, empty, |value| {
+                edit_bytes(value, |bytes| {
+                    if grows {
+                        bytes.resize(needed, 0);
+                    }
+                    set_bit(bytes, self.at, self.on);
+                });
+                Changed::Yes(())
+            });
             keyspace.notify(Class::String, "setbit", &self.key);
         }
         Ok(Reply::Int(old.into()))
@@ -524,9 +522,10 @@ impl Bitfield {
     fn run(self, keyspace: &mut Keyspace) -> Result<Reply, Reply> {
         let length = self.length();
         let text = text_of(keyspace.get(&self.key))?;
-        if length == 0 {
-            let bytes = text.as_deref().unwrap_or_default();
-            return Ok(Reply::Array(self.parts.iter().map(|part| number(part.width.read(bytes, part.at))).collect()));
+        let bytes = text.as_deref().unwrap_or_default();
+        // Where no part changes what is there now, none changes what another left.
+        if length <= bytes.len() && self.parts.iter().all(|part| part.leaves(bytes)) {
+            return Ok(Reply::Array(self.parts.iter().map(|part| part.outcome(bytes).1).collect()));
         }
         let mut replies = Vec::with_capacity(self.parts.len());
         let empty = || Value::formed(Bytes::new(), Form::Edited);
@@ -556,17 +555,30 @@ impl Bitfield {
 
 impl Part {
     fn run(&self, bytes: &mut [u8]) -> Reply {
+        let (new, reply) = self.outcome(bytes);
+        if let Some(new) = new {
+            self.width.write(bytes, self.at, new);
+        }
+        reply
+    }
+
+    /// Whether it would leave the bytes as they are.
+    fn leaves(&self, bytes: &[u8]) -> bool {
+        self.outcome(bytes).0.is_none_or(|new| new == self.width.read(bytes, self.at))
+    }
+
+    /// What it would write, if it writes, and its reply.
+    fn outcome(&self, bytes: &[u8]) -> (Option<i128>, Reply) {
         let old = self.width.read(bytes, self.at);
         let wanted = match self.step {
-            Step::Get => return number(old),
+            Step::Get => return (None, number(old)),
             // An unsigned field takes the number's bits: a negative one is a very large one.
             Step::Set(value) if !self.width.signed => i128::from(value as u64),
             Step::Set(value) => i128::from(value),
             Step::Add(by) => old + i128::from(by),
         };
-        let Some(new) = self.overflow.settle(self.width, wanted) else { return Reply::Nil };
-        self.width.write(bytes, self.at, new);
-        number(if matches!(self.step, Step::Set(_)) { old } else { new })
+        let Some(new) = self.overflow.settle(self.width, wanted) else { return (None, Reply::Nil) };
+        (Some(new), number(if matches!(self.step, Step::Set(_)) { old } else { new }))
     }
 }
 
@@ -638,6 +650,37 @@ pub static BITMAP: &[Command] = &[
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// Else a WATCH of the key fails, and who keeps it is told, for nothing.
+    #[test]
+    fn what_changes_no_bit_is_no_change() {
+        let mut keyspace = Keyspace::new(1);
+        let mut run = |line: &str| {
+            let args = crate::resp::split_words(line.as_bytes()).unwrap();
+            let before = keyspace.version();
+            let reply = crate::commands::apply(&args, &mut keyspace, &Stamp::default());
+            (reply, keyspace.version() - before)
+        };
+        let numbers = |all: &[i64]| Reply::Array(all.iter().map(|n| Reply::Int(*n)).collect());
+        for (line, reply, changes) in [
+            ("SETBIT a 0 0", Reply::Int(0), 1),
+            ("SETBIT a 0 0", Reply::Int(0), 0),
+            ("SETBIT a 0 1", Reply::Int(0), 1),
+            ("SETBIT a 0 1", Reply::Int(1), 0),
+            ("SETBIT a 90 0", Reply::Int(0), 1),
+            ("BITFIELD b GET u8 0", numbers(&[0]), 0),
+            ("BITFIELD b SET i5 0 0", numbers(&[0]), 1),
+            ("BITFIELD b SET i5 0 0 GET i5 0", numbers(&[0, 0]), 0),
+            ("BITFIELD b SET i5 0 1 SET i5 0 0", numbers(&[0, 1]), 1),
+            ("BITFIELD b INCRBY i5 0 1 GET i5 0", numbers(&[1, 1]), 1),
+            ("BITFIELD b SET u2 0 3 OVERFLOW SAT INCRBY u2 0 1", numbers(&[0, 3]), 1),
+            ("BITFIELD b OVERFLOW SAT INCRBY u2 0 1", numbers(&[3]), 0),
+            ("BITFIELD b OVERFLOW FAIL INCRBY u2 0 1", Reply::Array(vec![Reply::Nil]), 0),
+            ("BITFIELD b SET i5 90 0", numbers(&[0]), 1),
+        ] {
+            assert_eq!(run(line), (reply, changes), "{line}");
+        }
+    }
 
     proptest! {
         #[test]

@@ -26,6 +26,9 @@ pub struct Blocks {
     pub elements: fn(&Args, EntryRef<'_>) -> usize,
     /// As many of these it takes at most, so that others go without; 0 if it only looks.
     pub takes: fn(&Args) -> usize,
+    /// Whether what is under a key now, or that nothing is, would be answered with an error: then there is nothing to wait
+    /// for. None where a waiter goes on waiting whatever comes.
+    pub fails: Option<fn(&Args, Option<EntryRef<'_>>) -> bool>,
 }
 
 /// A timeout in milliseconds; or Redis' error.
@@ -127,5 +130,6 @@ pub(super) mod tests {
         settle: None,
         elements: |_, entry| usize::from(entry.value().as_text().is_some()),
         takes: |_| 1,
+        fails: None,
     })];
 }

@@ -663,6 +663,11 @@ impl NodeCommand for Kill {
     }
 
     fn run(self, node: &dyn Node, session: &mut Session) -> Reply {
+        if let Some(user) = &self.user
+            && !node.users().iter().any(|known| known.name == *user)
+        {
+            return Reply::error(format!("ERR No such user '{user}'"));
+        }
         let mut closed = 0;
         for row in node.clients() {
             if !self.hits(&row, session.id) {

@@ -78,7 +78,7 @@ fn info_clients(f: &Facts, _: &dyn Node, _: Face, out: &mut String) {
         "client_recent_max_input_buffer" => f.clients.fullest.0,
         "client_recent_max_output_buffer" => f.clients.fullest.1,
         "blocked_clients" => f.clients.blocked,
-        "tracking_clients" => f.clients.tracking.0,
+        "tracking_clients" => f.clients.tracking.clients,
         "pubsub_clients" => f.clients.listening,
         "clients_in_timeout_table" => 0);
 }
@@ -95,6 +95,7 @@ fn info_memory(f: &Facts, _: &dyn Node, _: Face, out: &mut String) {
         "used_memory_peak_human" => human(m.peak.max(m.used)),
         "used_memory_overhead" => m.overhead,
         "used_memory_dataset" => m.used.saturating_sub(m.overhead),
+        "mem_not_counted_for_evict" => 0,
         "mem_clients_normal" => m.clients,
         "mem_filters" => m.filters.bytes,
         "mem_log" => m.log,
@@ -110,6 +111,9 @@ fn info_memory(f: &Facts, _: &dyn Node, _: Face, out: &mut String) {
         "maxmemory_policy" => m.policy,
         "memory_pressure" => m.pressure,
         "mem_fragmentation_ratio" => format!("{fragmentation:.2}"),
+        "number_of_cached_scripts" => m.scripts.scripts,
+        "number_of_functions" => m.scripts.functions,
+        "number_of_libraries" => m.scripts.libraries,
         "mem_allocator" => "jemalloc",
         "active_defrag_running" => 0,
         "lazyfree_pending_objects" => 0);
@@ -121,11 +125,10 @@ fn share(part: u64, whole: u64) -> f64 {
 }
 
 fn info_persistence(f: &Facts, _: &dyn Node, _: Face, out: &mut String) {
-    let behind: u64 = f.groups.iter().map(|g| g.applied.saturating_sub(g.snapshot)).sum();
     lines!(out, "Persistence",
         "loading" => u8::from(f.loading),
         "async_loading" => 0,
-        "rdb_changes_since_last_save" => behind,
+        "rdb_changes_since_last_save" => f.groups.iter().map(|g| g.unsaved).sum::<u64>(),
         "rdb_bgsave_in_progress" => u8::from(f.saves.under_way),
         "rdb_last_save_time" => f.saves.last_unix_s,
         "rdb_last_bgsave_status" => if f.saves.last_failed { "err" } else { "ok" },
@@ -145,7 +148,7 @@ fn info_stats(f: &Facts, _: &dyn Node, _: Face, out: &mut String) {
         "total_net_input_bytes" => t.bytes_in,
         "total_net_output_bytes" => t.bytes_out,
         "rejected_connections" => f.clients.rejected,
-        "expired_keys" => 0,
+        "expired_keys" => f.groups.iter().map(|g| g.expired).sum::<u64>(),
         "evicted_keys" => f.memory.evicted,
         "migrate_cached_sockets" => 0,
         "keyspace_hits" => t.hits,
@@ -153,7 +156,9 @@ fn info_stats(f: &Facts, _: &dyn Node, _: Face, out: &mut String) {
         "pubsub_channels" => f.clients.subscribed[0],
         "pubsub_patterns" => f.clients.subscribed[1],
         "pubsubshard_channels" => f.clients.subscribed[2],
-        "tracking_total_keys" => f.clients.tracking.1,
+        "tracking_total_keys" => f.clients.tracking.keys,
+        "tracking_total_items" => f.clients.tracking.items,
+        "tracking_total_prefixes" => f.clients.tracking.prefixes,
         "acl_access_denied_auth" => t.denied[0],
         "acl_access_denied_cmd" => t.denied[1],
         "acl_access_denied_key" => t.denied[2],

@@ -168,6 +168,7 @@ const POP: Blocks = Blocks {
     settle: None,
     elements,
     takes: |_| 1,
+    fails: None,
 };
 
 const MPOP: Blocks = Blocks {
@@ -176,6 +177,7 @@ const MPOP: Blocks = Blocks {
     settle: None,
     elements,
     takes: |args| Lmpop::parse_at(args, 2).map_or(1, |pop| pop.count),
+    fails: None,
 };
 
 /// Only the source is waited for.

@@ -183,14 +183,26 @@ pub struct ClientFacts {
     pub rejected: u64,
     /// Bytes waiting in buffers of the fullest connection: input, output.
     pub fullest: (u64, u64),
-    /// Those that wait for something to take.
+    /// Those that wait: for something to take, or for the end of CLIENT PAUSE.
     pub blocked: u64,
     /// Connections that subscribed to anything.
     pub listening: u64,
     /// Names that somebody of this node subscribed to: channels, patterns, shard channels.
     pub subscribed: [u64; 3],
-    /// Connections that are told of changes of keys, and keys that are noted for them.
-    pub tracking: (u64, u64),
+    pub tracking: TrackingFacts,
+}
+
+/// Client-side caches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TrackingFacts {
+    /// Connections that are told of changes.
+    pub clients: u64,
+    /// Keys that are noted for some of them.
+    pub keys: u64,
+    /// The same, each as often as it is noted.
+    pub items: u64,
+    /// Prefixes that somebody listens to.
+    pub prefixes: u64,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -215,6 +227,15 @@ pub struct MemoryFacts {
     pub filters: FilterStatus,
     /// Memory of the store that holds log and snapshots.
     pub log: u64,
+    pub scripts: ScriptFacts,
+}
+
+/// What a node knows of scripts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ScriptFacts {
+    pub scripts: u64,
+    pub functions: u64,
+    pub libraries: u64,
 }
 
 /// Of BGSAVE.
@@ -265,6 +286,10 @@ pub struct GroupFacts {
     /// 0: none.
     pub limit_bytes: u64,
     pub evicted: u64,
+    /// Keys swept here because they were dead, since the start.
+    pub expired: u64,
+    /// Changes since the newest snapshot.
+    pub unsaved: u64,
 }
 
 /// The routing table with liveness and leaders, ready for CLUSTER's replies.

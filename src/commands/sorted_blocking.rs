@@ -96,6 +96,7 @@ const POP: Blocks = Blocks {
     settle: None,
     elements,
     takes: |_| 1,
+    fails: None,
 };
 
 const MPOP: Blocks = Blocks {
@@ -104,6 +105,7 @@ const MPOP: Blocks = Blocks {
     settle: None,
     elements,
     takes: |args| Zmpop::parse_at(args, 2).map_or(1, |pop| pop.count),
+    fails: None,
 };
 
 /// The family's part that waits.

@@ -46,6 +46,8 @@ struct Queue {
     writes: bool,
     scripts: bool,
     denyoom: bool,
+    /// Some of it may change something, be it no key.
+    changes: bool,
 }
 
 impl Queue {
@@ -89,6 +91,11 @@ fn is_connection(command: &Command, names: &[&str]) -> bool {
     command.spec.family == "connection" && names.contains(&command.spec.name)
 }
 
+/// What Redis does not let stand among other commands: what ends the process, saves it at once or follows another.
+fn is_never_inside(command: &Command) -> bool {
+    ["SHUTDOWN", "SAVE", "SYNC", "PSYNC"].contains(&command.spec.syntax.split(' ').next().unwrap_or_default())
+}
+
 impl Transaction {
     /// Whether MULTI has begun one.
     pub fn is_open(&self) -> bool {
@@ -108,6 +115,18 @@ impl Transaction {
     pub fn ran(&mut self, command: &Command) {
         if is_connection(command, &["reset"]) {
             self.reset();
+        }
+    }
+
+    /// Whether EXEC may change anything.
+    pub fn changes(&self) -> bool {
+        self.queue.as_ref().is_some_and(|queue| queue.changes)
+    }
+
+    /// What is queued next may change something.
+    pub fn note_change(&mut self) {
+        if let Some(queue) = &mut self.queue {
+            queue.changes = true;
         }
     }
 
@@ -175,8 +194,8 @@ impl Transaction {
         if queue.spoiled {
             return Reply::status("QUEUED");
         }
-        if is_connection(command, &["reply"]) {
-            // It would mute a part of the reply to EXEC.
+        // The former would mute a part of the reply to EXEC.
+        if is_connection(command, &["reply"]) || is_never_inside(command) {
             self.spoil();
             return Reply::error("ERR Command not allowed inside a transaction");
         }
@@ -207,6 +226,17 @@ impl Transaction {
         };
         queue.parts.push(part);
         Reply::status("QUEUED")
+    }
+
+    /// Queues a command that will be answered like this, because what it asks for is wrong.
+    pub fn queue_wrong(&mut self, command: &'static Command, wrong: Reply) -> Reply {
+        match &mut self.queue {
+            Some(queue) if !queue.spoiled && queue.parts.len() < atomic::CALLS_MAX => {
+                queue.parts.push(Part::Settled(command, wrong));
+                Reply::status("QUEUED")
+            }
+            _ => wrong,
+        }
     }
 
     /// Asks about each queued command once more; what is refused is answered so in its place and does not run.

@@ -10,7 +10,7 @@ use super::wire::{Lane, Method};
 use crate::env::{self, Instant};
 use crate::resp::Args;
 use crate::state::Keyspace;
-use crate::types::{GroupId, Millis};
+use crate::types::{Author, GroupId, Millis};
 use bytes::{BufMut, Bytes};
 use std::future::Future;
 use std::pin::Pin;
@@ -100,8 +100,8 @@ impl Group {
         Some(hold)
     }
 
-    /// Queues a call before all that waits.
-    pub fn propose_first(&self, call: Args, deadline: Instant, done: OnOutcome) {
-        self.proposer.submit_first(Submission::new(vec![call], deadline, None, done));
+    /// Queues a call before all that waits. `author`: as in [`Group::propose_by`].
+    pub fn propose_first(&self, author: Option<Author>, call: Args, deadline: Instant, done: OnOutcome) {
+        self.proposer.submit_first(Submission::new(vec![call], deadline, None, done).by(author));
     }
 }

@@ -7,10 +7,14 @@
 //! batch    version u8 = 1 | now_ms u64 | seed u64 | sweeps u16 { slot u16, first u32, last u32 }* | front
 //!          | calls u32 { args u32 { len u32, bytes }* }*
 //! front    told u8 | if told & 1: limit { bytes u64, policy u8, samples u8 } | if told & 2: packing { u64 }*8
-//!          | evictions u16 { version u64, len u32, key }*
+//!          | if told & 4: authored | evictions u16 { version u64, len u32, key }*
+//! authored count u32 { first u32, calls u32, process u64, client u64 }*
 //! record   kind u8 (0 blank, 1 batch, 2 membership) | term u64 | payload
 //! stored   record | xxh3-64 of (group u32, index u64, record)
 //! ```
+//!
+//! Who is named as an author does not want to be told of its own changes (CLIENT TRACKING NOLOOP). It is for what apply
+//! tells the doors, never for what it does: nothing of it is in the state.
 //!
 //! The highest bit of a batch's version is its *mark*: every replica takes the hash of its state right behind it
 //! ([`super::verify`]).
@@ -22,7 +26,7 @@ use crate::resp::Args;
 use crate::state::HashRange;
 use crate::state::eviction::{Kind, Limit};
 use crate::state::{PACKING_NUMBERS, Packing};
-use crate::types::{GroupId, Slot, Stamp};
+use crate::types::{Author, GroupId, Slot, Stamp};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use openraft::EntryPayload;
 use serde::{Deserialize, Serialize};
@@ -36,13 +40,66 @@ const MARK: u8 = 0x80;
 /// Bytes of a range to sweep.
 const SWEEP_BYTES: usize = 10;
 
-/// What an entry does about memory and the form of values, before its commands.
+/// Calls in a row, counted from the first of where they stand, and who sent them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Authored {
+    pub first: u32,
+    pub calls: u32,
+    pub by: Author,
+}
+
+/// Bytes of an [`Authored`].
+const AUTHORED_BYTES: usize = 24;
+
+impl Authored {
+    /// Who sent the call in this place, as a list in the order of the calls has it.
+    pub fn of(list: &[Authored], place: usize) -> Option<Author> {
+        let last = list.partition_point(|authored| authored.first as usize <= place).checked_sub(1)?;
+        let Authored { first, calls, by } = list[last];
+        place.checked_sub(first as usize).is_some_and(|nth| nth < calls as usize).then_some(by)
+    }
+
+    /// Adds the call in this place, which comes behind those that are there.
+    pub fn add(list: &mut Vec<Authored>, place: usize, by: Author) {
+        match list.last_mut() {
+            Some(last) if last.by == by && (last.first + last.calls) as usize == place => last.calls += 1,
+            _ => list.push(Authored { first: place as u32, calls: 1, by }),
+        }
+    }
+}
+
+/// Appends who sent what.
+pub fn put_authored(out: &mut BytesMut, list: &[Authored]) {
+    out.put_u32_le(list.len() as u32);
+    for Authored { first, calls, by } in list {
+        out.put_u32_le(*first);
+        out.put_u32_le(*calls);
+        out.put_u64_le(by.process);
+        out.put_u64_le(by.client);
+    }
+}
+
+/// Takes what [`put_authored`] appended from the front.
+pub fn get_authored(b: &mut Bytes, what: &'static str) -> Result<Vec<Authored>, Malformed> {
+    let count = take(b, 4, what)?.get_u32_le() as usize;
+    let mut all = take(b, count.saturating_mul(AUTHORED_BYTES), what)?;
+    let authored = |_| Authored {
+        first: all.get_u32_le(),
+        calls: all.get_u32_le(),
+        by: Author { process: all.get_u64_le(), client: all.get_u64_le() },
+    };
+    Ok((0..count).map(authored).collect())
+}
+
+/// What an entry does about memory and the form of values, before its commands, and who sent some of these.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Front {
     /// What the group may hold from now on.
     pub limit: Option<Limit>,
     /// When values stop being packed from now on.
     pub packing: Option<Packing>,
+    /// Who sent which of the commands, in their order.
+    pub authored: Vec<Authored>,
     /// Keys that go, each if its version is still this.
     pub evictions: Vec<(Bytes, u64)>,
 }
@@ -51,18 +108,27 @@ pub struct Front {
 const LIMIT: u8 = 1;
 /// The same: it is told when values stop being packed.
 const PACKING: u8 = 2;
+/// The same: some of the commands' authors are named.
+const AUTHORED: u8 = 4;
 const PACKING_BYTES: usize = 8 * PACKING_NUMBERS;
 
 /// Keys that one entry evicts, at most.
 pub const MAX_EVICTIONS: usize = 4096;
 
 impl Front {
+    fn names_authors(&self) -> bool {
+        !self.authored.is_empty()
+    }
+
     fn len(&self) -> usize {
-        13 + PACKING_BYTES + self.evictions.iter().map(|(key, _)| 12 + key.len()).sum::<usize>()
+        17 + PACKING_BYTES
+            + AUTHORED_BYTES * self.authored.len()
+            + self.evictions.iter().map(|(key, _)| 12 + key.len()).sum::<usize>()
     }
 
     fn put(&self, out: &mut BytesMut) {
-        out.put_u8(u8::from(self.limit.is_some()) * LIMIT + u8::from(self.packing.is_some()) * PACKING);
+        let told = [(self.limit.is_some(), LIMIT), (self.packing.is_some(), PACKING), (self.names_authors(), AUTHORED)];
+        out.put_u8(told.iter().filter(|(is_told, _)| *is_told).map(|(_, bit)| bit).sum());
         if let Some(limit) = self.limit {
             out.put_u64_le(limit.bytes);
             out.put_u8(limit.policy.number());
@@ -70,6 +136,9 @@ impl Front {
         }
         for number in self.packing.iter().flat_map(Packing::numbers) {
             out.put_u64_le(number);
+        }
+        if self.names_authors() {
+            put_authored(out, &self.authored);
         }
         out.put_u16_le(u16::try_from(self.evictions.len()).expect("an entry evicts MAX_EVICTIONS at most"));
         for (key, version) in &self.evictions {
@@ -81,8 +150,8 @@ impl Front {
 
     fn take(b: &mut Bytes) -> Result<Front, Malformed> {
         let told = take(b, 1, "batch")?.get_u8();
-        if told & !(LIMIT | PACKING) != 0 {
-            return Err(Malformed::Wrong("a batch tells of a limit and of packing at most"));
+        if told & !(LIMIT | PACKING | AUTHORED) != 0 {
+            return Err(Malformed::Wrong("a batch tells of a limit, of packing and of authors at most"));
         }
         let mut limit = None;
         if told & LIMIT != 0 {
@@ -96,6 +165,13 @@ impl Front {
             let mut told = take(b, PACKING_BYTES, "batch")?;
             packing = Some(Packing::from_numbers(std::array::from_fn(|_| told.get_u64_le())));
         }
+        let mut authored = Vec::new();
+        if told & AUTHORED != 0 {
+            authored = get_authored(b, "batch")?;
+            if authored.is_empty() {
+                return Err(Malformed::Wrong("a batch that names authors names one"));
+            }
+        }
         let count = take(b, 2, "batch")?.get_u16_le() as usize;
         let mut evictions = Vec::with_capacity(count);
         for _ in 0..count {
@@ -103,7 +179,7 @@ impl Front {
             let (version, len) = (head.get_u64_le(), head.get_u32_le() as usize);
             evictions.push((take(b, len, "batch")?, version));
         }
-        Ok(Front { limit, packing, evictions })
+        Ok(Front { limit, packing, authored, evictions })
     }
 }
 
@@ -347,7 +423,10 @@ mod tests {
         let ranges = [HashRange::whole(Slot(5)), HashRange { slot: Slot(16_383), first: 1 << 31, last: u32::MAX }];
         let limit = Some(Limit { bytes: 1 << 40, policy: Kind::S3Fifo, samples: 5 });
         let packing = Some(Packing { set_integers: 3, list: -4, ..Packing::default() });
-        let front = Front { limit, packing, evictions: vec![(Bytes::from_static(b"gone"), 77), (Bytes::new(), 1)] };
+        let by = Author { process: u64::MAX, client: 3 };
+        let authored = vec![Authored { first: 1, calls: 1, by }];
+        let evictions = vec![(Bytes::from_static(b"gone"), 77), (Bytes::new(), 1)];
+        let front = Front { limit, packing, authored, evictions };
         let batch = Batch::encode(stamp, &ranges, &front, calls.iter());
         let (got, sweep, got_front, mut rest) = batch.decode().unwrap();
         assert_eq!((got, sweep, got_front), (stamp, ranges.to_vec(), front));
@@ -379,9 +458,37 @@ mod tests {
     }
 
     #[test]
+    fn the_author_of_a_call_is_found_by_its_place() {
+        let (a, b) = (Author { process: 1, client: 1 }, Author { process: 1, client: 2 });
+        let mut list = Vec::new();
+        for (place, by) in [(1, a), (2, a), (3, b), (5, b)] {
+            Authored::add(&mut list, place, by);
+        }
+        assert_eq!(list.len(), 3, "calls in a row are one");
+        let found: Vec<Option<Author>> = (0..7).map(|place| Authored::of(&list, place)).collect();
+        assert_eq!(found, [None, Some(a), Some(a), Some(b), None, Some(b), None]);
+        let mut none = BytesMut::new();
+        put_authored(&mut none, &[]);
+        let mut front = BytesMut::from(&[AUTHORED][..]);
+        front.extend_from_slice(&none);
+        front.put_u16_le(0);
+        assert!(Front::take(&mut front.freeze()).is_err(), "there is one spelling of a batch without authors");
+    }
+
+    #[test]
+    fn golden_bytes_of_authors() {
+        let authored = vec![Authored { first: 0, calls: 1, by: Author { process: 5, client: 6 } }];
+        let front = Front { authored, ..Front::default() };
+        let mut out = BytesMut::new();
+        front.put(&mut out);
+        let hex: String = out.iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(hex, "040100000000000000010000000500000000000000060000000000000000 00".replace(' ', ""));
+    }
+
+    #[test]
     fn golden_bytes_of_a_stored_entry() {
         let limit = Some(Limit { bytes: 9, policy: Kind::VolatileTtl, samples: 7 });
-        let front = Front { limit, packing: None, evictions: vec![(Bytes::from_static(b"e"), 6)] };
+        let front = Front { limit, evictions: vec![(Bytes::from_static(b"e"), 6)], ..Front::default() };
         let range = HashRange { slot: Slot(3), first: 4, last: 5 };
         let batch = Batch::encode(Stamp { now_ms: 1, seed: 2 }, &[range], &front, [args(&["SET", "k", "v"])].iter());
         let entry = Entry { log_id: log_id(4, 5), payload: EntryPayload::Normal(batch) };
@@ -413,7 +520,9 @@ mod tests {
     #[test]
     fn truncated_batches_are_refused_at_every_length() {
         let evictions = vec![(Bytes::from_static(b"e"), 6)];
-        let front = Front { limit: Some(Limit::default()), packing: Some(Packing::default()), evictions };
+        let mut authored = Vec::new();
+        Authored::add(&mut authored, 0, Author { process: 1, client: 2 });
+        let front = Front { limit: Some(Limit::default()), packing: Some(Packing::default()), authored, evictions };
         let batch =
             Batch::encode(Stamp::default(), &[HashRange::whole(Slot(1))], &front, [args(&["SET", "k", "v"])].iter());
         for len in 0..batch.0.len() {

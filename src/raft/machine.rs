@@ -8,7 +8,7 @@
 
 use super::changes::Watch;
 use super::chunk;
-use super::entry::{Batch, Malformed};
+use super::entry::{Authored, Batch, Malformed};
 use super::snapshot::{CHUNK_BYTES, ChunkWriter, Record, SnapshotRef, SnapshotStore, images_in, put_image};
 use super::storage::StorageError;
 use super::verify::{self, Hashing, Marked};
@@ -87,6 +87,15 @@ pub struct State {
     hashing: bool,
     /// The machine that may change the state.
     incarnation: u64,
+    /// Version of the newest snapshot's state.
+    saved: u64,
+}
+
+impl State {
+    /// Changes since the newest snapshot.
+    pub(super) fn unsaved(&self) -> u64 {
+        self.keyspace.version().saturating_sub(self.saved)
+    }
 }
 
 impl Replica {
@@ -100,6 +109,7 @@ impl Replica {
             cut: 0,
             hashing: false,
             incarnation: 0,
+            saved: 0,
         };
         Replica {
             state: Mutex::new(state),
@@ -157,7 +167,7 @@ impl Replica {
         self.marked.subscribe()
     }
 
-    /// Rows that were written and that somebody waits for.
+    /// Rows that something happened to and that somebody waits for.
     pub(super) fn touched(&self) -> &Touched {
         &self.touched
     }
@@ -239,6 +249,7 @@ impl Replica {
         let mut state = self.state.lock();
         check_incarnation(&state, incarnation)?;
         let old = std::mem::replace(&mut state.keyspace, keyspace);
+        state.saved = state.keyspace.version();
         state.applied = meta.last_log_id;
         state.membership = meta.last_membership;
         state.generation += 1;
@@ -336,6 +347,7 @@ pub(super) fn run(keyspace: &mut Keyspace, batch: &Batch) -> io::Result<Applied>
     }
     let mut replies = Vec::with_capacity(calls.len());
     while let Some(args) = calls.take_next().map_err(io::Error::other)? {
+        keyspace.name_author(Authored::of(&front.authored, replies.len()));
         // Each call draws by itself: two that are alike do not draw alike.
         let own = Stamp { seed: commands::atomic::seed_of(stamp.seed, replies.len()), ..stamp };
         replies.push(commands::apply(&args, keyspace, &own));
@@ -482,9 +494,10 @@ impl RaftStateMachine<Types> for Machine {
         state.cut += 1;
         state.hashing = false;
         let meta = SnapshotMeta { last_log_id: state.applied, last_membership: state.membership.clone() };
-        let (generation, cut) = (state.generation, state.cut);
+        let (generation, cut, version) = (state.generation, state.cut, state.keyspace.version());
         drop(state);
-        Some(Builder { replica: self.replica.clone(), snapshots: self.snapshots.clone(), head, meta, generation, cut })
+        let (replica, snapshots) = (self.replica.clone(), self.snapshots.clone());
+        Some(Builder { replica, snapshots, head, meta, generation, cut, version })
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
@@ -512,6 +525,8 @@ pub struct Builder {
     meta: SnapshotMeta,
     generation: u64,
     cut: u64,
+    /// Of the state that was cut.
+    version: u64,
 }
 
 impl RaftSnapshotBuilder<Types> for Builder {
@@ -536,6 +551,7 @@ impl RaftSnapshotBuilder<Types> for Builder {
         }
         if let Some(snapshot) = made.filter(|_| trusted) {
             self.snapshots.publish(snapshot, self.meta.clone()).await?;
+            self.replica.with_mut(|state| state.saved = state.saved.max(self.version));
         }
         // Where an install overtook this build, the snapshot that was installed is the one there is.
         let current = self.snapshots.current()?.map(Snapshot::from);

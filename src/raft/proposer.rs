@@ -14,7 +14,7 @@
 //! - a flight whose fate is not known is answered *unknown* and never repeated;
 //! - `done` of a submission runs exactly once.
 
-use super::entry::{Batch, Front};
+use super::entry::{Authored, Batch, Front};
 use super::group::Group;
 use super::peers::CallError;
 use super::wire::{self, Lane, Method};
@@ -24,7 +24,7 @@ use crate::planted::{self, Bug};
 use crate::resp::{Args, Reply};
 use crate::state::eviction::Limit;
 use crate::state::{HashRange, Packing};
-use crate::types::{NodeId, Stamp};
+use crate::types::{Author, NodeId, Stamp};
 use bytes::Bytes;
 use openraft::errors::ClientWriteError;
 use openraft::raft::ClientWriteResult;
@@ -146,6 +146,8 @@ pub type OnOutcome = Box<dyn FnOnce(Outcome) + Send>;
 /// Commands that were handed in together.
 pub(super) struct Submission {
     calls: Vec<Args>,
+    /// Who sent which of them.
+    authored: Vec<Authored>,
     /// Positions of calls that are not proposed, because there is no room for them; in order.
     refused: Vec<usize>,
     sweep: Vec<HashRange>,
@@ -168,6 +170,18 @@ impl Submission {
         let mut submission = Submission::empty(deadline, done);
         (submission.calls, submission.bytes, submission.term) = (calls, bytes, term);
         submission
+    }
+
+    /// Says who sent which of its calls.
+    pub(super) fn authored(mut self, authored: Vec<Authored>) -> Submission {
+        self.authored = authored;
+        self
+    }
+
+    /// Says who sent all of its calls, if that is to be told.
+    pub(super) fn by(self, author: Option<Author>) -> Submission {
+        let calls = self.calls.len() as u32;
+        self.authored(author.into_iter().map(|by| Authored { first: 0, calls, by }).collect())
     }
 
     pub(super) fn sweep(sweep: Vec<HashRange>, deadline: Instant, done: OnOutcome) -> Submission {
@@ -200,6 +214,7 @@ impl Submission {
         let (calls, refused, sweep) = (Vec::new(), Vec::new(), Vec::new());
         Submission {
             calls,
+            authored: Vec::new(),
             refused,
             sweep,
             limit: None,
@@ -215,9 +230,14 @@ impl Submission {
 
     /// Those of its calls that are proposed.
     fn admitted(&self) -> impl Iterator<Item = &Args> {
+        self.admitted_places().map(|(_, call)| call)
+    }
+
+    /// The same with their places among all of its calls.
+    fn admitted_places(&self) -> impl Iterator<Item = (usize, &Args)> {
         let mut refused = self.refused.iter().peekable();
         let calls = self.calls.iter().enumerate();
-        calls.filter(move |(at, _)| refused.next_if_eq(&at).is_none()).map(|(_, call)| call)
+        calls.filter(move |(at, _)| refused.next_if_eq(&at).is_none())
     }
 
     /// A reply for each of its calls, of those that were proposed from `replies`.
@@ -246,6 +266,22 @@ impl Drop for Submission {
             done(Outcome::Unknown { index: None });
         }
     }
+}
+
+/// Who sent which of the calls of several submissions that are proposed, counted through.
+fn authored(submissions: &[Submission]) -> Vec<Authored> {
+    let (mut list, mut before) = (Vec::new(), 0);
+    for submission in submissions {
+        if !submission.authored.is_empty() {
+            for (nth, (place, _)) in submission.admitted_places().enumerate() {
+                if let Some(by) = Authored::of(&submission.authored, place) {
+                    Authored::add(&mut list, before + nth, by);
+                }
+            }
+        }
+        before += submission.calls.len() - submission.refused.len();
+    }
+    list
 }
 
 /// The queue of a group and what lands from its flights.
@@ -523,7 +559,7 @@ impl Flight {
         sweep.dedup();
         let limit = submissions.iter().rev().find_map(|s| s.limit);
         let packing = submissions.iter().rev().find_map(|s| s.packing);
-        let front = Front { limit, packing, evictions };
+        let front = Front { limit, packing, authored: authored(&submissions), evictions };
         let calls: Vec<&Args> = submissions.iter().flat_map(Submission::admitted).collect();
         self.group.proposer.entries.fetch_add(1, Ordering::Relaxed);
         self.group.proposer.calls.fetch_add(calls.len() as u64, Ordering::Relaxed);
@@ -787,11 +823,13 @@ fn forward(mut flight: Flight, leader: NodeId, term: u64) -> bool {
     let submissions = cargo.lock();
     let deadline = submissions.iter().map(|s| s.deadline).max().expect("a flight has submissions");
     let calls = submissions.iter().flat_map(|s| s.calls.iter());
+    let authored = authored(&submissions);
     let wait_ms = deadline.remaining().as_millis() as u64;
     let link = group.peers().link(leader, Lane::Forward(group.worker()));
     // Names the flight in the logs of both nodes: whose, and which.
     let request = group.me().0 << 48 | flight.sequence;
-    match link.call(Method::Propose, group.id(), |out| wire::put_propose(out, request, term, wait_ms, calls)) {
+    match link.call(Method::Propose, group.id(), |out| wire::put_propose(out, request, term, wait_ms, calls, &authored))
+    {
         Err(CallError::NotConnected | CallError::Full) => {
             drop(submissions);
             let submissions = flight.unload();
@@ -823,6 +861,25 @@ fn forward(mut flight: Flight, leader: NodeId, term: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn authors_are_told_of_what_is_proposed_and_of_nothing_else() {
+        let submission = |calls: usize, by: Option<u64>| {
+            let calls = vec![Args::new(); calls];
+            let by = by.map(|client| Author { process: 1, client });
+            Submission::new(calls, env::now(), None, Box::new(|_| ())).by(by)
+        };
+        let mut all = vec![submission(2, None), submission(3, Some(7)), submission(1, Some(7)), submission(1, Some(8))];
+        let told = |all: &[Submission]| -> Vec<(u32, u32, u64)> {
+            authored(all).iter().map(|of| (of.first, of.calls, of.by.client)).collect()
+        };
+        assert_eq!(told(&all), [(2, 4, 7), (6, 1, 8)]);
+        (all[0].refused, all[1].refused) = (vec![1], vec![0]);
+        assert_eq!(told(&all), [(1, 3, 7), (4, 1, 8)]);
+        // What another node forwarded is of several connections.
+        let forwarded = submission(7, None).authored(authored(&all));
+        assert_eq!(told(&[submission(1, None), forwarded]), [(2, 3, 7), (5, 1, 8)]);
+    }
 
     #[test]
     fn flights_to_a_leader_of_the_past_do_not_hold_up_those_to_the_next() {

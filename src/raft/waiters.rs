@@ -4,6 +4,8 @@
 //! whoever waits. So nothing that happens to a line can lose or repeat anything. Lines are the leader's own; a leader that
 //! goes forgets its line, and everybody in it is told.
 //!
+//! Who would be answered with an error now, because the key or the group it reads from is gone, has a turn, too.
+//!
 //! Locks: the line's before the replica's, never the other way round. Apply takes only the replica's and leaves the rows
 //! that were written in [`Touched`].
 
@@ -55,7 +57,7 @@ struct Inner {
     line: Line<oneshot::Sender<()>>,
 }
 
-/// Rows that were written and that somebody waits for.
+/// Rows that something happened to and that somebody waits for.
 #[derive(Default)]
 pub(super) struct Touched {
     rows: Mutex<Vec<Row>>,
@@ -207,12 +209,18 @@ impl Group {
                 }
                 let clock = state.keyspace.clock();
                 let found = state.keyspace.locate_row(*row).map(|located| located.entry);
-                let Some(entry) = found.filter(|entry| !entry.is_dead(clock)) else { continue };
+                let entry = found.filter(|entry| !entry.is_dead(clock));
                 let elements = |call: &Args| {
-                    let blocks = commands::lookup(call).ok().and_then(|command| command.blocks);
-                    blocks.map_or(0, |blocks| (blocks.elements)(call, entry))
+                    let Some(blocks) = commands::lookup(call).ok().and_then(|command| command.blocks) else { return 0 };
+                    match blocks.fails.is_some_and(|fails| fails(call, entry)) {
+                        // An error takes nothing from anybody.
+                        true => usize::MAX,
+                        false => entry.map_or(0, |entry| (blocks.elements)(call, entry)),
+                    }
                 };
-                for teller in inner.line.turns(*row, entry.version(), now, elements) {
+                // That nothing is there is as new as the last change of anything.
+                let version = entry.map_or(state.keyspace.version(), |entry| entry.version());
+                for teller in inner.line.turns(*row, version, now, elements) {
                     // Whoever does not listen any more gives its place up, or lets the turn lapse.
                     let _ = teller.send(());
                 }

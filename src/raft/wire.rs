@@ -9,7 +9,7 @@
 //!
 //! Little-endian. Everything but appends and proposals is small and rare and travels as postcard.
 
-use super::entry::{self, Malformed, get_args, put_args, take};
+use super::entry::{self, Authored, Malformed, get_args, get_authored, put_args, put_authored, take};
 use super::{Entry, LogId, Vote, log_id};
 use crate::resp::Args;
 use crate::types::{Millis, NodeId, Slot};
@@ -297,6 +297,7 @@ pub fn put_propose<'a>(
     term: u64,
     wait_ms: u64,
     calls: impl Iterator<Item = &'a Args>,
+    authored: &[Authored],
 ) {
     out.put_u64_le(request);
     out.put_u64_le(term);
@@ -309,6 +310,7 @@ pub fn put_propose<'a>(
         n += 1;
     }
     out[at..at + 4].copy_from_slice(&n.to_le_bytes());
+    put_authored(out, authored);
 }
 
 /// What [`put_propose`] appended.
@@ -319,6 +321,8 @@ pub struct Proposal {
     /// Milliseconds until the deadline.
     pub wait_ms: u64,
     pub calls: Vec<Args>,
+    /// Who sent which of them.
+    pub authored: Vec<Authored>,
 }
 
 /// Reads what [`put_propose`] appended.
@@ -330,7 +334,8 @@ pub fn get_propose(mut b: Bytes) -> Result<Proposal, Malformed> {
     for _ in 0..n {
         calls.push(get_args(&mut b)?);
     }
-    Ok(Proposal { request, term, wait_ms, calls })
+    let authored = get_authored(&mut b, "proposal")?;
+    Ok(Proposal { request, term, wait_ms, calls, authored })
 }
 
 /// Appends a question for a turn of `call`, whose place has the number `id`, to the leader of `term` and no other.
@@ -350,7 +355,7 @@ pub fn get_ask_turn(mut b: Bytes) -> Result<(u64, u64, Args), Malformed> {
 mod tests {
     use super::*;
     use crate::state::HashRange;
-    use crate::types::Stamp;
+    use crate::types::{Author, Stamp};
     use openraft::EntryPayload;
 
     #[test]
@@ -406,8 +411,9 @@ mod tests {
             assert!(get_append(out.clone().freeze().slice(..len)).is_err(), "{len}");
         }
         let mut out = BytesMut::new();
-        put_propose(&mut out, 3, 4, 5000, [call.clone()].iter());
-        let proposal = Proposal { request: 3, term: 4, wait_ms: 5000, calls: vec![call] };
+        let authored = vec![Authored { first: 0, calls: 1, by: Author { process: 7, client: 8 } }];
+        put_propose(&mut out, 3, 4, 5000, [call.clone()].iter(), &authored);
+        let proposal = Proposal { request: 3, term: 4, wait_ms: 5000, calls: vec![call], authored };
         assert_eq!(get_propose(out.freeze()).unwrap(), proposal);
         let mut out = BytesMut::new();
         put_ask_turn(&mut out, 3, 4, &proposal.calls[0]);

@@ -70,8 +70,12 @@ pub struct Client {
     watching: AtomicU64,
     mail: Mutex<Vec<(GroupId, Outcome)>>,
     killed: AtomicBool,
+    /// Nothing more is written to it.
+    closed: AtomicBool,
     /// It waits for something to take.
     blocked: AtomicBool,
+    /// A request of it waits for the end of CLIENT PAUSE.
+    paused: AtomicBool,
     unblock: Mutex<Option<Unblock>>,
     wake: Notify,
     /// The worker on which the session runs.
@@ -179,6 +183,16 @@ impl Client {
         self.killed.load(Relaxed)
     }
 
+    /// Its session is over, though its socket may be open for a moment.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Relaxed);
+    }
+
+    /// Whether what is pushed to it would be written.
+    pub(super) fn is_open(&self) -> bool {
+        !self.closed.load(Relaxed) && !self.is_killed()
+    }
+
     /// It begins to wait for something to take.
     pub(super) fn block(&self) {
         if !self.blocked.swap(true, Relaxed) {
@@ -207,6 +221,7 @@ impl Client {
         }
         self.input.store(figures.input as u64, Relaxed);
         self.output.store(figures.output as u64, Relaxed);
+        self.paused.store(figures.paused, Relaxed);
         let transaction = figures.transaction;
         self.queued.store(transaction.queued().map_or(0, |queued| queued as u64 + 1), Relaxed);
         self.queued_bytes.store(transaction.queued_bytes() as u64, Relaxed);
@@ -232,7 +247,7 @@ impl Client {
             queued: self.queued.load(Relaxed).checked_sub(1),
             queued_bytes: self.queued_bytes.load(Relaxed),
             watching: self.watching.load(Relaxed),
-            blocked: self.blocked.load(Relaxed),
+            blocked: self.blocked.load(Relaxed) || self.paused.load(Relaxed),
         }
     }
 }
@@ -246,6 +261,8 @@ pub(super) struct Figures<'a> {
     pub input: usize,
     pub output: usize,
     pub transaction: &'a Transaction,
+    /// A request waits for the end of CLIENT PAUSE.
+    pub paused: bool,
 }
 
 impl Mailbox {
@@ -289,7 +306,9 @@ impl Clients {
             watching: AtomicU64::new(0),
             mail: Mutex::new(Vec::new()),
             killed: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
             unblock: Mutex::new(None),
             wake: Notify::new(),
             worker,

@@ -255,6 +255,12 @@ pub(super) fn may_queue(
     }
 }
 
+/// The answer to a CONFIG SET of something that all nodes share, if its value is wrong.
+pub(super) fn wrong_value(request: &Request, shared: &Shared) -> Option<Reply> {
+    let pairs = commands::server::config_set_pairs(request.command, &request.args)?;
+    super::parameters::through_cluster(shared.cluster.agreed(), &pairs).err()
+}
+
 /// The group of a transaction whose keys lie where `first` does; `weak` if any replica may answer it as far as it goes.
 pub(super) fn group_of_transaction(
     first: Option<&Bytes>,

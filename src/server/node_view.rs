@@ -102,6 +102,8 @@ impl Shared {
                 clock_ms: s.clock_ms,
                 limit_bytes: s.limit_bytes,
                 evicted: s.evicted,
+                expired: s.expired,
+                unsaved: s.unsaved,
             }
         };
         let groups = self.cluster.host().groups();
@@ -129,6 +131,7 @@ impl Shared {
             keys: groups.iter().map(|g| g.keys).sum(),
             filters: self.filters(),
             log: self.cluster.host().storage().memory_bytes(),
+            scripts: self.scripts.facts(),
         }
     }
 
@@ -219,7 +222,7 @@ impl Node for Shared {
                 blocked: rows.iter().filter(|row| row.blocked).count() as u64,
                 listening: rows.iter().filter(|row| row.session.subscriptions.any()).count() as u64,
                 subscribed: Kind::ALL.map(|kind| self.names(kind).len() as u64),
-                tracking: self.caching.len(),
+                tracking: self.caching.facts(),
             },
             memory: self.memory(&groups),
             traffic: self.traffic(),
@@ -288,6 +291,7 @@ impl Node for Shared {
     fn config_set(&self, pairs: &[(String, String)]) -> Result<(), ConfigError> {
         parameters::set(&self.settings, &self.live, pairs)?;
         self.cluster.registry().set_log_max(self.live.acl_log_max());
+        self.approach_notes_max();
         Ok(())
     }
 

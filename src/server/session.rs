@@ -23,7 +23,7 @@ use super::merge::Gather;
 use super::pubsub::{self, Turn, peers};
 use super::ring::{Asked, Ring, State, Ticket};
 use super::scan::{Next, Scan};
-use super::scripts::By;
+use super::scripts::{By, Who};
 use super::slow::{self, Head};
 use super::tracking::Reading;
 use super::{Routes, Shared, latency, verify};
@@ -39,7 +39,7 @@ use crate::net::{TcpStream, WriteHalf};
 use crate::raft::{Outcome, Permit, Refusal};
 use crate::resp::{Args, Decoder, Reply};
 use crate::security::{Context, User};
-use crate::types::{GroupId, Level};
+use crate::types::{Author, GroupId, Level};
 use bytes::{Buf, BytesMut};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -204,6 +204,7 @@ pub(super) async fn serve(mut stream: TcpStream, incoming: Incoming) {
         }
     }
     drop(c);
+    seat.client.close();
     linger(stream).await;
     drop((seat, alive));
 }
@@ -320,6 +321,7 @@ impl Connection {
             input: self.input.len() + request,
             output: self.output.len(),
             transaction: &self.transaction,
+            paused: self.postponed.as_ref().is_some_and(|args| self.held_until(args).is_some()),
         });
     }
 
@@ -374,7 +376,7 @@ impl Connection {
 
     /// Whether a request may begin now.
     fn has_turn(&self, args: &Args) -> bool {
-        if self.shared.pause.holds(args, self.now).is_some() {
+        if self.held_until(args).is_some() {
             return false;
         }
         match pubsub::turn(args) {
@@ -382,6 +384,11 @@ impl Connection {
             Some(Turn::AfterCommands) => self.lanes.iter().all(Lane::is_free),
             Some(Turn::AfterReplies) => self.ring.is_empty(),
         }
+    }
+
+    /// Until when CLIENT PAUSE holds a request, if it does.
+    fn held_until(&self, args: &Args) -> Option<Instant> {
+        self.shared.held_until(args, &self.transaction, self.now)
     }
 
     /// Runs what can run in each group. True if a reply came of it.
@@ -418,13 +425,14 @@ impl Connection {
         match step {
             Step::Propose { calls, deadline } => {
                 add(&self.counters.writes, calls.len() as u64);
-                let client = self.client.clone();
-                group.propose(calls, deadline, Box::new(move |outcome| client.deliver(id, outcome)));
+                let (client, author) = (self.client.clone(), self.author());
+                group.propose_by(author, calls, deadline, Box::new(move |outcome| client.deliver(id, outcome)));
             }
             Step::Scripts { calls, deadline } => {
                 let client = self.client.clone();
                 let done = Box::new(move |outcome| client.deliver(id, outcome));
-                self.shared.scripts.submit(group, calls, self.limited(), deadline, done);
+                let who = Who { by: self.limited(), author: self.author() };
+                self.shared.scripts.submit(group, calls, who, deadline, done);
             }
             Step::AskLeave { level, deadline } => self
                 .awaited
@@ -550,7 +558,7 @@ impl Connection {
         let cut = self.stopping.map(|stop| stop.at + self.shared.settings.drain_timeout);
         let quiet = self.stopping.filter(|_| self.is_settled()).map(|stop| stop.at + STOP_QUIET);
         let idle = self.idle_timeout().filter(|_| self.is_settled()).map(|t| self.last_input + t);
-        let resumed = self.postponed.as_ref().and_then(|args| self.shared.pause.holds(args, self.now));
+        let resumed = self.postponed.as_ref().and_then(|args| self.held_until(args));
         [cut, quiet, idle, resumed].into_iter().flatten().min()
     }
 
@@ -707,6 +715,11 @@ impl Connection {
         }
         let ticket = Ticket { seq: self.ring.push(asked, State::Waiting, 0), part: 0 };
         self.awaited.push(Box::pin(async move { (GroupId::META, Came::Reply(ticket, under_way.reply().await)) }));
+    }
+
+    /// The connection, as what it changes is told of, if it does not want to hear of that.
+    fn author(&self) -> Option<Author> {
+        self.shared.author(self.session.id, self.session.tracking.as_deref())
     }
 
     /// Who runs a script, unless it is somebody who may do everything.

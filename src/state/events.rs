@@ -15,6 +15,7 @@
 //! Not said by commands, because the keyspace sees it by itself: `new`, `expired` and `evicted` of any key, and that a key
 //! changed at all, which is what client-side caches are told. A command that changed nothing says nothing.
 
+use crate::types::Author;
 use bytes::Bytes;
 
 /// A class of events, as the letters of notify-keyspace-events choose them.
@@ -131,12 +132,20 @@ pub struct Event {
     pub key: Bytes,
 }
 
+/// A key changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    pub key: Bytes,
+    /// Who did it, where that was told: who does not want to hear of it.
+    pub by: Option<Author>,
+}
+
 /// What there is to tell of an entry, in the order in which it happened.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Record {
     pub events: Vec<Event>,
-    /// A key that changed more than once in a row is named once.
-    pub changed: Vec<Bytes>,
+    /// A key that the same author changed more than once in a row is named once.
+    pub changed: Vec<Change>,
     /// Every key is gone.
     pub cleared: bool,
 }
@@ -151,12 +160,20 @@ impl Record {
 #[derive(Debug, Default)]
 pub(super) struct Recorder {
     wanted: Wanted,
+    /// Who makes the changes that come now.
+    author: Option<Author>,
     record: Record,
 }
 
 impl Recorder {
+    /// From now on, and what happens is nobody's until an author is named.
     pub fn want(&mut self, wanted: Wanted) {
         self.wanted = wanted;
+        self.author = None;
+    }
+
+    pub fn name_author(&mut self, author: Option<Author>) {
+        self.author = author;
     }
 
     /// Whether anything is wanted.
@@ -171,8 +188,9 @@ impl Recorder {
     }
 
     pub fn change(&mut self, key: &[u8]) {
-        if self.wanted.changes && self.record.changed.last().is_none_or(|last| last != key) {
-            self.record.changed.push(Bytes::copy_from_slice(key));
+        let known = |last: &Change| last.key == key && last.by == self.author;
+        if self.wanted.changes && !self.record.changed.last().is_some_and(known) {
+            self.record.changed.push(Change { key: Bytes::copy_from_slice(key), by: self.author });
         }
     }
 

@@ -27,7 +27,7 @@ use super::table::Table;
 use super::unit::{Leftover, Swept, Unit, hash_of};
 use super::value::Value;
 use crate::slot::slot_of;
-use crate::types::{Millis, Slot, Stamp};
+use crate::types::{Author, Millis, Slot, Stamp};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
@@ -60,6 +60,8 @@ pub struct Keyspace {
     arrivals: Vec<Row>,
     /// Keys evicted since this replica was made. Not replicated.
     evicted: u64,
+    /// The same for keys that were swept because they were dead.
+    expired: u64,
     /// Rows that somebody waits for, and those of them that were written since they were last asked for. Not replicated.
     wanted: BTreeSet<Row>,
     touched: Vec<Row>,
@@ -181,6 +183,7 @@ impl Keyspace {
             recency: None,
             arrivals: Vec::new(),
             evicted: 0,
+            expired: 0,
             wanted: BTreeSet::new(),
             touched: Vec::new(),
             recorder: Recorder::default(),
@@ -341,11 +344,16 @@ impl Keyspace {
         before.is_some()
     }
 
-    /// Notes for eviction, and for who waits, that the key with this hash was written.
-    fn note_write(&mut self, slot: Slot, hash: u64, new: bool) {
+    /// Notes for who waits that something happened to the key with this hash.
+    fn note_touched(&mut self, slot: Slot, hash: u64) {
         if !self.wanted.is_empty() && self.wanted.contains(&Row::new(slot, hash)) {
             self.touched.push(Row::new(slot, hash));
         }
+    }
+
+    /// Notes for eviction, and for who waits, that the key with this hash was written.
+    fn note_write(&mut self, slot: Slot, hash: u64, new: bool) {
+        self.note_touched(slot, hash);
         let Some(recency) = &self.recency else { return };
         let Some(Located { mark: Some(mark), .. }) = self.locate_row(Row::new(slot, hash)) else { return };
         match new {
@@ -428,6 +436,7 @@ impl Keyspace {
         let before = Account::of(&entry);
         self.before_change(position.0, position.1);
         self.version += 1;
+        self.note_touched(position.0, position.1);
         let entry = self.table.take(position, saver(&mut self.cut))?;
         self.account.subtract(before);
         self.recorder.change(key);
@@ -446,6 +455,7 @@ impl Keyspace {
     fn drop_at(&mut self, position: Position) {
         self.before_change(position.0, position.1);
         self.version += 1;
+        self.note_touched(position.0, position.1);
         let (before, leftover) =
             self.table.remove(position, saver(&mut self.cut)).expect("the key was found a moment ago");
         self.garbage.put(leftover);
@@ -473,11 +483,12 @@ impl Keyspace {
 
     /// Removes every key; one change, none if there is no key. Takes no time: what there was becomes garbage.
     pub fn clear(&mut self) {
+        self.recorder.cleared();
         if self.is_empty() {
             return;
         }
         self.version += 1;
-        self.recorder.cleared();
+        self.touched.extend(&self.wanted);
         let table = std::mem::replace(&mut self.table, Table::new(self.seed, self.clock, self.precision));
         let unneeded = match &mut self.cut {
             Some(cut) => cut.keep(table),
@@ -533,6 +544,11 @@ impl Keyspace {
         let version = self.version + 1;
         for &range in ranges {
             let pruning = self.record_due(range);
+            let (first, last) = (
+                Row::new(range.slot, u64::from(range.first) << 32),
+                Row::new(range.slot, u64::from(range.last) << 32 | u64::from(u32::MAX)),
+            );
+            self.touched.extend(self.wanted.range(first..=last));
             self.table.sweep(range, self.clock, version, saver(&mut self.cut), |what| match what {
                 Swept::Gone(account, leftover) => {
                     swept += 1;
@@ -553,6 +569,7 @@ impl Keyspace {
             }
         }
         self.version += swept + pruned;
+        self.expired += swept;
         swept
     }
 
@@ -603,6 +620,11 @@ impl Keyspace {
         true
     }
 
+    /// Keys swept here because they were dead, since this replica began. Not replicated.
+    pub fn expired(&self) -> u64 {
+        self.expired
+    }
+
     /// Keys evicted here since this replica began. Not replicated.
     pub fn evicted(&self) -> u64 {
         self.evicted
@@ -626,7 +648,7 @@ impl Keyspace {
         std::mem::take(&mut self.arrivals)
     }
 
-    // -- Waiting: which writes somebody wants to know of. Not replicated
+    // -- Waiting: what happens to which keys somebody wants to know. Not replicated
 
     /// The row of a key.
     pub fn row(&self, key: &[u8]) -> Row {
@@ -634,7 +656,7 @@ impl Keyspace {
         Row::new(slot, hash)
     }
 
-    /// Whether writes of this row are noted.
+    /// Whether it is noted what happens to this row.
     pub fn want(&mut self, row: Row, wanted: bool) {
         match wanted {
             true => drop(self.wanted.insert(row)),
@@ -642,13 +664,13 @@ impl Keyspace {
         }
     }
 
-    /// Notes no writes any more.
+    /// Notes nothing any more.
     pub fn want_nothing(&mut self) {
         self.wanted = BTreeSet::new();
         self.touched = Vec::new();
     }
 
-    /// Wanted rows that were written since the last call, if there are any.
+    /// Wanted rows that something happened to since the last call, or may have, if there are any.
     pub fn take_touched(&mut self) -> Option<Vec<Row>> {
         (!self.touched.is_empty()).then(|| std::mem::take(&mut self.touched))
     }
@@ -658,6 +680,11 @@ impl Keyspace {
     /// From now on this is noted of what entries do. Not replicated.
     pub fn record(&mut self, wanted: Wanted) {
         self.recorder.want(wanted);
+    }
+
+    /// Says who makes the changes that come now, until the next entry; for what is told of them, and nothing else.
+    pub fn name_author(&mut self, author: Option<Author>) {
+        self.recorder.name_author(author);
     }
 
     /// Notes an event, if it is wanted: a command says with it what it has just done.

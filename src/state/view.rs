@@ -137,7 +137,12 @@ impl<'a> View<'a> {
     /// Time since the entry's last change: by the estimate where there is one, since the state's clock stands still in a group
     /// that nobody writes to.
     pub fn age(&self, entry: &EntryRef<'_>) -> Millis {
-        self.clock().max(self.estimate.unwrap_or(0)).saturating_sub(entry.written_ms())
+        self.since(entry.written_ms())
+    }
+
+    /// Time passed since a moment of the group clock: as it is now, where the read promises the present.
+    pub fn since(&self, moment: Millis) -> Millis {
+        self.clock().max(self.estimate.unwrap_or(0)).saturating_sub(moment)
     }
 
     /// Time left to the entry, by the state's clock; `None` if it has no deadline.

@@ -3,8 +3,12 @@
 use super::super::blocking::{Blocks, TURNS_MAX};
 use super::argument::{Sources, bound, interval, strict_id};
 use super::{BASE, change, entry_reply, id_reply, stream_of};
+use crate::commands::connection::help;
+use crate::commands::session::Session;
 use crate::commands::syntax::{either, is, syntax_error, want_integer};
-use crate::commands::{Command, Keys, ReadCommand, Scope, Spec, WriteCommand, container, read, write};
+use crate::commands::{
+    Command, Keys, ReadCommand, Scope, SessionCommand, Spec, WriteCommand, container, read, session, write,
+};
 use crate::resp::{Args, Reply, integer};
 use crate::state::events::Class;
 use crate::state::{Changed, Keyspace, StreamGroup, StreamId, StreamValue, Value, View, one_more};
@@ -508,7 +512,7 @@ impl Xpending {
         let group = group.ok_or_else(|| no_group(&self.key, &self.group))?;
         Ok(match &self.list {
             None => summary(group),
-            Some(list) => Reply::Array(list.rows(group, view.clock())),
+            Some(list) => Reply::Array(list.rows(group, view)),
         })
     }
 }
@@ -529,7 +533,7 @@ fn summary(group: &StreamGroup) -> Reply {
 }
 
 impl List {
-    fn rows(&self, group: &StreamGroup, now: Millis) -> Vec<Reply> {
+    fn rows(&self, group: &StreamGroup, view: &View<'_>) -> Vec<Reply> {
         let (own, all) = match &self.consumer {
             Some(name) => match group.consumer(name) {
                 Some(consumer) => (Some(group.pending_of(consumer, self.first, self.last)), None),
@@ -538,11 +542,11 @@ impl List {
             None => (None, Some(group.pending_range(self.first, self.last))),
         };
         let pending = own.into_iter().flatten().chain(all.into_iter().flatten());
-        let idle = |given: Millis| now.saturating_sub(given);
-        let rows = pending.filter(|pending| idle(pending.given_ms) >= self.idle).take(self.count);
-        rows.map(|pending| {
+        let idle = pending.map(|pending| (pending, view.since(pending.given_ms)));
+        let rows = idle.filter(|(_, idle)| *idle >= self.idle).take(self.count);
+        rows.map(|(pending, idle)| {
             let owner = Reply::Bulk(Bytes::copy_from_slice(group.owner(pending)));
-            let (idle, times) = (Reply::Int(idle(pending.given_ms) as i64), Reply::Int(pending.times as i64));
+            let (idle, times) = (Reply::Int(idle as i64), Reply::Int(pending.times as i64));
             Reply::Array(vec![id_reply(pending.id), owner, idle, times])
         })
         .collect()
@@ -834,6 +838,27 @@ impl WriteCommand for Xautoclaim {
     }
 }
 
+struct Help;
+
+impl SessionCommand for Help {
+    const SPEC: Spec = Spec {
+        name: "help",
+        keys: Keys::None,
+        scope: Scope::Local,
+        syntax: "XGROUP HELP",
+        summary: "The subcommands of XGROUP.",
+        ..BASE
+    };
+
+    fn parse(_: &Args) -> Result<Help, Reply> {
+        Ok(Help)
+    }
+
+    fn run(self, _: &mut Session) -> Reply {
+        help("XGROUP", SUBCOMMANDS)
+    }
+}
+
 const XGROUP: Spec = Spec {
     name: "xgroup",
     arity: -2,
@@ -849,6 +874,7 @@ static SUBCOMMANDS: &[Command] = &[
     write::<OfConsumer<false>>(),
     write::<OfConsumer<true>>(),
     write::<Destroy>(),
+    session::<Help>(),
     write::<Setid>(),
 ];
 
@@ -864,6 +890,11 @@ const XREADGROUP_BLOCKS: Blocks = Blocks {
         stream.range(first, StreamId::MAX).take(TURNS_MAX).count()
     },
     takes: |args| Xreadgroup::parse(args).map_or(1, |asked| asked.count),
+    fails: Some(|args, entry| {
+        let Ok(asked) = Xreadgroup::parse(args) else { return false };
+        let Ok(Some(stream)) = stream_of(entry) else { return true };
+        stream.group(&asked.group).is_none()
+    }),
 };
 
 pub static STREAM_GROUP: &[Command] = &[

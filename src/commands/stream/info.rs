@@ -2,8 +2,10 @@
 
 use super::group::lag;
 use super::{BASE, BLOCK, entry_reply, id_reply, stream_of};
+use crate::commands::connection::help;
+use crate::commands::session::Session;
 use crate::commands::syntax::{either, is, syntax_error, want_integer};
-use crate::commands::{Command, Keys, ReadCommand, Scope, Spec, container, read};
+use crate::commands::{Command, Keys, ReadCommand, Scope, SessionCommand, Spec, container, read, session};
 use crate::resp::{Args, Reply};
 use crate::state::{Consumer, StreamGroup, StreamId, StreamValue, View};
 use crate::types::Millis;
@@ -83,7 +85,7 @@ fn full_group(stream: &StreamValue, group_name: &[u8], group: &StreamGroup, most
         line("entries-read", or_nil(group.read)),
         line("lag", or_nil(lag(stream, group))),
         line("pel-count", Reply::count(group.pending_len())),
-        line("pel", Reply::Array(pending)),
+        line("pending", Reply::Array(pending)),
         line(
             "consumers",
             Reply::Array(group.consumers().map(|consumer| full_consumer(group, consumer, most)).collect()),
@@ -100,7 +102,7 @@ fn full_consumer(group: &StreamGroup, consumer: &Consumer, most: usize) -> Reply
         line("seen-time", number(consumer.seen_ms)),
         line("active-time", consumer.active_ms.map_or(Reply::Int(-1), number)),
         line("pel-count", Reply::count(consumer.pending())),
-        line("pel", Reply::Array(pending.collect())),
+        line("pending", Reply::Array(pending.collect())),
     ])
 }
 
@@ -176,7 +178,7 @@ impl Consumers {
             let (key, group) = (String::from_utf8_lossy(&self.key), String::from_utf8_lossy(&self.group));
             Reply::error(format!("NOGROUP No such consumer group '{group}' for key name '{key}'"))
         })?;
-        let since = |ms: Millis| number(view.clock().saturating_sub(ms));
+        let since = |ms: Millis| number(view.since(ms));
         let consumers = group.consumers().map(|consumer| {
             Reply::Map(vec![
                 line("name", name(consumer.name())),
@@ -208,6 +210,27 @@ impl ReadCommand for Consumers {
     }
 }
 
+struct Help;
+
+impl SessionCommand for Help {
+    const SPEC: Spec = Spec {
+        name: "help",
+        keys: Keys::None,
+        scope: Scope::Local,
+        syntax: "XINFO HELP",
+        summary: "The subcommands of XINFO.",
+        ..BASE
+    };
+
+    fn parse(_: &Args) -> Result<Help, Reply> {
+        Ok(Help)
+    }
+
+    fn run(self, _: &mut Session) -> Reply {
+        help("XINFO", SUBCOMMANDS)
+    }
+}
+
 const XINFO: Spec = Spec {
     name: "xinfo",
     arity: -2,
@@ -218,4 +241,6 @@ const XINFO: Spec = Spec {
     ..BASE
 };
 
-pub static STREAM_INFO: &[Command] = &[container(XINFO, &[read::<Consumers>(), read::<Groups>(), read::<OfStream>()])];
+static SUBCOMMANDS: &[Command] = &[read::<Consumers>(), read::<Groups>(), session::<Help>(), read::<OfStream>()];
+
+pub static STREAM_INFO: &[Command] = &[container(XINFO, SUBCOMMANDS)];

@@ -560,6 +560,7 @@ const XREAD_BLOCKS: Blocks = Blocks {
         usize::from(asked.filter_map(|(_, after)| *after).any(newer))
     },
     takes: |_| 0,
+    fails: None,
 };
 
 /// XREAD with the last id of each stream for `$`.

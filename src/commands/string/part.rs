@@ -98,8 +98,12 @@ impl WriteCommand for Setrange {
     }
 
     fn growth(args: &Args) -> u64 {
-        let offset = Setrange::parse(args).map_or(0, |call| call.offset as u64);
-        usual_growth(args).saturating_add(offset)
+        let end = |call: Setrange| call.offset.saturating_add(call.part.len());
+        match Setrange::parse(args).map(end) {
+            Ok(end) if check_length(end).is_ok() => usual_growth(args).saturating_add(end as u64),
+            // It is answered with an error and adds nothing.
+            _ => 0,
+        }
     }
 
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {

@@ -56,6 +56,10 @@ pub struct GroupStatus {
     pub limit_bytes: u64,
     /// Keys evicted here since this replica began.
     pub evicted: u64,
+    /// Keys swept here since this replica began, because they were dead.
+    pub expired: u64,
+    /// Changes of the state since its newest snapshot.
+    pub unsaved: u64,
     pub clock_ms: Millis,
     pub ready: bool,
     pub proposed_entries: u64,
@@ -167,6 +171,8 @@ impl Group {
             status.used_bytes = state.keyspace.used_bytes();
             status.limit_bytes = state.keyspace.limit().bytes;
             status.evicted = state.keyspace.evicted();
+            status.expired = state.keyspace.expired();
+            status.unsaved = state.unsaved();
             status.clock_ms = state.keyspace.clock();
         });
         status

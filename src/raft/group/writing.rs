@@ -8,7 +8,7 @@ use crate::raft::wire::Proposal;
 use crate::resp::Args;
 use crate::state::eviction::Limit;
 use crate::state::{HashRange, Packing};
-use crate::types::GroupId;
+use crate::types::{Author, GroupId};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,12 +21,17 @@ impl Group {
     /// Queues calls in order. `done` runs exactly once, on any thread, and must be quick. Commands find the leader
     /// wherever it is and are tried again inside as long as they are certainly not applied, until the deadline.
     pub fn propose(&self, calls: Vec<Args>, deadline: Instant, done: OnOutcome) {
-        #[cfg(test)]
-        self.hooks.proposals.lock().push(calls.len());
-        self.proposer.submit(Submission::new(calls, deadline, None, done));
+        self.propose_by(None, calls, deadline, done);
     }
 
-    /// The same, waiting for the outcome.
+    /// The same for a connection that does not want to be told of what it changes.
+    pub fn propose_by(&self, author: Option<Author>, calls: Vec<Args>, deadline: Instant, done: OnOutcome) {
+        #[cfg(test)]
+        self.hooks.proposals.lock().push(calls.len());
+        self.proposer.submit(Submission::new(calls, deadline, None, done).by(author));
+    }
+
+    /// The same as [`Group::propose`], waiting for the outcome.
     pub async fn propose_and_wait(&self, calls: Vec<Args>, deadline: Instant) -> Outcome {
         let (tx, rx) = tokio::sync::oneshot::channel();
         let done = move |outcome| {
@@ -38,18 +43,15 @@ impl Group {
 
     /// Proposes what another node forwarded to the leader of `term`.
     pub(in crate::raft) async fn propose_forwarded(&self, proposal: Proposal) -> Outcome {
-        let Proposal { request, term, wait_ms, calls } = proposal;
+        let Proposal { request, term, wait_ms, calls, authored } = proposal;
         tracing::debug!(node = %self.me(), group = %self.id, term, request = format_args!("{request:x}"), calls = calls.len(), "forwarded-here");
         let (tx, rx) = tokio::sync::oneshot::channel();
         let done = move |outcome| {
             let _ = tx.send(outcome);
         };
-        self.proposer.submit(Submission::new(
-            calls,
-            env::now() + Duration::from_millis(wait_ms),
-            Some(term),
-            Box::new(done),
-        ));
+        let deadline = env::now() + Duration::from_millis(wait_ms);
+        let submission = Submission::new(calls, deadline, Some(term), Box::new(done));
+        self.proposer.submit(submission.authored(authored));
         rx.await.unwrap_or(Outcome::Unknown { index: None })
     }
 

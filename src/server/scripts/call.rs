@@ -7,6 +7,7 @@ use crate::raft::Outcome;
 use crate::resp::{Args, Reply};
 use crate::scripting::{Flags, Rights};
 use crate::security::{Context, Event, Reason, Registry, User, check};
+use crate::types::Author;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
@@ -35,6 +36,15 @@ impl By {
     pub fn to_user(&self) -> Arc<User> {
         Arc::new(User::parse(&self.user, &self.rules).unwrap_or_else(|_| User::new(&self.user, 0)))
     }
+}
+
+/// Whom something is run for.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(in super::super) struct Who {
+    /// The user, if it may not do everything.
+    pub by: Option<By>,
+    /// The connection, if it does not want to be told of what it changes.
+    pub author: Option<Author>,
 }
 
 /// A command that a script was not allowed.
@@ -228,7 +238,7 @@ impl Work {
 #[derive(Serialize, Deserialize)]
 pub(super) enum Request {
     /// The answer is an [`Answer`].
-    Run { wait_ms: u64, by: Option<By>, calls: Vec<Work> },
+    Run { wait_ms: u64, who: Who, calls: Vec<Work> },
     /// Stop what runs, if it is of this kind. The answer is a [`Killed`].
     Kill(Kind),
     /// What runs. The answer is an `Option<`[`Runs`]`>`.

@@ -4,13 +4,14 @@
 //! submission is either begun by the thread or withdrawn by who waits for it, whichever is first ([`Claim`]).
 
 use super::Options;
-use super::call::{By, Killed, Kind, Refused, Runs, Work};
+use super::call::{By, Killed, Kind, Refused, Runs, Who, Work};
 use super::stage::Stage;
 use crate::cluster::Cluster;
 use crate::env::{self, Instant};
 use crate::raft::{Group, Outcome, Refusal};
 use crate::resp::Reply;
 use crate::scripting;
+use crate::types::Author;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ const LOOK_MIN: Duration = Duration::from_millis(1);
 pub(super) struct Job {
     pub calls: Vec<Work>,
     pub by: Option<Arc<By>>,
+    pub author: Option<Author>,
     pub claim: Arc<Claim>,
     pub deadline: Instant,
     pub done: oneshot::Sender<Vec<Done>>,
@@ -137,13 +139,14 @@ impl Executor {
     }
 
     /// Runs calls in their order.
-    pub async fn run(&self, calls: Vec<Work>, by: Option<Arc<By>>, deadline: Instant) -> Vec<Done> {
+    pub async fn run(&self, calls: Vec<Work>, who: Who, deadline: Instant) -> Vec<Done> {
         let count = calls.len();
         let all = |reply: Reply| (0..count).map(|_| Done::from(reply.clone())).collect();
         let (done, mut came) = oneshot::channel();
         let Some(queue) = &self.queue else { return all(Refusal::ShuttingDown.reply()) };
         let claim = Arc::new(Claim::default());
-        match queue.try_send(Job { calls, by, claim: claim.clone(), deadline, done }) {
+        let Who { by, author } = who;
+        match queue.try_send(Job { calls, by: by.map(Arc::new), author, claim: claim.clone(), deadline, done }) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => return all(Refusal::Busy.reply()),
             Err(TrySendError::Disconnected(_)) => return all(Refusal::ShuttingDown.reply()),

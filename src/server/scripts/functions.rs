@@ -103,7 +103,7 @@ impl Scripts {
     // --- knowing ---
 
     /// The libraries as this node knows them at present.
-    fn libraries(&self) -> Option<Arc<Libraries>> {
+    pub(super) fn libraries(&self) -> Option<Arc<Libraries>> {
         let meta = self.meta()?;
         Some(self.libraries_of(&meta).1)
     }
@@ -131,6 +131,13 @@ impl Scripts {
         }
         self.catch_up(deadline).await?;
         find().ok_or_else(|| Reply::error("ERR Function not found"))
+    }
+
+    /// Whether this node knows a function of this name that says of itself that it does not write.
+    pub(super) fn is_read_only(&self, name: &[u8]) -> bool {
+        let libraries = self.libraries();
+        let function = libraries.as_ref().and_then(|libraries| libraries.function(name));
+        function.is_some_and(|(_, function)| function.flags.no_writes)
     }
 
     // --- FUNCTION ---

@@ -19,9 +19,10 @@ mod executor;
 mod functions;
 mod stage;
 
-pub(super) use call::By;
+pub(super) use call::{By, Who};
 
 use crate::cluster::Cluster;
+use crate::commands::node::ScriptFacts;
 use crate::commands::script::{self, ScriptCommand};
 use crate::commands::{self, Run, atomic};
 use crate::env::{self, Instant};
@@ -36,7 +37,7 @@ use call::{Answer, Killed, Kind, Program, Request, ScriptCall, Step, Work};
 use executor::Executor;
 use functions::Functions;
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -149,20 +150,20 @@ impl Scripts {
     // --- running ---
 
     /// Runs scripts of one connection, and transactions that have some, in their order. `done` runs exactly once. Must be
-    /// called in a runtime. `by`: the user, if it may not do everything.
+    /// called in a runtime.
     pub(super) fn submit(
         self: &Arc<Self>,
         group: Arc<Group>,
         calls: Vec<Args>,
-        by: Option<By>,
+        who: Who,
         deadline: Instant,
         done: OnOutcome,
     ) {
         let scripts = self.clone();
-        tokio::spawn(async move { done(scripts.run(&group, &calls, by, deadline).await) });
+        tokio::spawn(async move { done(scripts.run(&group, &calls, who, deadline).await) });
     }
 
-    async fn run(&self, group: &Arc<Group>, calls: &[Args], by: Option<By>, deadline: Instant) -> Outcome {
+    async fn run(&self, group: &Arc<Group>, calls: &[Args], who: Who, deadline: Instant) -> Outcome {
         let mut replies: Vec<Option<Reply>> = Vec::with_capacity(calls.len());
         let mut wanted = Vec::new();
         for call in calls {
@@ -177,8 +178,8 @@ impl Scripts {
         if wanted.is_empty() {
             return Outcome::Applied { index: 0, replies: replies.into_iter().flatten().collect() };
         }
-        let Answer { outcome, refused, .. } = self.carry(group, wanted, by.clone(), deadline).await;
-        if let Some(by) = &by {
+        let Answer { outcome, refused, .. } = self.carry(group, wanted, &who, deadline).await;
+        if let Some(by) = &who.by {
             let registry = self.cluster.registry();
             refused.into_iter().for_each(|refused| refused.note(registry, env::wall_ms(), by));
         }
@@ -240,7 +241,7 @@ impl Scripts {
     }
 
     /// Has calls run where the group is led.
-    async fn carry(&self, group: &Arc<Group>, mut calls: Vec<Work>, by: Option<By>, deadline: Instant) -> Answer {
+    async fn carry(&self, group: &Arc<Group>, mut calls: Vec<Work>, who: &Who, deadline: Instant) -> Answer {
         loop {
             let wait_ms = deadline.remaining().as_millis() as u64;
             if wait_ms == 0 {
@@ -248,9 +249,9 @@ impl Scripts {
                 return Outcome::NotApplied(refusal).into();
             }
             if group.is_leader() {
-                return self.run_here(group, calls, by, deadline).await;
+                return self.run_here(group, calls, who.clone(), deadline).await;
             }
-            let request = Request::Run { wait_ms, by: by.clone(), calls: calls.clone() };
+            let request = Request::Run { wait_ms, who: who.clone(), calls: calls.clone() };
             let request = postcard::to_stdvec(&request).expect("a call is plain data");
             match group.carry(request.into(), deadline + GRACE).await {
                 Carried::Answer(bytes) => match postcard::from_bytes::<Answer>(&bytes) {
@@ -268,9 +269,9 @@ impl Scripts {
         }
     }
 
-    async fn run_here(&self, group: &Arc<Group>, calls: Vec<Work>, by: Option<By>, deadline: Instant) -> Answer {
+    async fn run_here(&self, group: &Arc<Group>, calls: Vec<Work>, who: Who, deadline: Instant) -> Answer {
         let (mut replies, mut refused) = (Vec::with_capacity(calls.len()), Vec::new());
-        for done in self.executor(group).run(calls, by.map(Arc::new), deadline).await {
+        for done in self.executor(group).run(calls, who, deadline).await {
             replies.push(done.reply);
             refused.extend(done.refused);
         }
@@ -297,7 +298,7 @@ impl Scripts {
             Request::Run { calls, .. } if !calls.iter().all(Work::is_whole) => {
                 return Err("a call that cannot be read".to_owned());
             }
-            Request::Run { wait_ms, by, mut calls } => {
+            Request::Run { wait_ms, who, mut calls } => {
                 let known = |library: &str, sha: &str| self.code_of(library, sha);
                 if !calls.iter_mut().all(|work| work.find_code(known)) {
                     let nothing = Outcome::NotApplied(Refusal::Recovering);
@@ -305,7 +306,7 @@ impl Scripts {
                     return Ok(postcard::to_stdvec(&answer).expect("an outcome is plain data").into());
                 }
                 let deadline = env::now() + Duration::from_millis(wait_ms);
-                postcard::to_stdvec(&self.run_here(&group, calls, by, deadline).await)
+                postcard::to_stdvec(&self.run_here(&group, calls, who, deadline).await)
             }
             Request::Kill(kind) => postcard::to_stdvec(&self.kill_here(kind)),
             Request::What => postcard::to_stdvec(&self.runs_here()),
@@ -314,6 +315,20 @@ impl Scripts {
     }
 
     // --- knowing ---
+
+    /// Whether a command about scripts may change anything, as far as this node can tell at once.
+    pub(super) fn may_change(&self, command: ScriptCommand, args: &Args) -> bool {
+        let read_only = |body: &[u8]| scripting::of_script(body).is_ok_and(|(flags, _)| flags.no_writes);
+        match command {
+            ScriptCommand::Eval { read_only: known } => !known && !read_only(&args[1]),
+            ScriptCommand::EvalSha { read_only: known } => {
+                let sha = String::from_utf8_lossy(&args[1]).to_ascii_lowercase();
+                !known && !self.known(&sha).is_some_and(|body| read_only(&body))
+            }
+            ScriptCommand::Fcall { read_only: known } => !known && !self.is_read_only(&args[1]),
+            other => other.changes_functions(),
+        }
+    }
 
     fn meta(&self) -> Option<Arc<Group>> {
         self.cluster.host().group(GroupId::META)
@@ -336,6 +351,21 @@ impl Scripts {
             recent.known.get(sha).cloned()
         };
         recent.or_else(|| meta.peek(|keyspace| text_of(keyspace, &document(sha))))
+    }
+
+    /// Scripts that this node knows, and functions with their libraries.
+    pub(super) fn facts(&self) -> ScriptFacts {
+        let Some(meta) = self.meta() else { return ScriptFacts::default() };
+        let flushes = Scripts::flushes(&meta);
+        let mut names: BTreeSet<Bytes> = meta.peek(|keyspace| documents(keyspace).map(|(name, _)| name).collect());
+        let recent = self.recent.lock();
+        if recent.flushes == flushes {
+            names.extend(recent.known.keys().map(|sha| document(sha)));
+        }
+        drop(recent);
+        let libraries = self.libraries().unwrap_or_default();
+        let (functions, libraries) = (libraries.functions() as u64, libraries.iter().len() as u64);
+        ScriptFacts { scripts: names.len() as u64, functions, libraries }
     }
 
     /// A script by its name; asks the meta group's leader before it says that there is none.

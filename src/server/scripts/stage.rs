@@ -30,7 +30,7 @@ use crate::scripting::{self, Caller, Flags, Interpreter, Limits, Overlay, Ran, R
 use crate::security::User;
 use crate::slot::slot_of;
 use crate::state::{Entry, Keyspace, eviction};
-use crate::types::{Level, Millis};
+use crate::types::{Author, Level, Millis};
 use bytes::Bytes;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -95,6 +95,7 @@ impl Source for FromGroup {
 struct Unit {
     work: Work,
     by: Option<Arc<By>>,
+    author: Option<Author>,
     claim: Arc<Claim>,
     deadline: Instant,
     /// Set once it is settled.
@@ -106,7 +107,7 @@ struct Unit {
 /// What came of running a batch on one overlay.
 enum Pass {
     /// The replies of the first of those that are not settled, in their order.
-    Ran { effects: Effects, expected: Vec<Reply>, replies: Vec<Reply> },
+    Ran { effects: Effects, expected: Vec<Reply>, replies: Vec<Reply>, author: Option<Author> },
     /// Something changed meanwhile, or a script was stopped and settled with that: all run again.
     Again { counts: bool },
     /// One took long: so many before it are done, and run again without it.
@@ -165,11 +166,11 @@ impl Stage {
             let mut owners = Vec::new();
             let mut units = Vec::new();
             for job in batch {
-                let Job { calls, by, claim, deadline, done } = job;
+                let Job { calls, by, author, claim, deadline, done } = job;
                 owners.push((calls.len(), done));
                 let unit = |work| {
                     let (by, claim) = (by.clone(), claim.clone());
-                    Unit { work, by, claim, deadline, reply: None, refused: Vec::new() }
+                    Unit { work, by, author, claim, deadline, reply: None, refused: Vec::new() }
                 };
                 units.extend(calls.into_iter().map(unit));
             }
@@ -218,10 +219,10 @@ impl Stage {
             match self.pass(units, most) {
                 Pass::Again { counts } => runs += usize::from(counts),
                 Pass::Aside { done } => most = done,
-                Pass::Ran { effects, expected, replies } => {
+                Pass::Ran { effects, expected, replies, author } => {
                     most = usize::MAX;
                     let count = replies.len();
-                    match self.conclude(&effects, &expected, deadline, hold) {
+                    match self.conclude(&effects, &expected, author, deadline, hold) {
                         Conclusion::Done => {
                             give(units, replies);
                             runs = 0;
@@ -243,12 +244,15 @@ impl Stage {
     fn pass(&mut self, units: &mut [Unit], most: usize) -> Pass {
         let seed = env::seed();
         let mut overlay = Overlay::new(Box::new(FromGroup(self.group.clone())), self.group.present(), seed);
-        let mut replies = Vec::new();
+        let (mut replies, mut author) = (Vec::new(), None);
         for unit in units.iter_mut().filter(|unit| unit.reply.is_none()) {
             let alone = matches!(unit.work, Work::Transaction { .. });
-            if replies.len() >= most || (alone && !replies.is_empty()) {
+            // One call in the log has one author.
+            let other = alone || unit.author != author;
+            if replies.len() >= most || (other && !replies.is_empty()) {
                 break;
             }
+            author = unit.author;
             if !unit.claim.begin() {
                 // Nobody reads it: who waited was answered.
                 unit.reply = Some(Refusal::Busy.reply());
@@ -279,7 +283,7 @@ impl Stage {
             }
         }
         let (effects, expected) = overlay.into_effects();
-        Pass::Ran { effects, expected, replies }
+        Pass::Ran { effects, expected, replies, author }
     }
 
     fn user_of(&mut self, by: &Arc<By>) -> Arc<User> {
@@ -414,7 +418,14 @@ impl Stage {
     }
 
     /// Makes what was run count, if nothing has changed.
-    fn conclude(&self, effects: &Effects, expected: &[Reply], deadline: Instant, hold: Option<Hold>) -> Conclusion {
+    fn conclude(
+        &self,
+        effects: &Effects,
+        expected: &[Reply],
+        author: Option<Author>,
+        deadline: Instant,
+        hold: Option<Hold>,
+    ) -> Conclusion {
         if effects.calls.is_empty() {
             return self.conclude_read(effects, deadline, hold);
         }
@@ -423,8 +434,8 @@ impl Stage {
             let _ = tx.send(outcome);
         });
         match &hold {
-            Some(_) => self.group.propose_first(effects.to_args(), deadline, done),
-            None => self.group.propose(vec![effects.to_args()], deadline, done),
+            Some(_) => self.group.propose_first(author, effects.to_args(), deadline, done),
+            None => self.group.propose_by(author, vec![effects.to_args()], deadline, done),
         }
         drop(hold);
         match rx.blocking_recv().unwrap_or(Outcome::Unknown { index: None }) {

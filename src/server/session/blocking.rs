@@ -151,6 +151,7 @@ impl Connection {
         let Some(at) = self.lane(id) else { return self.unblock_with(seq, unserved(id)) };
         let group = self.lanes[at].group.clone();
         self.client.block();
+        self.pushes_pass(seq);
         self.awaited.push(Box::pin(async move {
             let waited = tokio::select! {
                 biased;

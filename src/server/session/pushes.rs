@@ -51,12 +51,20 @@ impl Connection {
 
     /// The requests with smaller numbers must be answered before a push that is there now goes out. Later ones need not,
     /// so a client that never stops asking is told all the same.
-    fn pushes_go_behind(&self) -> u64 {
+    fn pushes_go_behind(&mut self) -> u64 {
         let tracking = self.session.tracking.as_ref();
         if tracking.is_none_or(|tracking| tracking.redirect.is_some_and(|id| id != self.session.id)) {
             return self.ring.base();
         }
-        // Who waits for an element may do so for ever, and nothing that is awaited is a read whose keys are noted.
-        self.awaits.unwrap_or_else(|| self.ring.next_seq())
+        // Who waits for an element may do so for ever, and is no read whose keys are noted.
+        let waits = self.awaits.filter(|_| self.is_blocked());
+        waits.unwrap_or_else(|| self.ring.next_seq())
+    }
+
+    /// A request waits now that pushes were to go behind when it was tried.
+    pub(super) fn pushes_pass(&mut self, seq: u64) {
+        if let Some(held) = &mut self.held {
+            held.behind = held.behind.min(seq);
+        }
     }
 }

@@ -36,13 +36,23 @@ impl Connection {
     pub(super) fn queue(&mut self, request: Request, mute: bool) {
         let asked = self.asked(Some(request.ordinal), &request.args, mute);
         let asker = Asker { session: &self.session, access: &self.access, context: Context::Multi };
+        let wrong = dispatch::wrong_value(&request, &self.shared);
         let refused = dispatch::refused_in_queue(&request, &asker, &self.shared).or_else(|| {
+            if wrong.is_some() {
+                return None;
+            }
             let first = self.transaction.first_key();
             dispatch::may_queue(&request, first, &self.session, &self.shared, &self.routes).err()
         });
-        let reply = match refused {
-            None => self.transaction.queue(request.command, request.args),
-            Some(reply) => {
+        let reply = match (refused, wrong) {
+            (None, Some(wrong)) => self.transaction.queue_wrong(request.command, wrong),
+            (None, None) => {
+                if self.shared.changes(request.command, &request.args, &self.transaction) {
+                    self.transaction.note_change();
+                }
+                self.transaction.queue(request.command, request.args)
+            }
+            (Some(reply), _) => {
                 self.counters.rejected(request.ordinal);
                 self.refused_in_transaction(Some(request.command), reply)
             }

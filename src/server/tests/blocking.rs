@@ -63,6 +63,42 @@ async fn who_found_nothing_after_all_keeps_the_place() {
 }
 
 #[tokio::test]
+async fn who_reads_for_a_group_is_told_that_it_is_gone() {
+    let rig = rig(2).await;
+    let (mut c, mut other) = (rig.proxy().await, rig.proxy().await);
+    let nogroup = "-NOGROUP No such key 's' or consumer group 'g' in XREADGROUP with GROUP option";
+    let wrong = "-WRONGTYPE Operation against a key holding the wrong kind of value";
+    for (what, reply) in [
+        ("DEL s", nogroup),
+        ("SET s x", wrong),
+        ("MULTI\nDEL s\nSADD s x\nEXEC", wrong),
+        ("PEXPIRE s 1", nogroup),
+        ("FLUSHALL", nogroup),
+        ("XGROUP DESTROY s g", nogroup),
+        ("XADD {s}2 1-1 a 1\nRENAME {s}2 s", nogroup),
+        ("RENAME s {s}2", nogroup),
+    ] {
+        assert_eq!(other.ask_all("DEL s {s}2\nXGROUP CREATE s g $ MKSTREAM").await[1], "OK");
+        c.pipeline("XREADGROUP GROUP g me BLOCK 0 STREAMS s >").await;
+        blocked(&rig, 1).await;
+        other.ask_all(what).await;
+        assert_eq!(c.read().await, reply, "{what}");
+    }
+    // One that comes back with its group before anybody looks is as good as before, and so is the wait.
+    assert_eq!(other.ask_all("DEL s\nXGROUP CREATE s g $ MKSTREAM").await[1], "OK");
+    c.pipeline("XREADGROUP GROUP g me BLOCK 0 STREAMS s >").await;
+    blocked(&rig, 1).await;
+    assert_eq!(other.ask_all("MULTI\nDEL s\nXGROUP CREATE s g 0 MKSTREAM\nEXEC").await[3], "[1 OK]");
+    assert_eq!(other.ask("XADD s 5-5 a 1").await, "5-5");
+    assert_eq!(c.read().await, "[[s [[5-5 [a 1]]]]]");
+    // Who only reads goes on waiting.
+    c.pipeline("XREAD BLOCK 0 STREAMS s $").await;
+    blocked(&rig, 1).await;
+    assert_eq!(other.ask_all("DEL s\nSET s x\nDEL s\nXADD s 6-6 a 1").await, ["1", "OK", "1", "6-6"]);
+    assert_eq!(c.read().await, "[[s [[6-6 [a 1]]]]]");
+}
+
+#[tokio::test]
 async fn waiting_ends_with_its_time_or_as_somebody_says() {
     let rig = rig(1).await;
     let (mut c, mut other) = (rig.proxy().await, rig.proxy().await);

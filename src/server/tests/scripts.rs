@@ -3,6 +3,21 @@
 use super::*;
 use crate::scripting::sha1_hex;
 
+#[tokio::test]
+async fn info_counts_scripts_and_functions() {
+    let rig = rig(1).await;
+    let mut c = rig.proxy().await;
+    let counts = |info: String| -> Vec<String> {
+        info.lines().filter_map(|line| Some(line.strip_prefix("number_of_")?.to_owned())).collect()
+    };
+    assert_eq!(
+        c.ask_all("SCRIPT LOAD return(1)\nSCRIPT LOAD return(2)\nEVAL return(1) 0\nEVAL return(3) 0").await[3],
+        "3"
+    );
+    assert_eq!(counts(c.ask("INFO memory").await), ["cached_scripts:3", "functions:0", "libraries:0"]);
+    assert_eq!(c.ask("SCRIPT FLUSH").await, "OK");
+    assert_eq!(counts(c.ask("INFO memory").await)[0], "cached_scripts:0");
+}
 impl Client {
     /// Sends one command whose words may hold anything.
     async fn say(&mut self, words: &[&str]) {

@@ -126,6 +126,29 @@ async fn who_waits_for_an_element_or_never_stops_asking_is_told() {
 }
 
 #[tokio::test]
+async fn what_a_served_wait_changes_is_told_behind_its_reply() {
+    let rig = rig(1).await;
+    let mut c = tracker(&rig, "").await;
+    let mut w = rig.proxy().await;
+    for _ in 0..20 {
+        assert_eq!(c.ask("LRANGE {l}2 0 -1").await.matches('[').count(), 1);
+        c.pipeline("BLMOVE {l}1 {l}2 LEFT LEFT 0").await;
+        let shared = rig.server.shared();
+        testing::until(|| shared.clients().rows().iter().any(|row| row.blocked)).await;
+        assert_eq!(w.ask("RPUSH {l}1 x").await, "1");
+        assert_eq!([c.read().await, c.read().await], ["x", "[invalidate [{l}2]]"]);
+    }
+    // So is what EXEC did, with commands of the connection in it and without.
+    for local in ["", "PING\n"] {
+        assert_eq!(c.ask_all("SET a 1\nGET a").await, ["OK", "1"]);
+        let lines = format!("MULTI\nINCR a\n{local}EXEC");
+        let replies = c.ask_all(&lines).await;
+        assert!(replies.last().is_some_and(|reply| reply.starts_with("[2")), "{replies:?}");
+        assert_eq!(c.read().await, "[invalidate [a]]");
+    }
+}
+
+#[tokio::test]
 async fn modes_choose_what_is_told_to_whom() {
     let rig = rig(1).await;
     let mut w = rig.proxy().await;
@@ -150,10 +173,8 @@ async fn modes_choose_what_is_told_to_whom() {
     for c in [&mut optin, &mut optout, &mut bcast] {
         assert_eq!(c.ask("PING").await, "PONG");
     }
-    // Who listens in another's place is gone.
-    drop(ear);
-    let shared = rig.server.shared();
-    testing::until(|| shared.clients().len() == 5).await;
+    // Who listens in another's place is gone, although its client has not closed the socket.
+    assert_eq!(ear.ask("QUIT").await, "OK");
     redirects.ask("GET b").await;
     assert_eq!(w.ask("SET b 2").await, "OK");
     assert_eq!(bcast.read().await, "[invalidate [b]]");
@@ -168,6 +189,95 @@ async fn modes_choose_what_is_told_to_whom() {
     assert!(rig.cluster.host().watch().wanted().changes);
     drop(redirects);
     testing::until(|| !rig.cluster.host().watch().wanted().changes).await;
+}
+
+#[tokio::test]
+async fn who_wants_no_loop_is_told_of_what_others_do_and_of_nothing_else() {
+    let rig = rig(1).await;
+    let (mut c, mut w) = (tracker(&rig, " NOLOOP").await, rig.proxy().await);
+    assert_eq!(c.ask_all("GET a\nGET b\nGET c\nGET d").await, ["nil"; 4]);
+    // In a write, in one entry with another's, in a transaction, in a script; the note stays for what others do.
+    assert_eq!(c.ask("SET a 1").await, "OK");
+    rig.group(1).hold_writes(true);
+    c.pipeline("SET b 1").await;
+    w.pipeline("SET b 2").await;
+    testing::until(|| rig.group(1).proposals().len() == 3).await;
+    rig.group(1).hold_writes(false);
+    assert_eq!(w.read().await, "OK");
+    let mut of_b = [c.read().await, c.read().await];
+    of_b.sort();
+    assert_eq!(of_b, ["OK", "[invalidate [b]]"]);
+    assert_eq!(c.ask_all("MULTI\nSET c 1\nEXEC").await, ["OK", "QUEUED", "[OK]"]);
+    assert_eq!(c.ask("EVAL return(redis.call('set','d','1')) 1 d").await, "OK");
+    assert_eq!(c.ask("PING").await, "PONG", "it was told of nothing it did");
+    assert_eq!(w.ask_all("SET a 2\nSET c 2\nSET d 2").await, ["OK"; 3]);
+    for key in ["a", "c", "d"] {
+        assert_eq!(c.read().await, format!("[invalidate [{key}]]"));
+    }
+    // Of what one entry holds it is told the others' part.
+    let mut heard = tracker(&rig, " BCAST NOLOOP").await;
+    let before = rig.group(1).proposals().len();
+    rig.group(1).hold_writes(true);
+    heard.pipeline("SET x 1").await;
+    testing::until(|| rig.group(1).proposals().len() == before + 1).await;
+    w.pipeline("SET y 1").await;
+    testing::until(|| rig.group(1).proposals().len() == before + 2).await;
+    rig.group(1).hold_writes(false);
+    assert_eq!([heard.read().await, w.read().await], ["OK", "OK"]);
+    assert_eq!(heard.read().await, "[invalidate [y]]");
+    // Who takes it back is told again, also of what others are not told.
+    assert_eq!(c.ask_all("CLIENT TRACKING OFF\nCLIENT TRACKING ON\nGET a").await, ["OK", "OK", "2"]);
+    assert_eq!(c.ask("SET a 3").await, "OK");
+    assert_eq!(c.read().await, "[invalidate [a]]");
+}
+
+#[tokio::test]
+async fn a_follower_knows_which_of_its_connections_made_a_change_elsewhere() {
+    let rigs = three(1).await;
+    let leader = rigs[0].group(1).leader().expect("it is known");
+    let (leads, others): (Vec<&Rig>, Vec<&Rig>) = rigs.iter().partition(|rig| rig.cluster.me_id() == leader);
+    let mut c = tracker(others[0], " NOLOOP").await;
+    // The number is the same, and the process another.
+    let mut alike = tracker(others[1], " NOLOOP").await;
+    assert_eq!(c.ask("CLIENT ID").await, alike.ask("CLIENT ID").await);
+    for (key, write) in [
+        ("a", "SET a 1".to_owned()),
+        ("b", "EVAL return(redis.call('set','b','1')) 1 b".to_owned()),
+        ("c", "EVAL return(redis.call('get','c')) 1 c\nSET c 1".to_owned()),
+    ] {
+        assert_eq!([c.ask(&format!("GET {key}")).await, alike.ask(&format!("GET {key}")).await], ["nil", "nil"]);
+        assert_eq!(c.ask_all(&write).await.pop().as_deref(), Some("OK"));
+        assert_eq!(alike.read().await, format!("[invalidate [{key}]]"));
+        assert_eq!(c.ask(&format!("GET {key}")).await, "1");
+    }
+    assert_eq!(leads[0].proxy().await.ask("SET a 2").await, "OK");
+    assert_eq!(c.read().await, "[invalidate [a]]");
+}
+
+#[tokio::test]
+async fn what_was_read_before_a_client_listens_to_prefixes_is_not_told_beside_them() {
+    let rig = rig(1).await;
+    let (mut c, mut w) = (tracker(&rig, "").await, rig.proxy().await);
+    assert_eq!(c.ask_all("GET a\nCLIENT TRACKING OFF\nCLIENT TRACKING ON BCAST PREFIX b").await, ["nil", "OK", "OK"]);
+    assert_eq!(w.ask_all("SET a 1\nSET b 1").await, ["OK", "OK"]);
+    assert_eq!(c.read().await, "[invalidate [b]]");
+}
+
+#[tokio::test]
+async fn a_bound_that_is_lowered_is_kept_without_another_read() {
+    let rig = rig(2).await;
+    let mut c = tracker(&rig, "").await;
+    let keys: Vec<String> = (0..200).map(|n| format!("k{n}")).collect();
+    assert_eq!(c.ask(&format!("MGET {}", keys.join(" "))).await.matches("nil").count(), 200);
+    let info = c.ask("INFO stats").await;
+    assert!(info.contains("tracking_total_keys:200") && info.contains("tracking_total_items:200"), "{info}");
+    assert!(info.contains("tracking_total_prefixes:0"), "{info}");
+    assert_eq!(rig.proxy().await.ask("CONFIG SET tracking-table-max-keys 3").await, "OK");
+    for _ in 3..200 {
+        assert!(c.read().await.starts_with("[invalidate [k"));
+    }
+    assert_eq!(c.ask("PING").await, "PONG");
+    assert_eq!(rig.server.shared().caching.len(), (1, 3));
 }
 
 #[tokio::test]

@@ -22,6 +22,22 @@ async fn a_transaction_is_one_call_and_its_replies_stand_in_order() {
 }
 
 #[tokio::test]
+async fn what_ends_the_process_is_not_queued_and_a_wrong_setting_is_wrong_in_its_place() {
+    let rig = rig(1).await;
+    let mut c = rig.proxy().await;
+    for line in ["SAVE", "SHUTDOWN NOSAVE", "SYNC"] {
+        let replies = c.ask_all(&format!("MULTI\n{line}\nEXEC")).await;
+        assert_eq!(replies[1..], ["-ERR Command not allowed inside a transaction", DISCARDED], "{line}");
+    }
+    let replies = c.ask_all("MULTI\nSET a 1\nCONFIG SET maxmemory bla\nEXEC\nGET a").await;
+    assert_eq!(replies[..3], ["OK", "QUEUED", "QUEUED"]);
+    assert!(replies[3].starts_with("[OK -ERR CONFIG SET failed"), "{replies:?}");
+    assert_eq!(replies[4], "1");
+    let shared = "-ERR what all nodes share cannot be set inside a transaction";
+    assert_eq!(c.ask_all("MULTI\nCONFIG SET maxmemory 1gb\nEXEC").await[1..], [shared, DISCARDED]);
+}
+
+#[tokio::test]
 async fn nobody_sees_a_transaction_half_done() {
     let rig = rig(1).await;
     let mut c = rig.proxy().await;

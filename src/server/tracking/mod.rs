@@ -16,11 +16,15 @@
 //! answered (`session.rs`, `take_pushes`): no longer than those requests' deadlines, and no more than `PushLimit`. Where
 //! another connection is told (REDIRECT) there is no such order, as in Redis.
 //!
+//! **NOLOOP.** The connection that made a change is named in the entry, where it wants that: by the process and its number, so
+//! it is known wherever it was proposed, and nothing of it is in the state. It is not told, and its note stays for what
+//! others do to the key.
+//!
 //! What the replica does not hear it cannot tell. While it may be behind (its group's leader was not heard for an election
 //! timeout, or cannot show that it leads) everything that was read from it is declared void again and again, and so it is
 //! when its state is replaced.
 //!
-//! Bounds: `tracking-table-max-keys`; beyond it the oldest note of the same stripe is given up, and its clients are told.
+//! Bounds: `tracking-table-max-keys`, approached at once when it is lowered; beyond it the oldest note of the same stripe is given up, and its clients are told.
 //! The clients of one key: `table.rs`.
 
 mod table;
@@ -28,9 +32,12 @@ mod table;
 use super::Shared;
 use super::clients::Client;
 use super::pubsub::encoding;
+use crate::commands::node::TrackingFacts;
 use crate::commands::tracking::{Caches, Tracking};
+use crate::env;
 use crate::resp::Protocol;
-use crate::types::GroupId;
+use crate::state::events::Change;
+use crate::types::{Author, GroupId};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,7 +47,7 @@ use table::Table;
 
 /// Tables; a group's keys are in the one of its number.
 const STRIPES: usize = 64;
-/// Notes that a read may give up in place of those it adds, over the number it adds: a bound that was lowered is
+/// Notes of a table that are given up at a time over the number of those that a read adds: a bound that was lowered is
 /// approached without a long stop.
 const GIVE_UP_MAX: usize = 16;
 
@@ -50,11 +57,17 @@ struct Tracker {
     redirect: Option<u64>,
     /// It was told in vain: who should be told in its place is gone.
     broken: bool,
+    /// It is told of what it listens to, not of what it read before it went over to that.
+    bcast: bool,
+    /// It is not told of what it did itself.
+    noloop: bool,
     prefixes: Vec<Bytes>,
 }
 
 /// What the clients of a node keep.
 pub(super) struct Caching {
+    /// Tells this process from every other one.
+    process: u64,
     trackers: Mutex<BTreeMap<u64, Tracker>>,
     /// Clients by the prefixes they listen to.
     broadcasts: Mutex<BTreeMap<Bytes, BTreeSet<u64>>>,
@@ -65,6 +78,7 @@ pub(super) struct Caching {
 impl Default for Caching {
     fn default() -> Caching {
         Caching {
+            process: env::seed(),
             trackers: Mutex::default(),
             broadcasts: Mutex::default(),
             tables: (0..STRIPES).map(|_| Mutex::default()).collect(),
@@ -78,9 +92,21 @@ impl Caching {
         &self.tables[group.0 as usize % STRIPES]
     }
 
+    /// How much of everything there is.
+    pub fn facts(&self) -> TrackingFacts {
+        TrackingFacts {
+            clients: self.trackers.lock().len() as u64,
+            keys: self.keys.load(Relaxed) as u64,
+            items: self.tables.iter().map(|table| table.lock().items() as u64).sum(),
+            prefixes: self.broadcasts.lock().len() as u64,
+        }
+    }
+
     /// Clients that track, and keys that are noted.
+    #[cfg(test)]
     pub fn len(&self) -> (u64, u64) {
-        (self.trackers.lock().len() as u64, self.keys.load(Relaxed) as u64)
+        let TrackingFacts { clients, keys, .. } = self.facts();
+        (clients, keys)
     }
 
     /// Clients that are noted for a key.
@@ -89,9 +115,13 @@ impl Caching {
         self.table(group).lock().clients_of(key)
     }
 
-    /// Changes one table and keeps count.
+    /// Changes the table of a group and keeps count.
     fn change<R>(&self, group: GroupId, change: impl FnOnce(&mut Table) -> R) -> R {
-        let mut table = self.table(group).lock();
+        self.change_table(self.table(group), change)
+    }
+
+    fn change_table<R>(&self, table: &Mutex<Table>, change: impl FnOnce(&mut Table) -> R) -> R {
+        let mut table = table.lock();
         let before = table.len();
         let result = change(&mut table);
         match table.len() {
@@ -104,17 +134,22 @@ impl Caching {
 
 /// What is told.
 enum News<'a> {
-    Keys(&'a [Bytes]),
+    /// Keys that it read.
+    Read(&'a [Bytes]),
+    /// Keys with a prefix that it listens to.
+    Heard(&'a [Bytes]),
     Everything,
+}
+
+impl<'a> News<'a> {
+    fn read(key: &'a Bytes) -> News<'a> {
+        News::Read(std::slice::from_ref(key))
+    }
 }
 
 impl Shared {
     /// Notes that a client is about to read keys of a group.
     pub(super) fn note_reading(&self, client: u64, group: GroupId, keys: &[Bytes]) {
-        let max = match self.live.tracking_keys_max() {
-            0 => usize::MAX,
-            max => max,
-        };
         // Nobody waits for a table while it holds the trackers, so they may be looked at from within one.
         let tracks = |clients: &mut Vec<u64>| {
             let trackers = self.caching.trackers.lock();
@@ -125,36 +160,98 @@ impl Shared {
             for key in keys {
                 given_up.extend(table.note(key, client, tracks).map(|clients| (key.clone(), clients)));
             }
-            let over = (self.caching.keys.load(Relaxed) + keys.len()).saturating_sub(max);
+            let over = self.notes_over(keys.len());
             given_up.extend(table.give_up(over.min(keys.len() + GIVE_UP_MAX)));
             given_up
         });
         for (key, clients) in given_up {
-            clients.iter().for_each(|client| self.tell_change(*client, &News::Keys(std::slice::from_ref(&key))));
+            clients.iter().for_each(|client| self.tell_change(*client, &News::read(&key)));
         }
     }
 
+    /// Notes that are too many, with so many more.
+    fn notes_over(&self, more: usize) -> usize {
+        match self.live.tracking_keys_max() {
+            0 => 0,
+            max => (self.caching.keys.load(Relaxed) + more).saturating_sub(max),
+        }
+    }
+
+    /// Gives up what is too much because fewer notes are allowed than before, a little at a time. Must be called in a
+    /// runtime.
+    pub(super) fn approach_notes_max(&self) {
+        if self.notes_over(0) == 0 {
+            return;
+        }
+        let weak = self.weak.clone();
+        tokio::spawn(async move {
+            while let Some(shared) = weak.upgrade()
+                && shared.give_up_notes()
+            {
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+
+    /// Gives up some of what is too much; false if nothing is.
+    fn give_up_notes(&self) -> bool {
+        let mut any = false;
+        for table in &self.caching.tables {
+            let over = self.notes_over(0).min(GIVE_UP_MAX);
+            for (key, clients) in self.caching.change_table(table, |table| table.give_up(over)) {
+                any = true;
+                clients.iter().for_each(|client| self.tell_change(*client, &News::read(&key)));
+            }
+        }
+        any
+    }
+
+    /// The name under which a connection's changes are told, if it does not want to hear of them.
+    pub(super) fn author(&self, client: u64, tracking: Option<&Tracking>) -> Option<Author> {
+        let process = self.caching.process;
+        tracking.filter(|tracking| tracking.noloop).map(|_| Author { process, client })
+    }
+
+    /// The connection of this node that made a change and is not to be told of it.
+    fn untold(&self, change: &Change) -> Option<u64> {
+        let Author { client, .. } = change.by.filter(|by| by.process == self.caching.process)?;
+        self.caching.trackers.lock().get(&client).is_some_and(|tracker| tracker.noloop).then_some(client)
+    }
+
     /// Keys of a group changed.
-    pub(super) fn keys_changed(&self, group: GroupId, keys: &[Bytes]) {
+    pub(super) fn keys_changed(&self, group: GroupId, changes: &[Change]) {
         let mut told = Vec::new();
+        let untold: Vec<Option<u64>> = changes.iter().map(|change| self.untold(change)).collect();
         self.caching.change(group, |table| {
-            for key in keys {
-                if let Some(clients) = table.take(key) {
-                    told.push((key, clients));
+            for (Change { key, .. }, untold) in changes.iter().zip(&untold) {
+                let Some(mut clients) = table.take(key) else { continue };
+                if let Some(at) = untold.and_then(|client| clients.binary_search(&client).ok()) {
+                    table.note(key, clients.remove(at), |_| ());
                 }
+                told.push((key, clients));
             }
         });
         for (key, clients) in told {
-            clients.iter().for_each(|client| self.tell_change(*client, &News::Keys(std::slice::from_ref(key))));
+            clients.iter().for_each(|client| self.tell_change(*client, &News::read(key)));
         }
-        let broadcasts: Vec<(Vec<Bytes>, Vec<u64>)> = {
+        let broadcasts: Vec<(Vec<(&Bytes, Option<u64>)>, Vec<u64>)> = {
             let broadcasts = self.caching.broadcasts.lock();
-            let of = |prefix: &Bytes| keys.iter().filter(|key| key.starts_with(prefix)).cloned().collect::<Vec<_>>();
+            let of = |prefix: &Bytes| {
+                let all = changes.iter().map(|change| &change.key).zip(untold.iter().copied());
+                all.filter(|(key, _)| key.starts_with(prefix)).collect::<Vec<_>>()
+            };
             let all = broadcasts.iter().map(|(prefix, clients)| (of(prefix), clients.iter().copied().collect()));
-            all.filter(|(keys, _): &(Vec<Bytes>, Vec<u64>)| !keys.is_empty()).collect()
+            all.filter(|(keys, _): &(Vec<_>, Vec<_>)| !keys.is_empty()).collect()
         };
-        for (keys, clients) in broadcasts {
-            clients.iter().for_each(|client| self.tell_change(*client, &News::Keys(&keys)));
+        for (changed, clients) in broadcasts {
+            for client in clients {
+                let by_others = changed.iter().filter(|(_, untold)| *untold != Some(client));
+                let mut keys: Vec<Bytes> = by_others.map(|(key, _)| Bytes::clone(key)).collect();
+                keys.dedup();
+                if !keys.is_empty() {
+                    self.tell_change(client, &News::Heard(&keys));
+                }
+            }
         }
     }
 
@@ -177,12 +274,13 @@ impl Shared {
     /// Tells a client, or who is to be told in its place.
     fn tell_change(&self, id: u64, news: &News<'_>) {
         let (client, redirect) = match self.caching.trackers.lock().get(&id) {
+            Some(tracker) if tracker.bcast && matches!(news, News::Read(_)) => return,
             Some(tracker) => (tracker.client.clone(), tracker.redirect),
             None => return,
         };
         let target = match redirect {
             None => Some(client.clone()),
-            Some(other) => self.clients.get(other),
+            Some(other) => self.clients.get(other).filter(|other| other.is_open()),
         };
         let Some(target) = target else {
             if let Some(tracker) = self.caching.trackers.lock().get_mut(&id) {
@@ -194,7 +292,7 @@ impl Shared {
             return;
         };
         let keys = match news {
-            News::Keys(keys) => Some(*keys),
+            News::Read(keys) | News::Heard(keys) => Some(*keys),
             News::Everything => None,
         };
         if target.protocol() == Protocol::Resp3 {
@@ -234,8 +332,8 @@ impl Caches for Shared {
         let Some(tracking) = tracking else { return self.forget_tracking(client) };
         let Some(client) = self.clients.get(client) else { return };
         let id = client.id();
-        let tracker =
-            Tracker { client, redirect: tracking.redirect, broken: false, prefixes: tracking.prefixes.clone() };
+        let Tracking { redirect, bcast, noloop, .. } = *tracking;
+        let tracker = Tracker { client, redirect, broken: false, bcast, noloop, prefixes: tracking.prefixes.clone() };
         let mut trackers = self.caching.trackers.lock();
         trackers.insert(id, tracker);
         // Under the lock, so that one who leaves does not switch off what one who comes has switched on.

@@ -50,6 +50,8 @@ pub(super) struct Table {
     by_key: HashMap<Bytes, Note>,
     order: VecDeque<(u64, Bytes)>,
     next: u64,
+    /// Clients of all keys together.
+    items: usize,
 }
 
 impl Table {
@@ -58,15 +60,23 @@ impl Table {
         self.by_key.len()
     }
 
+    /// Clients of its keys: one that is noted for two keys counts twice.
+    pub fn items(&self) -> usize {
+        self.items
+    }
+
     /// Notes that a client reads a key. `tracks` leaves those of a key's clients that still track. Gives the clients whose
     /// note was given up for this one: they are to be told as if the key had changed.
     pub fn note(&mut self, key: &[u8], client: u64, tracks: impl FnOnce(&mut Vec<u64>)) -> Option<Vec<u64>> {
         if let Some(note) = self.by_key.get_mut(key) {
-            return note.add(client, tracks);
+            let before = note.clients.len();
+            let given_up = note.add(client, tracks);
+            self.items = self.items + note.clients.len() - before;
+            return given_up;
         }
         // A key may be a small part of a large request, which must not stay because of it.
         let key = Bytes::copy_from_slice(key);
-        self.next += 1;
+        (self.next, self.items) = (self.next + 1, self.items + 1);
         self.order.push_back((self.next, key.clone()));
         self.by_key.insert(key, Note { number: self.next, clients: vec![client], crowd: CROWD_MIN });
         if self.order.len() > 2 * self.by_key.len() + LEFT_OVER {
@@ -84,7 +94,9 @@ impl Table {
 
     /// Who is to be told that a key changed, in the order of their numbers.
     pub fn take(&mut self, key: &[u8]) -> Option<Vec<u64>> {
-        self.by_key.remove(key).map(|note| note.clients)
+        let clients = self.by_key.remove(key).map(|note| note.clients)?;
+        self.items -= clients.len();
+        Some(clients)
     }
 
     /// Gives up the oldest notes, as many as these.
@@ -118,12 +130,14 @@ mod tests {
         for (key, client) in [("a", 1), ("b", 1), ("a", 2), ("a", 2), ("c", 3)] {
             table.note(key.as_bytes(), client, |_| ());
         }
+        assert_eq!((table.len(), table.items()), (3, 4));
         assert_eq!(table.take(b"a"), Some(vec![1, 2]));
         assert_eq!(table.take(b"a"), None);
+        assert_eq!((table.len(), table.items()), (2, 2));
         table.note(b"a", 4, |_| ());
         let given_up: Vec<_> = table.give_up(2).into_iter().map(|(key, _)| key).collect();
         assert_eq!(given_up, ["b", "c"]);
-        assert_eq!((table.len(), table.give_up(9).len(), table.len()), (1, 1, 0));
+        assert_eq!((table.len(), table.give_up(9).len(), table.len(), table.items()), (1, 1, 0, 0));
     }
 
     #[test]
@@ -149,6 +163,7 @@ mod tests {
             assert_eq!(given_up, None);
             assert!(table.clients_of(b"config") <= CROWD_MIN);
         }
+        assert_eq!(table.items(), table.clients_of(b"config"));
         assert!(looks <= 10_000 / (CROWD_MIN - 10) + 1, "{looks} looks");
         // Those that stay are told when they are too many, each once.
         let (mut table, mut told) = (Table::default(), Vec::new());
