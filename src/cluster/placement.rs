@@ -4,6 +4,7 @@
 //! no node has more than one vote above another, and none leads more than one group above another, unless zones force it.
 
 use crate::types::{GroupId, NodeId};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -132,7 +133,7 @@ impl Draft<'_> {
             .filter(|(from, to)| votes[from] > votes[to] + 1)
             .collect();
         // The widest gap first; where zones leave nothing to move between two nodes, the next.
-        pairs.sort_by_key(|(from, to)| (votes[to] + self.target.len() - votes[from].min(self.target.len()), *from, *to));
+        pairs.sort_by_key(|(from, to)| (Reverse(votes[from] - votes[to]), *from, *to));
         pairs.into_iter().find_map(|(from, to)| {
             let may = |voters: &Vec<NodeId>| {
                 let rest: Vec<NodeId> = voters.iter().copied().filter(|voter| *voter != from).collect();

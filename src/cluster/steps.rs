@@ -1,0 +1,223 @@
+//! The next step of a group from what it is to what it should be. Pure.
+//!
+//! Invariants: a node votes only after it was a learner that is level with the leader's log; of each set of voters all but
+//! one are in the next; nobody leads a group that is to lose its vote; a copy that is not wanted goes last.
+
+use crate::raft::{Configuration, Step};
+use crate::types::NodeId;
+use std::collections::BTreeSet;
+
+/// Entries that a learner may be behind the leader's log when it is made a voter: what is under way under load.
+const LEVEL: u64 = 256;
+
+/// What a group should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub voters: BTreeSet<NodeId>,
+    /// Nodes that hold a copy, the voters among them.
+    pub copies: BTreeSet<NodeId>,
+    /// Nodes that vote but should not lead.
+    pub not_leading: BTreeSet<NodeId>,
+    /// Who should lead, if that is to be seen to.
+    pub leader: Option<NodeId>,
+}
+
+/// What to do for a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Next {
+    Settled,
+    Do(Step),
+    /// It goes on when this node has caught up, which is so many entries behind; none: it was not heard yet.
+    WaitFor(NodeId, Option<u64>),
+    /// Nobody can lead, or vote, in the place of who should not.
+    Stuck,
+}
+
+impl Wanted {
+    /// Whether a group with these members is what it should be, by what any of its replicas knows. Who leads apart.
+    pub fn has(&self, voters: &[BTreeSet<NodeId>], learners: &BTreeSet<NodeId>) -> bool {
+        voters == [self.voters.clone()] && self.copies.difference(&self.voters).eq(learners)
+    }
+
+    /// Whether this node may go on leading.
+    pub fn may_lead(&self, leader: NodeId) -> bool {
+        self.voters.contains(&leader) && !self.not_leading.contains(&leader) && self.leader.is_none_or(|l| l == leader)
+    }
+}
+
+/// The next step.
+pub(super) fn next(now: &Configuration, wanted: &Wanted) -> Next {
+    let [voters] = &now.voters[..] else {
+        // Whoever began the change did not finish it.
+        return now.voters.last().map_or(Next::Stuck, |last| Next::Do(Step::Voters(last.clone())));
+    };
+    let there = |node: &&NodeId| voters.contains(node) || now.learners.contains(node);
+    if let Some(missing) = wanted.copies.iter().find(|node| !there(node)) {
+        return Next::Do(Step::AddLearner(*missing));
+    }
+    if *voters != wanted.voters {
+        return change_voters(now, voters, wanted);
+    }
+    if let Some(extra) = now.learners.iter().find(|node| !wanted.copies.contains(node)) {
+        return Next::Do(Step::RemoveLearner(*extra));
+    }
+    if wanted.not_leading.contains(&now.leader) {
+        let others = voters.difference(&wanted.not_leading).copied();
+        return lead(now, others.collect(), wanted.leader);
+    }
+    match wanted.leader.filter(|leader| *leader != now.leader && voters.contains(leader)) {
+        Some(leader) => lead(now, vec![leader], None),
+        None => Next::Settled,
+    }
+}
+
+fn change_voters(now: &Configuration, voters: &BTreeSet<NodeId>, wanted: &Wanted) -> Next {
+    let (coming, going) = (wanted.voters.difference(voters).next(), voters.difference(&wanted.voters));
+    let staying: Vec<NodeId> = voters.intersection(&wanted.voters).copied().collect();
+    // Where somebody comes, those who cannot lead yet are no reason to wait.
+    let leads_on = wanted.voters.contains(&now.leader);
+    if !leads_on && !staying.is_empty() {
+        return lead(now, staying, wanted.leader);
+    }
+    let gone = going.copied().find(|node| *node != now.leader);
+    let mut after = voters.clone();
+    if let Some(coming) = coming {
+        let behind = now.behind.get(coming).copied();
+        if behind.is_none_or(|entries| entries > LEVEL) {
+            return Next::WaitFor(*coming, behind);
+        }
+        after.insert(*coming);
+    }
+    if let Some(gone) = gone {
+        after.remove(&gone);
+    }
+    if after == *voters { Next::Stuck } else { Next::Do(Step::Voters(after)) }
+}
+
+/// Hands leadership to the first choice among these, or to the one that is nearest to the leader's log.
+fn lead(now: &Configuration, among: Vec<NodeId>, first: Option<NodeId>) -> Next {
+    let level = |node: &NodeId| now.behind.get(node).is_some_and(|entries| *entries <= LEVEL);
+    if let Some(first) = first.filter(|first| among.contains(first) && level(first)) {
+        return Next::Do(Step::Lead(first));
+    }
+    let nearest = among.iter().copied().filter(level).min_by_key(|node| (now.behind[node], *node));
+    match (nearest, among.first()) {
+        (Some(nearest), _) => Next::Do(Step::Lead(nearest)),
+        (None, Some(node)) => Next::WaitFor(*node, now.behind.get(node).copied()),
+        (None, None) => Next::Stuck,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn set(ids: &[u64]) -> BTreeSet<NodeId> {
+        ids.iter().map(|id| NodeId(*id)).collect()
+    }
+
+    fn wanted(voters: &[u64], copies: &[u64]) -> Wanted {
+        Wanted { voters: set(voters), copies: set(copies), not_leading: BTreeSet::new(), leader: None }
+    }
+
+    fn group(voters: &[u64], learners: &[u64], leader: u64) -> Configuration {
+        let behind = voters.iter().chain(learners).map(|id| (NodeId(*id), 0)).collect();
+        let (voters, learners) = (vec![set(voters)], set(learners));
+        Configuration { version: 1, at: Some((1, 1)), voters, learners, leader: NodeId(leader), behind }
+    }
+
+    /// What the leader makes of a step; stops halfway through joint consensus if it is to.
+    fn take(now: &mut Configuration, step: Step, halfway: bool) {
+        let nodes: BTreeSet<NodeId> = now.voters.iter().flatten().chain(&now.learners).copied().collect();
+        match step {
+            Step::AddLearner(node) => {
+                assert!(!nodes.contains(&node));
+                now.learners.insert(node);
+            }
+            Step::Voters(voters) => {
+                assert!(!voters.is_empty() && voters.is_subset(&nodes), "who votes was a learner before");
+                let last = now.voters.last().unwrap().clone();
+                assert!(last.symmetric_difference(&voters).count() <= 2, "one for one");
+                now.voters = if halfway && now.voters.len() == 1 { vec![last, voters] } else { vec![voters] };
+                now.learners =
+                    nodes.into_iter().filter(|node| !now.voters.iter().any(|set| set.contains(node))).collect();
+                assert!(now.voters.iter().any(|set| set.contains(&now.leader)), "the leader keeps its vote");
+            }
+            Step::RemoveLearner(node) => assert!(now.learners.remove(&node)),
+            Step::Lead(node) => {
+                assert!(now.voters[0].contains(&node) && now.leader != node);
+                now.leader = node;
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(500))]
+        /// From anywhere to anywhere, also when leaders change and changes stop halfway: it ends, and never twice differently.
+        #[test]
+        fn every_group_comes_to_what_it_should_be(
+            from in prop::collection::btree_set(1..8u64, 1..5),
+            learners in prop::collection::btree_set(1..8u64, 0..4),
+            to in prop::collection::btree_set(1..8u64, 1..5),
+            copies in prop::collection::btree_set(1..8u64, 0..7),
+            avoid in prop::collection::btree_set(1..8u64, 0..3),
+            accidents in prop::collection::vec((0..4u8, 0..8usize), 0..12),
+        ) {
+            let ids = |of: &BTreeSet<u64>| of.iter().copied().collect::<Vec<_>>();
+            let learners: BTreeSet<u64> = learners.difference(&from).copied().collect();
+            let mut now = group(&ids(&from), &ids(&learners), *from.first().unwrap());
+            let wanted = Wanted {
+                not_leading: set(&ids(&avoid)),
+                leader: Some(NodeId(*to.last().unwrap())).filter(|_| avoid.is_empty()),
+                ..wanted(&ids(&to), &ids(&copies.union(&to).copied().collect()))
+            };
+            let mut accidents = accidents.into_iter();
+            for _ in 0..60 {
+                let accident = accidents.next();
+                if let Some((0, who)) = accident {
+                    // An election: any voter of the last set may lead then.
+                    let last = now.voters.last().unwrap();
+                    now.leader = *last.iter().nth(who % last.len()).unwrap();
+                }
+                now.behind = now.voters.iter().flatten().chain(&now.learners).map(|node| (*node, 3)).collect();
+                match next(&now, &wanted) {
+                    Next::Do(step) => take(&mut now, step, matches!(accident, Some((1, _)))),
+                    Next::Settled => break,
+                    Next::Stuck => {
+                        prop_assert!(wanted.voters.is_subset(&wanted.not_leading), "{now:?}");
+                        break;
+                    }
+                    Next::WaitFor(..) => prop_assert!(false, "nobody is behind: {now:?}"),
+                }
+            }
+            prop_assert!(wanted.has(&now.voters, &now.learners), "{now:?} is not {wanted:?}");
+            prop_assert!(wanted.may_lead(now.leader) || wanted.voters.is_subset(&wanted.not_leading));
+        }
+    }
+
+    #[test]
+    fn a_learner_that_is_behind_is_waited_for() {
+        let mut now = group(&[1, 2, 3], &[4], 1);
+        let wanted = wanted(&[1, 2, 4], &[1, 2, 3, 4]);
+        now.behind.insert(NodeId(4), LEVEL + 1);
+        assert_eq!(next(&now, &wanted), Next::WaitFor(NodeId(4), Some(LEVEL + 1)));
+        now.behind.remove(&NodeId(4));
+        assert_eq!(next(&now, &wanted), Next::WaitFor(NodeId(4), None));
+        now.behind.insert(NodeId(4), LEVEL);
+        assert_eq!(next(&now, &wanted), Next::Do(Step::Voters(set(&[1, 2, 4]))));
+    }
+
+    #[test]
+    fn the_leader_goes_only_after_it_handed_over() {
+        let now = group(&[1, 2, 3], &[4], 3);
+        let wanted = wanted(&[1, 2, 4], &[1, 2, 4]);
+        assert_eq!(next(&now, &wanted), Next::Do(Step::Lead(NodeId(1))));
+    }
+
+    #[test]
+    fn one_voter_for_another_goes_through_two() {
+        let now = group(&[1], &[2], 1);
+        assert_eq!(next(&now, &wanted(&[2], &[1, 2])), Next::Do(Step::Voters(set(&[1, 2]))));
+    }
+}
