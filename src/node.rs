@@ -4,7 +4,7 @@
 //! rare (accepting, HTTP, gRPC, the cluster's table); the log writer; and short-lived ones for what takes long
 //! (loading, snapshots).
 
-use crate::cluster::{Cluster, Layout, Members, Memory};
+use crate::cluster::{Candidate, Cluster, Layout, Members, Memory, Past, past};
 use crate::config::{self, Config, Endpoint, Sync};
 use crate::disk::{Disk, Verdict};
 use crate::env;
@@ -96,7 +96,8 @@ pub fn layout(config: &Config) -> anyhow::Result<(NodeId, Layout, BTreeMap<NodeI
         true => 0,
         false => config.seed_index().with_context(|| {
             format!(
-                "cluster.seeds: {} is not among them; this version forms a cluster of its seeds, so every node must be one",
+                "cluster.seeds: {} is not among them. A cluster is formed by its seeds: name this node there too, or set \
+                 cluster.join: true to have it wait until `hypercachectl node add` takes it into a cluster that there is",
                 config.advertised()
             )
         })?,
@@ -110,6 +111,38 @@ pub fn layout(config: &Config) -> anyhow::Result<(NodeId, Layout, BTreeMap<NodeI
         users: users(config)?,
     };
     Ok((nodes[me], layout, addresses))
+}
+
+/// Who this node is to be, its part in a fresh cluster, and where peers are.
+type Part = (NodeId, Layout, BTreeMap<NodeId, String>);
+
+/// A founder among the seeds, or a node that was invited, perhaps only after a while. None: it was told to stop meanwhile.
+async fn find_part(config: &Config, stop: &mut StopSignals) -> anyhow::Result<Option<Part>> {
+    let dir = config.node.data_dir.as_path();
+    let node = match past(dir)? {
+        Past::Invited(Some(node)) => node,
+        Past::Founder => return layout(config).map(Some),
+        Past::None if !config.cluster.join => return layout(config).map(Some),
+        Past::None | Past::Invited(None) => {
+            let candidate = Candidate::open(dir, &config.node.id.0)?;
+            let (listener, me) = (listen_to_peers(&config.node.bind_addr)?, candidate.introduction());
+            let address = config.advertised().to_string();
+            tracing::info!(address, "node-waits: until `hypercachectl node add` names this address");
+            tokio::select! {
+                biased;
+                () = stop.asked() => return Ok(None),
+                invited = raft::peers::wait_for_invitation(&listener, &me, |one| candidate.accept(one)) => invited.node,
+            }
+        }
+    };
+    let layout = Layout {
+        nodes: Vec::new(),
+        groups: 0,
+        replication_factor: 0,
+        memory: memory(config),
+        users: users(config)?,
+    };
+    Ok(Some((node, layout, BTreeMap::new())))
 }
 
 /// The users of the file: those of `security.users_file`, then those of `security.users`, then the default user's password.
@@ -287,8 +320,8 @@ fn listen_to_peers(endpoint: &Endpoint) -> anyhow::Result<net::TcpListener> {
 
 async fn serve(config: &Config, workers: Vec<Handle>) -> anyhow::Result<()> {
     let mut stop_asked = stop_signals()?;
-    let (me, layout, addresses) = layout(config)?;
-    check_protection(config, &layout.users)?;
+    check_protection(config, &users(config)?)?;
+    let Some((me, layout, addresses)) = find_part(config, &mut stop_asked).await? else { return Ok(()) };
     let dir = config.node.data_dir.as_path();
     let members = Arc::new(Members::open(dir, me, &config.node.id.0, addresses)?);
     let identity: Arc<dyn Identity> = members.clone();
@@ -311,6 +344,10 @@ async fn serve(config: &Config, workers: Vec<Handle>) -> anyhow::Result<()> {
             host.stop().await;
             return Ok(());
         }
+        () = cluster.removed() => {
+            host.stop().await;
+            return Ok(());
+        }
     }
     // A client that comes a moment early would be told that nobody is known yet. A node that is cut off says so for longer.
     let _ = env::timeout(USERS_KNOWN, cluster.users_known()).await;
@@ -327,6 +364,7 @@ async fn serve(config: &Config, workers: Vec<Handle>) -> anyhow::Result<()> {
         biased;
         () = stop_asked.asked() => (),
         () = server.shut_down_asked() => (),
+        () = cluster.removed() => (),
         () = watch_resources(config, dir, &host, &server) => (),
     }
     tracing::info!(node = %me, "node-stopping");

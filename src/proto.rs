@@ -37,4 +37,22 @@ pub mod codes {
     pub const NOT_PERMITTED: &str = "HC-3109";
     /// The node has not heard from its cluster yet who its users are.
     pub const USERS_UNKNOWN: &str = "HC-3110";
+    /// Another node is joining or leaving.
+    pub const NODES_BUSY: &str = "HC-3111";
+    /// The name is that of another node.
+    pub const USED_NAME: &str = "HC-3112";
+    /// The node belongs to another cluster.
+    pub const FOREIGN_NODE: &str = "HC-3113";
+    /// Nobody waits to be added at the address.
+    pub const NOBODY_WAITS: &str = "HC-3114";
+    /// Too few nodes would be left.
+    pub const TOO_FEW_NODES: &str = "HC-3115";
+    /// The node was removed.
+    pub const NODE_GONE: &str = "HC-3116";
+    /// There are not nodes enough for what is wished.
+    pub const CANNOT_PLACE: &str = "HC-3117";
+    /// Another data directory than the one the cluster knows.
+    pub const OTHER_DIRECTORY: &str = "HC-3118";
+    /// The node belongs to the cluster already.
+    pub const BELONGS: &str = "HC-3119";
 }

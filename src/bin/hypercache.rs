@@ -57,6 +57,9 @@ struct Settings {
     /// Where the node keeps its files (node.data_dir).
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// On an empty data directory: waits to be added to a cluster that there is (cluster.join).
+    #[arg(long)]
+    join: bool,
     /// Prints the configuration as it is put together, and ends.
     #[arg(long)]
     print_config: bool,
@@ -143,6 +146,7 @@ impl Settings {
         sources.flags.clone_from(&self.set);
         sources.flags.extend(self.node_id.iter().map(|name| format!("node.id={name}")));
         sources.flags.extend(self.data_dir.iter().map(|folder| format!("node.data_dir={}", folder.display())));
+        sources.flags.extend(self.join.then(|| "cluster.join=true".to_owned()));
         config::load(&sources).map_err(|problems| Failure::Usage(problems.to_string()))
     }
 }

@@ -1,16 +1,17 @@
 //! Who this node is: the identity file of its data directory, and whom it lets in because of it.
 //!
 //! ```text
-//! identity.json   format, cluster id ("" before it has one), node id and name, incarnation, incarnations of its peers
+//! identity.json   format, cluster id ("" before it has one), node id (0 before it has one) and name, incarnation,
+//!                 incarnations of its peers, whether it was invited, and whether it was removed since
 //! ```
 //!
 //! Invariants: a node's incarnation is drawn once, with its directory; a peer that was ever known with one incarnation
-//! is refused with another, because its disk was emptied and it would vote as if it had never promised anything; what
-//! was learnt is on disk before anybody is let in because of it.
+//! is refused with another, because its disk was emptied and it would vote as if it had never promised anything, and so is
+//! one that the roster knows otherwise; what was learnt is on disk before anybody is let in because of it.
 
 use crate::env;
 use crate::raft::peers::Identity;
-use crate::raft::wire::{Hello, Lane, Welcome};
+use crate::raft::wire::{Hello, Introduction, Invitation, Lane, Welcome};
 use crate::types::NodeId;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,26 @@ struct Card {
     name: String,
     incarnation: u64,
     peers: BTreeMap<NodeId, u64>,
+    /// It was invited by a cluster that there was, and founds none.
+    #[serde(default)]
+    invited: bool,
+    #[serde(default)]
+    removed: bool,
+}
+
+impl Card {
+    fn fresh(node: NodeId, name: &str, incarnation: u64) -> Card {
+        Card {
+            format: FORMAT,
+            cluster: String::new(),
+            node,
+            name: name.to_owned(),
+            incarnation,
+            peers: BTreeMap::new(),
+            invited: false,
+            removed: false,
+        }
+    }
 }
 
 /// Why a data directory cannot be used.
@@ -60,6 +81,101 @@ pub enum IdentityError {
         "{0} cannot be read: {1}. It is not repaired by guessing: restore it from a backup, or empty the directory and replace the node"
     )]
     Damaged(PathBuf, String),
+    #[error(
+        "{0}: this node was removed from its cluster. To add the machine again, empty node.data_dir, start it with cluster.join: true and run `hypercachectl node add`"
+    )]
+    Removed(PathBuf),
+}
+
+/// What a data directory says before it is opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Past {
+    /// Nothing: it is empty.
+    None,
+    /// It belongs to a founder of a cluster, or of one to be.
+    Founder,
+    /// It was invited, or waits to be: `None`.
+    Invited(Option<NodeId>),
+}
+
+/// Looks into a data directory.
+///
+/// # Errors
+/// When it cannot be used, as [`Members::open`] would say.
+pub fn past(dir: &Path) -> Result<Past, IdentityError> {
+    let path = dir.join(FILE);
+    let card = match fs::read(&path) {
+        Ok(bytes) => parse(&path, &bytes)?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Past::None),
+        Err(e) => return Err(IdentityError::Io(path, e)),
+    };
+    match (card.removed, card.invited) {
+        (true, _) => Err(IdentityError::Removed(path)),
+        (false, false) => Ok(Past::Founder),
+        (false, true) => Ok(Past::Invited(Some(card.node).filter(|node| *node != NodeId(0)))),
+    }
+}
+
+/// A directory whose node waits to be added to a cluster.
+pub struct Candidate {
+    path: PathBuf,
+    card: Card,
+}
+
+impl Candidate {
+    /// Marks an empty directory as one of a node that waits, or opens one that was marked.
+    pub fn open(dir: &Path, name: &str) -> Result<Candidate, IdentityError> {
+        let path = dir.join(FILE);
+        let io = |e| IdentityError::Io(path.clone(), e);
+        fs::create_dir_all(dir).map_err(io)?;
+        let card = match fs::read(&path) {
+            Ok(bytes) => read(&path, &bytes, NodeId(0), name)?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let card = Card { invited: true, ..Card::fresh(NodeId(0), name, env::seed()) };
+                write(&path, &card).map_err(io)?;
+                card
+            }
+            Err(e) => return Err(io(e)),
+        };
+        Ok(Candidate { path, card })
+    }
+
+    pub fn introduction(&self) -> Introduction {
+        introduction(&self.card)
+    }
+
+    /// Puts an invitation on disk: from now on the directory is that node's. The error is for who invited.
+    pub fn accept(&self, invitation: &Invitation) -> Result<(), String> {
+        if invitation.version > INTRODUCTION {
+            return Err(format!("this node knows invitations up to version {INTRODUCTION}"));
+        }
+        if invitation.incarnation != self.card.incarnation || invitation.node == NodeId(0) {
+            return Err("the invitation is for another data directory".to_owned());
+        }
+        let card = Card { cluster: invitation.cluster.clone(), node: invitation.node, ..self.card.clone() };
+        write(&self.path, &card).map_err(|e| format!("the identity file cannot be written: {e}"))
+    }
+}
+
+/// Version of introductions and invitations. A larger one is refused.
+pub(super) const INTRODUCTION: u8 = 1;
+
+fn introduction(card: &Card) -> Introduction {
+    Introduction {
+        version: INTRODUCTION,
+        cluster: card.cluster.clone(),
+        node: card.node,
+        name: card.name.clone(),
+        incarnation: card.incarnation,
+    }
+}
+
+/// What the roster says about a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Listed {
+    /// 0: it says nothing about that.
+    pub incarnation: u64,
+    pub gone: bool,
 }
 
 /// This node's identity, shared by everything that greets peers.
@@ -69,6 +185,7 @@ pub struct Members {
     /// The cluster's id, for whoever waits for one.
     formed: watch::Sender<String>,
     addresses: Mutex<BTreeMap<NodeId, String>>,
+    listed: Mutex<BTreeMap<NodeId, Listed>>,
 }
 
 impl Members {
@@ -89,21 +206,18 @@ impl Members {
         let card = match fs::read(&path) {
             Ok(bytes) => read(&path, &bytes, node, name)?,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let card = Card {
-                    format: FORMAT,
-                    cluster: String::new(),
-                    node,
-                    name: name.to_owned(),
-                    incarnation: env::seed(),
-                    peers: BTreeMap::new(),
-                };
+                let card = Card::fresh(node, name, env::seed());
                 write(&path, &card).map_err(io)?;
                 card
             }
             Err(e) => return Err(io(e)),
         };
+        if card.removed {
+            return Err(IdentityError::Removed(path));
+        }
         let formed = watch::Sender::new(card.cluster.clone());
-        Ok(Members { path, card: Mutex::new(card), formed, addresses: Mutex::new(addresses) })
+        let (addresses, listed) = (Mutex::new(addresses), Mutex::default());
+        Ok(Members { path, card: Mutex::new(card), formed, addresses, listed })
     }
 
     /// This node.
@@ -137,6 +251,26 @@ impl Members {
         self.addresses.lock().extend(addresses);
     }
 
+    /// Notes what the roster says: greetings are held against it.
+    pub(super) fn note_roster(&self, listed: BTreeMap<NodeId, Listed>) {
+        *self.listed.lock() = listed;
+    }
+
+    /// The incarnation of a peer, or of this node, as far as it was met.
+    pub(super) fn incarnation_of(&self, node: NodeId) -> Option<u64> {
+        let card = self.card.lock();
+        if card.node == node { Some(card.incarnation) } else { card.peers.get(&node).copied() }
+    }
+
+    /// Marks the directory: no node starts on it any more.
+    pub(super) fn mark_removed(&self) -> io::Result<()> {
+        let mut card = self.card.lock();
+        let removed = Card { removed: true, ..card.clone() };
+        write(&self.path, &removed)?;
+        *card = removed;
+        Ok(())
+    }
+
     fn adopt(&self, card: &mut Card, cluster: &str) -> io::Result<()> {
         let adopted = Card { cluster: cluster.to_owned(), ..card.clone() };
         write(&self.path, &adopted)?;
@@ -151,14 +285,19 @@ impl Members {
         if !card.cluster.is_empty() && !cluster.is_empty() && card.cluster != cluster {
             return Err(format!("node {peer} belongs to cluster {cluster}, this node to {}", card.cluster));
         }
-        match card.peers.get(&peer) {
+        let listed = self.listed.lock().get(&peer).copied();
+        if listed.is_some_and(|listed| listed.gone) {
+            return Err(format!("node {peer} was removed from the cluster"));
+        }
+        let listed = listed.map(|listed| listed.incarnation).filter(|incarnation| *incarnation != 0);
+        match listed.as_ref().or_else(|| card.peers.get(&peer)) {
             Some(known) if *known != incarnation => {
                 return Err(format!(
                     "node {peer} comes with another data directory than before; a node whose disk was emptied must be replaced, it cannot vote again under its old name"
                 ));
             }
-            Some(_) => (),
-            None => {
+            Some(_) if card.peers.get(&peer) == Some(&incarnation) => (),
+            _ => {
                 let mut learnt = card.clone();
                 learnt.peers.insert(peer, incarnation);
                 write(&self.path, &learnt).map_err(|e| format!("the identity file cannot be written: {e}"))?;
@@ -195,14 +334,8 @@ impl Founder {
     /// among them is learnt when it is met.
     pub fn write(&self, dir: &Path, cluster: &str, all: &[Founder]) -> Result<(), IdentityError> {
         let peers = all.iter().filter(|f| f.node != self.node).map(|f| (f.node, f.incarnation)).collect();
-        let card = Card {
-            format: FORMAT,
-            cluster: cluster.to_owned(),
-            node: self.node,
-            name: self.name.clone(),
-            incarnation: self.incarnation,
-            peers,
-        };
+        let cluster = cluster.to_owned();
+        let card = Card { cluster, peers, ..Card::fresh(self.node, &self.name, self.incarnation) };
         let path = dir.join(FILE);
         write(&path, &card).map_err(|e| IdentityError::Io(path, e))
     }
@@ -231,6 +364,10 @@ impl Identity for Members {
         self.check(to, &welcome.cluster, welcome.incarnation)
     }
 
+    fn introduction(&self) -> Introduction {
+        introduction(&self.card.lock())
+    }
+
     fn incarnation(&self) -> (u64, bool) {
         let card = self.card.lock();
         (card.incarnation, !card.cluster.is_empty() || !card.peers.is_empty())
@@ -242,6 +379,15 @@ impl Identity for Members {
 }
 
 fn read(path: &Path, bytes: &[u8], node: NodeId, name: &str) -> Result<Card, IdentityError> {
+    let card = parse(path, bytes)?;
+    if card.node != node || card.name != name {
+        let (found, found_name) = (card.node, card.name);
+        return Err(IdentityError::OtherNode { path: path.to_owned(), found, found_name, node, name: name.to_owned() });
+    }
+    Ok(card)
+}
+
+fn parse(path: &Path, bytes: &[u8]) -> Result<Card, IdentityError> {
     #[derive(Deserialize)]
     struct Format {
         format: u32,
@@ -251,12 +397,7 @@ fn read(path: &Path, bytes: &[u8], node: NodeId, name: &str) -> Result<Card, Ide
     if format > FORMAT {
         return Err(IdentityError::Newer { path: path.to_owned(), found: format });
     }
-    let card: Card = serde_json::from_slice(bytes).map_err(damaged)?;
-    if card.node != node || card.name != name {
-        let (found, found_name) = (card.node, card.name);
-        return Err(IdentityError::OtherNode { path: path.to_owned(), found, found_name, node, name: name.to_owned() });
-    }
-    Ok(card)
+    serde_json::from_slice(bytes).map_err(damaged)
 }
 
 /// Replaces the file in one step and syncs it.
@@ -315,6 +456,41 @@ mod tests {
         two.found().unwrap();
         assert!(greet(&one, &two).unwrap_err().contains("belongs to cluster"));
         assert!(three.admit(&one.hello(NodeId(2), Lane::Raft(0))).is_err());
+    }
+
+    #[test]
+    fn a_directory_waits_until_it_is_invited_and_remembers_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        assert_eq!(past(dir).unwrap(), Past::None);
+        let candidate = Candidate::open(dir, "node-4").unwrap();
+        assert_eq!(past(dir).unwrap(), Past::Invited(None));
+        let me = candidate.introduction();
+        assert_eq!((me.cluster.as_str(), me.node, me.name.as_str()), ("", NodeId(0), "node-4"));
+        assert_eq!(Candidate::open(dir, "node-4").unwrap().introduction(), me, "a restart is the same directory");
+        let invitation = |incarnation| Invitation { version: 1, cluster: "c".into(), node: NodeId(4), incarnation };
+        assert!(candidate.accept(&invitation(me.incarnation + 1)).is_err());
+        candidate.accept(&invitation(me.incarnation)).unwrap();
+        assert_eq!(past(dir).unwrap(), Past::Invited(Some(NodeId(4))));
+        let members = Members::open(dir, NodeId(4), "node-4", BTreeMap::new()).unwrap();
+        assert_eq!((members.cluster().as_str(), members.incarnation()), ("c", (me.incarnation, true)));
+        members.mark_removed().unwrap();
+        assert!(matches!(past(dir), Err(IdentityError::Removed(_))));
+        assert!(matches!(Members::open(dir, NodeId(4), "node-4", BTreeMap::new()), Err(IdentityError::Removed(_))));
+    }
+
+    #[test]
+    fn whom_the_roster_knows_otherwise_is_refused_by_nodes_that_never_met_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, two) = (node(dir.path(), 1), node(dir.path(), 2));
+        one.found().unwrap();
+        let list = |incarnation, gone| BTreeMap::from([(NodeId(2), Listed { incarnation, gone })]);
+        one.note_roster(list(two.incarnation().0 + 1, false));
+        assert!(greet(&two, &one).unwrap_err().contains("must be replaced"));
+        one.note_roster(list(two.incarnation().0, true));
+        assert!(greet(&two, &one).unwrap_err().contains("was removed"));
+        one.note_roster(list(two.incarnation().0, false));
+        greet(&two, &one).unwrap();
     }
 
     #[test]

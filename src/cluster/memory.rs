@@ -13,7 +13,7 @@
 use crate::routing::RoutingTable;
 use crate::state::View;
 use crate::state::eviction::{Kind, Limit};
-use crate::types::{GroupId, NodeId, SLOTS};
+use crate::types::{GroupId, SLOTS};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -125,7 +125,7 @@ impl Shares {
     pub fn deal(maxmemory: u64, table: &RoutingTable, used: &BTreeMap<GroupId, u64>) -> Shares {
         let mut groups: BTreeMap<GroupId, u64> = BTreeMap::new();
         for node in table.nodes.keys() {
-            let here: Vec<GroupId> = table.data_groups().filter(|group| hosts(table, *group, *node)).collect();
+            let here: Vec<GroupId> = table.data_groups().filter(|group| table.holds(*group, *node)).collect();
             for (group, share) in deal_one(maxmemory, &here, table, used) {
                 groups.entry(group).and_modify(|least| *least = (*least).min(share)).or_insert(share);
             }
@@ -142,10 +142,6 @@ impl Shares {
             || self.groups.len() != other.groups.len()
             || self.groups.iter().any(|(group, share)| far(group, *share))
     }
-}
-
-fn hosts(table: &RoutingTable, group: GroupId, node: NodeId) -> bool {
-    table.groups.get(&group).is_some_and(|info| info.voters.contains(&node))
 }
 
 fn deal_one(
@@ -171,6 +167,7 @@ fn deal_one(
 mod tests {
     use super::*;
     use crate::routing::{self, NodeInfo};
+    use crate::types::NodeId;
 
     fn table(nodes: u64, groups: u32, copies: usize) -> RoutingTable {
         let ids: Vec<NodeId> = (1..=nodes).map(NodeId).collect();

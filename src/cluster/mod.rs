@@ -8,6 +8,7 @@
 //! table      cluster id, epoch, which group owns which slots, which nodes hold which group,
 //!            what each group seeds the hashes of its keys with                               (JSON, written once)
 //! node/<id>  where a node's doors are                                                         (JSON, by that node)
+//! roster     who belongs, and who is to vote where: see `roster.rs`; from the first change of nodes on   (JSON)
 //! user/<..>  who may do what, written by ACL SETUSER on any node: see `users.rs`
 //! ```
 //!
@@ -17,21 +18,31 @@
 //! is shown. Who knows one can make keys that are alike, and slow their group down (`state::index`).
 //!
 //! A cluster is formed by its first seed: it founds the cluster, gives the meta group its members and writes the table.
-//! Every other node takes the cluster's id from whom it meets, and starts its groups when the table reaches it.
+//! Every other node takes the cluster's id from whom it meets, and starts its groups when the table reaches it. What comes
+//! and goes later does so by the roster: `membership.rs` writes what is wished, `driver.rs` brings it about (decision 0022).
 
 mod agreed;
+mod driver;
 mod identity;
+mod membership;
 mod memory;
 pub mod number;
 mod packing;
+mod placement;
+mod roster;
+mod steps;
 mod users;
 
 pub use agreed::Agreed;
-pub use identity::{Founder, IdentityError, Members, UNFINISHED, new_cluster_id};
+pub use identity::{Candidate, Founder, IdentityError, Members, Past, UNFINISHED, new_cluster_id, past};
+pub use membership::{Change, Wish, WishError};
 pub use memory::{Memory, size as memory_size};
+pub use placement::Move;
+pub use roster::{Refused, Roster, Standing};
 
 use crate::commands;
 use crate::env;
+use crate::raft::wire::Lane;
 use crate::raft::{Group, Host, Outcome, StorageError};
 use crate::resp::Args;
 use crate::routing::{self, GroupInfo, NodeInfo, RoutingTable};
@@ -39,7 +50,7 @@ use crate::security::User;
 use crate::state::eviction::Limit;
 use crate::state::{Keyspace, View};
 use crate::types::{GroupId, NodeId, SLOTS, Slot, Stamp};
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use memory::Shares;
 use parking_lot::Mutex;
@@ -71,7 +82,7 @@ const NODE: &str = "node/";
 /// How a new cluster is laid out.
 #[derive(Debug, Clone)]
 pub struct Layout {
-    /// The first members, in the order of the seeds.
+    /// The first members, in the order of the seeds; nobody, where this node was invited by a cluster that there was.
     pub nodes: Vec<NodeId>,
     pub groups: u32,
     pub replication_factor: usize,
@@ -135,6 +146,10 @@ pub struct Cluster {
     table: ArcSwap<RoutingTable>,
     agreed: ArcSwap<Agreed>,
     users: users::Followed,
+    roster: ArcSwapOption<Roster>,
+    /// What each group waits for, as the driver saw it last; here, if this node leads the meta group.
+    progress: Mutex<BTreeMap<GroupId, String>>,
+    removed: watch::Sender<bool>,
     /// Held while what is agreed on is taken over.
     following: Mutex<()>,
     changed: watch::Sender<u64>,
@@ -146,7 +161,20 @@ impl Cluster {
         let table = ArcSwap::from_pointee(RoutingTable::unformed());
         let agreed = ArcSwap::from_pointee(Agreed { memory: layout.memory, ..Agreed::default() });
         let (users, changed) = (users::Followed::default(), watch::Sender::new(0));
-        Arc::new(Cluster { members, host, info, layout, table, agreed, users, following: Mutex::new(()), changed })
+        Arc::new(Cluster {
+            members,
+            host,
+            info,
+            layout,
+            table,
+            agreed,
+            users,
+            roster: ArcSwapOption::empty(),
+            progress: Mutex::default(),
+            removed: watch::Sender::new(false),
+            following: Mutex::new(()),
+            changed,
+        })
     }
 
     /// The table by which this node routes now.
@@ -195,13 +223,23 @@ impl Cluster {
         let _ = changed.wait_for(|_| self.complete()).await;
     }
 
+    /// Who belongs and how; none before nodes came or went for the first time.
+    pub fn roster(&self) -> Option<Arc<Roster>> {
+        self.roster.load_full()
+    }
+
+    /// Returns when this node was removed from its cluster.
+    pub async fn removed(&self) {
+        let _ = self.removed.subscribe().wait_for(|removed| *removed).await;
+    }
+
     /// Whether this node knows its table, itself in it, and every group of its own is open.
     fn complete(&self) -> bool {
         let table = self.table();
-        let own = |info: &GroupInfo| info.voters.contains(&self.info.id);
+        let own = |id: &GroupId| table.holds(*id, self.info.id);
         table.epoch > 0
             && table.nodes.contains_key(&self.info.id)
-            && table.groups.iter().all(|(id, info)| !own(info) || self.host.group(*id).is_some())
+            && table.groups.keys().all(|id| !own(id) || self.host.group(*id).is_some())
     }
 
     /// Forms or joins the cluster and follows the table. Ends with an error if a group cannot be opened.
@@ -215,17 +253,12 @@ impl Cluster {
         }
         self.members.formed().await;
         // A link to each member from the start: who is alive is known, and clocks are compared, before they matter.
-        for node in self.layout.nodes.iter().filter(|n| **n != self.info.id) {
-            for worker in 0..self.host.workers() {
-                self.host.peers().link(*node, crate::raft::wire::Lane::Raft(worker));
-                self.host.peers().link(*node, crate::raft::wire::Lane::Forward(worker));
-            }
-            self.host.peers().link(*node, crate::raft::wire::Lane::Messages);
-        }
+        self.layout.nodes.iter().for_each(|node| self.link(*node));
         let documents = self.clone();
         tokio::spawn(async move { documents.write_documents(first).await });
         tokio::spawn(self.clone().deal_memory(meta.clone()));
         tokio::spawn(self.clone().hear(meta.clone()));
+        tokio::spawn(self.clone().keep_members(meta.clone()));
         let mut applied = meta.watch_applied();
         let mut version = u64::MAX;
         loop {
@@ -238,6 +271,17 @@ impl Cluster {
                 return Ok(());
             }
         }
+    }
+
+    fn link(&self, node: NodeId) {
+        if node == self.info.id {
+            return;
+        }
+        for worker in 0..self.host.workers() {
+            self.host.peers().link(node, Lane::Raft(worker));
+            self.host.peers().link(node, Lane::Forward(worker));
+        }
+        self.host.peers().link(node, Lane::Messages);
     }
 
     async fn initialize(&self, id: GroupId, members: &BTreeSet<NodeId>) {
@@ -291,7 +335,7 @@ impl Cluster {
     /// Takes over what the meta group says now: the table, and the groups that this node has a part in.
     async fn follow(&self, meta: &Group) -> Result<(), StorageError> {
         let documents = meta.peek(|keyspace| read_documents(&View::new(keyspace, None)));
-        let (table, seeds) = match documents {
+        let (mut table, seeds) = match documents {
             Ok(documents) => documents,
             Err(e) => {
                 tracing::error!(error = %e, "meta-document-unreadable: routing stays as it was");
@@ -299,21 +343,57 @@ impl Cluster {
             }
         };
         self.members.note_addresses(table.nodes.values().map(|n| (n.id, format!("{}:{}", n.host, n.peer_port))));
-        let mut voters = table.groups.clone();
-        voters.remove(&GroupId::META);
-        self.table.store(Arc::new(table));
-        for (id, info) in voters.iter().filter(|(_, info)| info.voters.contains(&self.info.id)) {
-            if self.host.group(*id).is_none() {
-                self.host.open_group(*id, seeds.of(*id)).await?;
-                if info.voters.first() == Some(&self.info.id) {
-                    self.initialize(*id, &info.voters.iter().copied().collect()).await;
-                }
+        self.follow_roster(meta, &mut table);
+        let table = Arc::new(table);
+        self.table.store(table.clone());
+        table.nodes.keys().for_each(|node| self.link(*node));
+        for id in table.data_groups().filter(|id| table.holds(*id, self.info.id)) {
+            if self.host.group(id).is_some() {
+                continue;
+            }
+            self.host.open_group(id, seeds.of(id)).await?;
+            // Only at a cluster's birth: a group that has moved on since must not be begun a second time.
+            let voters = &table.groups[&id].voters;
+            if voters.first() == Some(&self.info.id) && table.epoch == 1 && self.layout.nodes.contains(&self.info.id) {
+                self.initialize(id, &voters.iter().copied().collect()).await;
             }
         }
         self.follow_agreed(meta);
         self.follow_users(meta);
         self.changed.send_modify(|n| *n += 1);
         Ok(())
+    }
+
+    /// Takes over who belongs: greetings are held against it, and every node holds every group from then on.
+    fn follow_roster(&self, meta: &Group, table: &mut RoutingTable) {
+        let roster = match membership::roster_of(meta) {
+            Ok(Some((_, roster))) => roster,
+            Ok(None) => return,
+            Err(e) => {
+                tracing::error!(error = %e, "meta-document-unreadable: nodes belong as they did");
+                table.everywhere = self.roster.load().is_some();
+                return;
+            }
+        };
+        table.everywhere = true;
+        let listed = roster.nodes.iter().map(|(node, entry)| {
+            // Until its document is gone, a node may be told that it is to go.
+            let gone = entry.standing == Standing::Gone && !table.nodes.contains_key(node);
+            (*node, identity::Listed { incarnation: entry.incarnation, gone })
+        });
+        let listed: BTreeMap<NodeId, identity::Listed> = listed.collect();
+        self.host.peers().give_up(|node| listed.get(&node).is_some_and(|listed| listed.gone));
+        self.members.note_roster(listed);
+        let joining = roster.nodes.iter().filter(|(node, _)| !table.nodes.contains_key(node));
+        self.members.note_addresses(joining.map(|(node, entry)| (*node, entry.address.clone())));
+        if roster.standing(self.info.id) == Some(Standing::Gone) && !*self.removed.borrow() {
+            tracing::info!(node = %self.info.id, "node-removed: this node was removed from its cluster and stops");
+            if let Err(e) = self.members.mark_removed() {
+                tracing::error!(error = %e, "node-removed: the directory could not be marked");
+            }
+            self.removed.send_replace(true);
+        }
+        self.roster.store(Some(Arc::new(roster)));
     }
 
     /// Takes over what is agreed on. What is about memory, whoever leads a group carries into the group's log.
@@ -419,7 +499,7 @@ pub fn relocate(
         let document = TableDocument::parse(&json).map_err(RelocateError::Unreadable)?;
         let old: Vec<Bytes> = view
             .entries()
-            .filter(|e| e.key().starts_with(NODE.as_bytes()))
+            .filter(|e| e.key().starts_with(NODE.as_bytes()) || e.key() == roster::ROSTER.as_bytes())
             .map(|e| Bytes::copy_from_slice(e.key()))
             .collect();
         (document, old)

@@ -79,6 +79,8 @@ pub enum Refused {
     Foreign { address: String, cluster: String },
     #[error("{address} is node {node}, whose data directory is not the one the cluster knows")]
     OtherIncarnation { address: String, node: NodeId },
+    #[error("{address} is node {node}, which belongs to the cluster already")]
+    Belongs { address: String, node: NodeId },
     #[error("{address} cannot be reached as an empty node that waits to be added: {cause}")]
     Unreachable { address: String, cause: String },
     #[error("there is no node {0} in the cluster")]

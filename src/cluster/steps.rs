@@ -8,7 +8,7 @@ use crate::types::NodeId;
 use std::collections::BTreeSet;
 
 /// Entries that a learner may be behind the leader's log when it is made a voter: what is under way under load.
-const LEVEL: u64 = 256;
+pub(super) const LEVEL: u64 = 256;
 
 /// What a group should be.
 #[derive(Debug, Clone, PartialEq, Eq)]

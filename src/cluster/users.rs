@@ -229,7 +229,7 @@ impl Cluster {
     }
 
     /// Proposes one call and waits until this node has applied it, too, and goes by it.
-    async fn propose_change(&self, meta: &Group, call: Args, deadline: Instant) -> Reply {
+    pub(super) async fn propose_change(&self, meta: &Group, call: Args, deadline: Instant) -> Reply {
         let (index, reply) = match meta.propose_and_wait(vec![call], deadline).await {
             Outcome::Applied { index, mut replies } => match replies.pop() {
                 Some(reply) => (index, reply),

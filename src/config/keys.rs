@@ -188,6 +188,8 @@ sections! {
         /// Peer addresses. On a fresh cluster these are its first members, in this order, the same on every node.
         /// Empty: a cluster of this one node.
         seeds: Vec<Endpoint> = "";
+        /// Found no cluster on an empty data directory, but wait to be added to one that there is (`hypercachectl node add`).
+        join: bool = "false";
         /// Copies of every group. auto: 3, or as many as there are nodes.
         replication_factor: Auto = "auto" in 1..=7;
         /// Data groups, settled at the cluster's first start. auto: 1 on one node, 8 on more.

@@ -6,6 +6,7 @@
 //! standard error.
 
 pub mod client;
+mod nodes;
 pub mod output;
 mod progress;
 mod snapshot;
@@ -90,6 +91,19 @@ pub enum Form {
 pub enum Verb {
     /// Nodes and groups as one node sees them.
     Status,
+    /// Nodes: who belongs, who comes and who goes.
+    Node {
+        #[command(subcommand)]
+        verb: NodeVerb,
+    },
+    /// Evens out votes and leaders over the nodes.
+    Rebalance {
+        /// Have so many copies of every group vote; as many as now without it.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=7))]
+        copies: Option<u32>,
+        #[command(flatten)]
+        how: Course,
+    },
     /// Raft groups.
     Group {
         #[command(subcommand)]
@@ -111,6 +125,65 @@ pub enum Verb {
         #[arg(long, value_name = "N")]
         group: Vec<u32>,
     },
+}
+
+#[derive(Subcommand, Debug)]
+pub enum NodeVerb {
+    /// Every node with its standing, votes and doors.
+    List,
+    /// One node, and its part in each group.
+    Describe {
+        /// The node, by name or number.
+        node: String,
+    },
+    /// Takes an empty node into the cluster that was started with --join: it gets copies of everything, and its share of
+    /// votes.
+    Add {
+        /// Where it waits: HOST:PORT of its peer port.
+        address: String,
+        #[command(flatten)]
+        how: Course,
+    },
+    /// Moves all leaders off a node, and its votes where there is a spare node. It goes on serving clients.
+    Drain {
+        /// The node, by name or number.
+        node: String,
+        /// Take the drain back.
+        #[arg(long)]
+        undo: bool,
+        #[command(flatten)]
+        how: Course,
+    },
+    /// Lets a node go: its leaders and votes move first, then it closes its doors and ends.
+    Remove {
+        /// The node, by name or number.
+        node: String,
+        /// Go on with fewer copies of everything, if too few nodes are left.
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        how: Course,
+    },
+    /// Puts an empty node in the place of another, that may be dead: it gets copies of everything and the old one's votes.
+    Replace {
+        /// The node that goes, by name or number.
+        old: String,
+        /// Where the new one waits: HOST:PORT of its peer port.
+        address: String,
+        #[command(flatten)]
+        how: Course,
+    },
+}
+
+/// How a change of nodes is gone about.
+#[derive(Args, Debug, Clone, Copy)]
+pub struct Course {
+    /// Return when everything is done, with a line for each step on standard error.
+    #[arg(long)]
+    pub wait: bool,
+    /// Change nothing: tell what would move.
+    #[arg(long, conflicts_with = "wait")]
+    pub dry_run: bool,
 }
 
 #[derive(Subcommand, Debug)]
@@ -210,6 +283,7 @@ async fn carry_out(cli: &Cli, deadline: env::Instant) -> Result<String, Trouble>
     let reached = client::reach(&cli.endpoint, &cli.credentials()).await?;
     match &cli.verb {
         Verb::Status => Ok(output::status(&reached.status, cli.output)),
+        Verb::Node { .. } | Verb::Rebalance { .. } => nodes::run(cli, reached).await,
         Verb::Group { verb: GroupVerb::List } => {
             let groups = reached.client.clone().list_groups(ListGroupsRequest {}).await;
             let groups = groups.map_err(|status| Trouble::of_status(&reached.endpoint, &status))?.into_inner().groups;

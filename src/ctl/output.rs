@@ -5,7 +5,7 @@
 use crate::archive::Head;
 use crate::ctl::Form;
 use crate::proto::admin::{
-    Group, Node, StatusResponse, TransferLeaderResponse, TriggerSnapshotResponse, VerifyResponse,
+    ChangeNodesResponse, Group, Node, StatusResponse, TransferLeaderResponse, TriggerSnapshotResponse, VerifyResponse,
 };
 use comfy_table::{Table, presets};
 use serde_json::{Value, json};
@@ -95,6 +95,109 @@ pub fn groups(groups: &[Group], nodes: &[Node], form: Form) -> String {
         ]);
     }
     table_text(&rows)
+}
+
+pub fn nodes(nodes: &[Node], form: Form) -> String {
+    if form == Form::Json {
+        return json_text(&json!({ "nodes": nodes.iter().map(node_json).collect::<Vec<_>>() }));
+    }
+    let mut rows = table(&["NODE", "NAME", "STANDING", "ALIVE", "VOTES", "LEADS", "RESP", "GRPC", "PEER"]);
+    for node in nodes {
+        let at = node.addresses.clone().unwrap_or_default();
+        let alive = if node.alive { "yes" } else { "NO" };
+        let (id, votes, leads) = (node.id.to_string(), node.votes.to_string(), node.leads.to_string());
+        rows.add_row([&id, &node.name, standing(node), alive, &votes, &leads, &at.resp, &at.grpc, &at.peer]);
+    }
+    table_text(&rows)
+}
+
+/// One node, and its part in each group.
+pub fn node(node: &Node, groups: &[Group], form: Form) -> String {
+    let part = |group: &Group| match () {
+        () if group.leader == Some(node.id) => "leads",
+        () if group.voters.contains(&node.id) => "votes",
+        () if group.learners.contains(&node.id) => "copies",
+        () => "nothing",
+    };
+    if form == Form::Json {
+        let mut row = node_json(node);
+        let parts: Vec<Value> = groups.iter().map(|group| json!({"group": group.id, "part": part(group)})).collect();
+        row["groups"] = json!(parts);
+        return json_text(&row);
+    }
+    let at = node.addresses.clone().unwrap_or_default();
+    let mut text = String::new();
+    let alive = if node.alive { "yes" } else { "NO" };
+    let id = node.id.to_string();
+    let lines = [
+        ("node", id.as_str()),
+        ("name", &node.name),
+        ("standing", standing(node)),
+        ("alive", alive),
+        ("peer", &at.peer),
+        ("resp", &at.resp),
+        ("cluster", &at.cluster),
+        ("http", &at.http),
+        ("grpc", &at.grpc),
+    ];
+    for (name, value) in lines {
+        text.push_str(&format!("{name:<12} {value}\n"));
+    }
+    let mut rows = table(&["GROUP", "PART"]);
+    for group in groups {
+        rows.add_row([&group.id.to_string(), part(group)]);
+    }
+    format!("{text}\n{}", table_text(&rows))
+}
+
+/// A node's standing; one whose cluster never changed is a member.
+fn standing(node: &Node) -> &str {
+    if node.standing.is_empty() { "member" } else { &node.standing }
+}
+
+/// How far a change of nodes has come.
+pub fn changed(change: &ChangeNodesResponse, nodes: &[Node], dry_run: bool, form: Form) -> String {
+    if form == Form::Json {
+        let moves = change.moves.iter().map(|one| json!({"group": one.group, "from": one.from, "to": one.to}));
+        return json_text(&json!({
+            "node": (change.node > 0).then_some(change.node),
+            "name": change.name,
+            "standing": change.standing,
+            "dry_run": dry_run,
+            "done": change.done && !dry_run,
+            "moves": moves.collect::<Vec<_>>(),
+            "waiting": change.waiting,
+            "note": change.note,
+        }));
+    }
+    let mut text = String::new();
+    if change.node > 0 {
+        let (node, name, standing) = (change.node, &change.name, &change.standing);
+        let would = if dry_run { "would be" } else { "is" };
+        text.push_str(&format!("node {node} ({name}) {would} {standing}\n"));
+    }
+    if !change.note.is_empty() {
+        text.push_str(&format!("{}\n", change.note));
+    }
+    if !change.moves.is_empty() {
+        let mut rows = table(&["GROUP", "FROM", "TO"]);
+        // A node that is not there yet has no name.
+        let name = |node: Option<u64>| node.map_or("-".to_owned(), |node| name_of(node, nodes));
+        for one in &change.moves {
+            rows.add_row([one.group.to_string(), name(one.from), name(one.to)]);
+        }
+        text.push_str(&table_text(&rows));
+    }
+    match (dry_run, change.done) {
+        (true, _) if change.moves.is_empty() => text.push_str("no vote would move\n"),
+        (true, _) => {}
+        (false, true) => text.push_str("done\n"),
+        (false, false) => {
+            text.push_str("under way; the same command with --wait ends when it is done\n");
+            change.waiting.iter().for_each(|line| text.push_str(&format!("  {line}\n")));
+        }
+    }
+    text
 }
 
 pub fn transferred(group: u32, done: &TransferLeaderResponse, nodes: &[Node], form: Form) -> String {
@@ -229,6 +332,9 @@ fn node_json(node: &Node) -> Value {
         "name": node.name,
         "addresses": {"peer": at.peer, "resp": at.resp, "cluster": at.cluster, "http": at.http, "grpc": at.grpc},
         "alive": node.alive,
+        "standing": standing(node),
+        "votes": node.votes,
+        "leads": node.leads,
     })
 }
 

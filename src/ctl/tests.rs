@@ -57,6 +57,7 @@ impl Played {
                 name: format!("node-{id}"),
                 addresses: Some(Addresses { grpc: self.addresses[id as usize - 1].clone(), ..Addresses::default() }),
                 alive: true,
+                ..Node::default()
             })
             .collect()
     }

@@ -14,6 +14,7 @@ pub const EXIT_FAILED: u8 = 1;
 pub const EXIT_USAGE: u8 = 2;
 pub const EXIT_UNREACHABLE: u8 = 3;
 pub const EXIT_NO_QUORUM: u8 = 4;
+pub const EXIT_UNSAFE: u8 = 5;
 pub const EXIT_TIMEOUT: u8 = 6;
 
 /// A failure as it is shown: `error[CODE]: message`, then the remedy.
@@ -36,6 +37,11 @@ impl fmt::Display for Trouble {
 impl Trouble {
     fn new(code: &'static str, exit: u8, message: impl Into<String>, remedy: impl Into<String>) -> Trouble {
         Trouble { code, exit, message: message.into(), remedy: remedy.into(), output: None }
+    }
+
+    /// Whether it may pass by itself while nodes come and go.
+    pub fn passes(&self) -> bool {
+        ["HC-3001", codes::NOT_LEADER, codes::NO_LEADER, codes::NOT_DONE, codes::USERS_UNKNOWN].contains(&self.code)
     }
 
     /// None of the endpoints answered; `causes` has one line an endpoint.
@@ -165,7 +171,7 @@ impl Trouble {
                 Trouble::new(codes::NO_SUCH_GROUP, EXIT_FAILED, message, remedy)
             }
             (Some(codes::NO_SUCH_NODE), _) => {
-                let remedy = "see the voters of the group with `hypercachectl group list`";
+                let remedy = "see the nodes with `hypercachectl node list`, and the voters of a group with `hypercachectl group list`";
                 Trouble::new(codes::NO_SUCH_NODE, EXIT_FAILED, message, remedy)
             }
             (Some(codes::TIMEOUT), _) | (None, Code::DeadlineExceeded) => {
@@ -184,6 +190,48 @@ impl Trouble {
                 let remedy = "a majority of the meta group's voters must be up: see which nodes are not with \
                               `hypercachectl status`";
                 Trouble::new(codes::USERS_UNKNOWN, EXIT_NO_QUORUM, message, remedy)
+            }
+            (Some(codes::NODES_BUSY), _) => {
+                let remedy = "wait until that node is done (`hypercachectl node list`), or take its joining back with \
+                              `hypercachectl node remove`";
+                Trouble::new(codes::NODES_BUSY, EXIT_FAILED, message, remedy)
+            }
+            (Some(codes::USED_NAME), _) => {
+                let remedy = "give the new node another node.id, or `hypercachectl node replace` the one that has the name";
+                Trouble::new(codes::USED_NAME, EXIT_FAILED, message, remedy)
+            }
+            (Some(codes::FOREIGN_NODE), _) => {
+                let remedy = "check the address; to take that machine into this cluster, stop the node, empty its \
+                              node.data_dir if its data may go, and start it with cluster.join: true";
+                Trouble::new(codes::FOREIGN_NODE, EXIT_FAILED, message, remedy)
+            }
+            (Some(codes::NOBODY_WAITS), _) => {
+                let remedy = "start the node with an empty node.data_dir and cluster.join: true (or --join); the address is \
+                              that of its peer port (node.bind_addr, 7000 by default)";
+                Trouble::new(codes::NOBODY_WAITS, EXIT_FAILED, message, remedy)
+            }
+            (Some(codes::TOO_FEW_NODES), _) => {
+                let remedy = "add a node first, replace this one instead (`hypercachectl node replace`), or go on with fewer \
+                              copies of everything with --force";
+                Trouble::new(codes::TOO_FEW_NODES, EXIT_UNSAFE, message, remedy)
+            }
+            (Some(codes::NODE_GONE), _) => {
+                let remedy = "a number is never used again: to add the machine once more, empty its node.data_dir, start it \
+                              with cluster.join: true and add it by its address";
+                Trouble::new(codes::NODE_GONE, EXIT_FAILED, message, remedy)
+            }
+            (Some(codes::CANNOT_PLACE), _) => {
+                let remedy = "add nodes first, or ask for fewer copies";
+                Trouble::new(codes::CANNOT_PLACE, EXIT_FAILED, message, remedy)
+            }
+            (Some(codes::OTHER_DIRECTORY), _) => {
+                let remedy = "its disk was emptied or exchanged, so it must not vote again as who it was: start it with an empty \
+                              node.data_dir and cluster.join: true, and `hypercachectl node replace` the old one by it";
+                Trouble::new(codes::OTHER_DIRECTORY, EXIT_FAILED, message, remedy)
+            }
+            (Some(codes::BELONGS), _) => {
+                let remedy = "name the address of an empty node that waits to be added (see `hypercachectl node list`)";
+                Trouble::new(codes::BELONGS, EXIT_FAILED, message, remedy)
             }
             (Some(codes::ARGUMENT), _) => {
                 Trouble::new(codes::ARGUMENT, EXIT_USAGE, message, "see `hypercachectl help`")

@@ -14,6 +14,7 @@ mod care;
 #[cfg(test)]
 mod hooks;
 mod leadership;
+mod members;
 mod reading;
 mod status;
 mod transfer;

@@ -241,7 +241,9 @@ impl Host {
     async fn receive(self: Arc<Self>, mut stream: TcpStream, identity: &dyn Identity) -> io::Result<()> {
         let greeted = env::timeout(GREETING, peers::greet(&mut stream, identity)).await;
         let hello = match greeted {
-            Ok(Ok(hello)) => hello,
+            Ok(Ok(Some(hello))) => hello,
+            // Somebody asked who this is, and was told.
+            Ok(Ok(None)) => return Ok(()),
             Ok(Err(e)) => {
                 tracing::warn!(error = %e, "peer-refused");
                 return Err(e);
@@ -315,6 +317,9 @@ impl Host {
                 wire::put(&mut out, &group.stand(term, id, call).await);
             }
             Method::LeaveLine => group.leave_line(wire::get(&payload, "a place").map_err(wrong)?),
+            Method::Members => {
+                wire::put(&mut out, &group.on_members(wire::get(&payload, "a step").map_err(wrong)?).await?)
+            }
             Method::Fence => group.on_fence(wire::get(&payload, "an order").map_err(wrong)?).await?,
             Method::Carry => {
                 let carrier = self.carrier.get().ok_or_else(|| "this node is not open yet".to_owned())?;

@@ -19,6 +19,7 @@ mod host;
 mod line;
 mod log_store;
 mod machine;
+mod members;
 mod network;
 pub mod peers;
 mod proposer;
@@ -33,6 +34,7 @@ pub mod wire;
 
 pub use group::{AdminError, Group, GroupStatus, Timers};
 pub use host::{Host, HostOptions, Receiver};
+pub use members::{Configuration, Step};
 pub use proposer::{OnOutcome, Outcome, Refusal};
 pub use reads::{NeedsTick, Permit};
 pub use runtime::Runtime;

@@ -275,6 +275,10 @@ mod tests {
             Err("it knows nobody".to_owned())
         }
 
+        fn introduction(&self) -> super::super::wire::Introduction {
+            panic!("nobody asks it")
+        }
+
         fn incarnation(&self) -> (u64, bool) {
             (1, true)
         }

@@ -6,9 +6,11 @@
 //!
 //! This file knows frames and connections; what a request means is [`super::host`]'s.
 
-use super::wire::{self, HEAD_BYTES, Hello, Lane, MAX_FRAME, MAX_GREETING, Method, Opcode, Welcome};
+use super::wire::{
+    self, HEAD_BYTES, Hello, Introduction, Invitation, Lane, MAX_FRAME, MAX_GREETING, Method, Opcode, Welcome,
+};
 use crate::env;
-use crate::net::{self, TcpStream};
+use crate::net::{self, TcpListener, TcpStream};
 use crate::types::{GroupId, NodeId};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
@@ -46,6 +48,8 @@ pub trait Identity: Send + Sync + 'static {
     fn recognize(&self, to: NodeId, welcome: &Welcome) -> Result<(), String>;
     /// What the data directory was marked with when it was made, and whether it has met its cluster since.
     fn incarnation(&self) -> (u64, bool);
+    /// Who this is, for anybody who asks.
+    fn introduction(&self) -> Introduction;
     /// Where a node listens for peers, `host:port`.
     fn address(&self, node: NodeId) -> Option<String>;
 }
@@ -82,6 +86,8 @@ pub struct Link {
     lane: Lane,
     state: Mutex<LinkState>,
     wake: Notify,
+    /// Its peer belongs to the cluster no more.
+    given_up: AtomicBool,
 }
 
 #[derive(Default)]
@@ -126,7 +132,7 @@ impl Link {
     async fn run(self: Arc<Self>, peers: Arc<Peers>) {
         let mut pause = RECONNECT.0;
         let mut last_complaint = String::new();
-        while !peers.closed() {
+        while !peers.closed() && !self.given_up.load(Ordering::Relaxed) {
             let ended = match env::timeout(CONNECT, connect(&*peers.identity, self.peer, self.lane)).await {
                 Ok(Ok(stream)) => {
                     pause = RECONNECT.0;
@@ -267,7 +273,8 @@ impl Peers {
     pub fn link(self: &Arc<Self>, peer: NodeId, lane: Lane) -> Arc<Link> {
         let mut links = self.links.lock();
         let link = links.entry((peer, lane)).or_insert_with(|| {
-            let link = Arc::new(Link { peer, lane, state: Mutex::default(), wake: Notify::new() });
+            let given_up = AtomicBool::new(false);
+            let link = Arc::new(Link { peer, lane, state: Mutex::default(), wake: Notify::new(), given_up });
             let worker = match lane {
                 Lane::Raft(w) | Lane::Forward(w) => w as usize % self.workers.len(),
                 Lane::Snapshot | Lane::Messages => 0,
@@ -276,6 +283,15 @@ impl Peers {
             link
         });
         link.clone()
+    }
+
+    /// Makes no connection to these nodes any more: they belong to the cluster no longer. What stands ends with its peer.
+    pub fn give_up(&self, gone: impl Fn(NodeId) -> bool) {
+        self.links.lock().retain(|(peer, _), link| {
+            let given_up = gone(*peer);
+            link.given_up.fetch_or(given_up, Ordering::Relaxed);
+            !given_up
+        });
     }
 
     /// A connection of its own, greeted, for a snapshot.
@@ -363,8 +379,79 @@ pub(super) async fn read_frame(
     }
 }
 
-/// Answers a greeting on a connection that was accepted. An error was told to whoever called.
-pub(super) async fn greet(stream: &mut TcpStream, identity: &dyn Identity) -> io::Result<Hello> {
+/// Asks whoever listens at an address who that is.
+///
+/// # Errors
+/// When nobody answers in time, or somebody who does not speak this protocol.
+pub async fn who_is_there(address: &str) -> io::Result<Introduction> {
+    meet(address, |out| wire::put_frame(out, Opcode::WhoIsThere, |_| ())).await
+}
+
+/// Tells a node that waits whom it belongs to. Saying it twice does no harm.
+///
+/// # Errors
+/// As [`who_is_there`], and when the node refuses.
+pub async fn invite(address: &str, invitation: &Invitation) -> io::Result<Introduction> {
+    meet(address, |out| wire::put_frame(out, Opcode::Invitation, |out| wire::put(out, invitation))).await
+}
+
+async fn meet(address: &str, say: impl FnOnce(&mut BytesMut)) -> io::Result<Introduction> {
+    let meeting = async {
+        let mut stream = net::connect(address).await?;
+        let (mut out, mut buffer) = (BytesMut::new(), BytesMut::with_capacity(MAX_GREETING));
+        say(&mut out);
+        stream.write_all(&out).await?;
+        match read_frame(&mut stream, &mut buffer, MAX_GREETING).await? {
+            (Opcode::Introduction, payload) => wire::get(&payload, "an introduction").map_err(io::Error::other),
+            (Opcode::Refused, text) => Err(io::Error::other(String::from_utf8_lossy(&text).into_owned())),
+            _ => Err(io::Error::other("it did not say who it is")),
+        }
+    };
+    let met = env::timeout(CONNECT, meeting).await;
+    met.unwrap_or_else(|_| Err(io::Error::other("no answer in time")))
+}
+
+/// Waits on a node's peer port until it is invited, and tells everybody who asks who it is. `accept` has the invitation on
+/// disk before it says so.
+pub async fn wait_for_invitation(
+    listener: &TcpListener,
+    me: &Introduction,
+    accept: impl Fn(&Invitation) -> Result<(), String>,
+) -> Invitation {
+    loop {
+        let Ok((mut stream, _)) = listener.accept().await else {
+            env::sleep(RECONNECT.1).await;
+            continue;
+        };
+        let mut buffer = BytesMut::with_capacity(MAX_GREETING);
+        let Ok(Ok((opcode, payload))) =
+            env::timeout(CONNECT, read_frame(&mut stream, &mut buffer, MAX_GREETING)).await
+        else {
+            continue;
+        };
+        let invited = match opcode {
+            Opcode::WhoIsThere => Ok(None),
+            Opcode::Invitation => wire::get::<Invitation>(&payload, "an invitation")
+                .map_err(|e| e.to_string())
+                .and_then(|invitation| accept(&invitation).map(|()| Some(invitation))),
+            _ => Err("this node waits to be added to a cluster".to_owned()),
+        };
+        let mut out = BytesMut::new();
+        match &invited {
+            Ok(_) => wire::put_frame(&mut out, Opcode::Introduction, |out| wire::put(out, me)),
+            Err(text) => wire::put_frame(&mut out, Opcode::Refused, |out| out.put_slice(text.as_bytes())),
+        }
+        // Whoever did not hear the answer asks again, and finds the node in its cluster.
+        let _ = env::timeout(CONNECT, stream.write_all(&out)).await;
+        if let Ok(Some(invitation)) = invited {
+            return invitation;
+        }
+    }
+}
+
+/// Answers a greeting on a connection that was accepted; none if it was only the question who this is. An error was told to
+/// whoever called.
+pub(super) async fn greet(stream: &mut TcpStream, identity: &dyn Identity) -> io::Result<Option<Hello>> {
     net::tune_link(stream, USER_TIMEOUT)?;
     let mut buffer = BytesMut::with_capacity(MAX_GREETING);
     let read = read_frame(stream, &mut buffer, MAX_GREETING).await;
@@ -373,6 +460,13 @@ pub(super) async fn greet(stream: &mut TcpStream, identity: &dyn Identity) -> io
             Ok(hello) => identity.admit(&hello).map(|welcome| (hello, welcome)),
             Err(e) => Err(e.to_string()),
         },
+        Ok((Opcode::WhoIsThere, _)) => {
+            let mut out = BytesMut::new();
+            wire::put_frame(&mut out, Opcode::Introduction, |out| wire::put(out, &identity.introduction()));
+            stream.write_all(&out).await?;
+            return Ok(None);
+        }
+        Ok((Opcode::Invitation, _)) => Err("this node belongs to a cluster, or is founding one".to_owned()),
         Ok(_) => Err("the first frame must be a greeting".to_owned()),
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Err(e),
         Err(e) => Err(e.to_string()),
@@ -382,7 +476,7 @@ pub(super) async fn greet(stream: &mut TcpStream, identity: &dyn Identity) -> io
         Ok((hello, welcome)) => {
             wire::put_frame(&mut out, Opcode::Welcome, |out| wire::put(out, &welcome));
             stream.write_all(&out).await?;
-            Ok(hello)
+            Ok(Some(hello))
         }
         Err(text) => {
             wire::put_frame(&mut out, Opcode::Refused, |out| out.put_slice(text.as_bytes()));

@@ -37,12 +37,19 @@ pub enum Opcode {
     Request = 4,
     Response = 5,
     Chunk = 6,
+    /// In the place of a greeting: who is there?
+    WhoIsThere = 7,
+    /// The answer to that, and to an invitation that is accepted.
+    Introduction = 8,
+    /// In the place of a greeting: a node that waits is told whom it belongs to.
+    Invitation = 9,
 }
 
 impl Opcode {
     fn from_u8(b: u8) -> Option<Opcode> {
         use Opcode::*;
-        [Hello, Welcome, Refused, Request, Response, Chunk].into_iter().find(|op| *op as u8 == b)
+        let all = [Hello, Welcome, Refused, Request, Response, Chunk, WhoIsThere, Introduction, Invitation];
+        all.into_iter().find(|op| *op as u8 == b)
     }
 }
 
@@ -74,6 +81,8 @@ pub enum Method {
     Messages = 18,
     /// What the layers above ask of a leader ([`super::carry`]).
     Carry = 20,
+    /// A group's configuration, or a step that changes it ([`super::members`]).
+    Members = 22,
 }
 
 impl Method {
@@ -99,6 +108,7 @@ impl Method {
             LeaveLine,
             Carry,
             Messages,
+            Members,
         ];
         all.into_iter().find(|m| *m as u8 == b)
     }
@@ -134,6 +144,29 @@ pub struct Hello {
 pub struct Welcome {
     pub cluster: String,
     pub node: NodeId,
+    pub incarnation: u64,
+}
+
+/// Who a node is, told to anybody who asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Introduction {
+    pub version: u8,
+    /// Empty while it belongs to none.
+    pub cluster: String,
+    /// 0 while it has no number.
+    pub node: NodeId,
+    pub name: String,
+    pub incarnation: u64,
+}
+
+/// Tells a node that waits to be added whom it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Invitation {
+    pub version: u8,
+    pub cluster: String,
+    /// Its number from now on.
+    pub node: NodeId,
+    /// Of the directory that is meant.
     pub incarnation: u64,
 }
 

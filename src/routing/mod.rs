@@ -44,6 +44,8 @@ pub struct RoutingTable {
     pub slots: Box<[GroupId]>,
     pub groups: BTreeMap<GroupId, GroupInfo>,
     pub nodes: BTreeMap<NodeId, NodeInfo>,
+    /// Every node holds every group, whether it votes there or not.
+    pub everywhere: bool,
 }
 
 impl RoutingTable {
@@ -54,12 +56,18 @@ impl RoutingTable {
             slots: vec![GroupId::META; SLOTS].into(),
             groups: BTreeMap::new(),
             nodes: BTreeMap::new(),
+            everywhere: false,
         }
     }
 
     /// The group that owns a slot. Before the cluster is formed this is the meta group, which serves no keys.
     pub fn group_of(&self, slot: Slot) -> GroupId {
         self.slots[usize::from(slot.0)]
+    }
+
+    /// Whether a node is to hold a replica of a data group.
+    pub fn holds(&self, group: GroupId, node: NodeId) -> bool {
+        self.groups.get(&group).is_some_and(|info| self.everywhere || info.voters.contains(&node))
     }
 
     /// The groups that hold keys, by number.

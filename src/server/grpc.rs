@@ -4,6 +4,7 @@
 //! another node leads, it answers FAILED_PRECONDITION, and says in the message and in the metadata
 //! [`LEADER_METADATA`] where the leader's own door is. Every verb is idempotent.
 
+use crate::cluster::{Change, Refused, Standing, Wish, WishError};
 use crate::env::{self, Paced};
 use crate::proto::admin::admin_server::{Admin, AdminServer};
 use crate::proto::admin::{self, GroupHash, SnapshotPart, StatusRequest, StatusResponse, snapshot_part};
@@ -165,6 +166,27 @@ impl Admin for Service {
         Ok(Response::new(admin::ListMembersResponse { nodes: self.nodes() }))
     }
 
+    async fn change_nodes(
+        &self,
+        request: Request<admin::ChangeNodesRequest>,
+    ) -> Result<Response<admin::ChangeNodesResponse>, Status> {
+        self.admit(&request, Verb::Acts)?;
+        let admin::ChangeNodesRequest { wish, dry_run } = request.into_inner();
+        let wish = wish.ok_or_else(|| refusal(Code::InvalidArgument, codes::ARGUMENT, "nothing is wished"))?;
+        let wish = wish_of(wish);
+        let meta = self.led(GroupId::META)?;
+        let cluster = Arc::clone(self.overview.cluster());
+        let deadline = env::now() + self.options.operation_timeout * 9 / 10;
+        // A task of its own: what was written is carried on even if the caller hangs up.
+        let granted = tokio::spawn(async move { cluster.wish(&wish, dry_run, deadline).await }).await;
+        match granted {
+            Ok(Ok(change)) => Ok(Response::new(change_message(change))),
+            Ok(Err(WishError::NotWritten(_))) if !meta.is_leader() => Err(self.led_elsewhere(&meta)),
+            Ok(Err(error)) => Err(wish_refusal(&error)),
+            Err(died) => Err(refusal(Code::Internal, codes::NOT_DONE, format!("the change ended at once: {died}"))),
+        }
+    }
+
     async fn list_groups(
         &self,
         request: Request<admin::ListGroupsRequest>,
@@ -312,8 +334,29 @@ impl Service {
         Err(refusal(Code::PermissionDenied, codes::NOT_PERMITTED, text))
     }
 
+    /// The nodes of the table, and those that are admitted and were not heard yet.
     fn nodes(&self) -> Vec<admin::Node> {
-        self.overview.nodes().into_iter().map(node_message).collect()
+        let mut nodes: Vec<admin::Node> = self.overview.nodes().into_iter().map(node_message).collect();
+        let groups = self.overview.groups();
+        if let Some(roster) = self.overview.cluster().roster() {
+            for (id, entry) in &roster.nodes {
+                match nodes.iter_mut().find(|node| node.id == id.0) {
+                    Some(node) => node.standing = entry.standing.name().to_owned(),
+                    None if entry.standing == Standing::Gone => {}
+                    None => {
+                        let addresses = admin::Addresses { peer: entry.address.clone(), ..Default::default() };
+                        let (name, standing) = (entry.name.clone(), entry.standing.name().to_owned());
+                        let addresses = Some(addresses);
+                        nodes.push(admin::Node { id: id.0, name, addresses, standing, ..Default::default() });
+                    }
+                }
+            }
+        }
+        for node in &mut nodes {
+            node.votes = groups.iter().filter(|group| group.voters.contains(&node.id)).count() as u32;
+            node.leads = groups.iter().filter(|group| group.leader == Some(node.id)).count() as u32;
+        }
+        nodes
     }
 
     fn groups(&self, with_ranges: bool) -> Vec<admin::Group> {
@@ -451,6 +494,58 @@ fn refusal(code: Code, our_code: &'static str, text: impl Into<String>) -> Statu
     status
 }
 
+fn wish_of(wish: admin::change_nodes_request::Wish) -> Wish {
+    use admin::change_nodes_request::Wish as Asked;
+    match wish {
+        Asked::Add(admin::AddNode { address }) => Wish::Add { address },
+        Asked::Drain(admin::DrainNode { node, undo }) => Wish::Drain { node, undo },
+        Asked::Remove(admin::RemoveNode { node, force }) => Wish::Remove { node, force },
+        Asked::Replace(admin::ReplaceNode { old, address }) => Wish::Replace { old, address },
+        Asked::Rebalance(admin::Rebalance { copies }) => Wish::Rebalance { copies: copies.map(|n| n as usize) },
+    }
+}
+
+fn change_message(change: Change) -> admin::ChangeNodesResponse {
+    let (node, name, standing) = match change.node {
+        Some((node, name, standing)) => (node.0, name, standing.name().to_owned()),
+        None => Default::default(),
+    };
+    let moves = change.moves.into_iter().map(|one| admin::VoteMove {
+        group: one.group.0,
+        from: one.from.map(|node| node.0),
+        to: one.to.map(|node| node.0),
+    });
+    admin::ChangeNodesResponse {
+        node,
+        name,
+        standing,
+        done: change.done,
+        moves: moves.collect(),
+        waiting: change.waiting,
+        note: change.note.unwrap_or_default(),
+    }
+}
+
+fn wish_refusal(error: &WishError) -> Status {
+    let (code, ours) = match error {
+        WishError::Refused(refused) => match refused {
+            Refused::UsedName { .. } => (Code::AlreadyExists, codes::USED_NAME),
+            Refused::Foreign { .. } => (Code::FailedPrecondition, codes::FOREIGN_NODE),
+            Refused::OtherIncarnation { .. } => (Code::FailedPrecondition, codes::OTHER_DIRECTORY),
+            Refused::Belongs { .. } => (Code::AlreadyExists, codes::BELONGS),
+            Refused::Unreachable { .. } => (Code::FailedPrecondition, codes::NOBODY_WAITS),
+            Refused::NoSuchNode(_) => (Code::NotFound, codes::NO_SUCH_NODE),
+            Refused::Gone(_) => (Code::FailedPrecondition, codes::NODE_GONE),
+            Refused::Busy { .. } => (Code::FailedPrecondition, codes::NODES_BUSY),
+            Refused::TooFew { .. } => (Code::FailedPrecondition, codes::TOO_FEW_NODES),
+            Refused::CannotPlace(..) => (Code::InvalidArgument, codes::CANNOT_PLACE),
+        },
+        WishError::NotWritten(_) => (Code::Unavailable, codes::NO_LEADER),
+        WishError::Unknown(_) | WishError::Unreadable(_) => (Code::Aborted, codes::NOT_DONE),
+    };
+    refusal(code, ours, error.to_string())
+}
+
 fn hash_of(group: &Arc<Group>) -> GroupHash {
     let (index, hash) = group.state_hash();
     GroupHash { group: group.id().0, index, hash: format!("{hash:032x}") }
@@ -480,6 +575,7 @@ fn node_message(row: NodeRow) -> admin::Node {
         name: row.name,
         addresses: Some(admin::Addresses { peer, resp, cluster, http, grpc }),
         alive: row.alive,
+        ..Default::default()
     }
 }
 

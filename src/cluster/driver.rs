@@ -1,0 +1,293 @@
+//! Brings about what the roster wants. Runs on whoever leads the meta group.
+//!
+//! It keeps nothing between two looks but since when it saw a node silent: what to do next follows from the roster and from
+//! what the groups' leaders tell, so another node goes on wherever this one stopped.
+//!
+//! Invariants: nothing is begun on a roster that is not the newest; at most one step of a group at a time, and
+//! [`FILLING`] groups at a time whose new copies are far behind; a node is dismissed only when no group's committed
+//! configuration gives it a vote, and its copies are taken from it only when its doors are closed.
+
+use super::placement;
+use super::roster::{Roster, Standing};
+use super::steps::{LEVEL, Next, Wanted, next};
+use super::{Cluster, TABLE, TableDocument, membership};
+use crate::env::{self, Instant};
+use crate::raft::{AdminError, Configuration, Group, Step};
+use crate::resp::Args;
+use crate::routing::RoutingTable;
+use crate::state::View;
+use crate::types::{GroupId, Level, NodeId};
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long a leader may take to tell or to take a step, and the meta group to write.
+const ASK: Duration = Duration::from_secs(6);
+/// Groups that fill new copies at a time.
+const FILLING: usize = 2;
+/// A node that is gone and still heard is left to itself after so long.
+const CLOSING: Duration = Duration::from_secs(30);
+/// A voter of the meta group that is silent for so long gives its vote to another node.
+const REPAIR: Duration = Duration::from_secs(60);
+
+/// Since when something was seen of a node.
+#[derive(Default)]
+struct Seen {
+    gone: BTreeMap<NodeId, Instant>,
+    silent: BTreeMap<NodeId, Instant>,
+}
+
+/// One group, what it should be, and what its leader says it is.
+type Told = (Arc<Group>, Wanted, Result<Configuration, AdminError>);
+
+/// What a group should be.
+pub(super) fn wanted(roster: &Roster, table: &RoutingTable, id: GroupId, alive: impl Fn(NodeId) -> bool) -> Wanted {
+    let target = roster.target.get(&id).map(Vec::as_slice).unwrap_or_default();
+    let holds = |node: &NodeId| roster.standing(*node) != Some(Standing::Gone) || table.nodes.contains_key(node);
+    let not_leading = [Standing::Draining, Standing::Leaving, Standing::Gone];
+    Wanted {
+        voters: target.iter().copied().collect(),
+        copies: roster.nodes.keys().copied().filter(holds).collect(),
+        not_leading: not_leading.into_iter().flat_map(|standing| roster.with(standing)).collect(),
+        leader: target.first().copied().filter(|first| roster.level_leaders && alive(*first)),
+    }
+}
+
+impl Cluster {
+    /// Looks and acts while this node leads the meta group. Never ends.
+    pub(super) async fn keep_members(self: Arc<Self>, meta: Arc<Group>) {
+        let mut seen = Seen::default();
+        loop {
+            env::sleep(LOOK).await;
+            match self.roster().filter(|_| meta.is_leader()) {
+                Some(roster) => self.look(&meta, &roster, &mut seen).await,
+                None => {
+                    seen = Seen::default();
+                    self.progress.lock().clear();
+                }
+            }
+        }
+    }
+
+    async fn look(&self, meta: &Arc<Group>, roster: &Roster, seen: &mut Seen) {
+        let table = self.table();
+        let closing = roster.with(Standing::Gone).any(|node| table.nodes.contains_key(&node));
+        let moving = closing || roster.with(Standing::Joining).chain(roster.with(Standing::Leaving)).next().is_some();
+        let mut due = Vec::new();
+        for id in roster.target.keys() {
+            // It is opened when this node has heard of it.
+            let Some(group) = self.host().group(*id) else { return };
+            let wanted = wanted(roster, &table, *id, |node| self.alive(node));
+            let (voters, learners) = group.members_applied();
+            let led = group.leader().is_some_and(|leader| wanted.may_lead(leader));
+            if moving || !led || !wanted.has(&voters, &learners) {
+                due.push((group, wanted));
+            } else {
+                self.progress.lock().remove(id);
+            }
+        }
+        let silent = self.silent_meta_voters(roster, seen);
+        let published = self.table_is_true(roster, &table);
+        if due.is_empty() && !roster.level_leaders && published && silent.is_empty() {
+            return;
+        }
+        let deadline = env::now() + ASK;
+        let newest = meta.barrier(Level::Linearizable, deadline).await.is_ok();
+        if !newest || membership::roster_of(meta).ok().flatten().is_none_or(|(_, newest)| newest != *roster) {
+            return;
+        }
+        let levelled = due.is_empty();
+        let told = self.ask_leaders(due, deadline).await;
+        self.take_steps(&told, deadline).await;
+        self.move_standings(meta, roster, &table, &told, seen).await;
+        if roster.level_leaders && levelled {
+            self.edit(meta, |roster| roster.level_leaders = false).await;
+        }
+        if !silent.is_empty() {
+            self.edit(meta, |roster| roster.stand_in(&silent)).await;
+        }
+        if !published {
+            self.publish(meta, roster, deadline).await;
+        }
+    }
+
+    async fn ask_leaders(&self, due: Vec<(Arc<Group>, Wanted)>, deadline: Instant) -> Vec<Told> {
+        let asked = due.into_iter().map(|(group, wanted)| async move {
+            let told = group.configure(None, deadline).await;
+            (group, wanted, told)
+        });
+        futures_util::future::join_all(asked).await
+    }
+
+    /// Has each group take its next step. Those that would begin to fill a copy wait for their turn.
+    async fn take_steps(&self, told: &[Told], deadline: Instant) {
+        let fills = |(_, wanted, now): &&Told| {
+            let far = |now: &Configuration| {
+                let mut copies = wanted.copies.intersection(&now.learners);
+                copies.any(|node| now.behind.get(node).is_none_or(|entries| *entries > LEVEL))
+            };
+            now.as_ref().is_ok_and(far)
+        };
+        let mut filling = told.iter().filter(fills).count();
+        let mut steps = Vec::new();
+        for (group, wanted, now) in told {
+            let how = match now {
+                Err(e) => format!("cannot say how it is: {e}"),
+                Ok(now) => match (next(now, wanted), now.at) {
+                    (Next::Settled, _) => {
+                        self.progress.lock().remove(&group.id());
+                        continue;
+                    }
+                    (Next::Do(Step::AddLearner(node)), _) if filling >= FILLING => {
+                        format!("waits until others have filled their copies, and then gives one to node {node}")
+                    }
+                    (Next::Do(step), Some(at)) => {
+                        filling += usize::from(matches!(step, Step::AddLearner(_)));
+                        let how = in_words(&step);
+                        steps.push(async move { (group, group.configure(Some((at, step)), deadline).await) });
+                        how
+                    }
+                    (Next::Do(_), None) => "has no configuration yet".to_owned(),
+                    (Next::WaitFor(node, Some(entries)), _) => {
+                        format!("waits for node {node}, which is {entries} entries behind")
+                    }
+                    (Next::WaitFor(node, None), _) => format!("waits for node {node}, which was not heard yet"),
+                    (Next::Stuck, _) => "has nobody who could lead or vote instead".to_owned(),
+                },
+            };
+            self.progress.lock().insert(group.id(), how);
+        }
+        for (group, taken) in futures_util::future::join_all(steps).await {
+            if let Err(e) = taken {
+                tracing::debug!(group = %group.id(), error = %e, "membership-step-not-taken");
+                self.progress.lock().insert(group.id(), format!("did not take its step, and tries again: {e}"));
+            }
+        }
+    }
+
+    /// Moves nodes on that have come so far.
+    async fn move_standings(
+        &self,
+        meta: &Arc<Group>,
+        roster: &Roster,
+        table: &RoutingTable,
+        told: &[Told],
+        seen: &mut Seen,
+    ) {
+        let all = |has: &dyn Fn(&Configuration) -> bool| {
+            told.len() == roster.target.len() && told.iter().all(|(_, _, now)| now.as_ref().is_ok_and(has))
+        };
+        for node in roster.with(Standing::Joining) {
+            let level = |now: &Configuration| now.behind.get(&node).is_some_and(|entries| *entries <= LEVEL);
+            if table.nodes.contains_key(&node) && all(&level) {
+                tracing::info!(%node, "node-joined: it has copies of all groups");
+                self.edit(meta, |roster| roster.welcome(node)).await;
+            }
+        }
+        for node in roster.with(Standing::Leaving) {
+            let votes = |now: &Configuration| now.leader == node || now.voters.iter().any(|set| set.contains(&node));
+            if all(&|now| !votes(now)) {
+                tracing::info!(%node, "node-dismissed: it votes and leads nowhere");
+                self.edit(meta, |roster| roster.dismiss(node)).await;
+            }
+        }
+        for node in roster.with(Standing::Gone).filter(|node| table.nodes.contains_key(node)) {
+            let since = *seen.gone.entry(node).or_insert_with(env::now);
+            if !self.alive(node) || since.elapsed() > CLOSING {
+                self.forget_node(meta, node, env::now() + ASK).await;
+            }
+        }
+    }
+
+    /// Changes the roster; what does not succeed is tried again at the next look.
+    async fn edit(&self, meta: &Arc<Group>, change: impl Fn(&mut Roster)) {
+        let edit = |roster: &mut Roster| {
+            change(roster);
+            Ok(())
+        };
+        if let Err(e) = self.edit_roster(meta, false, env::now() + ASK, edit).await {
+            tracing::debug!(error = %e, "roster-not-written");
+        }
+    }
+
+    /// Voters of the meta group that were silent for too long, if another node could vote instead.
+    fn silent_meta_voters(&self, roster: &Roster, seen: &mut Seen) -> BTreeSet<NodeId> {
+        let voters = roster.target.get(&GroupId::META).map(Vec::as_slice).unwrap_or_default();
+        seen.silent.retain(|node, _| voters.contains(node) && !self.alive(*node));
+        for node in voters.iter().filter(|node| !self.alive(**node)) {
+            seen.silent.entry(*node).or_insert_with(env::now);
+        }
+        let spare = roster.with(Standing::Member).any(|node| !voters.contains(&node) && self.alive(node));
+        let long = seen.silent.iter().filter(|(_, since)| spare && since.elapsed() > REPAIR);
+        long.map(|(node, _)| *node).collect()
+    }
+
+    /// Whether the table names those who vote.
+    fn table_is_true(&self, roster: &Roster, table: &RoutingTable) -> bool {
+        table.groups.iter().all(|(id, info)| self.voters_to_publish(roster, *id, &info.voters).is_none())
+    }
+
+    /// The voters of a group in the order of the target, if the table names others.
+    fn voters_to_publish(&self, roster: &Roster, id: GroupId, named: &[NodeId]) -> Option<Vec<NodeId>> {
+        let (sets, _) = self.host().group(id)?.members_applied();
+        let [voters] = &sets[..] else { return None };
+        if voters.iter().copied().eq(named.iter().copied().collect::<BTreeSet<_>>()) || voters.is_empty() {
+            return None;
+        }
+        let target = roster.target.get(&id).map(Vec::as_slice).unwrap_or_default();
+        let first = target.iter().filter(|node| voters.contains(node));
+        let rest = voters.iter().filter(|node| !target.contains(node));
+        Some(first.chain(rest).copied().collect())
+    }
+
+    /// Writes who votes now into the table, for clients and doors.
+    async fn publish(&self, meta: &Arc<Group>, roster: &Roster, deadline: Instant) {
+        let document = meta.peek(|keyspace| {
+            let view = View::new(keyspace, None);
+            view.get(TABLE.as_bytes()).and_then(|e| e.value().as_text()).map(|text| text.to_bytes(0))
+        });
+        let Some(old) = document else { return };
+        let Ok(mut table) = TableDocument::parse(&old) else { return };
+        for (id, info) in &mut table.groups {
+            if let Some(voters) = self.voters_to_publish(roster, *id, &info.voters) {
+                info.voters = voters;
+            }
+        }
+        table.epoch += 1;
+        let json = serde_json::to_vec(&table).expect("the table is plain data");
+        let words: [Bytes; 5] =
+            [Bytes::from_static(b"SET"), Bytes::from_static(TABLE.as_bytes()), json.into(), Bytes::from_static(b"IFEQ"), old];
+        let call: Args = words.into_iter().collect();
+        let reply = self.propose_change(meta, call, deadline).await;
+        tracing::debug!(epoch = table.epoch, ?reply, "table-published");
+    }
+}
+
+impl Roster {
+    /// Others vote in the meta group for those who are silent.
+    fn stand_in(&mut self, silent: &BTreeSet<NodeId>) {
+        let there: BTreeMap<NodeId, String> =
+            self.with(Standing::Member).filter(|node| !silent.contains(node)).map(|node| (node, String::new())).collect();
+        let Some(voters) = self.target.remove(&GroupId::META) else { return };
+        let copies = voters.len().min(there.len());
+        let meta = placement::Target::from([(GroupId::META, voters.clone())]);
+        let after = if copies == 0 { meta } else { placement::plan(&meta, &there, copies) };
+        tracing::info!(?silent, voters = ?after[&GroupId::META], "meta-voters-repaired");
+        self.target.extend(after);
+    }
+}
+
+fn in_words(step: &Step) -> String {
+    match step {
+        Step::AddLearner(node) => format!("is giving a copy to node {node}"),
+        Step::Voters(voters) => {
+            let voters: Vec<String> = voters.iter().map(NodeId::to_string).collect();
+            format!("is changing its voters to {}", voters.join(", "))
+        }
+        Step::RemoveLearner(node) => format!("is taking its copy from node {node}"),
+        Step::Lead(node) => format!("is handing leadership to node {node}"),
+    }
+}
