@@ -135,13 +135,8 @@ async fn find_part(config: &Config, stop: &mut StopSignals) -> anyhow::Result<Op
             }
         }
     };
-    let layout = Layout {
-        nodes: Vec::new(),
-        groups: 0,
-        replication_factor: 0,
-        memory: memory(config),
-        users: users(config)?,
-    };
+    let layout =
+        Layout { nodes: Vec::new(), groups: 0, replication_factor: 0, memory: memory(config), users: users(config)? };
     Ok(Some((node, layout, BTreeMap::new())))
 }
 
@@ -326,6 +321,7 @@ async fn serve(config: &Config, workers: Vec<Handle>) -> anyhow::Result<()> {
     let members = Arc::new(Members::open(dir, me, &config.node.id.0, addresses)?);
     let identity: Arc<dyn Identity> = members.clone();
     let host = Host::open(host_options(config, me), identity.clone(), workers.clone())?;
+    members.note_bound()?;
     let peers = listen_to_peers(&config.node.bind_addr)?;
     tokio::spawn(host.clone().listen(peers, identity));
 

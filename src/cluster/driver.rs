@@ -258,8 +258,13 @@ impl Cluster {
         }
         table.epoch += 1;
         let json = serde_json::to_vec(&table).expect("the table is plain data");
-        let words: [Bytes; 5] =
-            [Bytes::from_static(b"SET"), Bytes::from_static(TABLE.as_bytes()), json.into(), Bytes::from_static(b"IFEQ"), old];
+        let words: [Bytes; 5] = [
+            Bytes::from_static(b"SET"),
+            Bytes::from_static(TABLE.as_bytes()),
+            json.into(),
+            Bytes::from_static(b"IFEQ"),
+            old,
+        ];
         let call: Args = words.into_iter().collect();
         let reply = self.propose_change(meta, call, deadline).await;
         tracing::debug!(epoch = table.epoch, ?reply, "table-published");
@@ -269,12 +274,15 @@ impl Cluster {
 impl Roster {
     /// Others vote in the meta group for those who are silent.
     fn stand_in(&mut self, silent: &BTreeSet<NodeId>) {
-        let there: BTreeMap<NodeId, String> =
-            self.with(Standing::Member).filter(|node| !silent.contains(node)).map(|node| (node, String::new())).collect();
+        let there: BTreeMap<NodeId, String> = self
+            .with(Standing::Member)
+            .filter(|node| !silent.contains(node))
+            .map(|node| (node, String::new()))
+            .collect();
         let Some(voters) = self.target.remove(&GroupId::META) else { return };
         let copies = voters.len().min(there.len());
         let meta = placement::Target::from([(GroupId::META, voters.clone())]);
-        let after = if copies == 0 { meta } else { placement::plan(&meta, &there, copies) };
+        let after = if copies == 0 { meta } else { placement::plan(&meta, &there, copies, |_| true) };
         tracing::info!(?silent, voters = ?after[&GroupId::META], "meta-voters-repaired");
         self.target.extend(after);
     }

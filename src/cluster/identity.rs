@@ -43,6 +43,9 @@ struct Card {
     invited: bool,
     #[serde(default)]
     removed: bool,
+    /// It was invited, and its store is not made yet: an empty one is no loss.
+    #[serde(default)]
+    unbound: bool,
 }
 
 impl Card {
@@ -56,6 +59,7 @@ impl Card {
             peers: BTreeMap::new(),
             invited: false,
             removed: false,
+            unbound: false,
         }
     }
 }
@@ -131,7 +135,7 @@ impl Candidate {
         let card = match fs::read(&path) {
             Ok(bytes) => read(&path, &bytes, NodeId(0), name)?,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let card = Card { invited: true, ..Card::fresh(NodeId(0), name, env::seed()) };
+                let card = Card { invited: true, unbound: true, ..Card::fresh(NodeId(0), name, env::seed()) };
                 write(&path, &card).map_err(io)?;
                 card
             }
@@ -262,6 +266,17 @@ impl Members {
         if card.node == node { Some(card.incarnation) } else { card.peers.get(&node).copied() }
     }
 
+    /// Notes that the store is made and bears this directory's mark: from now on an empty one is a lost one.
+    pub fn note_bound(&self) -> io::Result<()> {
+        let mut card = self.card.lock();
+        if card.unbound {
+            let bound = Card { unbound: false, ..card.clone() };
+            write(&self.path, &bound)?;
+            *card = bound;
+        }
+        Ok(())
+    }
+
     /// Marks the directory: no node starts on it any more.
     pub(super) fn mark_removed(&self) -> io::Result<()> {
         let mut card = self.card.lock();
@@ -370,7 +385,7 @@ impl Identity for Members {
 
     fn incarnation(&self) -> (u64, bool) {
         let card = self.card.lock();
-        (card.incarnation, !card.cluster.is_empty() || !card.peers.is_empty())
+        (card.incarnation, !card.unbound && (!card.cluster.is_empty() || !card.peers.is_empty()))
     }
 
     fn address(&self, node: NodeId) -> Option<String> {
@@ -473,7 +488,9 @@ mod tests {
         candidate.accept(&invitation(me.incarnation)).unwrap();
         assert_eq!(past(dir).unwrap(), Past::Invited(Some(NodeId(4))));
         let members = Members::open(dir, NodeId(4), "node-4", BTreeMap::new()).unwrap();
-        assert_eq!((members.cluster().as_str(), members.incarnation()), ("c", (me.incarnation, true)));
+        assert_eq!((members.cluster().as_str(), members.incarnation()), ("c", (me.incarnation, false)));
+        members.note_bound().unwrap();
+        assert_eq!(members.incarnation(), (me.incarnation, true), "an empty store would be a lost one");
         members.mark_removed().unwrap();
         assert!(matches!(past(dir), Err(IdentityError::Removed(_))));
         assert!(matches!(Members::open(dir, NodeId(4), "node-4", BTreeMap::new()), Err(IdentityError::Removed(_))));

@@ -139,7 +139,8 @@ impl Cluster {
 
     fn leads_level(&self, meta: &Group, roster: &Roster) -> bool {
         let led = |id: &GroupId, voters: &Vec<NodeId>| {
-            let group = if *id == GroupId::META { Some(meta.leader()) } else { self.host().group(*id).map(|g| g.leader()) };
+            let group =
+                if *id == GroupId::META { Some(meta.leader()) } else { self.host().group(*id).map(|g| g.leader()) };
             // One that is down cannot lead, and is not waited for.
             let first = voters.first().copied();
             group.is_some_and(|leader| leader == first) || first.is_some_and(|first| !self.alive(first))
@@ -159,7 +160,7 @@ impl Cluster {
         let there = match peers::who_is_there(address).await {
             Ok(there) if there.version <= INTRODUCTION => there,
             Ok(_) => return Err(unreachable(address, "it runs a newer version".to_owned()).into()),
-            Err(e) => match self.known_at(meta, address)? {
+            Err(e) => match self.known_at(meta, address, old.is_some())? {
                 // It was admitted before; whether it runs just now is another question.
                 Some(known) => known,
                 None => return Err(unreachable(address, e.to_string()).into()),
@@ -181,10 +182,13 @@ impl Cluster {
     }
 
     /// Who should be at an address, by what the cluster knows.
-    fn known_at(&self, meta: &Group, address: &str) -> Result<Option<Introduction>, WishError> {
+    fn known_at(&self, meta: &Group, address: &str, replacing: bool) -> Result<Option<Introduction>, WishError> {
         let roster = roster_of(meta).map_err(WishError::Unreadable)?.map(|(_, roster)| roster).unwrap_or_default();
-        let there = |(_, entry): &(&NodeId, &Entry)| entry.address == address && entry.standing != Standing::Gone;
-        let known = roster.nodes.iter().find(there).map(|(node, entry)| Introduction {
+        // The one that goes may have had the same address.
+        let there = |(_, entry): &(&NodeId, &Entry)| {
+            entry.address == address && entry.standing != Standing::Gone && (!replacing || entry.replaces.is_some())
+        };
+        let known = roster.nodes.iter().rev().find(there).map(|(node, entry)| Introduction {
             version: INTRODUCTION,
             cluster: self.id(),
             node: *node,
@@ -256,7 +260,9 @@ impl Cluster {
             match entry.standing {
                 Standing::Joining => waiting.push(format!("node {node} is being given copies of all groups")),
                 Standing::Leaving => waiting.push(format!("node {node} is still to lose its votes")),
-                Standing::Gone if table.nodes.contains_key(node) => waiting.push(format!("node {node} is closing its doors")),
+                Standing::Gone if table.nodes.contains_key(node) => {
+                    waiting.push(format!("node {node} is closing its doors"))
+                }
                 _ => {}
             }
         }

@@ -268,14 +268,13 @@ impl Roster {
         if may_vote.is_empty() {
             return;
         }
+        let before = self.target.clone();
         let meta = self.target.remove(&GroupId::META).unwrap_or_default();
-        let mut after = placement::plan(&self.target, &may_vote, self.copies);
+        let may_lead = |node| !draining.contains(&node);
+        let mut after = placement::plan(&self.target, &may_vote, self.copies, may_lead);
         let voters = placement::meta_voters(may_vote.len());
-        after.extend(placement::plan(&Target::from([(GroupId::META, meta)]), &may_vote, voters));
-        for voters in after.values_mut() {
-            voters.sort_by_key(|voter| draining.contains(voter));
-        }
-        self.level_leaders |= after != self.target;
+        after.extend(placement::plan(&Target::from([(GroupId::META, meta)]), &may_vote, voters, may_lead));
+        self.level_leaders |= after != before;
         self.target = after;
     }
 }
@@ -365,7 +364,10 @@ mod tests {
         let new = roster.admit("node-2", "h2:7000", 2002, Some(NodeId(2))).unwrap();
         assert!(voters(&roster).contains(&NodeId(2)), "until the new one has copies");
         roster.welcome(new);
-        assert_eq!((roster.standing(NodeId(2)), roster.standing(new)), (Some(Standing::Leaving), Some(Standing::Member)));
+        assert_eq!(
+            (roster.standing(NodeId(2)), roster.standing(new)),
+            (Some(Standing::Leaving), Some(Standing::Member))
+        );
         assert_eq!(voters(&roster), [1, 3, 4].map(NodeId).into());
         roster.dismiss(NodeId(2));
         assert_eq!(roster.named("node-2"), Ok(new));
@@ -394,6 +396,7 @@ mod tests {
         #[test]
         fn the_target_always_names_nodes_that_may_vote(wishes in prop::collection::vec((0..6u8, 1..9u64), 1..30)) {
             let mut roster = roster(3, 5);
+            roster.plan();
             let mut fresh = 5000;
             for (wish, id) in wishes {
                 let node = NodeId(id);
@@ -413,6 +416,10 @@ mod tests {
                 let data = roster.target.iter().filter(|(group, _)| **group != GroupId::META);
                 prop_assert!(data.clone().all(|(_, v)| v.len() == roster.copies), "{:?}", roster);
                 prop_assert!(!roster.target[&GroupId::META].is_empty());
+                let again = Roster { level_leaders: false, ..roster.clone() };
+                let mut planned = again.clone();
+                planned.plan();
+                prop_assert_eq!(planned, again, "a plan of its own result changes nothing");
                 prop_assert!(roster.nodes.values().filter(|e| e.standing == Standing::Joining).count() <= 1);
             }
         }

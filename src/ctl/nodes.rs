@@ -55,17 +55,17 @@ async fn describe(cli: &Cli, reached: &Reached, node: &str) -> Result<String, Tr
 }
 
 async fn change(cli: &Cli, mut reached: Reached, wish: Wish, how: Course) -> Result<String, Trouble> {
-    let first = ask(&reached, &wish, how.dry_run).await?;
-    if !how.wait || first.done {
-        return Ok(output::changed(&first, &reached.status.nodes, how.dry_run, cli.output));
+    if !how.wait {
+        let told = ask(&reached, &wish, how.dry_run).await?;
+        return Ok(output::changed(&told, &reached.status.nodes, how.dry_run, cli.output));
     }
     // The node that is asked may be the one that goes.
     let doors = reached.status.nodes.iter().filter_map(|node| node.addresses.as_ref()).map(|at| at.grpc.clone());
     let mut endpoints = cli.endpoint.clone();
     endpoints.extend(doors.filter(|door| !door.is_empty()));
     let mut told = BTreeSet::new();
+    let mut first: Option<ChangeNodesResponse> = None;
     loop {
-        env::sleep(AGAIN).await;
         let now = match ask(&reached, &wish, false).await {
             Ok(now) => now,
             // Leadership moves, and nodes go, while nodes are changed: the command's own time ends this.
@@ -73,6 +73,7 @@ async fn change(cli: &Cli, mut reached: Reached, wish: Wish, how: Course) -> Res
                 if let Ok(again) = reach(&endpoints, &cli.credentials()).await {
                     reached = again;
                 }
+                env::sleep(AGAIN).await;
                 continue;
             }
             Err(trouble) => return Err(trouble),
@@ -80,10 +81,13 @@ async fn change(cli: &Cli, mut reached: Reached, wish: Wish, how: Course) -> Res
         for line in now.waiting.iter().filter(|line| told.insert((*line).clone())) {
             eprintln!("{line}");
         }
+        // What it has begun to move is told once.
+        let begun = first.get_or_insert_with(|| now.clone());
         if now.done {
-            let done = ChangeNodesResponse { moves: first.moves, note: first.note, ..now };
+            let done = ChangeNodesResponse { moves: begun.moves.clone(), ..now };
             return Ok(output::changed(&done, &reached.status.nodes, false, cli.output));
         }
+        env::sleep(AGAIN).await;
     }
 }
 

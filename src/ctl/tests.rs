@@ -78,6 +78,27 @@ impl Admin for Played {
         Ok(Response::new(ListGroupsResponse { groups: self.groups() }))
     }
 
+    async fn change_nodes(
+        &self,
+        request: Request<ChangeNodesRequest>,
+    ) -> Result<Response<ChangeNodesResponse>, Status> {
+        if let Some(refused) = self.refuse() {
+            return Err(refused);
+        }
+        let wish = request.into_inner().wish;
+        if let Some(change_nodes_request::Wish::Remove(RemoveNode { force: false, .. })) = wish {
+            let mut status = Status::failed_precondition("1 nodes would be left for 2 copies of every group");
+            status.metadata_mut().insert(CODE_METADATA, codes::TOO_FEW_NODES.parse().unwrap());
+            return Err(status);
+        }
+        let waiting = vec!["group 1 waits for node 3, which is 9 entries behind".to_owned()];
+        let moves = vec![VoteMove { group: 1, from: Some(2), to: Some(3) }];
+        let standing = "joining".to_owned();
+        let told =
+            ChangeNodesResponse { node: 3, name: "node-3".into(), standing, moves, waiting, ..Default::default() };
+        Ok(Response::new(told))
+    }
+
     async fn transfer_leader(
         &self,
         request: Request<TransferLeaderRequest>,

@@ -197,7 +197,8 @@ impl Trouble {
                 Trouble::new(codes::NODES_BUSY, EXIT_FAILED, message, remedy)
             }
             (Some(codes::USED_NAME), _) => {
-                let remedy = "give the new node another node.id, or `hypercachectl node replace` the one that has the name";
+                let remedy =
+                    "give the new node another node.id, or `hypercachectl node replace` the one that has the name";
                 Trouble::new(codes::USED_NAME, EXIT_FAILED, message, remedy)
             }
             (Some(codes::FOREIGN_NODE), _) => {

@@ -424,8 +424,7 @@ pub async fn wait_for_invitation(
             continue;
         };
         let mut buffer = BytesMut::with_capacity(MAX_GREETING);
-        let Ok(Ok((opcode, payload))) =
-            env::timeout(CONNECT, read_frame(&mut stream, &mut buffer, MAX_GREETING)).await
+        let Ok(Ok((opcode, payload))) = env::timeout(CONNECT, read_frame(&mut stream, &mut buffer, MAX_GREETING)).await
         else {
             continue;
         };

@@ -42,6 +42,9 @@ const LAST_PORT: u16 = 32_000;
 const BLOCK: u16 = 50;
 const PORTS_OF_A_NODE: u16 = 6;
 
+/// Has a node with an empty directory wait to be added.
+pub const JOIN: &str = "cluster.join=true";
+
 /// Number of rounds, connections and the like: small unless the environment says otherwise.
 pub fn size(variable: &str, small: u64) -> u64 {
     let wanted = std::env::var(variable).ok();
@@ -109,6 +112,8 @@ pub fn must(command: &mut Command) -> String {
 /// How a cluster is made.
 pub struct Plan {
     pub nodes: usize,
+    /// Nodes behind those, that are no founders: they wait to be added when they are started.
+    pub spares: usize,
     pub groups: usize,
     /// Settings (`section.key=value`) of every node.
     pub settings: Vec<String>,
@@ -122,7 +127,7 @@ pub struct Plan {
 
 impl Plan {
     pub fn new(nodes: usize, groups: usize) -> Plan {
-        Plan { nodes, groups, settings: Vec::new(), wrap: Vec::new(), hosts: Vec::new(), data: None }
+        Plan { nodes, spares: 0, groups, settings: Vec::new(), wrap: Vec::new(), hosts: Vec::new(), data: None }
     }
 
     pub fn set(mut self, setting: &str) -> Plan {
@@ -136,10 +141,15 @@ impl Plan {
         self
     }
 
-    /// Starts all nodes and waits until the cluster serves.
+    pub fn with_spares(self, spares: usize) -> Plan {
+        Plan { spares, ..self }
+    }
+
+    /// Starts all nodes but the spare ones and waits until the cluster serves.
     pub fn start(self) -> Cluster {
+        let founders = self.nodes;
         let mut cluster = self.prepare();
-        for node in 1..=cluster.nodes.len() {
+        for node in 1..=founders {
             cluster.start(node);
         }
         cluster.wait_serving();
@@ -151,7 +161,7 @@ impl Plan {
         let folder = tempfile::tempdir().expect("a temporary directory can be made");
         let (claim, first_port) = claim_ports();
         let host = |i: usize| self.hosts.get(i).copied().unwrap_or(Ipv4Addr::LOCALHOST);
-        let nodes: Vec<Node> = (0..self.nodes)
+        let nodes: Vec<Node> = (0..self.nodes + self.spares)
             .map(|i| {
                 let number = i + 1;
                 let own = folder.path().join(format!("node-{number}"));
@@ -163,12 +173,15 @@ impl Plan {
                     data: self.data.as_ref().unwrap_or(&folder.path().to_owned()).join(format!("node-{number}/data")),
                     folder: own,
                     wrap: self.wrap.get(i).cloned().unwrap_or_default(),
-                    settings: self.settings.clone(),
+                    settings: {
+                        let join = (i >= self.nodes).then(|| JOIN.to_owned());
+                        self.settings.iter().cloned().chain(join).collect()
+                    },
                     child: None,
                 }
             })
             .collect();
-        let seeds: Vec<String> = nodes.iter().map(|n| n.at(Door::Peer).to_string()).collect();
+        let seeds: Vec<String> = nodes.iter().take(self.nodes).map(|n| n.at(Door::Peer).to_string()).collect();
         for node in &nodes {
             node.write_config(&seeds, self.groups);
         }
@@ -578,7 +591,7 @@ impl Cluster {
         assert_eq!(groups.len(), self.groups + 1, "all groups and the meta group: {verdict}");
         for group in groups {
             let replicas = group["replicas"].as_array().map_or(0, Vec::len);
-            assert!(group["agree"] == true && replicas == self.nodes.len(), "replicas differ: {group}");
+            assert!(group["agree"] == true && replicas == self.running().len(), "replicas differ: {group}");
         }
     }
 

@@ -1,0 +1,243 @@
+//! Nodes come and go under writing clients of the proxy face: nothing that was acknowledged is lost, and nobody who talks to
+//! another node sees an error.
+//!
+//! `HYPERCACHE_TEST_CONNECTIONS` (6) connections.
+
+mod cluster;
+
+use cluster::load::{Load, Roaming, Written};
+use cluster::{Cluster, Door, JOIN, PATIENCE, Plan, bulk, size, wait_until};
+use hypercache::resp::Reply;
+use serde_json::Value;
+use std::fs;
+use std::process::Output;
+
+/// Data groups of the clusters here.
+const GROUPS: usize = 4;
+/// Writes that each group takes before and after something happens.
+const ENOUGH: usize = 20;
+
+fn connections() -> usize {
+    size("HYPERCACHE_TEST_CONNECTIONS", 6) as usize
+}
+
+fn address(cluster: &Cluster, node: usize) -> String {
+    cluster.node(node).at(Door::Peer).to_string()
+}
+
+/// Runs a command that must end well, as often as it takes until its node listens.
+fn until_done(cluster: &Cluster, via: &[usize], words: &[&str]) -> String {
+    let words: Vec<&str> = words.iter().copied().chain(["--timeout", "120"]).collect();
+    wait_until(&format!("{words:?} succeeds"), PATIENCE * 2, || {
+        let output = cluster.ctl(via, &words);
+        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        // A process that was just started does not listen yet; nothing else may go wrong.
+        assert!(output.status.success() || text.contains("HC-3114"), "{words:?}: {text}");
+        output.status.success().then_some(text)
+    })
+}
+
+fn refused(output: &Output, code: &str, exit: i32) {
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains(&format!("error[{code}]")) && text.contains("remedy:"), "{code} was expected: {text}");
+    assert_eq!(output.status.code(), Some(exit), "{text}");
+}
+
+/// The nodes by name: standing, votes, leads.
+fn listed(cluster: &Cluster, via: usize) -> Vec<(String, String, u64, u64)> {
+    let told = cluster.ctl_json(&[via], &["node", "list"]);
+    let row = |node: &Value| {
+        let text = |field: &str| node[field].as_str().unwrap_or_default().to_owned();
+        (text("name"), text("standing"), node["votes"].as_u64().unwrap(), node["leads"].as_u64().unwrap())
+    };
+    told["nodes"].as_array().expect("a list of nodes").iter().map(row).collect()
+}
+
+fn one(cluster: &Cluster, via: usize, name: &str) -> (String, u64, u64) {
+    let all = listed(cluster, via);
+    let found = all.iter().find(|(known, ..)| known == name).unwrap_or_else(|| panic!("no {name} in {all:?}"));
+    (found.1.clone(), found.2, found.3)
+}
+
+/// The load goes on: every group takes so many writes more.
+fn go_on(load: &Load) {
+    let groups: Vec<u32> = (1..=GROUPS as u32).collect();
+    let before = load.acked(&groups);
+    wait_until("every group takes writes", PATIENCE, || (load.acked(&groups) >= before + ENOUGH).then_some(()));
+}
+
+/// Clients of nodes that stay saw no error, and none of their connections broke.
+fn unharmed(written: &Written) {
+    assert!(written.errors.is_empty() && written.broken == 0, "{:?}, {} broken", written.errors, written.broken);
+}
+
+#[test]
+fn three_nodes_become_four_and_three_again_and_clients_see_nothing() {
+    let mut cluster = Plan::new(3, GROUPS).with_spares(1).start();
+    let staying = Load::start(&cluster, connections(), &cluster.proxies(&[1, 3]), Roaming::Stay);
+    let leaving = Load::start(&cluster, 2, &cluster.proxies(&[2, 3]), Roaming::Next);
+    go_on(&staying);
+    cluster.start(4);
+    let four = address(&cluster, 4);
+    let plan = until_done(&cluster, &[3], &["node", "add", &four, "--dry-run"]);
+    assert!(plan.contains("node-4") && plan.contains("GROUP"), "{plan}");
+    assert_eq!(listed(&cluster, 1).len(), 3, "a dry run adds nobody");
+    until_done(&cluster, &[3], &["node", "add", &four, "--wait"]);
+    go_on(&staying);
+    until_done(&cluster, &[1], &["node", "add", &four, "--wait"]);
+    let all = listed(&cluster, 1);
+    let votes: Vec<u64> = all.iter().map(|node| node.2).collect();
+    // Four groups of three on four nodes: three each, and the meta group's besides.
+    assert!(votes.iter().all(|votes| (3..=4).contains(votes)), "{all:?}");
+    assert!(all.iter().all(|node| node.1 == "member"), "{all:?}");
+    cluster.wait_serving_on(&[4]);
+    let newcomer = Load::start(&cluster, 2, &cluster.proxies(&[4]), Roaming::Stay);
+    go_on(&newcomer);
+
+    until_done(&cluster, &[1], &["node", "drain", "node-3", "--wait"]);
+    assert_eq!(one(&cluster, 4, "node-3"), ("draining".to_owned(), 0, 0));
+    go_on(&staying);
+    until_done(&cluster, &[1], &["node", "drain", "node-3", "--undo", "--wait"]);
+    assert_eq!(one(&cluster, 4, "node-3").0, "member");
+
+    until_done(&cluster, &[1], &["node", "remove", "node-2", "--wait"]);
+    assert!(cluster.wait_ended(2).success(), "a node that was removed ends in order");
+    until_done(&cluster, &[1], &["node", "remove", "node-2", "--wait"]);
+    go_on(&staying);
+    go_on(&newcomer);
+    assert_eq!(listed(&cluster, 4).len(), 3);
+    let (staying, leaving, newcomer) = (staying.stop(), leaving.stop(), newcomer.stop());
+    println!("slowest writes: {:?}, {:?} at the new node", staying.slowest, newcomer.slowest);
+    unharmed(&staying);
+    unharmed(&newcomer);
+    assert!(leaving.errors.is_empty(), "connections are closed between two replies: {:?}", leaving.errors);
+    [staying, leaving, newcomer].iter().for_each(|written| written.check(&cluster));
+    cluster.verify_replicas();
+    cluster.start(2);
+    assert!(!cluster.wait_ended(2).success());
+    assert!(cluster.log(2).contains("was removed from its cluster"), "{}", cluster.log(2));
+}
+
+#[test]
+fn a_node_whose_disk_was_emptied_does_not_vote_and_is_replaced_as_a_whole() {
+    let mut cluster = Plan::new(3, GROUPS).set("limits.request_timeout=1s").start();
+    let load = Load::start(&cluster, connections(), &cluster.proxies(&[1, 3]), Roaming::Stay);
+    go_on(&load);
+    cluster.kill(2);
+    fs::remove_dir_all(&cluster.node(2).data).unwrap();
+    go_on(&load);
+    let written = load.stop();
+    cluster.start(2);
+    wait_until("the others refuse it", PATIENCE, || {
+        cluster.log(1).contains("comes with another data directory").then_some(())
+    });
+    cluster.kill(3);
+    let mut client = cluster.client(1);
+    let reply = client.call(&["SET", &cluster.key_of_group("alone", 1), "x"]).unwrap();
+    assert!(matches!(reply, Reply::Error(_)), "one of three must not write: {reply:?}");
+    cluster.start(3);
+    cluster.wait_serving_on(&[1, 3]);
+    let two = address(&cluster, 2);
+    let same = cluster.ctl(&[1], &["node", "add", &two]);
+    let text = String::from_utf8_lossy(&same.stderr).into_owned();
+    assert!(text.contains("HC-3118") || text.contains("HC-3113"), "it is not who it was: {text}");
+    cluster.kill(2);
+    fs::remove_dir_all(&cluster.node(2).data).unwrap();
+    cluster.node_mut(2).settings.push(JOIN.to_owned());
+    cluster.start(2);
+    let load = Load::start(&cluster, connections(), &cluster.proxies(&[1, 3]), Roaming::Stay);
+    wait_until("it waits", PATIENCE, || cluster.log(2).contains("node-waits").then_some(()));
+    refused(&cluster.ctl(&[1], &["node", "add", &two]), "HC-3112", 1);
+    until_done(&cluster, &[3], &["node", "replace", "node-2", &two, "--wait"]);
+    until_done(&cluster, &[1], &["node", "replace", "node-2", &two, "--wait"]);
+    go_on(&load);
+    let more = load.stop();
+    unharmed(&more);
+    cluster.wait_serving();
+    assert_eq!(one(&cluster, 1, "node-2"), ("member".to_owned(), 1 + GROUPS as u64, one(&cluster, 1, "node-2").2));
+    [&written, &more].into_iter().for_each(|written| written.check(&cluster));
+    cluster.verify_replicas();
+    // It votes: without another one the cluster goes on.
+    cluster.kill(1);
+    cluster.wait_serving_on(&[2, 3]);
+    [written, more].iter().for_each(|written| written.check(&cluster));
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_a_remedy_and_changes_nothing() {
+    let mut cluster = Plan::new(3, GROUPS).with_spares(2).start();
+    let other = Plan::new(1, 1).start();
+    let before = listed(&cluster, 1);
+    refused(&cluster.ctl(&[1], &["node", "add", &address(&other, 1)]), "HC-3113", 1);
+    refused(&cluster.ctl(&[1], &["node", "add", "127.0.0.1:1"]), "HC-3114", 1);
+    refused(&cluster.ctl(&[1], &["node", "remove", "node-9"]), "HC-3104", 1);
+    refused(&cluster.ctl(&[1], &["node", "drain", "node-9"]), "HC-3104", 1);
+    refused(&cluster.ctl(&[1], &["node", "describe", "node-9"]), "HC-3003", 1);
+    refused(&cluster.ctl(&[1], &["node", "remove", "node-3"]), "HC-3115", 5);
+    refused(&cluster.ctl(&[1], &["rebalance", "--copies", "5"]), "HC-3117", 1);
+    cluster.node_mut(4).settings.push("node.id=node-2".to_owned());
+    cluster.start(4);
+    wait_until("it waits", PATIENCE, || cluster.log(4).contains("node-waits").then_some(()));
+    refused(&cluster.ctl(&[1], &["node", "add", &address(&cluster, 4)]), "HC-3112", 1);
+    refused(&cluster.ctl(&[1], &["node", "replace", "node-9", &address(&cluster, 4)]), "HC-3104", 1);
+    assert_eq!(listed(&cluster, 1), before);
+    cluster.stop(4);
+
+    // Without a spare a drained node goes on voting.
+    let told = until_done(&cluster, &[2], &["node", "drain", "node-1", "--wait"]);
+    assert!(told.contains("no spare"), "{told}");
+    let (standing, votes, leads) = one(&cluster, 2, "node-1");
+    assert_eq!((standing.as_str(), votes, leads), ("draining", 1 + GROUPS as u64, 0));
+    until_done(&cluster, &[2], &["node", "drain", "node-1", "--undo", "--wait"]);
+    // One at a time: a node that was admitted and went away holds the next one up until it is taken back.
+    cluster.start(5);
+    until_done(&cluster, &[1], &["node", "add", &address(&cluster, 5)]);
+    let standing = one(&cluster, 1, "node-5").0;
+    if standing == "joining" {
+        refused(&cluster.ctl(&[1], &["node", "remove", "node-3"]), "HC-3111", 1);
+    }
+    until_done(&cluster, &[1], &["node", "add", &address(&cluster, 5), "--wait"]);
+    cluster.verify_replicas();
+}
+
+#[test]
+fn a_removal_goes_on_when_those_who_drive_it_are_killed() {
+    let mut cluster = Plan::new(3, GROUPS).with_spares(1).start();
+    cluster.start(4);
+    until_done(&cluster, &[1], &["node", "add", &address(&cluster, 4), "--wait"]);
+    let load = Load::start(&cluster, connections(), &cluster.proxies(&[1, 2, 4]), Roaming::Next);
+    go_on(&load);
+    let driver = cluster.ctl_json(&[1], &["status"])["groups"][0]["leader"].as_u64().expect("it has a leader") as usize;
+    let leaving = if driver == 3 { 2 } else { 3 };
+    let name = format!("node-{leaving}");
+    until_done(&cluster, &[driver], &["node", "remove", &name]);
+    cluster.kill(driver);
+    let others: Vec<usize> = cluster.running().into_iter().filter(|node| *node != leaving).collect();
+    cluster.start(driver);
+    until_done(&cluster, &others, &["node", "remove", &name, "--wait"]);
+    assert!(cluster.wait_ended(leaving).success());
+    cluster.wait_serving();
+    go_on(&load);
+    let written = load.stop();
+    println!("errors told while the driver was killed: {:?}", written.errors);
+    written.check(&cluster);
+    cluster.verify_replicas();
+    assert_eq!(listed(&cluster, driver).len(), 3);
+}
+
+#[test]
+fn a_lone_node_grows_to_three_that_survive_the_loss_of_one() {
+    let mut cluster = Plan::new(1, 1).with_spares(2).start();
+    cluster.client(1).ok(&["SET", "kept", "value"]);
+    for node in [2, 3] {
+        cluster.start(node);
+        until_done(&cluster, &[1], &["node", "add", &address(&cluster, node), "--wait"]);
+    }
+    until_done(&cluster, &[2], &["rebalance", "--copies", "3", "--wait"]);
+    until_done(&cluster, &[2], &["rebalance", "--copies", "3", "--wait"]);
+    assert!(listed(&cluster, 1).iter().all(|node| node.2 == 2), "{:?}", listed(&cluster, 1));
+    cluster.wait_serving();
+    cluster.kill(1);
+    cluster.wait_serving_on(&[2, 3]);
+    assert_eq!(cluster.client(3).call(&["GET", "kept"]).unwrap(), bulk("value"));
+}
