@@ -198,7 +198,7 @@ mod tests {
                 let shares = Shares::deal(1 << 30, &table, &used);
                 assert_eq!(shares.groups.len(), groups as usize);
                 for node in table.nodes.keys() {
-                    let here = |group: &&GroupId| hosts(&table, **group, *node);
+                    let here = |group: &&GroupId| table.holds(**group, *node);
                     let sum: u64 = shares.groups.keys().filter(here).map(|group| shares.groups[group]).sum();
                     assert!(sum <= 1 << 30, "node {node}: {sum}");
                     assert!(copies as u64 != nodes || sum > (1 << 30) - 100, "node {node}: only {sum}");
