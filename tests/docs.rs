@@ -55,6 +55,13 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("dump", "a form of our own, with a version and a checksum; Redis' dumps are not read, nor ours by Redis"),
     ("lastsave", "of BGSAVE; snapshots that the node makes by itself are not counted"),
     ("latency|histogram", "bounds at powers of two; calls with their quorum"),
+    (
+        "monitor",
+        "this node's Redis doors; a command is told before it runs, one of a transaction when it is queued, and what scripts \
+                      run is not. Of a second all up to monitor-commands-per-second, then one of 100, and a line says how \
+                      many were left out",
+    ),
+    ("geoadd", "a place at the very edge is in the last cell; in Redis its number is beyond all cells"),
     ("lcs", "at most 2^26 pairs of bytes, such as two strings of 8 KiB"),
     ("memory|stats", "by the account of the state and the allocator; no databases, no replication"),
     (
@@ -89,7 +96,9 @@ const DIFFERENCES: &[(&str, &str)] = &[
     (
         "exec",
         "queued and watched keys in one slot, or CROSSSLOT when they are queued; any keys, and commands about all keys, \
-                      where the cluster has one data group (proxy face). At most 65,536 commands, 64 MiB",
+                      where the cluster has one data group (proxy face). At most 65,536 commands, 64 MiB; what is \
+                      about scripts and functions runs behind its commands about keys, but a script that it loads may be \
+                      run by its name",
     ),
     ("watch", "at most 1,024 keys; one that was absent, made and deleted again counts as unchanged"),
     ("expiretime", "by the group clock, which starts near Unix time and never goes back"),

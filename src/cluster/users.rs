@@ -228,6 +228,14 @@ impl Cluster {
         }
     }
 
+    /// CONFIG SET of what all nodes agree on, as a call on the meta group. Answered when this node goes by it, too.
+    pub async fn change_agreed(&self, call: Args, deadline: Instant) -> Reply {
+        match self.host().group(GroupId::META) {
+            Some(meta) => self.propose_change(&meta, call, deadline).await,
+            None => Refusal::NoLeader.reply(),
+        }
+    }
+
     /// Proposes one call and waits until this node has applied it, too, and goes by it.
     pub(super) async fn propose_change(&self, meta: &Group, call: Args, deadline: Instant) -> Reply {
         let (index, reply) = match meta.propose_and_wait(vec![call], deadline).await {
@@ -241,6 +249,7 @@ impl Cluster {
         // It is in effect whether this node sees it in time or not.
         let _ = env::timeout_at(deadline, applied.wait_for(|applied| *applied >= index)).await;
         self.follow_users(meta);
+        self.follow_agreed(meta);
         reply
     }
 }

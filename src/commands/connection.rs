@@ -236,6 +236,7 @@ impl NodeCommand for Reset {
     fn run(self, node: &dyn Node, session: &mut Session) -> Reply {
         super::pubsub::forget(node, session);
         tracking::forget(node, session);
+        node.monitor(session.id, false);
         session.reset(node.open_user());
         Reply::Status(Bytes::from_static(b"RESET"))
     }
@@ -448,6 +449,7 @@ impl NodeCommand for Consistency {
 fn client_flags(row: &ClientRow) -> String {
     let s = &row.session;
     let flags = [
+        (s.monitors, 'O'),
         (s.subscriptions.any(), 'P'),
         (row.blocked, 'b'),
         (row.queued.is_some(), 'x'),

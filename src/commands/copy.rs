@@ -40,7 +40,13 @@ impl WriteCommand for Copy {
             match args.get(at + 1) {
                 _ if is(word, "replace") => replace = true,
                 Some(database) if is(word, "db") => {
-                    if want_integer(database)? != 0 {
+                    let number = want_integer(database)?;
+                    if i32::try_from(number).is_err() {
+                        return Err(Reply::error(
+                            "ERR value is out of range, value must between -2147483648 and 2147483647",
+                        ));
+                    }
+                    if number != 0 {
                         return Err(Reply::error("ERR DB index is out of range"));
                     }
                     at += 1;

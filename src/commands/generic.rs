@@ -7,7 +7,8 @@ use super::glob;
 use super::lifecycle::{MallocStats, MemoryDoctor, MemoryStats};
 use super::syntax::{cursor, help, invalid_expire, is, syntax_error, want_integer};
 use super::{
-    Command, Keys, Merge, ReadCommand, Scope, SessionCommand, Spec, WriteCommand, container, node, read, session, write,
+    Command, Keys, Merge, ReadCommand, Scope, SessionCommand, Spec, WriteCommand, container, node, quoting, read,
+    session, write,
 };
 use crate::commands::session::Session;
 use crate::resp::{Args, Reply};
@@ -227,10 +228,7 @@ impl When {
                 word if is(word, "xx") => &mut when.xx,
                 word if is(word, "gt") => &mut when.gt,
                 word if is(word, "lt") => &mut when.lt,
-                word => {
-                    let word = String::from_utf8_lossy(word);
-                    return Err(Reply::error(format!("ERR Unsupported option {word}")));
-                }
+                word => return Err(quoting(&["ERR Unsupported option ", ""], &[word])),
             };
             *option = true;
         }

@@ -37,7 +37,7 @@ fn want_unit(word: &[u8]) -> Result<f64, Reply> {
 }
 
 fn place_of(sorted: SortedRef<'_>, member: &[u8]) -> Option<Place> {
-    sorted.score(member).map(|score| Place::of_number(score as u64))
+    sorted.score(member).map(|score| Place::of_number(cell_of(score)))
 }
 
 /// A distance as Redis writes it.
@@ -221,6 +221,14 @@ struct Found {
     distance: f64,
 }
 
+/// The cell that a score names. Any number may be a score; what one stands for that no cell has is what Redis makes of it on
+/// the machines that nearly all run on.
+fn cell_of(score: f64) -> u64 {
+    const HALF: f64 = (1u64 << 63) as f64;
+    let whole = |number: f64| if (-HALF..HALF).contains(&number) { number as i64 } else { i64::MIN };
+    if score < HALF { whole(score) as u64 } else { (whole(score - HALF) ^ i64::MIN) as u64 }
+}
+
 /// Which command is parsed.
 #[derive(Clone, Copy, PartialEq)]
 enum Form {
@@ -230,16 +238,15 @@ enum Form {
     SearchStore,
 }
 
-fn want_length(text: &[u8], what: &str, negative: &str) -> Result<f64, Reply> {
-    match float(text) {
-        None => Err(Reply::error(format!("ERR need numeric {what}"))),
-        Some(length) if length < 0.0 => Err(Reply::error(format!("ERR {negative} cannot be negative"))),
-        Some(length) => Ok(length),
-    }
+fn want_length(text: &[u8], what: &str) -> Result<f64, Reply> {
+    float(text).ok_or_else(|| Reply::error(format!("ERR need numeric {what}")))
 }
 
 fn circle(radius: &[u8], unit: &[u8]) -> Result<(Shape, f64), Reply> {
-    let radius = want_length(radius, "radius", "radius")?;
+    let radius = want_length(radius, "radius")?;
+    if radius < 0.0 {
+        return Err(Reply::error("ERR radius cannot be negative"));
+    }
     let unit = want_unit(unit)?;
     Ok((Shape::Circle { radius: radius * unit }, unit))
 }
@@ -287,8 +294,10 @@ impl Search {
                     at += 2;
                 }
                 word if new && shape.is_none() && is(word, "bybox") && left >= 3 => {
-                    let width = want_length(&args[at], "width", "height or width")?;
-                    let height = want_length(&args[at + 1], "height", "height or width")?;
+                    let (width, height) = (want_length(&args[at], "width")?, want_length(&args[at + 1], "height")?);
+                    if width < 0.0 || height < 0.0 {
+                        return Err(Reply::error("ERR height or width cannot be negative"));
+                    }
                     let unit = want_unit(&args[at + 2])?;
                     shape = Some((Shape::Box { width: width * unit, height: height * unit }, unit));
                     at += 3;
@@ -344,7 +353,7 @@ impl Search {
         'all: for (low, high) in self.shape.ranges(centre) {
             let range = sorted.below_score(low as f64, false)..sorted.below_score(high as f64, true);
             for here in sorted.range(range) {
-                let number = here.score as u64;
+                let number = cell_of(here.score);
                 let place = Place::of_number(number);
                 let Some(distance) = self.shape.reaches(centre, place) else { continue };
                 found.push(Found { member: Bytes::copy_from_slice(here.member), number, place, distance });

@@ -5,7 +5,7 @@
 
 use super::hash::{self, BASE, change, change_or_create, hash_of, living_field, value_or_nil};
 use super::syntax::{invalid_expire, is, want_integer};
-use super::{Command, ReadCommand, Spec, WriteCommand, read, write, wrong_arity};
+use super::{Command, ReadCommand, Spec, WriteCommand, quoting, read, write, wrong_arity};
 use crate::resp::{Args, Reply, integer};
 use crate::state::events::Class;
 use crate::state::{Changed, DEADLINE_COST, FIELD_DEADLINE_MAX, FieldRef, HashValue, Keyspace, View};
@@ -586,8 +586,7 @@ impl WriteCommand for Hsetex {
                 }
                 present = Some(is(word, "fxx"));
             } else {
-                let word = String::from_utf8_lossy(word);
-                return Err(Reply::error(format!("ERR unknown argument: {word}")));
+                return Err(quoting(&["ERR unknown argument: ", ""], &[word]));
             }
             at += 1;
         }

@@ -236,9 +236,39 @@ impl NodeCommand for MallocStats {
     }
 }
 
+struct Monitor;
+
+impl NodeCommand for Monitor {
+    const SPEC: Spec = spec(
+        "monitor",
+        1,
+        "1.0.0",
+        "MONITOR",
+        "Tells this connection of every request that this node gets from its Redis clients.",
+    );
+
+    fn parse(_: &Args) -> Result<Self, Reply> {
+        Ok(Monitor)
+    }
+
+    fn run(self, node: &dyn Node, session: &mut Session) -> Reply {
+        session.monitors = node.monitor(session.id, true);
+        match session.monitors {
+            true => Reply::OK,
+            false => Reply::error("ERR too many connections monitor this node already"),
+        }
+    }
+}
+
 /// What stands beside the other commands about the server.
-pub(super) static LIFECYCLE: &[Command] =
-    &[node::<Bgsave>(), node::<Lastsave>(), node::<Lolwut>(), node::<Shutdown>(), session::<Swapdb>()];
+pub(super) static LIFECYCLE: &[Command] = &[
+    node::<Bgsave>(),
+    node::<Lastsave>(),
+    node::<Lolwut>(),
+    node::<Monitor>(),
+    node::<Shutdown>(),
+    session::<Swapdb>(),
+];
 
 #[cfg(test)]
 mod tests {

@@ -352,7 +352,10 @@ impl Lmpop {
         let end = end(word)?;
         let count = match rest {
             [] => 1,
-            [word, count] if is(word, "count") => usize::try_from(positive(count, "count")?).unwrap_or(usize::MAX),
+            [word, count, rest @ ..] if is(word, "count") => {
+                let count = usize::try_from(positive(count, "count")?).unwrap_or(usize::MAX);
+                if rest.is_empty() { count } else { return Err(syntax_error()) }
+            }
             _ => return Err(syntax_error()),
         };
         Ok(Lmpop { keys: keys.into(), end, count })

@@ -533,6 +533,17 @@ fn error_line(mut text: Vec<u8>) -> Reply {
     Reply::error(text)
 }
 
+/// An error that quotes what a client said between words of ours, as Redis does: byte by byte, up to a NUL, and on one line.
+/// `words` has one more than `said`.
+fn quoting(words: &[&str], said: &[&[u8]]) -> Reply {
+    let mut text = Vec::new();
+    for (at, word) in words.iter().enumerate() {
+        text.extend_from_slice(word.as_bytes());
+        text.extend_from_slice(said.get(at).map_or(&b""[..], |said| as_c(said, said.len())));
+    }
+    error_line(text)
+}
+
 /// The error for a wrong number of arguments. `name` is the full name: `object|encoding`.
 pub fn wrong_arity(name: &str) -> Reply {
     Reply::error(format!("ERR wrong number of arguments for '{name}' command"))

@@ -54,6 +54,8 @@ pub trait Node: Send + Sync {
     fn clients(&self) -> Vec<ClientRow>;
     /// For so long requests of these kinds wait; None: none waits any more.
     fn pause(&self, pause: Option<(Duration, Paused)>);
+    /// Tells the connection `id` of every request from now on, or of none any more; false if too many are told already.
+    fn monitor(&self, id: u64, on: bool) -> bool;
     /// Closes the connection `id`; false if there is none.
     fn kill(&self, id: u64) -> bool;
     /// Ends the waiting of the connection `id` as its timeout would, or with an error; false if it does not wait.

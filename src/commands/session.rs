@@ -58,6 +58,8 @@ pub struct Session {
     pub close_after_reply: bool,
     pub no_evict: bool,
     pub no_touch: bool,
+    /// MONITOR.
+    pub monitors: bool,
     pub subscriptions: Counts,
     /// CLIENT TRACKING, if it is on.
     pub tracking: Option<Box<Tracking>>,
@@ -83,6 +85,7 @@ impl Session {
             close_after_reply: false,
             no_evict: false,
             no_touch: false,
+            monitors: false,
             subscriptions: Counts::default(),
             tracking: None,
         }

@@ -8,7 +8,7 @@ use super::score::float;
 use super::syntax::{either, is, syntax_error, want_integer, wrong_type};
 use super::text::text_of;
 use super::{Command, Copied, Keys, ReadCommand, Spec, WriteCommand, read, write};
-use crate::resp::{Args, Reply};
+use crate::resp::{Args, Reply, integer};
 use crate::state::events::Class;
 use crate::state::{End, EntryRef, Keyspace, ListValue, Value, View};
 use crate::types::Stamp;
@@ -127,7 +127,7 @@ impl Sort {
                 _ => Some(element.clone()),
             };
             let number = match (&weight, alpha) {
-                (Some(text), false) => float(text).filter(|number| !number.is_nan()).ok_or_else(not_a_double)?,
+                (Some(text), false) => weight_of(text).ok_or_else(not_a_double)?,
                 _ => 0.0,
             };
             weighed.push((number, weight, element.clone()));
@@ -186,6 +186,14 @@ impl Sort {
     }
 }
 
+/// A weight as C reads it: what ends at once, or with a NUL, is a number as far as it goes, and nothing is 0.
+fn weight_of(text: &[u8]) -> Option<f64> {
+    match text.split(|byte| *byte == 0).next().unwrap_or_default() {
+        b"" => Some(0.0),
+        text => float(text).filter(|number| !number.is_nan()),
+    }
+}
+
 fn not_a_double() -> Reply {
     Reply::error("ERR One or more scores can't be converted into double")
 }
@@ -219,6 +227,29 @@ pub fn reaches_elsewhere(command: &Command, args: &Args) -> bool {
     }
     let pattern = |word: &Bytes, what: &Bytes| (is(word, "by") || is(word, "get")) && what.contains(&b'*');
     args.iter().skip(2).zip(args.iter().skip(3)).any(|(word, what)| pattern(word, what))
+}
+
+/// The first option of a SORT that looks at keys which no right of a user was asked for. Options are read as far as they are
+/// right, and as in Redis any GET counts, even one of the element itself.
+pub fn reads_beyond(command: &Command, args: &Args) -> Option<&'static str> {
+    if !matches!(command.spec.name, "sort" | "sort_ro") {
+        return None;
+    }
+    let mut rest = args.get(2..)?;
+    loop {
+        rest = match rest {
+            [word, after @ ..] if ["asc", "desc", "alpha"].iter().any(|name| is(word, name)) => after,
+            [word, offset, count, after @ ..] if is(word, "limit") => {
+                integer(offset).and(integer(count))?;
+                after
+            }
+            [word, _, after @ ..] if is(word, "store") && command.is_write() => after,
+            [word, pattern, ..] if is(word, "by") && pattern.contains(&b'*') => return Some("BY"),
+            [word, _, after @ ..] if is(word, "by") => after,
+            [word, _, ..] if is(word, "get") => return Some("GET"),
+            _ => return None,
+        };
+    }
 }
 
 /// The keys that a SORT's patterns name, as far as the elements and what is under those keys tell: nothing beyond the

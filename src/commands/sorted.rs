@@ -245,6 +245,10 @@ impl WriteCommand for Zincrby {
 
     fn parse(args: &Args) -> Result<Zincrby, Reply> {
         let options = Options { incr: true, ..Options::default() };
+        // In Redis it is a ZADD, and such a word one of its options: then a member is missing.
+        if ["nx", "xx", "gt", "lt", "ch", "incr"].iter().any(|option| is(&args[2], option)) {
+            return Err(syntax_error());
+        }
         let members = vec![(want_score(&args[2])?, args[3].clone())];
         Ok(Zincrby(Zadd { key: args[1].clone(), options, members }))
     }
@@ -467,6 +471,10 @@ impl ReadCommand for Zrandmember {
                 if rest.len() > 1 || !is(&rest[0], "withscores") {
                     return Err(syntax_error());
                 }
+                // Twice as many elements as members have to be counted.
+                if matches!(count, Count::Different(many) if many > usize::MAX / 4) {
+                    return Err(Reply::error("ERR value is out of range"));
+                }
                 (Some(count), true)
             }
         };
@@ -576,8 +584,9 @@ impl Zmpop {
         };
         let count = match &rest[1..] {
             [] => 1,
-            [word, count] if is(word, "count") => {
-                positive(count).ok_or_else(|| Reply::error("ERR count should be greater than 0"))?
+            [word, count, rest @ ..] if is(word, "count") => {
+                let count = positive(count).ok_or_else(|| Reply::error("ERR count should be greater than 0"))?;
+                if rest.is_empty() { count } else { return Err(syntax_error()) }
             }
             _ => return Err(syntax_error()),
         };

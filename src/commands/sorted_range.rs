@@ -82,7 +82,7 @@ impl Query {
             {
                 limits = Some((want_integer(offset)?, want_integer(limit)?));
                 rest = after;
-            } else if form.reverse.is_none() && is(word, "rev") {
+            } else if reverse.is_none() && is(word, "rev") {
                 reverse = Some(true);
             } else if by.is_none() && is(word, "bylex") {
                 by = Some(By::Member);

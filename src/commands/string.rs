@@ -265,7 +265,7 @@ impl WriteCommand for Getex {
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
         let old = keyspace.get(&self.key);
         let reply = bulk_or_nil(old);
-        let Some(expiry) = self.expiry else { return reply };
+        let Some(expiry) = self.expiry.filter(|_| old.is_some()) else { return reply };
         match expiry.deadline(keyspace.clock(), old, "getex") {
             Err(reply) => reply,
             Ok(deadline) => {

@@ -1,6 +1,6 @@
 //! What the families share in reading arguments, and the errors of Redis that more than one of them answers.
 
-use super::glob;
+use super::{QUOTED, glob, quoting};
 use crate::resp::{Args, Reply, integer};
 use bytes::Bytes;
 
@@ -88,8 +88,9 @@ impl Step {
 
 /// What a subcommand of odd form is answered with.
 pub(super) fn subcommand_error(container: &str, word: &[u8]) -> Reply {
-    let word = String::from_utf8_lossy(word);
-    Reply::error(format!("ERR unknown subcommand or wrong number of arguments for '{word}'. Try {container} HELP."))
+    let rest = format!("'. Try {container} HELP.");
+    let said = &word[..word.len().min(QUOTED)];
+    quoting(&["ERR unknown subcommand or wrong number of arguments for '", &rest], &[said])
 }
 
 /// The answer of a container's HELP: each line a status, as Redis writes them.

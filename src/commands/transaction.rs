@@ -1,7 +1,7 @@
 //! MULTI, EXEC, DISCARD, WATCH, UNWATCH: what a connection has queued and watches.
 //!
 //! Queued commands about keys become one atomic call (`atomic.rs`): one entry of the log, or one read if none of them
-//! writes. Those that concern the connection or the node run when EXEC is answered, in their places between the others;
+//! writes. Those that concern the connection, the node or the scripts of the cluster run when EXEC is answered, in their places between the others;
 //! one whose arguments are wrong is not run at all, its error stands in its place. The conditions of WATCH travel
 //! in the atomic call, so it does not matter who leads when EXEC comes.
 //!
@@ -10,6 +10,7 @@
 //! and watched keys, [`atomic::BYTES_MAX`] bytes of both; a transaction that was spoiled keeps nothing.
 
 use super::atomic;
+use super::script::ScriptCommand;
 use super::{Command, Keys, Run, Scope, Spec};
 use crate::resp::{Args, Reply, integer};
 use crate::state::View;
@@ -199,12 +200,6 @@ impl Transaction {
             self.spoil();
             return Reply::error("ERR Command not allowed inside a transaction");
         }
-        if command.is_script() && !command.runs_script() {
-            self.spoil();
-            return Reply::error(
-                "ERR what is about scripts or functions of the whole cluster cannot be part of a transaction",
-            );
-        }
         queue.bytes += args.iter().map(|arg| arg.len() + atomic::ARGUMENT_BYTES).sum::<usize>();
         if queue.parts.len() + watched.0 >= atomic::CALLS_MAX || queue.bytes + watched.1 > atomic::BYTES_MAX {
             self.spoil();
@@ -215,7 +210,7 @@ impl Transaction {
         }
         let part = match (command.check)(&args) {
             Err(wrong) => Part::Settled(command, wrong),
-            Ok(()) if command.is_read() || command.is_write() || command.is_script() => {
+            Ok(()) if command.is_read() || command.is_write() || command.runs_script() => {
                 queue.holds(command);
                 queue.first_key = queue.first_key.take().or_else(|| super::keys(command, &args).next().cloned());
                 queue.calls.push(atomic::number(args.len()));
@@ -357,6 +352,17 @@ impl Weave {
             reply
         });
         Reply::Array(replies.collect())
+    }
+
+    /// What is about the scripts of the cluster, in its order, if the transaction took effect. Whoever carries it out gives the
+    /// answers to [`Weave::finish`] one after the other.
+    pub fn about_scripts(&self, keyed: &Reply) -> Vec<(ScriptCommand, Args)> {
+        let parts = if matches!(keyed, Reply::Array(_)) { &self.0[..] } else { &[] };
+        let about = |part: &Part| match part {
+            Part::Local(Command { run: Run::Script(kind), .. }, args) => Some((*kind, args.clone())),
+            _ => None,
+        };
+        parts.iter().filter_map(about).collect()
     }
 
     /// Whether something runs on the connection or the node.

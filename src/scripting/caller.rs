@@ -28,12 +28,21 @@ pub struct Rules {
     pub owns_all: bool,
     /// None: the user may do everything.
     pub rights: Option<Box<dyn Rights>>,
+    /// Is told of each command that was run, and whether it failed.
+    pub ran: Box<dyn Fn(&'static Command, bool)>,
 }
 
 impl Rules {
     /// Everything, on a group that has all slots.
     pub fn all() -> Rules {
-        Rules { read_only: false, one_slot: false, owns: Box::new(|_| true), owns_all: true, rights: None }
+        Rules {
+            read_only: false,
+            one_slot: false,
+            owns: Box::new(|_| true),
+            owns_all: true,
+            rights: None,
+            ran: Box::new(|_, _| ()),
+        }
     }
 }
 
@@ -95,11 +104,13 @@ impl Caller {
         if let Some(refused) = self.rules.rights.as_ref().and_then(|rights| rights.refuse(command, args)) {
             return refused;
         }
-        match command.run {
+        let reply = match command.run {
             Run::Session(run) => run(args, &mut Session::default()),
             Run::Node(_) => self.time(),
             _ => self.call_on_keys(command, args),
-        }
+        };
+        (self.rules.ran)(command, reply.is_error());
+        reply
     }
 
     /// Whether the user may run this command; none if there is no such command.

@@ -5,9 +5,9 @@
 
 use super::selector::Selector;
 use super::user::User;
-use crate::commands::access;
 use crate::commands::ordinal::{Ordinal, name, ordinal};
 use crate::commands::{Command, Keys};
+use crate::commands::{access, sort};
 use crate::resp::{Args, Reply};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -116,6 +116,18 @@ fn check_selectors(user: &User, command: &'static Command, args: &Args) -> Resul
     }
     let (reason, _, object) = worst.expect("a user has a root selector");
     Err(Denied { reason, user: user.name.clone(), command: name(number), object })
+}
+
+/// The refusal of a SORT whose options look at keys that are not among its arguments, unless whoever allows the command lets
+/// every key be read. It is no refusal of the rules in Redis either: ACL LOG and ACL DRYRUN do not know it, and in a
+/// transaction it shows when the command runs.
+pub fn refused_beyond(user: &User, command: &'static Command, args: &Args) -> Option<Reply> {
+    let option = sort::reads_beyond(command, args)?;
+    let number = ordinal(command);
+    let reads_all =
+        |selector: &Selector| selector.reads_all_keys() && check_one(selector, number, command, args).is_ok();
+    (!user.selectors().any(reads_all))
+        .then(|| Reply::error(format!("ERR {option} option of SORT denied due to insufficient ACL permissions.")))
 }
 
 /// Why not, which of the command's keys or channels, and the thing itself.

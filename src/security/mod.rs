@@ -22,7 +22,7 @@ mod selector;
 mod user;
 mod users;
 
-pub use check::{Denied, Reason, check};
+pub use check::{Denied, Reason, check, refused_beyond};
 pub use log::{Context, Entry, Event};
 pub use rules::{RuleError, SetUserError};
 pub use selector::Selector;

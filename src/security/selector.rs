@@ -274,6 +274,11 @@ impl Selector {
         self.all_keys
     }
 
+    /// Whether any key may be read, whatever its name.
+    pub(super) fn reads_all_keys(&self) -> bool {
+        self.all_keys || self.keys.iter().any(|known| known.access.read && &known.pattern[..] == b"*")
+    }
+
     pub(super) fn allows_key(&self, key: &[u8], wanted: KeyAccess) -> bool {
         self.all_keys
             || self.keys.iter().any(|known| {

@@ -45,7 +45,7 @@ struct PerCommand {
     times: Times,
 }
 
-/// One worker's counts. Written by its thread alone.
+/// One worker's counts, written by its thread alone; or those of all scripts ([`Counters::called_by_script`]).
 pub struct Counters {
     pub commands: AtomicU64,
     pub bytes_in: AtomicU64,
@@ -98,6 +98,14 @@ impl Counters {
         if failed {
             add(&c.failed, 1);
         }
+    }
+
+    /// A script ran a command. Scripts have threads of their own, one a group, so this alone may be called by several; the time
+    /// is part of the script's.
+    pub fn called_by_script(&self, ordinal: Ordinal, failed: bool) {
+        let c = &self.per_command[ordinal.to_index()];
+        c.calls.fetch_add(1, Relaxed);
+        c.failed.fetch_add(failed.into(), Relaxed);
     }
 
     /// A command was refused before it ran.

@@ -12,7 +12,7 @@ use crate::commands::pubsub::Ask;
 use crate::commands::session::{Face, Session};
 use crate::commands::{self, Command, Keys, Merge, Run, Scope};
 use crate::resp::{Args, Reply};
-use crate::security::Context;
+use crate::security::{self, Context};
 use crate::slot::slot_of;
 use crate::types::{GroupId, Level, Slot};
 use bytes::Bytes;
@@ -176,8 +176,15 @@ fn out_of_memory(request: &Request, _: &Asker<'_>, shared: &Shared) -> Option<Re
     Some(Reply::error("OOM command not allowed when used memory > 'maxmemory'."))
 }
 
-/// SORT with patterns reads keys that are not among its arguments: only where one group has them all.
+/// SORT with patterns reads keys that are not among its arguments: only where one group has them all, and only for who may
+/// read any key, which is asked of a queued command when it runs.
 fn reaches_elsewhere(request: &Request, asker: &Asker<'_>, shared: &Shared) -> Option<Reply> {
+    if asker.context == Context::Toplevel
+        && let Some(user) = asker.access.user()
+        && let Some(refused) = security::refused_beyond(user, request.command, &request.args)
+    {
+        return Some(refused);
+    }
     if !commands::sort::reaches_elsewhere(request.command, &request.args) {
         return None;
     }

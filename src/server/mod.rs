@@ -24,6 +24,7 @@ mod latency;
 mod listener;
 mod merge;
 pub mod metrics;
+mod monitor;
 mod node_view;
 pub mod overview;
 mod parameters;
@@ -170,6 +171,8 @@ pub struct Shared {
     pubsub: pubsub::Pubsub,
     caching: tracking::Caching,
     pause: pause::Pause,
+    monitors: monitor::Monitors,
+    /// One a worker, and that of the scripts.
     workers: Vec<Arc<Counters>>,
     slow: slow::CommandLogs,
     latency: latency::Latency,
@@ -251,7 +254,8 @@ pub async fn start(start: Start) -> Result<Server, StartError> {
     }
     settings.workers = workers.len();
     let live = parameters::Live::new(&settings);
-    let scripts = scripts::Scripts::open(cluster.clone(), settings.scripts, live.busy_after_ms());
+    let by_scripts = Arc::new(Counters::new());
+    let scripts = scripts::Scripts::open(cluster.clone(), settings.scripts, live.busy_after_ms(), by_scripts.clone());
     let me = cluster.me();
     let shared = Arc::new_cyclic(|weak| Shared {
         weak: weak.clone(),
@@ -261,7 +265,8 @@ pub async fn start(start: Start) -> Result<Server, StartError> {
         pubsub: pubsub::Pubsub::new(&workers),
         caching: tracking::Caching::default(),
         pause: pause::Pause::default(),
-        workers: workers.iter().map(|_| Arc::new(Counters::new())).collect(),
+        monitors: monitor::Monitors::default(),
+        workers: workers.iter().map(|_| Arc::new(Counters::new())).chain([by_scripts]).collect(),
         slow: slow::CommandLogs::default(),
         latency: latency::Latency::default(),
         routes: ArcSwap::from_pointee(Routes::new(cluster.table())),

@@ -385,6 +385,16 @@ impl Node for Shared {
         self.clients.call_all();
     }
 
+    fn monitor(&self, id: u64, on: bool) -> bool {
+        match self.clients.get(id) {
+            Some(client) if on => self.monitors.watch(&client),
+            _ => {
+                self.monitors.forget(id);
+                true
+            }
+        }
+    }
+
     fn kill(&self, id: u64) -> bool {
         self.clients.kill(id)
     }

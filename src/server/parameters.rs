@@ -5,7 +5,7 @@
 
 use super::clients::PushLimit;
 use super::remembered::Remembered;
-use super::{Settings, slow};
+use super::{Settings, monitor, slow};
 use crate::cluster::Agreed;
 use crate::commands::acl::Change;
 use crate::commands::node::ConfigError;
@@ -37,6 +37,8 @@ pub struct Live {
     remembered: Remembered,
     push_limit: ArcSwap<PushLimit>,
     tracking_keys_max: AtomicUsize,
+    /// Commands of a second of which MONITOR tells all.
+    monitor_rate: AtomicU64,
 }
 
 impl Live {
@@ -56,6 +58,7 @@ impl Live {
             remembered: Remembered::default(),
             push_limit: ArcSwap::default(),
             tracking_keys_max: AtomicUsize::new(1_000_000),
+            monitor_rate: AtomicU64::new(monitor::RATE_DEFAULT),
         }
     }
 
@@ -113,6 +116,11 @@ impl Live {
     /// How much may wait for a client that listens.
     pub(super) fn push_limit(&self) -> &ArcSwap<PushLimit> {
         &self.push_limit
+    }
+
+    /// Commands of a second of which MONITOR tells all.
+    pub fn monitor_rate(&self) -> u64 {
+        self.monitor_rate.load(Relaxed)
     }
 
     /// Keys that are noted for client-side caches; 0: as many as are read.
@@ -303,6 +311,14 @@ static PARAMETERS: &[Parameter] = &[
         |_, l| l.max_clients().to_string(),
         |l, v| {
             l.max_clients.store(number(v, 1..=1_000_000)? as usize, Relaxed);
+            Ok(())
+        },
+    ),
+    live(
+        "monitor-commands-per-second",
+        |_, l| l.monitor_rate().to_string(),
+        |l, v| {
+            l.monitor_rate.store(number(v, 0..=i64::MAX)? as u64, Relaxed);
             Ok(())
         },
     ),

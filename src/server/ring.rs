@@ -47,6 +47,8 @@ pub(super) enum State {
     Watching(Args),
     /// EXEC.
     Executing(Box<Weave>),
+    /// EXEC whose commands about keys are done, with their replies: what is about scripts is under way.
+    Administering(Box<(Weave, Reply)>),
     /// A command that waits for something to take.
     Blocking(Box<Blocking>),
 }

@@ -80,6 +80,7 @@ impl Drop for Seat {
     fn drop(&mut self) {
         self.shared.pubsub.forget(&self.client);
         self.shared.forget_tracking(self.client.id());
+        self.shared.monitors.forget(self.client.id());
         self.shared.clients.leave(&self.client);
     }
 }
@@ -540,7 +541,7 @@ impl Connection {
 
     /// How long it may be silent. One that listens may be for ever.
     fn idle_timeout(&self) -> Option<Duration> {
-        self.shared.live.idle_timeout().filter(|_| !self.session.subscriptions.any())
+        self.shared.live.idle_timeout().filter(|_| !self.session.subscriptions.any() && !self.session.monitors)
     }
 
     /// The node stops and this connection has used up its time.
@@ -591,6 +592,9 @@ impl Connection {
             Some(reply) => Err(reply),
             None => dispatch::route(&request, &self.session, &self.shared, &self.routes),
         };
+        if route.is_ok() {
+            self.shared.tell_monitors(&self.session, request.command, &request.args);
+        }
         match route {
             Ok(Route::Here) => self.run_here(request, mute),
             Ok(Route::One(group)) if matches!(request.command.run, Run::Transaction(_)) => {
@@ -599,7 +603,7 @@ impl Connection {
             Ok(Route::One(group)) => self.run_in(group, request, mute),
             Ok(Route::Users(change)) => self.run_change(&request, mute, change),
             Ok(Route::Nodes(ask)) => self.run_on_nodes(ask, &request, mute),
-            Ok(Route::Cluster(args)) => self.run_in(GroupId::META, Request { args, ..request }, mute),
+            Ok(Route::Cluster(call)) => self.run_agreed(&request, mute, call),
             Ok(Route::Split { merge, parts, places }) => self.run_split(&request, mute, merge, parts, places),
             Ok(Route::Scan { order, begin }) => self.run_scan(request, mute, &order, begin),
             Err(reply) => {
@@ -668,6 +672,16 @@ impl Connection {
             tracing::info!(target: "audit", event = what, user = whom, by, done, client);
             (GroupId::META, Came::Reply(ticket, reply))
         };
+        self.awaited.push(Box::pin(told));
+    }
+
+    /// A parameter of the whole cluster: what the client asks behind it is answered by the new value.
+    fn run_agreed(&mut self, request: &Request, mute: bool, call: Args) {
+        let asked = self.asked(Some(request.ordinal), &request.args, mute);
+        let ticket = Ticket { seq: self.ring.push(asked, State::Waiting, 0), part: 0 };
+        self.awaits = Some(ticket.seq);
+        let (cluster, deadline) = (self.shared.cluster.clone(), self.deadline());
+        let told = async move { (GroupId::META, Came::Reply(ticket, cluster.change_agreed(call, deadline).await)) };
         self.awaited.push(Box::pin(told));
     }
 
@@ -918,7 +932,9 @@ impl Connection {
             State::Waiting => Some(reply),
             State::Ready(_) => None,
             State::Blocking(_) => return self.blocking_tried(ticket.seq, reply),
-            State::Watching(_) | State::Executing(_) => return self.finish_transaction(ticket.seq, reply),
+            State::Watching(_) | State::Executing(_) | State::Administering(_) => {
+                return self.finish_transaction(ticket.seq, reply);
+            }
             State::Gathering(gather) => gather.put(ticket.part, reply).then(|| gather.finish()),
             State::Scanning(scan) => match scan.page(reply) {
                 Next::Answer(reply) => Some(reply),

@@ -17,7 +17,7 @@ pub(super) const ARGS_MAX: usize = 32;
 pub const ENTRIES_MAX: usize = 10_000;
 pub const ENTRIES_DEFAULT: usize = 128;
 /// What is put down instead of a secret.
-const REDACTED: &[u8] = b"(redacted)";
+pub(super) const REDACTED: &[u8] = b"(redacted)";
 
 pub(super) use crate::commands::node::CommandLog as Kind;
 pub(super) const KINDS: usize = Kind::ALL.len();
@@ -92,26 +92,24 @@ impl Head {
         if self.count > ARGS_MAX {
             shown.push(Bytes::from(format!("... ({} more arguments)", self.count - kept)));
         }
-        for at in self.secrets() {
-            if let Some(arg) = shown.get_mut(at) {
-                *arg = Bytes::from_static(REDACTED);
-            }
+        let secret = secrets(&self.args);
+        for arg in shown.iter_mut().skip(secret.start).take(secret.len()) {
+            *arg = Bytes::from_static(REDACTED);
         }
         shown
     }
+}
 
-    /// Where secrets stand.
-    fn secrets(&self) -> std::ops::Range<usize> {
-        let is = |at: usize, word: &str| self.args.get(at).is_some_and(|a| a.eq_ignore_ascii_case(word.as_bytes()));
-        let secret =
-            |name: &Bytes| name.eq_ignore_ascii_case(b"requirepass") || name.eq_ignore_ascii_case(b"masterauth");
-        match () {
-            () if is(0, "auth") => 1..self.count,
-            () if is(0, "hello") => 2..self.count,
-            () if is(0, "acl") && (is(1, "setuser") || is(1, "deluser")) => 2..self.count,
-            () if is(0, "config") && is(1, "set") && self.args.iter().skip(2).any(secret) => 3..self.count,
-            () => 0..0,
-        }
+/// Where secrets stand in a request, or in the beginning of one.
+pub(super) fn secrets(args: &Args) -> std::ops::Range<usize> {
+    let is = |at: usize, word: &str| args.get(at).is_some_and(|a| a.eq_ignore_ascii_case(word.as_bytes()));
+    let secret = |name: &Bytes| name.eq_ignore_ascii_case(b"requirepass") || name.eq_ignore_ascii_case(b"masterauth");
+    match () {
+        () if is(0, "auth") => 1..usize::MAX,
+        () if is(0, "hello") => 2..usize::MAX,
+        () if is(0, "acl") && (is(1, "setuser") || is(1, "deluser")) => 2..usize::MAX,
+        () if is(0, "config") && is(1, "set") && args.iter().skip(2).any(secret) => 3..usize::MAX,
+        () => 0..0,
     }
 }
 

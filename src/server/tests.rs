@@ -25,6 +25,7 @@ mod cores;
 mod encodings;
 mod events;
 mod memory;
+mod monitor;
 mod pause;
 mod pubsub;
 mod scripts;

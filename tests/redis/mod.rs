@@ -8,6 +8,10 @@ use hypercache::resp::{Args, Limits, Protocol, Reply, ReplyDecoder};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// Longer than any reply takes: one that takes longer never comes.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// In its folder.
 const SOCKET: &str = "redis.sock";
@@ -63,6 +67,11 @@ impl Redis {
         self.connection.answer(args)
     }
 
+    /// Asks all of them at once.
+    pub fn pipeline(&mut self, requests: &[Args]) -> Vec<Reply> {
+        self.connection.pipeline(requests)
+    }
+
     pub fn has_module(&mut self, name: &str) -> bool {
         format!("{:?}", self.answer(&words("MODULE LIST"))).contains(&format!("{name:?}"))
     }
@@ -79,14 +88,22 @@ impl Redis {
 impl Connection {
     fn to(folder: &tempfile::TempDir) -> Connection {
         let stream = UnixStream::connect(folder.path().join(SOCKET)).unwrap();
+        stream.set_read_timeout(Some(SILENCE)).unwrap();
         Connection { stream, decoder: ReplyDecoder::new(Limits::default()), buffer: BytesMut::new() }
     }
 
     pub fn answer(&mut self, args: &Args) -> Reply {
-        let mut request = BytesMut::new();
-        Reply::Array(args.iter().cloned().map(Reply::Bulk).collect()).encode(Protocol::Resp2, &mut request);
-        self.stream.write_all(&request).unwrap();
-        self.next()
+        self.pipeline(std::slice::from_ref(args)).remove(0)
+    }
+
+    /// Asks all of them at once.
+    pub fn pipeline(&mut self, requests: &[Args]) -> Vec<Reply> {
+        let mut bytes = BytesMut::new();
+        for args in requests {
+            Reply::Array(args.iter().cloned().map(Reply::Bulk).collect()).encode(Protocol::Resp2, &mut bytes);
+        }
+        self.stream.write_all(&bytes).unwrap();
+        requests.iter().map(|_| self.next()).collect()
     }
 
     /// What comes next.

@@ -5,9 +5,9 @@ use super::argument::{Sources, bound, interval, strict_id};
 use super::{BASE, change, entry_reply, id_reply, stream_of};
 use crate::commands::connection::help;
 use crate::commands::session::Session;
-use crate::commands::syntax::{either, is, syntax_error, want_integer};
+use crate::commands::syntax::{either, is, subcommand_error, syntax_error, want_integer};
 use crate::commands::{
-    Command, Keys, ReadCommand, Scope, SessionCommand, Spec, WriteCommand, container, read, session, write,
+    Command, Keys, ReadCommand, Scope, SessionCommand, Spec, WriteCommand, container, quoting, read, session, write,
 };
 use crate::resp::{Args, Reply, integer};
 use crate::state::events::Class;
@@ -22,8 +22,7 @@ const SECOND: Keys = Keys::Range { first: 2, last: 2, step: 1 };
 const LOOKED_AT: usize = 10;
 
 fn no_group(key: &[u8], group: &[u8]) -> Reply {
-    let (key, group) = (String::from_utf8_lossy(key), String::from_utf8_lossy(group));
-    Reply::error(format!("NOGROUP No such key '{key}' or consumer group '{group}'"))
+    quoting(&["NOGROUP No such key '", "' or consumer group '", "'"], &[key, group])
 }
 
 /// Entries of a stream up to an id, ever: what a group that stands there has read. `None` if that cannot be told.
@@ -53,12 +52,13 @@ fn has_holes(stream: &StreamValue, id: StreamId) -> bool {
 }
 
 /// Entries that a group has still to read; `None` if that cannot be told.
-pub(super) fn lag(stream: &StreamValue, group: &StreamGroup) -> Option<u64> {
+pub(super) fn lag(stream: &StreamValue, group: &StreamGroup) -> Option<i64> {
     if stream.added == 0 {
         return Some(0);
     }
     let read = group.read.filter(|_| !has_holes(stream, group.last)).or_else(|| distance(stream, group.last))?;
-    Some(stream.added.saturating_sub(read))
+    // Both numbers may have been set at will.
+    Some(stream.added.wrapping_sub(read) as i64)
 }
 
 // -- XGROUP
@@ -76,11 +76,6 @@ struct Start {
 
 impl Start {
     fn parse(args: &Args, may_create: bool) -> Result<Start, Reply> {
-        let id = match &args[4][..] {
-            b"$" => None,
-            word if may_create => Some(strict_id(word, 0)?),
-            word => Some(bound(word, 0)?),
-        };
         let (mut read, mut create, mut at) = (None, false, 5);
         while let Some(word) = args.get(at) {
             if may_create && is(word, "mkstream") {
@@ -94,12 +89,15 @@ impl Start {
                 };
                 at += 2;
             } else {
-                let name = String::from_utf8_lossy(&args[1]).into_owned();
-                let text =
-                    format!("ERR unknown subcommand or wrong number of arguments for '{name}'. Try XGROUP HELP.");
-                return Err(Reply::error(text));
+                return Err(subcommand_error("XGROUP", &args[1]));
             }
         }
+        // Behind the options, as in Redis.
+        let id = match &args[4][..] {
+            b"$" => None,
+            word if may_create => Some(strict_id(word, 0)?),
+            word => Some(bound(word, 0)?),
+        };
         Ok(Start { id, read, create })
     }
 }
@@ -114,13 +112,16 @@ fn must_exist<'a>(keyspace: &'a Keyspace, key: &[u8]) -> Result<&'a StreamValue,
     })
 }
 
+pub(super) fn no_group_of(key: &[u8], group: &[u8]) -> Reply {
+    quoting(&["NOGROUP No such consumer group '", "' for key name '", "'"], &[group, key])
+}
+
 /// A subcommand's group, which must be there.
 fn must_have(keyspace: &Keyspace, key: &[u8], group: &[u8]) -> Result<(), Reply> {
     if must_exist(keyspace, key)?.group(group).is_some() {
         return Ok(());
     }
-    let (key, group) = (String::from_utf8_lossy(key), String::from_utf8_lossy(group));
-    Err(Reply::error(format!("NOGROUP No such consumer group '{group}' for key name '{key}'")))
+    Err(no_group_of(key, group))
 }
 
 struct Create {
@@ -338,10 +339,8 @@ impl Xreadgroup {
         for (key, _) in &self.sources {
             let stream = stream_of(keyspace.get(key))?;
             if stream.and_then(|stream| stream.group(&self.group)).is_none() {
-                let (key, group) = (String::from_utf8_lossy(key), String::from_utf8_lossy(&self.group));
-                let text =
-                    format!("NOGROUP No such key '{key}' or consumer group '{group}' in XREADGROUP with GROUP option");
-                return Err(Reply::error(text));
+                let words = ["NOGROUP No such key '", "' or consumer group '", "' in XREADGROUP with GROUP option"];
+                return Err(quoting(&words, &[key, &self.group]));
             }
         }
         let now = keyspace.clock();
@@ -438,7 +437,7 @@ impl WriteCommand for Xreadgroup {
                  consumer by specifying a proper ID, or use the > ID to get new messages. The $ ID would just return \
                  an empty result set.",
             )),
-            id => Ok((key, What::Pending(bound(id, 0)?))),
+            id => Ok((key, What::Pending(strict_id(id, 0)?))),
         });
         let (count, noack) = (sources.count, sources.noack);
         Ok(Xreadgroup { group, consumer, count, noack, sources: pairs.collect::<Result<_, Reply>>()? })
@@ -574,7 +573,8 @@ impl ReadCommand for Xpending {
             idle = want_integer(&args[4])?.max(0) as Millis;
             at = 5;
         }
-        if args.len() < at + 3 || args.len() > at + 4 {
+        // Redis minds no words behind the consumer, as long as there are not many.
+        if args.len() < at + 3 || args.len() > 9 {
             return Err(syntax_error());
         }
         let count = usize::try_from(want_integer(&args[at + 2])?.max(0)).unwrap_or(usize::MAX);
@@ -644,8 +644,7 @@ impl Claim {
                 claim.last = Some(strict_id(&args[at], 0)?);
                 at += 1;
             } else {
-                let text = format!("ERR Unrecognized XCLAIM option '{}'", String::from_utf8_lossy(word));
-                return Err(Reply::error(text));
+                return Err(quoting(&["ERR Unrecognized XCLAIM option '", "'"], &[word]));
             }
         }
         Ok(claim)

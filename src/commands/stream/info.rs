@@ -1,10 +1,10 @@
 //! XINFO: what streams, their groups and their consumers are like.
 
-use super::group::lag;
+use super::group::{lag, no_group_of};
 use super::{BASE, BLOCK, entry_reply, id_reply, stream_of};
 use crate::commands::connection::help;
 use crate::commands::session::Session;
-use crate::commands::syntax::{either, is, syntax_error, want_integer};
+use crate::commands::syntax::{either, is, subcommand_error, want_integer};
 use crate::commands::{Command, Keys, ReadCommand, Scope, SessionCommand, Spec, container, read, session};
 use crate::resp::{Args, Reply};
 use crate::state::{Consumer, StreamGroup, StreamId, StreamValue, View};
@@ -83,7 +83,7 @@ fn full_group(stream: &StreamValue, group_name: &[u8], group: &StreamGroup, most
         line("name", name(group_name)),
         line("last-delivered-id", id_reply(group.last)),
         line("entries-read", or_nil(group.read)),
-        line("lag", or_nil(lag(stream, group))),
+        line("lag", lag(stream, group).map_or(Reply::Nil, Reply::Int)),
         line("pel-count", Reply::count(group.pending_len())),
         line("pending", Reply::Array(pending)),
         line(
@@ -124,7 +124,7 @@ impl ReadCommand for OfStream {
                 0 => Some(usize::MAX),
                 count => Some(usize::try_from(count).unwrap_or(SHOWN)),
             },
-            _ => return Err(syntax_error()),
+            _ => return Err(subcommand_error("XINFO", &args[1])),
         };
         Ok(OfStream { key: args[2].clone(), full })
     }
@@ -159,7 +159,7 @@ impl ReadCommand for Groups {
                     line("pending", Reply::count(group.pending_len())),
                     line("last-delivered-id", id_reply(group.last)),
                     line("entries-read", or_nil(group.read)),
-                    line("lag", or_nil(lag(stream, group))),
+                    line("lag", lag(stream, group).map_or(Reply::Nil, Reply::Int)),
                 ])
             });
             Reply::Array(groups.collect())
@@ -174,10 +174,8 @@ struct Consumers {
 
 impl Consumers {
     fn run(self, view: &View<'_>) -> Result<Reply, Reply> {
-        let group = must_exist(view, &self.key)?.group(&self.group).ok_or_else(|| {
-            let (key, group) = (String::from_utf8_lossy(&self.key), String::from_utf8_lossy(&self.group));
-            Reply::error(format!("NOGROUP No such consumer group '{group}' for key name '{key}'"))
-        })?;
+        let group = must_exist(view, &self.key)?.group(&self.group);
+        let group = group.ok_or_else(|| no_group_of(&self.key, &self.group))?;
         let since = |ms: Millis| number(view.since(ms));
         let consumers = group.consumers().map(|consumer| {
             Reply::Map(vec![

@@ -17,7 +17,7 @@ use crate::resp::{Args, Reply};
 use crate::state::events::Class;
 use crate::state::{Changed, EntryRef, Keyspace, StreamEntry, StreamId, StreamValue, Value, View};
 use crate::types::{Millis, Stamp};
-use argument::{Sources, bound, interval, strict_id};
+use argument::{Sources, interval, strict_id};
 use bytes::Bytes;
 
 /// What most commands here say of themselves.
@@ -141,6 +141,10 @@ impl Options {
                 return Err(syntax_error());
             }
         }
+        if adds && let Some(id) = args.get(at) {
+            // What is wrong with it is told before what is wrong with the options as a whole.
+            NewId::parse(id)?;
+        }
         if limit.is_some_and(|limit| limit > 0) && threshold.is_none() {
             return Err(Reply::error("ERR syntax error, LIMIT cannot be used without specifying a trimming strategy"));
         }
@@ -171,10 +175,7 @@ impl NewId {
         if let Some(ms) = word.strip_suffix(b"-*") {
             return Ok(NewId::Of(strict_id(ms, 0)?.ms));
         }
-        match strict_id(word, 0)? {
-            StreamId::MIN => Err(Reply::error("ERR The ID specified in XADD must be greater than 0-0")),
-            id => Ok(NewId::Exactly(id)),
-        }
+        strict_id(word, 0).map(NewId::Exactly)
     }
 
     /// The id after `last`; `None` if there is none, or the one that was asked for is not.
@@ -249,6 +250,9 @@ impl WriteCommand for Xadd {
         let id = id?;
         if fields.len() < 2 || !fields.len().is_multiple_of(2) {
             return Err(wrong_arity("xadd"));
+        }
+        if matches!(id, NewId::Exactly(StreamId::MIN)) {
+            return Err(Reply::error("ERR The ID specified in XADD must be greater than 0-0"));
         }
         Ok(Xadd { key: args[1].clone(), id, fields: fields.into(), options })
     }
@@ -535,7 +539,16 @@ impl ReadCommand for Xread {
         let sources = Sources::parse(args, "xread")?;
         let pairs = sources.pairs.into_iter().map(|(key, id)| {
             // What comes after all there is now is nothing; one that waits has it settled before.
-            let after = if &id[..] == b"$" { None } else { Some(bound(&id, 0)?) };
+            let after = match &id[..] {
+                b"$" => None,
+                b">" => {
+                    return Err(Reply::error(
+                        "ERR The > ID can be specified only when calling XREADGROUP using the GROUP <group> <consumer> \
+                         option.",
+                    ));
+                }
+                id => Some(strict_id(id, 0)?),
+            };
             Ok((key, after))
         });
         Ok(Xread { count: sources.count, sources: pairs.collect::<Result<_, Reply>>()? })

@@ -134,6 +134,10 @@ const FLOATS: &[&str] = &[
     "38.115556",
 ];
 
+/// Seconds and milliseconds, from now or since 1970, that are long past or far ahead.
+const FAR: &[&str] =
+    &["0", "-1", "1000000", "3600000", "100000000", "4102444800", "4102444800123", "9223372036854775807"];
+
 const IDS: &[&str] = &[
     "*",
     "0",
@@ -226,6 +230,8 @@ pub struct Nasty<C> {
     pub choices: C,
     /// A dump of something, to restore.
     pub dump: Bytes,
+    /// Times are far away or past: nothing dies while it is looked at.
+    pub far: bool,
 }
 
 /// A piece of a command's syntax.
@@ -267,7 +273,7 @@ fn pieces<'a>(words: &mut impl Iterator<Item = &'a str>, end: Option<&str>) -> (
 
 impl<C: Choices> Nasty<C> {
     pub fn new(choices: C) -> Nasty<C> {
-        Nasty { choices, dump: Bytes::new() }
+        Nasty { choices, dump: Bytes::new(), far: false }
     }
 
     /// A request for a command of the table, which is [`commands::all`] or a part of it.
@@ -364,6 +370,9 @@ impl<C: Choices> Nasty<C> {
         }
         if has(&["itude", "radius", "width", "height", "score", "error", "min", "max"]) {
             return text(self.choices.of(FLOATS).as_bytes());
+        }
+        if self.far && has(&["second", "idle", "time"]) || word == "ms" {
+            return text(self.choices.of(FAR).as_bytes());
         }
         if has(&["group", "consumer"]) {
             return text(self.choices.of(&["a", "b"]).as_bytes());

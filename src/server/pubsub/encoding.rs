@@ -25,11 +25,15 @@ pub fn pattern_message(pattern: &Bytes, channel: &Bytes, message: &Bytes) -> Byt
     array(vec![Reply::bulk("pmessage"), pattern, channel, message])
 }
 
-/// Writes a push for a client.
+/// Writes a push for a client. What begins as a status is a line of MONITOR, and the same in both.
 pub fn put(push: &[u8], protocol: Protocol, out: &mut BytesMut) {
-    let Some((_, rest)) = push.split_first() else { return };
+    let Some((first, rest)) = push.split_first() else { return };
     out.reserve(push.len());
-    out.put_u8(if protocol == Protocol::Resp3 { b'>' } else { b'*' });
+    out.put_u8(match (first, protocol) {
+        (b'+', _) => b'+',
+        (_, Protocol::Resp3) => b'>',
+        (_, Protocol::Resp2) => b'*',
+    });
     out.put_slice(rest);
 }
 

@@ -219,6 +219,7 @@ pub(super) fn turn(args: &Args) -> Option<Turn> {
     const TURNS: &[(&str, Turn)] = &[
         ("function", AfterCommands),
         ("hello", AfterReplies),
+        ("monitor", AfterReplies),
         ("psubscribe", AfterReplies),
         ("publish", AfterCommands),
         ("punsubscribe", AfterReplies),

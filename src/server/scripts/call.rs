@@ -6,7 +6,7 @@ use crate::commands::ordinal::{self, ordinal};
 use crate::raft::Outcome;
 use crate::resp::{Args, Reply};
 use crate::scripting::{Flags, Rights};
-use crate::security::{Context, Event, Reason, Registry, User, check};
+use crate::security::{Context, Event, Reason, Registry, User, check, refused_beyond};
 use crate::types::Author;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -75,7 +75,9 @@ pub(super) struct RightsOf {
 
 impl Rights for RightsOf {
     fn refuse(&self, command: &'static Command, args: &Args) -> Option<Reply> {
-        let denied = check(&self.user, command, args).err()?;
+        let Err(denied) = check(&self.user, command, args) else {
+            return refused_beyond(&self.user, command, args);
+        };
         let mut refused = self.refused.borrow_mut();
         if refused.len() < REFUSED_MAX {
             let (reason, object) = (denied.reason, denied.object.clone());

@@ -3,6 +3,7 @@
 //! Who waits behind a script for longer than `busy-reply-threshold` allows is answered BUSY and certainly not run: a
 //! submission is either begun by the thread or withdrawn by who waits for it, whichever is first ([`Claim`]).
 
+use super::super::counters::Counters;
 use super::Options;
 use super::call::{By, Killed, Kind, Refused, Runs, Who, Work};
 use super::stage::Stage;
@@ -121,6 +122,7 @@ impl Executor {
         cluster: Arc<Cluster>,
         options: Options,
         busy_after_ms: Arc<AtomicU64>,
+        counters: Arc<Counters>,
     ) -> Executor {
         let (queue, jobs) = sync_channel(QUEUE_MAX);
         let running = Arc::new(Running {
@@ -133,7 +135,7 @@ impl Executor {
         let (handle, there) = (Handle::current(), running.clone());
         // An interpreter stays on the thread that made it.
         let thread = env::spawn_thread_with(&name, scripting::STACK_BYTES, move || {
-            Stage::new(group, cluster, options, handle, there).run(jobs)
+            Stage::new(group, cluster, options, handle, there, counters).run(jobs)
         });
         Executor { queue: Some(queue), running, busy_after_ms, thread: Some(thread) }
     }

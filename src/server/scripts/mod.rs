@@ -21,6 +21,7 @@ mod stage;
 
 pub(super) use call::{By, Who};
 
+use super::counters::Counters;
 use crate::cluster::Cluster;
 use crate::commands::node::ScriptFacts;
 use crate::commands::script::{self, ScriptCommand};
@@ -100,6 +101,8 @@ pub struct Scripts {
     options: Options,
     /// After so long, other scripts of the same group are answered BUSY.
     busy_after_ms: Arc<AtomicU64>,
+    /// Of what scripts run.
+    counters: Arc<Counters>,
     recent: Mutex<Recent>,
     functions: Mutex<Functions>,
     executors: Mutex<HashMap<GroupId, Arc<Executor>>>,
@@ -127,9 +130,15 @@ fn document_of(entry: &EntryRef<'_>) -> Option<Bytes> {
 
 impl Scripts {
     /// Answers what other nodes carry here from now on.
-    pub fn open(cluster: Arc<Cluster>, options: Options, busy_after_ms: Arc<AtomicU64>) -> Arc<Scripts> {
+    pub fn open(
+        cluster: Arc<Cluster>,
+        options: Options,
+        busy_after_ms: Arc<AtomicU64>,
+        counters: Arc<Counters>,
+    ) -> Arc<Scripts> {
         let scripts = Arc::new(Scripts {
             busy_after_ms,
+            counters,
             options,
             recent: Mutex::default(),
             functions: Mutex::default(),
@@ -282,7 +291,7 @@ impl Scripts {
         let mut executors = self.executors.lock();
         let fresh = || {
             let (cluster, busy_after_ms) = (self.cluster.clone(), self.busy_after_ms.clone());
-            Arc::new(Executor::start(group.clone(), cluster, self.options, busy_after_ms))
+            Arc::new(Executor::start(group.clone(), cluster, self.options, busy_after_ms, self.counters.clone()))
         };
         executors.entry(group.id()).or_insert_with(fresh).clone()
     }

@@ -16,6 +16,7 @@
 //! is stopped, too, so that they are answered, and begins again alone. A transaction with scripts in it has an overlay of
 //! its own, and counts as one script.
 
+use super::super::counters::{Counters, ordinal};
 use super::Options;
 use super::call::{By, Kind, Program, Refused, RightsOf, ScriptCall, Step, Work};
 use super::executor::{Claim, Done, Job, Running, What};
@@ -136,6 +137,7 @@ pub(super) struct Stage {
     options: Options,
     handle: Handle,
     running: Arc<Running>,
+    counters: Arc<Counters>,
     interpreter: Option<Interpreter>,
     /// The last user with limits, read.
     user: Option<(Arc<By>, Arc<User>)>,
@@ -148,8 +150,9 @@ impl Stage {
         options: Options,
         handle: Handle,
         running: Arc<Running>,
+        counters: Arc<Counters>,
     ) -> Stage {
-        Stage { group, cluster, options, handle, running, interpreter: None, user: None }
+        Stage { group, cluster, options, handle, running, counters, interpreter: None, user: None }
     }
 
     /// Runs what comes until nobody can send any more.
@@ -408,7 +411,9 @@ impl Stage {
         let rights = |user: &Arc<User>| -> Box<dyn Rights> {
             Box::new(RightsOf { user: user.clone(), refused: turn.refused.clone() })
         };
+        let counters = self.counters.clone();
         Ok(Rules {
+            ran: Box::new(move |command, failed| counters.called_by_script(ordinal(command), failed)),
             read_only: call.read_only || flags.no_writes,
             one_slot: several && !flags.compatible && !flags.allow_cross_slot,
             owns: Box::new(move |slot| !several || table.group_of(slot) == id),

@@ -8,11 +8,12 @@
 use super::super::dispatch::{self, Asker, Request};
 use super::super::lane::{Kind, Op};
 use super::super::ring::{State, Ticket};
-use super::{Connection, unserved};
+use super::{Came, Connection, unserved};
+use crate::commands::script::ScriptCommand;
 use crate::commands::transaction::{self, Exec, Step, Weave};
 use crate::commands::{Command, Run, atomic};
 use crate::resp::{Args, Reply};
-use crate::security::Context;
+use crate::security::{self, Context};
 use crate::types::{GroupId, Level};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -50,6 +51,7 @@ impl Connection {
                 if self.shared.changes(request.command, &request.args, &self.transaction) {
                     self.transaction.note_change();
                 }
+                self.shared.tell_monitors(&self.session, request.command, &request.args);
                 self.transaction.queue(request.command, request.args)
             }
             (Some(reply), _) => {
@@ -100,8 +102,18 @@ impl Connection {
                 Ok(exec) => exec,
                 Err(refused) => return self.answered(asked, refused),
             };
+        let about_scripts = weave.about_scripts(&Reply::Array(Vec::new()));
+        for (kind, args) in about_scripts.iter().filter(|(kind, _)| *kind == ScriptCommand::Load) {
+            // A script may be run by its name in the transaction that loads it.
+            self.shared.scripts.expect(*kind, args);
+        }
         let Some(call) = call else {
-            let reply = self.weave(weave, Reply::Array(Vec::new()));
+            if !about_scripts.is_empty() {
+                let seq = self.ring.push(asked, State::Executing(Box::new(weave)), 0);
+                self.awaits = Some(seq);
+                return self.finish_transaction(seq, Reply::Array(Vec::new()));
+            }
+            let reply = self.weave(weave, Reply::Array(Vec::new()), Reply::Nil);
             return self.answered(asked, reply);
         };
         let (session, shared, routes) = (&self.session, &self.shared, &self.routes);
@@ -134,7 +146,8 @@ impl Connection {
         let (access, session, registry) = (&self.access, &self.session, self.shared.cluster.registry());
         self.transaction.recheck(|command, args| {
             let checked = access.permits(registry, session, Context::Multi, command, args);
-            checked.err().map(|denied| denied.exec_reply())
+            let beyond = || access.user().and_then(|user| security::refused_beyond(user, command, args));
+            checked.err().map(|denied| denied.exec_reply()).or_else(beyond)
         });
     }
 
@@ -156,7 +169,15 @@ impl Connection {
         let asked = slot.asked.clone();
         let reply = match std::mem::replace(&mut slot.state, State::Waiting) {
             State::Watching(keys) => self.transaction.watch(&keys, reply),
-            State::Executing(weave) => self.weave(*weave, reply),
+            State::Executing(weave) => {
+                let about_scripts = weave.about_scripts(&reply);
+                if !about_scripts.is_empty() {
+                    slot.state = State::Administering(Box::new((*weave, reply)));
+                    return self.administer(seq, about_scripts);
+                }
+                self.weave(*weave, reply, Reply::Nil)
+            }
+            State::Administering(parts) => self.weave(parts.0, parts.1, reply),
             _ => reply,
         };
         self.awaits = self.awaits.filter(|awaited| *awaited != seq);
@@ -164,12 +185,30 @@ impl Connection {
         self.ring.ready(seq, reply);
     }
 
-    /// Runs what runs here, and puts all replies in their places.
-    fn weave(&mut self, weave: Weave, keyed: Reply) -> Reply {
+    /// What a transaction says about the scripts of the cluster, one after the other.
+    fn administer(&mut self, seq: u64, about_scripts: Vec<(ScriptCommand, Args)>) {
+        let (scripts, deadline) = (self.shared.scripts.clone(), self.deadline());
+        let ticket = Ticket { seq, part: 0 };
+        self.awaits = Some(seq);
+        self.awaited.push(Box::pin(async move {
+            let mut replies = Vec::new();
+            for (kind, args) in about_scripts {
+                replies.push(scripts.clone().administer(kind, args, deadline).await);
+            }
+            (GroupId::META, Came::Reply(ticket, Reply::Array(replies)))
+        }));
+    }
+
+    /// Runs what runs here, and puts all replies in their places; `told` has those of what is about scripts.
+    fn weave(&mut self, weave: Weave, keyed: Reply, told: Reply) -> Reply {
         let counters = self.counters.clone();
+        let mut told = if let Reply::Array(replies) = told { replies } else { Vec::new() }.into_iter();
         weave.finish(
             keyed,
-            |command, args| self.run_local(command, args),
+            |command, args| match command.is_script() {
+                true => told.next().unwrap_or(Reply::Nil),
+                false => self.run_local(command, args),
+            },
             |command, reply| {
                 // The time of the whole is EXEC's.
                 counters.called(super::super::counters::ordinal(command), Duration::ZERO, reply.is_error());

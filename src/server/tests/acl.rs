@@ -43,6 +43,40 @@ async fn a_user_may_do_what_its_rules_say_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn sort_looks_at_other_keys_only_for_who_may_read_all() {
+    let rig = rig(1).await;
+    let mut admin = rig.proxy().await;
+    assert_eq!(admin.ask("RPUSH app:1 2 1").await, "2");
+    assert_eq!(admin.ask("MSET secret_1 b secret_2 a").await, "OK");
+    for line in ["ACL SETUSER alice on >pw ~app:* +@all", "ACL SETUSER reader on >pw %R~* +@all"] {
+        assert_eq!(admin.ask(line).await, "OK");
+    }
+    let denied = |option: &str| format!("-ERR {option} option of SORT denied due to insufficient ACL permissions.");
+    let mut alice = rig.proxy().await;
+    assert_eq!(alice.ask("AUTH alice pw").await, "OK");
+    for (line, expected) in [
+        ("SORT app:1 GET secret_*", denied("GET")),
+        ("SORT_RO app:1 GET secret_*", denied("GET")),
+        ("SORT app:1 BY secret_* ALPHA", denied("BY")),
+        ("SORT app:1 LIMIT 0 1 GET #", denied("GET")),
+        ("SORT app:1 LIMIT a 1 GET #", "-ERR value is not an integer or out of range".to_owned()),
+        ("SORT other BY secret_*", NOPERM_KEY.to_owned()),
+        ("SORT app:1 BY nosort", "[2 1]".to_owned()),
+    ] {
+        assert_eq!(alice.ask(line).await, expected, "{line}");
+    }
+    // A transaction takes it, and tells so when it runs.
+    let replies = alice.ask_all("MULTI\nSORT app:1 BY secret_* ALPHA\nLLEN app:1\nEXEC").await;
+    assert_eq!(replies[1..], ["QUEUED".to_owned(), "QUEUED".to_owned(), format!("[{} 2]", denied("BY"))]);
+    let by_script = alice.ask("EVAL \"return redis.call('SORT', KEYS[1], 'GET', 'secret_*')\" 1 app:1").await;
+    assert!(by_script.starts_with(&denied("GET")), "{by_script}");
+
+    let mut reader = rig.proxy().await;
+    assert_eq!(reader.ask("AUTH reader pw").await, "OK");
+    assert_eq!(reader.ask("SORT_RO app:1 BY secret_* ALPHA GET secret_*").await, "[a b]");
+}
+
+#[tokio::test]
 async fn changed_rules_count_at_once_and_deleted_users_are_closed() {
     let rig = rig(1).await;
     let mut admin = rig.proxy().await;

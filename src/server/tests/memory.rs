@@ -74,6 +74,11 @@ async fn a_group_gets_its_share_wherever_the_shares_are_dealt() {
     let (mut c, tag) = (rig.proxy().await, rig.key_in(missing.0));
     let sets: String = (0..2000).map(|n| format!("SET {{{tag}}}{n} {}\n", "x".repeat(100))).collect();
     assert!(c.ask_all(&sets).await.iter().all(|reply| reply == "OK"));
+    // Whoever sets a value reads it, in one pipeline, too.
+    let replies = c
+        .ask_all("CONFIG SET maxmemory 7mb\nCONFIG GET maxmemory\nCONFIG SET maxmemory 9mb\nCONFIG GET maxmemory")
+        .await;
+    assert_eq!((&replies[1][..], &replies[3][..]), ("[maxmemory 7340032]", "[maxmemory 9437184]"));
     assert_eq!(c.ask("CONFIG SET maxmemory 8mb maxmemory-policy noeviction").await, "OK");
     // Of an eighth, dealt by slots, it has half; of what is dealt by use, all.
     let share = || used.peek(|keyspace| keyspace.limit()).bytes;

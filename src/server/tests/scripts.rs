@@ -59,6 +59,22 @@ async fn a_script_takes_its_turn_among_the_commands_of_its_connection() {
 }
 
 #[tokio::test]
+async fn what_scripts_run_is_counted() {
+    let rig = rig(1).await;
+    let mut c = rig.proxy().await;
+    assert_eq!(
+        c.eval("redis.call('set', 'a', 1) redis.pcall('incr', 'a', 2) return redis.call('incr', 'a')", &[], &[]).await,
+        "2"
+    );
+    assert_eq!(c.eval("return redis.pcall('lpop', 'a').err", &[], &[]).await.starts_with("WRONGTYPE"), true);
+    let stats = c.ask("INFO commandstats").await;
+    for line in ["cmdstat_set:calls=1,", "cmdstat_incr:calls=1,", "cmdstat_lpop:calls=1,", "cmdstat_eval:calls=2,"] {
+        assert!(stats.contains(line), "{line} is missing in {stats}");
+    }
+    assert!(stats.lines().any(|line| line.starts_with("cmdstat_lpop") && line.ends_with("failed_calls=1")), "{stats}");
+}
+
+#[tokio::test]
 async fn no_increment_of_many_scripts_and_writers_is_lost() {
     let rig = rig(1).await;
     let mut tasks = Vec::new();

@@ -181,6 +181,29 @@ async fn what_refuses_a_command_spoils_the_transaction() {
 }
 
 #[tokio::test]
+async fn what_is_about_scripts_is_part_of_a_transaction() {
+    let rig = rig(1).await;
+    let mut c = rig.proxy().await;
+    let sha = crate::scripting::sha1_hex(b"return 7");
+    let unknown = "-NOSCRIPT No matching script. Please use EVAL.";
+    let replies = c.ask_all(&format!("MULTI\nSCRIPT EXISTS {sha}\nSET a 1\nEXEC")).await;
+    assert_eq!(replies, ["OK", "QUEUED", "QUEUED", "[[0] OK]"]);
+    // In one that does nothing it does nothing either.
+    assert_eq!(c.ask("WATCH a").await, "OK");
+    assert_eq!(rig.proxy().await.ask("SET a 2").await, "OK");
+    assert_eq!(c.ask_all("MULTI\nFUNCTION FLUSH\nGET a\nEXEC").await[3], "nil");
+    // What it loads can be run by it, and afterwards through other nodes.
+    let replies = c.ask_all(&format!("MULTI\nSCRIPT LOAD \"return 7\"\nEVALSHA {sha} 0\nPING\nEXEC\nGET a")).await;
+    assert_eq!(replies[4..], [format!("[{sha} 7 PONG]"), "2".to_owned()]);
+    assert_eq!(c.ask_all(&format!("MULTI\nSCRIPT FLUSH\nSCRIPT EXISTS {sha}\nEXEC")).await[3], "[OK [0]]");
+    assert_eq!(c.ask(&format!("EVALSHA {sha} 0")).await, unknown);
+    assert_eq!(
+        c.ask_all("MULTI\nSCRIPT FLUSH LATER\nEXEC").await[2],
+        "[-ERR SCRIPT FLUSH only support SYNC|ASYNC option]"
+    );
+}
+
+#[tokio::test]
 async fn a_transaction_that_no_entry_holds_is_refused_while_it_is_queued() {
     let rig = rig_with(1, |s| s.output_max = 1 << 20).await;
     let mut c = rig.proxy().await;

@@ -1,0 +1,53 @@
+//! MONITOR: what others ask, line by line.
+
+use super::*;
+
+/// The next line, without its time and address.
+async fn line(c: &mut Client) -> String {
+    let line = c.read().await;
+    let (time, rest) = line.split_once(" [0 127.0.0.1:").expect("a time and an address");
+    assert!(time.split_once('.').is_some_and(|(s, us)| s.len() == 10 && us.len() == 6), "{line}");
+    rest.split_once("] ").expect("the end of the address").1.to_owned()
+}
+
+#[tokio::test]
+async fn who_monitors_is_told_what_others_ask() {
+    let rig = rig(1).await;
+    let (mut watcher, mut c) = (rig.proxy().await, rig.proxy().await);
+    assert_eq!(watcher.ask("MONITOR").await, "OK");
+    assert!(c.ask("CLIENT LIST").await.contains(" flags=O "));
+    c.ask_all("SET a \"x y\\n\"\nNONSENSE\nGET a b\nCONFIG GET maxmemory\nHELLO 2 AUTH default secret\nAUTH secret\nMULTI\nGET a\nEXEC").await;
+    assert_eq!(c.ask("EVAL \"return redis.call('GET', KEYS[1])\" 1 a").await, "x y\n");
+    for expected in [
+        "\"SET\" \"a\" \"x y\\n\"",
+        "\"HELLO\" \"2\" \"(redacted)\" \"(redacted)\" \"(redacted)\"",
+        "\"AUTH\" \"(redacted)\"",
+        "\"MULTI\"",
+        "\"GET\" \"a\"",
+        "\"EXEC\"",
+        "\"EVAL\" \"return redis.call('GET', KEYS[1])\" \"1\" \"a\"",
+    ] {
+        assert_eq!(line(&mut watcher).await, expected);
+    }
+    // It may go on asking, and sees itself; until RESET.
+    watcher.send("PING\r\n").await;
+    assert_eq!(line(&mut watcher).await, "\"PING\"");
+    assert_eq!(watcher.read().await, "PONG");
+    watcher.send("RESET\r\n").await;
+    assert_eq!(line(&mut watcher).await, "\"RESET\"");
+    assert_eq!(watcher.read().await, "RESET");
+    assert_eq!(c.ask("SET a 1").await, "OK");
+    assert_eq!(watcher.ask("GET a").await, "1");
+}
+
+#[tokio::test]
+async fn who_monitors_and_does_not_read_is_closed() {
+    let rig = rig(1).await;
+    let (mut watcher, mut c) = (rig.proxy().await, rig.proxy().await);
+    assert_eq!(c.ask("CONFIG SET client-output-buffer-limit \"pubsub 100kb 0 0\"").await, "OK");
+    assert_eq!(watcher.ask("MONITOR").await, "OK");
+    let large = "x".repeat(50_000);
+    while c.ask("CLIENT LIST").await.contains(" flags=O ") {
+        assert_eq!(c.ask(&format!("SET a {large}")).await, "OK");
+    }
+}
