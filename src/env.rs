@@ -205,12 +205,12 @@ pub fn free_disk_bytes(path: &std::path::Path) -> std::io::Result<u64> {
     }
 }
 
-/// Where the first bytes lie for which the file system has nothing stored; the size of the file if there are none, or if
-/// the file system does not tell.
-pub fn first_hole(file: &std::fs::File) -> std::io::Result<u64> {
+/// Where the first bytes from here on lie for which the file system has nothing stored; the size of the file if there are
+/// none, or if the file system does not tell.
+pub fn next_hole(file: &std::fs::File, from: u64) -> std::io::Result<u64> {
     use std::os::fd::AsRawFd;
     // SAFETY: the descriptor is open for as long as `file` is borrowed; no memory is passed.
-    match unsafe { libc::lseek(file.as_raw_fd(), 0, libc::SEEK_HOLE) } {
+    match unsafe { libc::lseek(file.as_raw_fd(), from as libc::off_t, libc::SEEK_HOLE) } {
         ..0 => Err(std::io::Error::last_os_error()),
         at => Ok(at as u64),
     }

@@ -391,8 +391,9 @@ impl Core {
         self.metrics.borrow_watched().membership_config.voter_ids().collect()
     }
 
-    fn voters_in(&self, metrics: &RaftMetrics<Types>) -> usize {
-        metrics.membership_config.voter_ids().count()
+    /// Whether this node is its own quorum. A leader need not be a voter: it may lead others out of a change.
+    fn is_sole_voter(metrics: &RaftMetrics<Types>) -> bool {
+        metrics.membership_config.voter_ids().eq([metrics.id])
     }
 
     fn log_position_of(&self, node: NodeId) -> usize {

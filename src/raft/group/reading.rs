@@ -1,6 +1,6 @@
 //! Leave to read the local state, and reading it. The rounds that give leave where there is none yet are in `reads.rs`.
 
-use super::Group;
+use super::{Core, Group};
 use crate::env::{self, Instant};
 use crate::raft::reads::{Freshness, NeedsTick, Permit};
 use crate::state::View;
@@ -29,9 +29,9 @@ impl Group {
             if self.replica.applied_term() != metrics.current_term {
                 return None;
             }
-            return match core.voters_in(&metrics) {
-                1 => Some(env::now()),
-                _ => metrics.last_quorum_acked.map(|at| at.into_inner()),
+            return match Core::is_sole_voter(&metrics) {
+                true => Some(env::now()),
+                false => metrics.last_quorum_acked.map(|at| at.into_inner()),
             };
         }
         drop(metrics);
@@ -57,7 +57,7 @@ impl Group {
         if !leads {
             return None;
         }
-        let held = core.voters_in(&metrics) == 1
+        let held = Core::is_sole_voter(&metrics)
             || metrics.last_quorum_acked.is_some_and(|at| now < at.into_inner() + self.around.timers.lease());
         drop(metrics);
         held.then(|| Permit { estimate: Some(self.leader_estimate()), index: self.replica.applied_index() })
@@ -68,7 +68,7 @@ impl Group {
         let core = self.core.load();
         let core = core.as_ref().filter(|core| !core.dead.load(Ordering::Acquire))?;
         let metrics = core.metrics.borrow_watched();
-        let sole = core.voters_in(&metrics) == 1 && metrics.state == ServerState::Leader && !self.fenced();
+        let sole = Core::is_sole_voter(&metrics) && metrics.state == ServerState::Leader && !self.fenced();
         let current = sole && self.replica.applied_term() == metrics.current_term;
         drop(metrics);
         current.then(|| Permit { estimate: Some(self.leader_estimate()), index: self.replica.applied_index() })

@@ -5,23 +5,21 @@
 //! holes, and a sync that succeeded leaves none; so a hole lies in what was never synced, and nothing that lies behind it
 //! was synced either. Nobody was told that any of that is stored, and it may go.
 //!
-//! Invariant: only a hole is a reason to cut. Bytes that are there and wrong stay, and RocksDB refuses them.
+//! Invariant: only a record that is damaged by a hole is a reason to cut. Bytes that are there and wrong stay, and RocksDB
+//! refuses them; what lies before is whole.
 
 use crate::env;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 /// RocksDB's log format: blocks, in which physical records follow one another; what does not fit a header is padding.
 const BLOCK: u64 = 32 << 10;
 /// Checksum u32, length u16, kind u8.
 const HEADER: u64 = 7;
-/// Kinds of the physical records that a logical one is cut into where it does not fit into the rest of a block.
+/// Kinds of the physical records that begin a logical one and go on with it, where it does not fit into the rest of a block.
 const FIRST: u8 = 2;
 const MIDDLE: u8 = 3;
-const LAST: u8 = 4;
-/// Kinds of those that are whole: data, and what RocksDB notes down for itself.
-const ALONE: [u8; 4] = [1, 9, 10, 130];
 
 /// What was cut off.
 #[derive(Debug)]
@@ -32,16 +30,13 @@ pub struct Cut {
     pub dropped: u64,
 }
 
-/// Cuts the newest log of `dir` off where the record begins in which its first hole lies. None: it has no hole, and is as it was.
+/// Cuts the newest log of `dir` off where its first damaged record begins, if that has a hole. None: it has no such record,
+/// and is as it was.
 pub fn cut(dir: &Path) -> io::Result<Option<Cut>> {
     let Some(file) = newest_log(dir)? else { return Ok(None) };
     let log = OpenOptions::new().read(true).write(true).open(&file)?;
     let size = log.metadata()?.len();
-    let hole = env::first_hole(&log)?;
-    if hole >= size {
-        return Ok(None);
-    }
-    let Some(kept) = record_before(&log, hole)? else { return Ok(None) };
+    let Some(kept) = torn_record(&log, size)? else { return Ok(None) };
     log.set_len(kept)?;
     log.sync_all()?;
     Ok(Some(Cut { file, kept, dropped: size - kept }))
@@ -62,35 +57,51 @@ fn newest_log(dir: &Path) -> io::Result<Option<PathBuf>> {
     Ok(newest.map(|(_, path)| path))
 }
 
-/// Where the logical record begins in which the byte at `hole` lies. None: what lies before is no log of this form.
-fn record_before(mut log: &File, hole: u64) -> io::Result<Option<u64>> {
+/// Where the first logical record begins of which a part is damaged and has a hole. None: there is none, or the first damage
+/// has none. A hole in a record whose checksum is right is data: a copy of the file may have made it from zeros.
+fn torn_record(log: &File, size: u64) -> io::Result<Option<u64>> {
+    let mut reader = BufReader::with_capacity(BLOCK as usize, log);
     let mut at = 0;
     // Where the logical record began of which parts are still to come.
     let mut unfinished = None;
+    let mut body = Vec::new();
     loop {
         let left = BLOCK - at % BLOCK;
         if left < HEADER {
+            reader.seek_relative(left as i64)?;
             at += left;
         }
-        if at + HEADER > hole {
-            return Ok(Some(unfinished.unwrap_or(at).min(hole)));
+        if at + HEADER > size {
+            return Ok(None);
         }
-        log.seek(SeekFrom::Start(at))?;
         let mut header = [0; HEADER as usize];
-        log.read_exact(&mut header)?;
-        let end = at + HEADER + u64::from(u16::from_le_bytes([header[4], header[5]]));
+        reader.read_exact(&mut header)?;
+        let [sum @ .., low, high, kind] = header;
+        let end = at + HEADER + u64::from(u16::from_le_bytes([low, high]));
         let begins = unfinished.unwrap_or(at);
-        unfinished = match header[6] {
-            kind if ALONE.contains(&kind) => None,
-            FIRST | MIDDLE => Some(begins),
-            LAST => None,
-            _ => return Ok(None),
-        };
-        if end > hole {
-            return Ok(Some(begins));
+        body.clear();
+        body.push(kind);
+        if end <= size && end - at <= BLOCK - at % BLOCK {
+            reader.by_ref().take(end - at - HEADER).read_to_end(&mut body)?;
         }
+        if body.len() as u64 != end - at - HEADER + 1 || masked(crc32c(&body)) != u32::from_le_bytes(sum) {
+            return Ok((env::next_hole(log, at)? < end.min(size)).then_some(begins));
+        }
+        unfinished = matches!(kind, FIRST | MIDDLE).then_some(begins);
         at = end;
     }
+}
+
+/// CRC-32C, bit by bit: a log is read once, after a power cut.
+fn crc32c(bytes: &[u8]) -> u32 {
+    const POLYNOMIAL: u32 = 0x82f6_3b78;
+    let step = |crc: u32, _| (crc >> 1) ^ (POLYNOMIAL & 0u32.wrapping_sub(crc & 1));
+    !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), step))
+}
+
+/// As RocksDB stores it, so that a checksum of bytes with checksums in them is none of theirs.
+fn masked(crc: u32) -> u32 {
+    crc.rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
 #[cfg(test)]
@@ -157,13 +168,37 @@ mod tests {
 
     #[test]
     fn bytes_that_are_there_and_wrong_are_refused() {
-        for wrong in [vec![0; PAGE as usize], vec![0xff; 1]] {
+        // Also where there is a hole behind the first damage.
+        for (wrong, hole) in [(vec![0; PAGE as usize], false), (vec![0xff; 1], false), (vec![0xff; 1], true)] {
             let dir = tempfile::tempdir().expect("a temporary directory can be made");
             let ends = written(dir.path(), 4);
             // Zeros that somebody wrote are not a hole.
-            log(dir.path()).write_all_at(&wrong, ends[2] + 2 * PAGE).expect("it is written");
+            log(dir.path()).write_all_at(&wrong, ends[1] + 2 * PAGE).expect("it is written");
+            if hole {
+                let at = (ends[2] + 50_000) / PAGE * PAGE;
+                env::punch_hole(&log(dir.path()), at, PAGE).expect("the file system can");
+            }
             let error = found(dir.path(), 4).expect_err("acknowledged bytes are damaged");
             assert!(error.contains("Corruption"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_hole_that_stands_for_zeros_is_data() {
+        let dir = tempfile::tempdir().expect("a temporary directory can be made");
+        let storage = Storage::open(dir.path(), &Options_::default()).expect("it is new");
+        let puts = vec![(Family::Log, key(0), Bytes::from(vec![0; VALUE_BYTES]))];
+        let write = Write { puts, delete_ranges: Vec::new(), must_sync: true, done: Box::new(|| ()) };
+        storage.disk.block_on(write).expect("it is written");
+        drop(storage);
+        let file = log(dir.path());
+        env::punch_hole(&file, 4 * PAGE, PAGE).expect("the file system can");
+        let size = file.metadata().expect("it is there").len();
+        assert_eq!(torn_record(&file, size).expect("it can be read"), None);
+    }
+
+    #[test]
+    fn checksums_are_those_of_the_standard() {
+        assert_eq!(crc32c(b"123456789"), 0xe306_9283);
     }
 }
