@@ -226,6 +226,28 @@ async fn a_verb_follows_the_leader_once_and_may_be_repeated() {
 }
 
 #[tokio::test]
+async fn a_change_of_nodes_tells_how_far_it_has_come_and_a_wait_for_it_ends() {
+    let nodes = cluster(["a", "a"], false).await;
+    let begun = json_of(&nodes[0], &["node", "add", "h:7000"]).await;
+    assert_eq!((&begun["node"], &begun["done"], &begun["dry_run"]), (&3.into(), &false.into(), &false.into()));
+    assert_eq!(begun["moves"][0], serde_json::json!({"group": 1, "from": 2, "to": 3}));
+    let table = run(&cli(&nodes[0], &["node", "add", "h:7000"])).await.unwrap();
+    assert!(table.contains("--wait") && table.contains("9 entries behind"), "{table}");
+    let plan = run(&cli(&nodes[0], &["rebalance", "--dry-run"])).await.unwrap();
+    assert!(plan.lines().any(|line| line.starts_with('1') && line.contains("node-2")), "{plan}");
+    let waited = run(&cli(&nodes[0], &["node", "add", "h:7000", "--wait", "--timeout", "1"])).await.unwrap_err();
+    assert_eq!((waited.exit, waited.code), (6, "HC-3002"));
+    let refused = run(&cli(&nodes[0], &["node", "remove", "node-2"])).await.unwrap_err();
+    assert_eq!((refused.exit, refused.code), (5, "HC-3115"));
+    let listed = json_of(&nodes[0], &["node", "list"]).await;
+    assert_eq!(listed["nodes"][1]["standing"], "member");
+    let described = json_of(&nodes[0], &["node", "describe", "2"]).await;
+    assert_eq!(described["groups"][1], serde_json::json!({"group": 1, "part": "leads"}));
+    let nobody = run(&cli(&nodes[0], &["node", "describe", "node-9"])).await.unwrap_err();
+    assert_eq!(nobody.code, "HC-3003");
+}
+
+#[tokio::test]
 async fn verify_tells_equal_from_different() {
     let nodes = cluster(["a", "a"], false).await;
     let equal = json_of(&nodes[0], &["verify"]).await;
