@@ -149,6 +149,12 @@ impl Client {
         self.read().await
     }
 
+    /// The same as a line of text, in which quotes hold words together.
+    async fn ask_inline(&mut self, line: &str) -> String {
+        self.send(&format!("{line}\r\n")).await;
+        self.read().await
+    }
+
     /// Sends a pipeline and reads as many replies as it has lines.
     async fn ask_all(&mut self, lines: &str) -> Vec<String> {
         self.pipeline(lines).await;

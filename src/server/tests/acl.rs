@@ -68,7 +68,7 @@ async fn sort_looks_at_other_keys_only_for_who_may_read_all() {
     // A transaction takes it, and tells so when it runs.
     let replies = alice.ask_all("MULTI\nSORT app:1 BY secret_* ALPHA\nLLEN app:1\nEXEC").await;
     assert_eq!(replies[1..], ["QUEUED".to_owned(), "QUEUED".to_owned(), format!("[{} 2]", denied("BY"))]);
-    let by_script = alice.ask("EVAL \"return redis.call('SORT', KEYS[1], 'GET', 'secret_*')\" 1 app:1").await;
+    let by_script = alice.ask_inline("EVAL \"return redis.call('SORT', KEYS[1], 'GET', 'secret_*')\" 1 app:1").await;
     assert!(by_script.starts_with(&denied("GET")), "{by_script}");
 
     let mut reader = rig.proxy().await;

@@ -16,8 +16,10 @@ async fn who_monitors_is_told_what_others_ask() {
     let (mut watcher, mut c) = (rig.proxy().await, rig.proxy().await);
     assert_eq!(watcher.ask("MONITOR").await, "OK");
     assert!(c.ask("CLIENT LIST").await.contains(" flags=O "));
-    c.ask_all("SET a \"x y\\n\"\nNONSENSE\nGET a b\nCONFIG GET maxmemory\nHELLO 2 AUTH default secret\nAUTH secret\nMULTI\nGET a\nEXEC").await;
-    assert_eq!(c.ask("EVAL \"return redis.call('GET', KEYS[1])\" 1 a").await, "x y\n");
+    assert_eq!(c.ask_inline("SET a \"x y\\n\"").await, "OK");
+    c.ask_all("NONSENSE\nGET a b\nCONFIG GET maxmemory\nHELLO 2 AUTH default secret\nAUTH secret\nMULTI\nGET a\nEXEC")
+        .await;
+    assert_eq!(c.ask_inline("EVAL \"return redis.call('GET', KEYS[1])\" 1 a").await, "x y\n");
     for expected in [
         "\"SET\" \"a\" \"x y\\n\"",
         "\"HELLO\" \"2\" \"(redacted)\" \"(redacted)\" \"(redacted)\"",
@@ -44,7 +46,7 @@ async fn who_monitors_is_told_what_others_ask() {
 async fn who_monitors_and_does_not_read_is_closed() {
     let rig = rig(1).await;
     let (mut watcher, mut c) = (rig.proxy().await, rig.proxy().await);
-    assert_eq!(c.ask("CONFIG SET client-output-buffer-limit \"pubsub 100kb 0 0\"").await, "OK");
+    assert_eq!(c.ask_inline("CONFIG SET client-output-buffer-limit \"pubsub 100kb 0 0\"").await, "OK");
     assert_eq!(watcher.ask("MONITOR").await, "OK");
     let large = "x".repeat(50_000);
     while c.ask("CLIENT LIST").await.contains(" flags=O ") {

@@ -193,8 +193,10 @@ async fn what_is_about_scripts_is_part_of_a_transaction() {
     assert_eq!(rig.proxy().await.ask("SET a 2").await, "OK");
     assert_eq!(c.ask_all("MULTI\nFUNCTION FLUSH\nGET a\nEXEC").await[3], "nil");
     // What it loads can be run by it, and afterwards through other nodes.
-    let replies = c.ask_all(&format!("MULTI\nSCRIPT LOAD \"return 7\"\nEVALSHA {sha} 0\nPING\nEXEC\nGET a")).await;
-    assert_eq!(replies[4..], [format!("[{sha} 7 PONG]"), "2".to_owned()]);
+    assert_eq!(c.ask("MULTI").await, "OK");
+    assert_eq!(c.ask_inline("SCRIPT LOAD \"return 7\"").await, "QUEUED");
+    let replies = c.ask_all(&format!("EVALSHA {sha} 0\nPING\nEXEC\nGET a")).await;
+    assert_eq!(replies[2..], [format!("[{sha} 7 PONG]"), "2".to_owned()]);
     assert_eq!(c.ask_all(&format!("MULTI\nSCRIPT FLUSH\nSCRIPT EXISTS {sha}\nEXEC")).await[3], "[OK [0]]");
     assert_eq!(c.ask(&format!("EVALSHA {sha} 0")).await, unknown);
     assert_eq!(
