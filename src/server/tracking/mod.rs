@@ -234,14 +234,16 @@ impl Shared {
         for (key, clients) in told {
             clients.iter().for_each(|client| self.tell_change(*client, &News::read(key)));
         }
-        let broadcasts: Vec<(Vec<(&Bytes, Option<u64>)>, Vec<u64>)> = {
+        // The keys below each prefix, each with the client that is not to hear of it; and who listens there.
+        let broadcasts: Vec<_> = {
             let broadcasts = self.caching.broadcasts.lock();
             let of = |prefix: &Bytes| {
                 let all = changes.iter().map(|change| &change.key).zip(untold.iter().copied());
                 all.filter(|(key, _)| key.starts_with(prefix)).collect::<Vec<_>>()
             };
-            let all = broadcasts.iter().map(|(prefix, clients)| (of(prefix), clients.iter().copied().collect()));
-            all.filter(|(keys, _): &(Vec<_>, Vec<_>)| !keys.is_empty()).collect()
+            let listeners = |clients: &BTreeSet<u64>| clients.iter().copied().collect::<Vec<_>>();
+            let all = broadcasts.iter().map(|(prefix, clients)| (of(prefix), listeners(clients)));
+            all.filter(|(keys, _)| !keys.is_empty()).collect()
         };
         for (changed, clients) in broadcasts {
             for client in clients {
