@@ -35,8 +35,9 @@ pub(super) fn either(result: Result<Reply, Reply>) -> Reply {
     result.unwrap_or_else(|reply| reply)
 }
 
-/// A cursor as C's `strtoul` reads it: a sign and no digits at all are taken.
+/// A cursor as C's `strtoul` reads it: a sign and no digits at all are taken, and a zero byte ends it.
 pub(super) fn cursor(text: &[u8]) -> Option<u64> {
+    let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
     let (negative, digits) = match text {
         [b'-', digits @ ..] => (true, digits),
         [b'+', digits @ ..] => (false, digits),

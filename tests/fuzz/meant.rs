@@ -187,6 +187,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("dump restore", "the form of a dump is our own"),
     ("client|id client|info client|list client|getredir client|trackinginfo", "which connection it is differs"),
     ("client|reply client|no-evict hello auth reset quit select", "it changes the connection that the comparison uses"),
+    ("acl|setuser acl|deluser acl|load acl|save acl|log", "users are the whole cluster's: no part of a transaction"),
     ("object|freq", "refused here: reads leave no trace"),
     (
         "save swapdb config|rewrite psync sync module migrate replicaof slaveof debug bgrewriteaof",
