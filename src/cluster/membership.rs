@@ -9,6 +9,7 @@ use super::placement::{self, Move, Target};
 use super::roster::{Entry, ROSTER, Refused, Roster, Standing};
 use super::{Cluster, NODE};
 use crate::env::Instant;
+use crate::raft::peers::Identity;
 use crate::raft::wire::{Introduction, Invitation};
 use crate::raft::{Group, Refusal, peers};
 use crate::resp::{Args, Reply};
@@ -174,7 +175,9 @@ impl Cluster {
         let Edited { outcome: node, before, after } = self.edit_roster(meta, dry_run, deadline, edit).await?;
         if there.node == NodeId(0) && !dry_run {
             let (cluster, incarnation) = (self.id(), there.incarnation);
-            let invitation = Invitation { version: INTRODUCTION, cluster, node, incarnation };
+            let voters = meta.members_applied().0.into_iter().flatten();
+            let peers = voters.filter_map(|voter| Some((voter, self.members.address(voter)?))).collect();
+            let invitation = Invitation { version: INTRODUCTION, cluster, node, incarnation, peers };
             peers::invite(address, &invitation).await.map_err(|e| unreachable(address, e.to_string()))?;
             tracing::info!(node = %node, name = there.name, address, "node-admitted");
         }
