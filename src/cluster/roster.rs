@@ -47,7 +47,7 @@ impl Standing {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     pub name: String,
-    /// 0: a founder's, which its peers know.
+    /// Of its data directory; 0, of which nothing is known, is never written.
     pub incarnation: u64,
     /// Its peer address when it was admitted.
     pub address: String,
@@ -91,16 +91,29 @@ pub enum Refused {
     Busy { node: NodeId, standing: Standing },
     #[error("{left} nodes would be left for {copies} copies of every group")]
     TooFew { left: usize, copies: usize },
+    #[error(
+        "node {0} votes in this cluster and never came so far: before nodes come or go it must be known who has its number"
+    )]
+    NeverCame(NodeId),
     #[error("{0} cannot be placed: the cluster has {1} nodes that may vote")]
     CannotPlace(String, usize),
 }
 
 impl Roster {
     /// The roster of a cluster that had none so far.
-    pub fn founded(nodes: impl Iterator<Item = (NodeId, Entry)>, target: Target) -> Roster {
+    ///
+    /// # Errors
+    /// The first voter that is not among the nodes, or of whose directory nothing is known: its number would be given to
+    /// another, who would vote with an empty disk.
+    pub fn founded(nodes: impl Iterator<Item = (NodeId, Entry)>, target: Target) -> Result<Roster, Refused> {
+        let nodes: BTreeMap<NodeId, Entry> = nodes.collect();
+        let known = |node: &NodeId| nodes.get(node).is_some_and(|entry| entry.incarnation != 0);
+        if let Some(unknown) = nodes.keys().chain(target.values().flatten()).find(|node| !known(node)) {
+            return Err(Refused::NeverCame(*unknown));
+        }
         let data = target.iter().filter(|(group, _)| **group != GroupId::META);
         let copies = data.map(|(_, voters)| voters.len()).max().unwrap_or(1);
-        Roster { version: VERSION, copies, nodes: nodes.collect(), target, level_leaders: false }
+        Ok(Roster { version: VERSION, copies, nodes, target, level_leaders: false })
     }
 
     pub fn parse(json: &[u8]) -> Result<Roster, String> {
@@ -168,7 +181,8 @@ impl Roster {
         if let Some((node, _)) = self.nodes.iter().find(holds_name) {
             return Err(Refused::UsedName { name: name.to_owned(), node: *node });
         }
-        let node = NodeId(self.nodes.keys().next_back().map_or(1, |last| last.0 + 1));
+        let given_out = self.nodes.keys().chain(self.target.values().flatten());
+        let node = NodeId(given_out.max().map_or(1, |last| last.0 + 1));
         let (name, address) = (name.to_owned(), address.to_owned());
         self.nodes.insert(node, Entry { name, incarnation, address, standing: Standing::Joining, replaces });
         Ok(node)
@@ -293,7 +307,7 @@ mod tests {
     fn roster(nodes: u64, groups: u32) -> Roster {
         let all: Vec<NodeId> = (1..=nodes).map(NodeId).collect();
         let target = (0..=groups).map(|group| (GroupId(group), all.clone())).collect();
-        Roster::founded((1..=nodes).map(|id| (NodeId(id), entry(id))), target)
+        Roster::founded((1..=nodes).map(|id| (NodeId(id), entry(id))), target).unwrap()
     }
 
     fn join(roster: &mut Roster, id: u64) -> NodeId {
@@ -325,6 +339,19 @@ mod tests {
         roster.dismiss(NodeId(2));
         assert_eq!(roster.admit("node-2", "h2:7000", 2002, None), Ok(NodeId(5)), "its number stays its own");
         assert_eq!(roster.admit("node-2", "h2:7000", 1002, None), Err(Refused::Gone(NodeId(2))));
+    }
+
+    #[test]
+    fn a_founder_that_never_came_keeps_its_number() {
+        let all: Vec<NodeId> = (1..=3).map(NodeId).collect();
+        let target = Target::from([(GroupId::META, all)]);
+        let two = || (1..=2).map(|id| (NodeId(id), entry(id)));
+        assert_eq!(Roster::founded(two(), target.clone()), Err(Refused::NeverCame(NodeId(3))));
+        let unmet = (NodeId(3), Entry { incarnation: 0, ..entry(3) });
+        assert_eq!(Roster::founded(two().chain([unmet]), target.clone()), Err(Refused::NeverCame(NodeId(3))));
+        // Even if a document lacks it.
+        let mut roster = Roster { version: VERSION, copies: 3, nodes: two().collect(), target, level_leaders: false };
+        assert_eq!(roster.admit("node-4", "h4:7000", 1004, None), Ok(NodeId(4)));
     }
 
     #[test]
