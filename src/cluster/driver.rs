@@ -12,7 +12,7 @@ use super::roster::{Roster, Standing};
 use super::steps::{LEVEL, Next, Wanted, next};
 use super::{Cluster, TABLE, TableDocument, membership};
 use crate::env::{self, Instant};
-use crate::raft::{AdminError, Configuration, Group, Step};
+use crate::raft::{AdminError, Configuration, Group, Planned, Step};
 use crate::resp::Args;
 use crate::routing::RoutingTable;
 use crate::state::View;
@@ -147,7 +147,8 @@ impl Cluster {
                     (Next::Do(step), Some(at)) => {
                         filling += usize::from(matches!(step, Step::AddLearner(_)));
                         let how = in_words(&step);
-                        steps.push(async move { (group, group.configure(Some((at, step)), deadline).await) });
+                        let planned = Planned { at, term: now.term, step };
+                        steps.push(async move { (group, group.configure(Some(planned), deadline).await) });
                         how
                     }
                     (Next::Do(_), None) => "has no configuration yet".to_owned(),
