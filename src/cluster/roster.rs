@@ -3,8 +3,9 @@
 //! Pure: what an operator wants becomes another roster, or a refusal. It is written by comparison with the one it was made
 //! from, so of two changes at once one begins again (`membership.rs`); what it asks for is brought about by `driver.rs`.
 //!
-//! Invariants: a number is given out once and its node is never forgotten; one node at a time is joining or leaving; the
-//! target names nodes that may vote, and every group as often as there are copies, as far as there are nodes.
+//! Invariants: a number is given out once and its node is never forgotten; one node at a time is joining, and none is
+//! admitted while others leave, though several may leave at once, as one of them may wait for another that died; the target
+//! names nodes that may vote, and every group as often as there are copies, as far as there are nodes.
 
 use super::placement::{self, Target};
 use crate::types::{GroupId, NodeId};
@@ -227,12 +228,15 @@ impl Roster {
         Ok(())
     }
 
-    /// Lets a node go. `force`: with fewer copies, if there are not enough others.
+    /// Lets a node go, also while others are leaving: what they wait for may be this one. `force`: with fewer copies, if there are not enough others.
     pub fn leave(&mut self, node: NodeId, force: bool) -> Result<(), Refused> {
         match self.standing(node) {
             None => return Err(Refused::NoSuchNode(node.to_string())),
             Some(Standing::Gone | Standing::Leaving) => return Ok(()),
-            Some(_) => self.check_idle(Some(node))?,
+            Some(_) => match self.with(Standing::Joining).find(|other| *other != node) {
+                Some(other) => return Err(Refused::Busy { node: other, standing: Standing::Joining }),
+                None => (),
+            },
         }
         let left = self.with(Standing::Member).chain(self.with(Standing::Draining)).filter(|n| *n != node).count();
         // One that was never given a vote takes none away.
@@ -361,6 +365,19 @@ mod tests {
         roster.leave(NodeId(3), true).unwrap();
         assert_eq!((roster.copies, voters(&roster)), (2, [1, 2].map(NodeId).into()));
         assert!(self::roster(1, 1).leave(NodeId(1), true).is_err(), "somebody stays");
+    }
+
+    #[test]
+    fn a_node_that_died_may_go_while_another_waits_for_it() {
+        let mut roster = roster(3, 8);
+        let (four, five) = (join(&mut roster, 4), join(&mut roster, 5));
+        roster.leave(NodeId(2), false).unwrap();
+        assert!(voters(&roster).contains(&four));
+        roster.leave(four, false).unwrap();
+        assert_eq!(roster.with(Standing::Leaving).collect::<Vec<_>>(), [NodeId(2), four]);
+        assert_eq!(voters(&roster), [NodeId(1), NodeId(3), five].into());
+        assert_eq!(roster.leave(five, false), Err(Refused::TooFew { left: 2, copies: 3 }));
+        assert!(roster.admit("node-6", "h6:7000", 1006, None).is_err());
     }
 
     #[test]
