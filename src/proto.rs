@@ -55,4 +55,6 @@ pub mod codes {
     pub const OTHER_DIRECTORY: &str = "HC-3118";
     /// The node belongs to the cluster already.
     pub const BELONGS: &str = "HC-3119";
+    /// A founder never came so far.
+    pub const NEVER_CAME: &str = "HC-3120";
 }

@@ -241,3 +241,24 @@ fn a_lone_node_grows_to_three_that_survive_the_loss_of_one() {
     cluster.wait_serving_on(&[2, 3]);
     assert_eq!(cluster.client(3).call(&["GET", "kept"]).unwrap(), bulk("value"));
 }
+
+#[test]
+fn a_cluster_that_grew_by_invitation_comes_back_after_all_of_it_was_killed() {
+    let mut cluster = Plan::new(1, 1).with_spares(2).start();
+    for node in [2, 3] {
+        cluster.start(node);
+        until_done(&cluster, &[1], &["node", "add", &address(&cluster, node), "--wait"]);
+    }
+    until_done(&cluster, &[1], &["rebalance", "--copies", "3", "--wait"]);
+    cluster.wait_serving();
+    cluster.client(2).ok(&["SET", "kept", "value"]);
+    cluster.kill_all(&[1, 2, 3]);
+    // Those who were invited find each other without the founder.
+    cluster.start(2);
+    cluster.start(3);
+    cluster.wait_serving_on(&[2, 3]);
+    assert_eq!(cluster.client(3).call(&["GET", "kept"]).unwrap(), bulk("value"));
+    cluster.start(1);
+    cluster.wait_serving();
+    assert_eq!(cluster.client(1).call(&["GET", "kept"]).unwrap(), bulk("value"));
+}

@@ -12,7 +12,7 @@ use super::roster::{Roster, Standing};
 use super::steps::{LEVEL, Next, Wanted, next};
 use super::{Cluster, TABLE, TableDocument, membership};
 use crate::env::{self, Instant};
-use crate::raft::{AdminError, Configuration, Group, Step};
+use crate::raft::{AdminError, Configuration, Group, Planned, Step};
 use crate::resp::Args;
 use crate::routing::RoutingTable;
 use crate::state::View;
@@ -96,18 +96,22 @@ impl Cluster {
         }
         let deadline = env::now() + ASK;
         let newest = meta.barrier(Level::Linearizable, deadline).await.is_ok();
-        if !newest || membership::roster_of(meta).ok().flatten().is_none_or(|(_, newest)| newest != *roster) {
+        if !newest || !stands(meta, roster) {
             return;
         }
         let levelled = due.is_empty();
         let told = self.ask_leaders(due, deadline).await;
+        // That may have taken long: what was wished meanwhile comes first.
+        if !stands(meta, roster) {
+            return;
+        }
         self.take_steps(&told, deadline).await;
         self.move_standings(meta, roster, &table, &told, seen).await;
         if roster.level_leaders && levelled {
             self.edit(meta, |roster| roster.level_leaders = false).await;
         }
         if !silent.is_empty() {
-            self.edit(meta, |roster| roster.stand_in(&silent)).await;
+            self.edit(meta, |roster| roster.stand_in(&silent, |node| self.alive(node))).await;
         }
         if !published {
             self.publish(meta, roster, deadline).await;
@@ -147,7 +151,8 @@ impl Cluster {
                     (Next::Do(step), Some(at)) => {
                         filling += usize::from(matches!(step, Step::AddLearner(_)));
                         let how = in_words(&step);
-                        steps.push(async move { (group, group.configure(Some((at, step)), deadline).await) });
+                        let planned = Planned { at, term: now.term, step };
+                        steps.push(async move { (group, group.configure(Some(planned), deadline).await) });
                         how
                     }
                     (Next::Do(_), None) => "has no configuration yet".to_owned(),
@@ -271,18 +276,25 @@ impl Cluster {
     }
 }
 
+/// Whether this is the roster still, as far as this node knows, and this node the one to bring it about.
+fn stands(meta: &Group, roster: &Roster) -> bool {
+    meta.is_leader() && membership::roster_of(meta).ok().flatten().is_some_and(|(_, newest)| newest == *roster)
+}
+
 impl Roster {
-    /// Others vote in the meta group for those who are silent.
-    fn stand_in(&mut self, silent: &BTreeSet<NodeId>) {
-        let there: BTreeMap<NodeId, String> = self
-            .with(Standing::Member)
-            .filter(|node| !silent.contains(node))
-            .map(|node| (node, String::new()))
-            .collect();
-        let Some(voters) = self.target.remove(&GroupId::META) else { return };
-        let copies = voters.len().min(there.len());
+    /// Others, who are alive, vote in the meta group for those who are silent: as many as there are such others.
+    fn stand_in(&mut self, silent: &BTreeSet<NodeId>, alive: impl Fn(NodeId) -> bool) {
+        let Some(voters) = self.target.get(&GroupId::META).cloned() else { return };
+        let others: Vec<NodeId> =
+            self.with(Standing::Member).filter(|node| !voters.contains(node) && alive(*node)).collect();
+        let replaced: Vec<NodeId> =
+            voters.iter().copied().filter(|node| silent.contains(node)).take(others.len()).collect();
+        let stay = voters.iter().copied().filter(|node| !replaced.contains(node));
+        let there: BTreeMap<NodeId, String> =
+            stay.chain(others.iter().copied()).map(|node| (node, String::new())).collect();
+        let may_lead = |node| self.standing(node) == Some(Standing::Member);
         let meta = placement::Target::from([(GroupId::META, voters.clone())]);
-        let after = if copies == 0 { meta } else { placement::plan(&meta, &there, copies, |_| true) };
+        let after = placement::plan(&meta, &there, voters.len(), may_lead);
         tracing::info!(?silent, voters = ?after[&GroupId::META], "meta-voters-repaired");
         self.target.extend(after);
     }
@@ -297,5 +309,34 @@ fn in_words(step: &Step) -> String {
         }
         Step::RemoveLearner(node) => format!("is taking its copy from node {node}"),
         Step::Lead(node) => format!("is handing leadership to node {node}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::roster::Entry;
+    use super::*;
+
+    #[test]
+    fn only_a_node_that_is_alive_stands_in_for_a_silent_one() {
+        let entry = |id: u64| Entry {
+            name: format!("node-{id}"),
+            incarnation: id,
+            address: String::new(),
+            standing: Standing::Member,
+            replaces: None,
+        };
+        let meta = |ids: &[u64]| ids.iter().map(|id| NodeId(*id)).collect::<Vec<_>>();
+        let target = placement::Target::from([(GroupId::META, meta(&[1, 2, 3]))]);
+        let mut roster = Roster::founded((1..=5).map(|id| (NodeId(id), entry(id))), target).unwrap();
+        let silent = BTreeSet::from([NodeId(2), NodeId(3)]);
+        let voters = |roster: &Roster| roster.target[&GroupId::META].iter().copied().collect::<BTreeSet<_>>();
+        roster.stand_in(&silent, |node| node == NodeId(1));
+        assert_eq!(voters(&roster), meta(&[1, 2, 3]).into_iter().collect(), "nobody could");
+        // As many as can: the number of voters stays.
+        roster.stand_in(&silent, |node| node == NodeId(1) || node == NodeId(5));
+        assert_eq!(voters(&roster), meta(&[1, 3, 5]).into_iter().collect());
+        roster.stand_in(&BTreeSet::from([NodeId(3)]), |node| node != NodeId(3));
+        assert!(!voters(&roster).contains(&NodeId(3)) && voters(&roster).len() == 3);
     }
 }

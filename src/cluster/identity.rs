@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! identity.json   format, cluster id ("" before it has one), node id (0 before it has one) and name, incarnation,
-//!                 incarnations of its peers, whether it was invited, and whether it was removed since
+//!                 incarnations of its peers, where they were heard to be, whether it was invited, and whether it was
+//!                 removed since
 //! ```
 //!
 //! Invariants: a node's incarnation is drawn once, with its directory; a peer that was ever known with one incarnation
@@ -38,6 +39,13 @@ struct Card {
     name: String,
     incarnation: u64,
     peers: BTreeMap<NodeId, u64>,
+    /// Where nodes are, as far as that was learnt. After a restart nothing is applied before somebody leads, and nobody
+    /// could be elected by nodes that do not find each other.
+    #[serde(default)]
+    addresses: BTreeMap<NodeId, String>,
+    /// What the configuration said last: where it says something else since, it is newer than what was learnt.
+    #[serde(default)]
+    seeds: BTreeMap<NodeId, String>,
     /// It was invited by a cluster that there was, and founds none.
     #[serde(default)]
     invited: bool,
@@ -57,10 +65,20 @@ impl Card {
             name: name.to_owned(),
             incarnation,
             peers: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            seeds: BTreeMap::new(),
             invited: false,
             removed: false,
             unbound: false,
         }
+    }
+
+    /// With the peers of the configuration: they are believed where they are news.
+    fn configured(&self, seeds: BTreeMap<NodeId, String>) -> Card {
+        let mut addresses = self.addresses.clone();
+        let news = seeds.iter().filter(|(node, address)| self.seeds.get(node) != Some(address));
+        addresses.extend(news.map(|(node, address)| (*node, address.clone())));
+        Card { addresses, seeds, ..self.clone() }
     }
 }
 
@@ -156,7 +174,12 @@ impl Candidate {
         if invitation.incarnation != self.card.incarnation || invitation.node == NodeId(0) {
             return Err("the invitation is for another data directory".to_owned());
         }
-        let card = Card { cluster: invitation.cluster.clone(), node: invitation.node, ..self.card.clone() };
+        let card = Card {
+            cluster: invitation.cluster.clone(),
+            node: invitation.node,
+            addresses: invitation.peers.clone(),
+            ..self.card.clone()
+        };
         write(&self.path, &card).map_err(|e| format!("the identity file cannot be written: {e}"))
     }
 }
@@ -188,17 +211,16 @@ pub struct Members {
     card: Mutex<Card>,
     /// The cluster's id, for whoever waits for one.
     formed: watch::Sender<String>,
-    addresses: Mutex<BTreeMap<NodeId, String>>,
     listed: Mutex<BTreeMap<NodeId, Listed>>,
 }
 
 impl Members {
-    /// Reads the directory's identity, or gives it one. `addresses` are the peers known from the configuration.
+    /// Reads the directory's identity, or gives it one. `seeds` are the peers known from the configuration.
     pub fn open(
         dir: &Path,
         node: NodeId,
         name: &str,
-        addresses: BTreeMap<NodeId, String>,
+        seeds: BTreeMap<NodeId, String>,
     ) -> Result<Members, IdentityError> {
         let path = dir.join(FILE);
         let io = |e| IdentityError::Io(path.clone(), e);
@@ -219,9 +241,13 @@ impl Members {
         if card.removed {
             return Err(IdentityError::Removed(path));
         }
+        let configured = card.configured(seeds);
+        if configured != card {
+            write(&path, &configured).map_err(io)?;
+        }
+        let card = configured;
         let formed = watch::Sender::new(card.cluster.clone());
-        let (addresses, listed) = (Mutex::new(addresses), Mutex::default());
-        Ok(Members { path, card: Mutex::new(card), formed, addresses, listed })
+        Ok(Members { path, card: Mutex::new(card), formed, listed: Mutex::default() })
     }
 
     /// This node.
@@ -250,13 +276,33 @@ impl Members {
         Ok(())
     }
 
-    /// Notes where nodes are now, as the meta group says.
+    /// Notes where nodes are now, as the meta group says, on disk too: it is what is known first after a restart.
     pub fn note_addresses(&self, addresses: impl IntoIterator<Item = (NodeId, String)>) {
-        self.addresses.lock().extend(addresses);
+        self.learn(|known| known.extend(addresses));
     }
 
-    /// Notes what the roster says: greetings are held against it.
+    fn learn(&self, change: impl FnOnce(&mut BTreeMap<NodeId, String>)) {
+        let mut card = self.card.lock();
+        let mut learnt = card.clone();
+        change(&mut learnt.addresses);
+        if learnt == *card {
+            return;
+        }
+        if let Err(e) = write(&self.path, &learnt) {
+            // It goes to disk with whatever is written next; until then peers are found as before.
+            tracing::error!(error = %e, "peer-addresses-not-kept");
+        }
+        *card = learnt;
+    }
+
+    /// The nodes whose addresses are known.
+    pub(super) fn known(&self) -> Vec<NodeId> {
+        self.card.lock().addresses.keys().copied().collect()
+    }
+
+    /// Notes what the roster says: greetings are held against it, and nobody who is gone is looked for.
     pub(super) fn note_roster(&self, listed: BTreeMap<NodeId, Listed>) {
+        self.learn(|known| known.retain(|node, _| listed.get(node).is_none_or(|listed| !listed.gone)));
         *self.listed.lock() = listed;
     }
 
@@ -389,7 +435,7 @@ impl Identity for Members {
     }
 
     fn address(&self, node: NodeId) -> Option<String> {
-        self.addresses.lock().get(&node).cloned()
+        self.card.lock().addresses.get(&node).cloned()
     }
 }
 
@@ -483,17 +529,45 @@ mod tests {
         let me = candidate.introduction();
         assert_eq!((me.cluster.as_str(), me.node, me.name.as_str()), ("", NodeId(0), "node-4"));
         assert_eq!(Candidate::open(dir, "node-4").unwrap().introduction(), me, "a restart is the same directory");
-        let invitation = |incarnation| Invitation { version: 1, cluster: "c".into(), node: NodeId(4), incarnation };
+        let peers = BTreeMap::from([(NodeId(1), "h1:7000".to_owned())]);
+        let invitation = |incarnation| Invitation {
+            version: 1,
+            cluster: "c".into(),
+            node: NodeId(4),
+            incarnation,
+            peers: peers.clone(),
+        };
         assert!(candidate.accept(&invitation(me.incarnation + 1)).is_err());
         candidate.accept(&invitation(me.incarnation)).unwrap();
         assert_eq!(past(dir).unwrap(), Past::Invited(Some(NodeId(4))));
         let members = Members::open(dir, NodeId(4), "node-4", BTreeMap::new()).unwrap();
         assert_eq!((members.cluster().as_str(), members.incarnation()), ("c", (me.incarnation, false)));
+        assert_eq!(members.address(NodeId(1)).as_deref(), Some("h1:7000"), "whoever invited it");
         members.note_bound().unwrap();
         assert_eq!(members.incarnation(), (me.incarnation, true), "an empty store would be a lost one");
         members.mark_removed().unwrap();
         assert!(matches!(past(dir), Err(IdentityError::Removed(_))));
         assert!(matches!(Members::open(dir, NodeId(4), "node-4", BTreeMap::new()), Err(IdentityError::Removed(_))));
+    }
+
+    #[test]
+    fn where_peers_are_is_known_after_a_restart_and_new_seeds_are_newer() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |seed: &str| {
+            let seeds = BTreeMap::from([(NodeId(2), seed.to_owned())]);
+            Members::open(dir.path(), NodeId(1), "node-1", seeds).unwrap()
+        };
+        let at = |members: &Members, node| members.address(NodeId(node));
+        let one = open("old:1");
+        assert_eq!(at(&one, 2).as_deref(), Some("old:1"));
+        one.note_addresses([(NodeId(2), "learnt:1".to_owned()), (NodeId(4), "h4:1".to_owned())]);
+        let one = open("old:1");
+        assert_eq!((at(&one, 2).as_deref(), at(&one, 4).as_deref()), (Some("learnt:1"), Some("h4:1")));
+        assert_eq!(one.known(), [NodeId(2), NodeId(4)]);
+        let one = open("moved:1");
+        assert_eq!((at(&one, 2).as_deref(), at(&one, 4).as_deref()), (Some("moved:1"), Some("h4:1")));
+        one.note_roster(BTreeMap::from([(NodeId(4), Listed { incarnation: 7, gone: true })]));
+        assert_eq!(at(&open("moved:1"), 4), None);
     }
 
     #[test]

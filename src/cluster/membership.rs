@@ -7,8 +7,9 @@ use super::driver;
 use super::identity::INTRODUCTION;
 use super::placement::{self, Move, Target};
 use super::roster::{Entry, ROSTER, Refused, Roster, Standing};
-use super::{Cluster, NODE};
+use super::{Cluster, NODE, read_documents};
 use crate::env::Instant;
+use crate::raft::peers::Identity;
 use crate::raft::wire::{Introduction, Invitation};
 use crate::raft::{Group, Refusal, peers};
 use crate::resp::{Args, Reply};
@@ -174,7 +175,9 @@ impl Cluster {
         let Edited { outcome: node, before, after } = self.edit_roster(meta, dry_run, deadline, edit).await?;
         if there.node == NodeId(0) && !dry_run {
             let (cluster, incarnation) = (self.id(), there.incarnation);
-            let invitation = Invitation { version: INTRODUCTION, cluster, node, incarnation };
+            let voters = meta.members_applied().0.into_iter().flatten();
+            let peers = voters.filter_map(|voter| Some((voter, self.members.address(voter)?))).collect();
+            let invitation = Invitation { version: INTRODUCTION, cluster, node, incarnation, peers };
             peers::invite(address, &invitation).await.map_err(|e| unreachable(address, e.to_string()))?;
             tracing::info!(node = %node, name = there.name, address, "node-admitted");
         }
@@ -210,7 +213,7 @@ impl Cluster {
             meta.barrier(Level::Linearizable, deadline).await.map_err(WishError::NotWritten)?;
             let (known, before) = match roster_of(meta).map_err(WishError::Unreadable)? {
                 Some((json, roster)) => (Some(json), roster),
-                None => (None, self.first_roster(meta)),
+                None => (None, self.first_roster(meta)?),
             };
             let mut after = before.clone();
             let outcome = edit(&mut after)?;
@@ -231,8 +234,16 @@ impl Cluster {
     }
 
     /// The roster of a cluster in which no node came or went so far.
-    fn first_roster(&self, meta: &Group) -> Roster {
-        let table = self.table();
+    ///
+    /// # Errors
+    /// When not all of its nodes are known: what is given out once must be known before more is.
+    fn first_roster(&self, meta: &Group) -> Result<Roster, WishError> {
+        // As agreed, and not as followed: that may be a moment behind.
+        let documents = meta.peek(|keyspace| read_documents(&View::new(keyspace, None)));
+        let (table, _) = documents.map_err(WishError::Unreadable)?;
+        if table.epoch == 0 {
+            return Err(WishError::Unreadable("the cluster has no table yet: it is being formed".to_owned()));
+        }
         let nodes = table.nodes.values().map(|info| {
             let incarnation = self.members.incarnation_of(info.id).unwrap_or(0);
             let (name, address) = (info.name.clone(), peer_address(info));
@@ -241,7 +252,7 @@ impl Cluster {
         let mut target: Target = table.groups.iter().map(|(id, info)| (*id, info.voters.clone())).collect();
         let meta_voters = meta.members_applied().0.into_iter().next_back().unwrap_or_default();
         target.insert(GroupId::META, meta_voters.into_iter().collect());
-        Roster::founded(nodes, target)
+        Ok(Roster::founded(nodes, target)?)
     }
 
     fn change(&self, meta: &Group, node: Option<NodeId>, from: &Target, roster: &Roster, dry_run: bool) -> Change {

@@ -254,6 +254,7 @@ impl Cluster {
         self.members.formed().await;
         // A link to each member from the start: who is alive is known, and clocks are compared, before they matter.
         self.layout.nodes.iter().for_each(|node| self.link(*node));
+        self.members.known().into_iter().for_each(|node| self.link(node));
         let documents = self.clone();
         tokio::spawn(async move { documents.write_documents(first).await });
         tokio::spawn(self.clone().deal_memory(meta.clone()));
@@ -384,7 +385,10 @@ impl Cluster {
         let listed: BTreeMap<NodeId, identity::Listed> = listed.collect();
         self.host.peers().give_up(|node| listed.get(&node).is_some_and(|listed| listed.gone));
         self.members.note_roster(listed);
-        let joining = roster.nodes.iter().filter(|(node, _)| !table.nodes.contains_key(node));
+        let joining = roster
+            .nodes
+            .iter()
+            .filter(|(node, entry)| entry.standing != Standing::Gone && !table.nodes.contains_key(node));
         self.members.note_addresses(joining.map(|(node, entry)| (*node, entry.address.clone())));
         if roster.standing(self.info.id) == Some(Standing::Gone) && !*self.removed.borrow() {
             tracing::info!(node = %self.info.id, "node-removed: this node was removed from its cluster and stops");

@@ -3,8 +3,9 @@
 //! Pure: what an operator wants becomes another roster, or a refusal. It is written by comparison with the one it was made
 //! from, so of two changes at once one begins again (`membership.rs`); what it asks for is brought about by `driver.rs`.
 //!
-//! Invariants: a number is given out once and its node is never forgotten; one node at a time is joining or leaving; the
-//! target names nodes that may vote, and every group as often as there are copies, as far as there are nodes.
+//! Invariants: a number is given out once and its node is never forgotten; one node at a time is joining, and none is
+//! admitted while others leave, though several may leave at once, as one of them may wait for another that died; the target
+//! names nodes that may vote, and every group as often as there are copies, as far as there are nodes.
 
 use super::placement::{self, Target};
 use crate::types::{GroupId, NodeId};
@@ -47,7 +48,7 @@ impl Standing {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     pub name: String,
-    /// 0: a founder's, which its peers know.
+    /// Of its data directory; 0, of which nothing is known, is never written.
     pub incarnation: u64,
     /// Its peer address when it was admitted.
     pub address: String,
@@ -91,16 +92,29 @@ pub enum Refused {
     Busy { node: NodeId, standing: Standing },
     #[error("{left} nodes would be left for {copies} copies of every group")]
     TooFew { left: usize, copies: usize },
+    #[error(
+        "node {0} votes in this cluster and never came so far: before nodes come or go it must be known who has its number"
+    )]
+    NeverCame(NodeId),
     #[error("{0} cannot be placed: the cluster has {1} nodes that may vote")]
     CannotPlace(String, usize),
 }
 
 impl Roster {
     /// The roster of a cluster that had none so far.
-    pub fn founded(nodes: impl Iterator<Item = (NodeId, Entry)>, target: Target) -> Roster {
+    ///
+    /// # Errors
+    /// The first voter that is not among the nodes, or of whose directory nothing is known: its number would be given to
+    /// another, who would vote with an empty disk.
+    pub fn founded(nodes: impl Iterator<Item = (NodeId, Entry)>, target: Target) -> Result<Roster, Refused> {
+        let nodes: BTreeMap<NodeId, Entry> = nodes.collect();
+        let known = |node: &NodeId| nodes.get(node).is_some_and(|entry| entry.incarnation != 0);
+        if let Some(unknown) = nodes.keys().chain(target.values().flatten()).find(|node| !known(node)) {
+            return Err(Refused::NeverCame(*unknown));
+        }
         let data = target.iter().filter(|(group, _)| **group != GroupId::META);
         let copies = data.map(|(_, voters)| voters.len()).max().unwrap_or(1);
-        Roster { version: VERSION, copies, nodes: nodes.collect(), target, level_leaders: false }
+        Ok(Roster { version: VERSION, copies, nodes, target, level_leaders: false })
     }
 
     pub fn parse(json: &[u8]) -> Result<Roster, String> {
@@ -168,7 +182,8 @@ impl Roster {
         if let Some((node, _)) = self.nodes.iter().find(holds_name) {
             return Err(Refused::UsedName { name: name.to_owned(), node: *node });
         }
-        let node = NodeId(self.nodes.keys().next_back().map_or(1, |last| last.0 + 1));
+        let given_out = self.nodes.keys().chain(self.target.values().flatten());
+        let node = NodeId(given_out.max().map_or(1, |last| last.0 + 1));
         let (name, address) = (name.to_owned(), address.to_owned());
         self.nodes.insert(node, Entry { name, incarnation, address, standing: Standing::Joining, replaces });
         Ok(node)
@@ -213,12 +228,15 @@ impl Roster {
         Ok(())
     }
 
-    /// Lets a node go. `force`: with fewer copies, if there are not enough others.
+    /// Lets a node go, also while others are leaving: what they wait for may be this one. `force`: with fewer copies, if there are not enough others.
     pub fn leave(&mut self, node: NodeId, force: bool) -> Result<(), Refused> {
         match self.standing(node) {
             None => return Err(Refused::NoSuchNode(node.to_string())),
             Some(Standing::Gone | Standing::Leaving) => return Ok(()),
-            Some(_) => self.check_idle(Some(node))?,
+            Some(_) => match self.with(Standing::Joining).find(|other| *other != node) {
+                Some(other) => return Err(Refused::Busy { node: other, standing: Standing::Joining }),
+                None => (),
+            },
         }
         let left = self.with(Standing::Member).chain(self.with(Standing::Draining)).filter(|n| *n != node).count();
         // One that was never given a vote takes none away.
@@ -293,7 +311,7 @@ mod tests {
     fn roster(nodes: u64, groups: u32) -> Roster {
         let all: Vec<NodeId> = (1..=nodes).map(NodeId).collect();
         let target = (0..=groups).map(|group| (GroupId(group), all.clone())).collect();
-        Roster::founded((1..=nodes).map(|id| (NodeId(id), entry(id))), target)
+        Roster::founded((1..=nodes).map(|id| (NodeId(id), entry(id))), target).unwrap()
     }
 
     fn join(roster: &mut Roster, id: u64) -> NodeId {
@@ -328,12 +346,38 @@ mod tests {
     }
 
     #[test]
+    fn a_founder_that_never_came_keeps_its_number() {
+        let all: Vec<NodeId> = (1..=3).map(NodeId).collect();
+        let target = Target::from([(GroupId::META, all)]);
+        let two = || (1..=2).map(|id| (NodeId(id), entry(id)));
+        assert_eq!(Roster::founded(two(), target.clone()), Err(Refused::NeverCame(NodeId(3))));
+        let unmet = (NodeId(3), Entry { incarnation: 0, ..entry(3) });
+        assert_eq!(Roster::founded(two().chain([unmet]), target.clone()), Err(Refused::NeverCame(NodeId(3))));
+        // Even if a document lacks it.
+        let mut roster = Roster { version: VERSION, copies: 3, nodes: two().collect(), target, level_leaders: false };
+        assert_eq!(roster.admit("node-4", "h4:7000", 1004, None), Ok(NodeId(4)));
+    }
+
+    #[test]
     fn three_nodes_do_not_become_two_without_force() {
         let mut roster = roster(3, 8);
         assert_eq!(roster.leave(NodeId(3), false), Err(Refused::TooFew { left: 2, copies: 3 }));
         roster.leave(NodeId(3), true).unwrap();
         assert_eq!((roster.copies, voters(&roster)), (2, [1, 2].map(NodeId).into()));
         assert!(self::roster(1, 1).leave(NodeId(1), true).is_err(), "somebody stays");
+    }
+
+    #[test]
+    fn a_node_that_died_may_go_while_another_waits_for_it() {
+        let mut roster = roster(3, 8);
+        let (four, five) = (join(&mut roster, 4), join(&mut roster, 5));
+        roster.leave(NodeId(2), false).unwrap();
+        assert!(voters(&roster).contains(&four));
+        roster.leave(four, false).unwrap();
+        assert_eq!(roster.with(Standing::Leaving).collect::<Vec<_>>(), [NodeId(2), four]);
+        assert_eq!(voters(&roster), [NodeId(1), NodeId(3), five].into());
+        assert_eq!(roster.leave(five, false), Err(Refused::TooFew { left: 2, copies: 3 }));
+        assert!(roster.admit("node-6", "h6:7000", 1006, None).is_err());
     }
 
     #[test]

@@ -49,7 +49,7 @@ impl Wanted {
 pub(super) fn next(now: &Configuration, wanted: &Wanted) -> Next {
     let [voters] = &now.voters[..] else {
         // Whoever began the change did not finish it.
-        return now.voters.last().map_or(Next::Stuck, |last| Next::Do(Step::Voters(last.clone())));
+        return now.voters.last().map_or(Next::Stuck, |last| finish(now, last, wanted));
     };
     let there = |node: &&NodeId| voters.contains(node) || now.learners.contains(node);
     if let Some(missing) = wanted.copies.iter().find(|node| !there(node)) {
@@ -69,6 +69,15 @@ pub(super) fn next(now: &Configuration, wanted: &Wanted) -> Next {
         Some(leader) => lead(now, vec![leader], None),
         None => Next::Settled,
     }
+}
+
+/// Ends a change that stopped halfway; a leader without a vote in the last set hands over to one that has one first.
+fn finish(now: &Configuration, last: &BTreeSet<NodeId>, wanted: &Wanted) -> Next {
+    if last.contains(&now.leader) {
+        return Next::Do(Step::Voters(last.clone()));
+    }
+    let able: Vec<NodeId> = last.difference(&wanted.not_leading).copied().collect();
+    lead(now, if able.is_empty() { last.iter().copied().collect() } else { able }, wanted.leader)
 }
 
 fn change_voters(now: &Configuration, voters: &BTreeSet<NodeId>, wanted: &Wanted) -> Next {
@@ -124,7 +133,7 @@ mod tests {
     fn group(voters: &[u64], learners: &[u64], leader: u64) -> Configuration {
         let behind = voters.iter().chain(learners).map(|id| (NodeId(*id), 0)).collect();
         let (voters, learners) = (vec![set(voters)], set(learners));
-        Configuration { version: 1, at: Some((1, 1)), voters, learners, leader: NodeId(leader), behind }
+        Configuration { version: 1, at: Some((1, 1)), term: 1, voters, learners, leader: NodeId(leader), behind }
     }
 
     /// What the leader makes of a step; stops halfway through joint consensus if it is to.
@@ -142,11 +151,11 @@ mod tests {
                 now.voters = if halfway && now.voters.len() == 1 { vec![last, voters] } else { vec![voters] };
                 now.learners =
                     nodes.into_iter().filter(|node| !now.voters.iter().any(|set| set.contains(node))).collect();
-                assert!(now.voters.iter().any(|set| set.contains(&now.leader)), "the leader keeps its vote");
+                assert!(now.voters.last().unwrap().contains(&now.leader), "the leader keeps its vote");
             }
             Step::RemoveLearner(node) => assert!(now.learners.remove(&node)),
             Step::Lead(node) => {
-                assert!(now.voters[0].contains(&node) && now.leader != node);
+                assert!(now.voters.last().unwrap().contains(&node) && now.leader != node);
                 now.leader = node;
             }
         }
@@ -176,9 +185,9 @@ mod tests {
             for _ in 0..60 {
                 let accident = accidents.next();
                 if let Some((0, who)) = accident {
-                    // An election: any voter of the last set may lead then.
-                    let last = now.voters.last().unwrap();
-                    now.leader = *last.iter().nth(who % last.len()).unwrap();
+                    // An election: any voter of any set may lead then.
+                    let all: BTreeSet<NodeId> = now.voters.iter().flatten().copied().collect();
+                    now.leader = *all.iter().nth(who % all.len()).unwrap();
                 }
                 now.behind = now.voters.iter().flatten().chain(&now.learners).map(|node| (*node, 3)).collect();
                 match next(&now, &wanted) {
@@ -213,6 +222,19 @@ mod tests {
         let now = group(&[1, 2, 3], &[4], 3);
         let wanted = wanted(&[1, 2, 4], &[1, 2, 4]);
         assert_eq!(next(&now, &wanted), Next::Do(Step::Lead(NodeId(1))));
+    }
+
+    #[test]
+    fn a_change_that_stopped_halfway_is_ended_by_one_who_votes_on() {
+        let mut now = group(&[1, 2, 3], &[], 3);
+        now.voters.push(set(&[1, 2, 4]));
+        now.behind = [(1, 0), (2, 5), (4, LEVEL + 1)].map(|(node, entries)| (NodeId(node), entries)).into();
+        let mut wanted = wanted(&[1, 2, 4], &[1, 2, 4]);
+        assert_eq!(next(&now, &wanted), Next::Do(Step::Lead(NodeId(1))));
+        wanted.not_leading = set(&[1]);
+        assert_eq!(next(&now, &wanted), Next::Do(Step::Lead(NodeId(2))));
+        now.leader = NodeId(2);
+        assert_eq!(next(&now, &wanted), Next::Do(Step::Voters(set(&[1, 2, 4]))));
     }
 
     #[test]

@@ -234,6 +234,11 @@ impl Trouble {
                 let remedy = "name the address of an empty node that waits to be added (see `hypercachectl node list`)";
                 Trouble::new(codes::BELONGS, EXIT_FAILED, message, remedy)
             }
+            (Some(codes::NEVER_CAME), _) => {
+                let remedy = "start that founder once and repeat the command; if its machine is lost, start an empty one in \
+                              its place, with its node.id, its address and the same cluster.seeds";
+                Trouble::new(codes::NEVER_CAME, EXIT_FAILED, message, remedy)
+            }
             (Some(codes::ARGUMENT), _) => {
                 Trouble::new(codes::ARGUMENT, EXIT_USAGE, message, "see `hypercachectl help`")
             }

@@ -14,6 +14,8 @@ pub struct Configuration {
     pub version: u8,
     /// Term and index of the entry that holds it.
     pub at: Option<(u64, u64)>,
+    /// The term in which `leader` leads.
+    pub term: u64,
     /// The sets of voters: one, or two while a change is under way.
     pub voters: Vec<BTreeSet<NodeId>>,
     pub learners: BTreeSet<NodeId>,
@@ -33,9 +35,18 @@ pub enum Step {
     Lead(NodeId),
 }
 
-/// A question for the configuration, or for a step from the one at `at`.
+/// A step, and what it was planned for. Another term has another leader, which is asked anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Planned {
+    /// As in the [`Configuration`].
+    pub at: (u64, u64),
+    pub term: u64,
+    pub step: Step,
+}
+
+/// A question for the configuration, or for a step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MembersAsk {
     pub version: u8,
-    pub step: Option<((u64, u64), Step)>,
+    pub step: Option<Planned>,
 }

@@ -34,7 +34,7 @@ pub mod wire;
 
 pub use group::{AdminError, Group, GroupStatus, Timers};
 pub use host::{Host, HostOptions, Receiver};
-pub use members::{Configuration, Step};
+pub use members::{Configuration, Planned, Step};
 pub use proposer::{OnOutcome, Outcome, Refusal};
 pub use reads::{NeedsTick, Permit};
 pub use runtime::Runtime;
@@ -88,7 +88,12 @@ pub(crate) type Raft = openraft::Raft<Types, machine::Machine>;
 
 /// A log id. Terms have one leader at most, so term and index say it all.
 pub(crate) fn log_id(term: u64, index: u64) -> LogId {
-    LogId::new(openraft::vote::leader_id_std::CommittedLeaderId::new(term), index)
+    LogId::new(leader_of(term), index)
+}
+
+/// The leader of a term, there being one at most.
+pub(crate) fn leader_of(term: u64) -> openraft::vote::leader_id_std::CommittedLeaderId<u64> {
+    openraft::vote::leader_id_std::CommittedLeaderId::new(term)
 }
 
 /// What applying an entry gave: a reply for each call, in order.

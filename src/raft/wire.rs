@@ -17,6 +17,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use openraft::raft::AppendEntriesRequest;
 use openraft::vote::RaftLeaderId;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::collections::BTreeMap;
 
 /// The first bytes of every frame; the digit is the protocol's version.
 pub const MAGIC: [u8; 4] = *b"HYC1";
@@ -168,6 +169,8 @@ pub struct Invitation {
     pub node: NodeId,
     /// Of the directory that is meant.
     pub incarnation: u64,
+    /// Where voters of the meta group are: few enough for a greeting.
+    pub peers: BTreeMap<NodeId, String>,
 }
 
 /// A leader's answer to [`Method::ReadIndex`].

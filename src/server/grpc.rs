@@ -538,6 +538,7 @@ fn wish_refusal(error: &WishError) -> Status {
             Refused::Gone(_) => (Code::FailedPrecondition, codes::NODE_GONE),
             Refused::Busy { .. } => (Code::FailedPrecondition, codes::NODES_BUSY),
             Refused::TooFew { .. } => (Code::FailedPrecondition, codes::TOO_FEW_NODES),
+            Refused::NeverCame(_) => (Code::FailedPrecondition, codes::NEVER_CAME),
             Refused::CannotPlace(..) => (Code::InvalidArgument, codes::CANNOT_PLACE),
         },
         WishError::NotWritten(_) => (Code::Unavailable, codes::NO_LEADER),

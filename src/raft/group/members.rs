@@ -2,13 +2,13 @@
 //! (`cluster/driver.rs`).
 //!
 //! Invariants: a step is taken only from the configuration that it was planned for, and only when that is committed; the
-//! leader alone takes it.
+//! leader that it was planned for takes it, in the term in which it was, and nobody else.
 
 use super::{AdminError, Group};
 use crate::env::{self, Instant};
-use crate::raft::log_id;
-use crate::raft::members::{Configuration, MembersAsk, Step, VERSION};
+use crate::raft::members::{Configuration, MembersAsk, Planned, Step, VERSION};
 use crate::raft::wire::{self, Lane, Method};
+use crate::raft::{leader_of, log_id};
 use crate::types::NodeId;
 use openraft::async_runtime::WatchReceiver;
 use openraft::{ChangeMembers, Precondition, ServerState};
@@ -28,10 +28,10 @@ impl Group {
         })
     }
 
-    /// Asks the leader, wherever it is, for the configuration, after it took a step from the one that was committed at `at`.
+    /// Asks the leader, wherever it is, for the configuration, after it took a step.
     pub async fn configure(
         self: &Arc<Self>,
-        step: Option<((u64, u64), Step)>,
+        step: Option<Planned>,
         deadline: Instant,
     ) -> Result<Configuration, AdminError> {
         let ask = MembersAsk { version: VERSION, step };
@@ -64,17 +64,17 @@ impl Group {
 
     async fn configure_here(self: &Arc<Self>, ask: MembersAsk) -> Result<Configuration, AdminError> {
         let now = self.configuration()?;
-        let Some((at, step)) = ask.step else { return Ok(now) };
-        if now.at != Some(at) {
-            return Err(AdminError::Failed("the configuration is another one by now".to_owned()));
+        let Some(planned) = ask.step else { return Ok(now) };
+        if (now.at, now.term) != (Some(planned.at), planned.term) {
+            return Err(AdminError::Failed("the configuration or its leader is another one by now".to_owned()));
         }
-        tracing::info!(node = %self.me(), group = %self.id(), ?step, "membership-step");
+        tracing::info!(node = %self.me(), group = %self.id(), step = ?planned.step, "membership-step");
         // On its own to the end, whatever becomes of who asked: half a handover would leave the proposer held.
         let group = self.clone();
         let (tx, rx) = tokio::sync::oneshot::channel();
         self.spawn(async move {
             // Nobody may be waiting any more.
-            let _ = tx.send(group.take(at, step).await);
+            let _ = tx.send(group.take(planned).await);
         });
         match env::timeout(STEP, rx).await {
             Ok(Ok(done)) => done?,
@@ -84,7 +84,7 @@ impl Group {
         self.configuration()
     }
 
-    async fn take(self: &Arc<Self>, at: (u64, u64), step: Step) -> Result<(), AdminError> {
+    async fn take(self: &Arc<Self>, Planned { at, term, step }: Planned) -> Result<(), AdminError> {
         let nodes = |node| BTreeMap::from([(node, openraft::impls::EmptyNode {})]);
         let change = match step {
             Step::Lead(to) => return self.transfer(to).await,
@@ -92,8 +92,12 @@ impl Group {
             Step::Voters(voters) => ChangeMembers::ReplaceAllVoters(voters),
             Step::RemoveLearner(node) => ChangeMembers::RemoveNodes(BTreeSet::from([node])),
         };
-        let planned_for = Precondition::LastMembershipLogId { last_membership_log_id: Some(log_id(at.0, at.1)) };
-        let changed = self.raft().change_membership_if(change, true, [planned_for]).await;
+        // Once more where nothing can come between: there may have been an election since the question.
+        let planned_for = [
+            Precondition::LastMembershipLogId { last_membership_log_id: Some(log_id(at.0, at.1)) },
+            Precondition::CommittedLeaderId { committed_leader_id: leader_of(term) },
+        ];
+        let changed = self.raft().change_membership_if(change, true, planned_for).await;
         changed.map(|_| ()).map_err(|e| AdminError::Failed(e.to_string()))
     }
 
@@ -120,6 +124,7 @@ impl Group {
         Ok(Configuration {
             version: VERSION,
             at,
+            term: metrics.current_term,
             voters: membership.get_joint_config().clone(),
             learners: membership.learner_ids().collect(),
             leader: self.me(),
