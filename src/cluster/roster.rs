@@ -233,10 +233,11 @@ impl Roster {
         match self.standing(node) {
             None => return Err(Refused::NoSuchNode(node.to_string())),
             Some(Standing::Gone | Standing::Leaving) => return Ok(()),
-            Some(_) => match self.with(Standing::Joining).find(|other| *other != node) {
-                Some(other) => return Err(Refused::Busy { node: other, standing: Standing::Joining }),
-                None => (),
-            },
+            Some(_) => {
+                if let Some(other) = self.with(Standing::Joining).find(|other| *other != node) {
+                    return Err(Refused::Busy { node: other, standing: Standing::Joining });
+                }
+            }
         }
         let left = self.with(Standing::Member).chain(self.with(Standing::Draining)).filter(|n| *n != node).count();
         // One that was never given a vote takes none away.
