@@ -6,7 +6,7 @@ use hypercache::resp::Reply;
 use std::collections::BTreeMap;
 
 /// What the last read of each list of this kind found.
-pub fn final_lists<'a>(ops: &'a [Op], kind: char) -> BTreeMap<&'a str, Vec<String>> {
+pub fn final_lists(ops: &[Op], kind: char) -> BTreeMap<&str, Vec<String>> {
     let reads = ops.iter().filter(|op| op.last && op.name() == "LRANGE" && op.key().starts_with(kind));
     reads
         .filter_map(|op| match op.reply()? {
