@@ -439,7 +439,7 @@ impl Identity for Members {
 
     fn may_be_given(&self, node: NodeId, vote: bool) -> bool {
         let listed = self.listed.lock();
-        listed.get(&node).is_none_or(|listed| !listed.gone && !(vote && listed.dismissed))
+        listed.get(&node).is_none_or(|listed| !(listed.gone || vote && listed.dismissed))
     }
 
     fn address(&self, node: NodeId) -> Option<String> {
