@@ -202,6 +202,9 @@ fn introduction(card: &Card) -> Introduction {
 pub(super) struct Listed {
     /// 0: it says nothing about that.
     pub incarnation: u64,
+    /// It was told to go, and votes nowhere any more.
+    pub dismissed: bool,
+    /// It was told so and has gone.
     pub gone: bool,
 }
 
@@ -434,6 +437,11 @@ impl Identity for Members {
         (card.incarnation, !card.unbound && (!card.cluster.is_empty() || !card.peers.is_empty()))
     }
 
+    fn may_be_given(&self, node: NodeId, vote: bool) -> bool {
+        let listed = self.listed.lock();
+        listed.get(&node).is_none_or(|listed| !(listed.gone || vote && listed.dismissed))
+    }
+
     fn address(&self, node: NodeId) -> Option<String> {
         self.card.lock().addresses.get(&node).cloned()
     }
@@ -566,7 +574,7 @@ mod tests {
         assert_eq!(one.known(), [NodeId(2), NodeId(4)]);
         let one = open("moved:1");
         assert_eq!((at(&one, 2).as_deref(), at(&one, 4).as_deref()), (Some("moved:1"), Some("h4:1")));
-        one.note_roster(BTreeMap::from([(NodeId(4), Listed { incarnation: 7, gone: true })]));
+        one.note_roster(BTreeMap::from([(NodeId(4), Listed { incarnation: 7, dismissed: true, gone: true })]));
         assert_eq!(at(&open("moved:1"), 4), None);
     }
 
@@ -575,11 +583,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (one, two) = (node(dir.path(), 1), node(dir.path(), 2));
         one.found().unwrap();
-        let list = |incarnation, gone| BTreeMap::from([(NodeId(2), Listed { incarnation, gone })]);
+        let list = |incarnation, gone| BTreeMap::from([(NodeId(2), Listed { incarnation, dismissed: gone, gone })]);
         one.note_roster(list(two.incarnation().0 + 1, false));
         assert!(greet(&two, &one).unwrap_err().contains("must be replaced"));
         one.note_roster(list(two.incarnation().0, true));
         assert!(greet(&two, &one).unwrap_err().contains("was removed"));
+        assert!(!one.may_be_given(NodeId(2), false) && one.may_be_given(NodeId(3), true));
+        let leaving = Listed { incarnation: two.incarnation().0, dismissed: true, gone: false };
+        one.note_roster(BTreeMap::from([(NodeId(2), leaving)]));
+        assert!(!one.may_be_given(NodeId(2), true), "no vote from when it is dismissed");
         one.note_roster(list(two.incarnation().0, false));
         greet(&two, &one).unwrap();
     }

@@ -379,8 +379,9 @@ impl Cluster {
         table.everywhere = true;
         let listed = roster.nodes.iter().map(|(node, entry)| {
             // Until its document is gone, a node may be told that it is to go.
-            let gone = entry.standing == Standing::Gone && !table.nodes.contains_key(node);
-            (*node, identity::Listed { incarnation: entry.incarnation, gone })
+            let dismissed = entry.standing == Standing::Gone;
+            let gone = dismissed && !table.nodes.contains_key(node);
+            (*node, identity::Listed { incarnation: entry.incarnation, dismissed, gone })
         });
         let listed: BTreeMap<NodeId, identity::Listed> = listed.collect();
         self.host.peers().give_up(|node| listed.get(&node).is_some_and(|listed| listed.gone));

@@ -35,6 +35,18 @@ pub enum Step {
     Lead(NodeId),
 }
 
+impl Step {
+    /// The nodes that it gives a copy or a vote that they have not, and whether it is a vote.
+    pub(super) fn gives(&self, now: &Configuration) -> Vec<(NodeId, bool)> {
+        let votes = |node: &NodeId| now.voters.iter().any(|set| set.contains(node));
+        match self {
+            Step::AddLearner(node) => vec![(*node, false)],
+            Step::Voters(voters) => voters.iter().filter(|node| !votes(node)).map(|node| (*node, true)).collect(),
+            Step::RemoveLearner(_) | Step::Lead(_) => Vec::new(),
+        }
+    }
+}
+
 /// A step, and what it was planned for. Another term has another leader, which is asked anew.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Planned {
@@ -49,4 +61,21 @@ pub struct Planned {
 pub struct MembersAsk {
     pub version: u8,
     pub step: Option<Planned>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_gives_what_was_not_there() {
+        let set = |ids: &[u64]| ids.iter().map(|id| NodeId(*id)).collect::<BTreeSet<_>>();
+        let (voters, learners, behind) = (vec![set(&[1, 2]), set(&[1, 3])], set(&[4]), BTreeMap::new());
+        let now = Configuration { version: VERSION, at: None, term: 1, voters, learners, leader: NodeId(1), behind };
+        assert_eq!(Step::AddLearner(NodeId(5)).gives(&now), [(NodeId(5), false)]);
+        // What began before is ended, whoever was in it.
+        assert_eq!(Step::Voters(set(&[1, 3])).gives(&now), []);
+        assert_eq!(Step::Voters(set(&[1, 2, 4])).gives(&now), [(NodeId(4), true)]);
+        assert_eq!(Step::RemoveLearner(NodeId(4)).gives(&now), []);
+    }
 }

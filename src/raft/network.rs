@@ -283,6 +283,10 @@ mod tests {
             (1, true)
         }
 
+        fn may_be_given(&self, _: NodeId, _: bool) -> bool {
+            false
+        }
+
         fn address(&self, _: NodeId) -> Option<String> {
             None
         }

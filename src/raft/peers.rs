@@ -50,6 +50,8 @@ pub trait Identity: Send + Sync + 'static {
     fn incarnation(&self) -> (u64, bool);
     /// Who this is, for anybody who asks.
     fn introduction(&self) -> Introduction;
+    /// Whether a node may be given a copy of a group, or a vote in it: one that was removed may not.
+    fn may_be_given(&self, node: NodeId, vote: bool) -> bool;
     /// Where a node listens for peers, `host:port`.
     fn address(&self, node: NodeId) -> Option<String>;
 }
@@ -283,6 +285,11 @@ impl Peers {
             link
         });
         link.clone()
+    }
+
+    /// As [`Identity::may_be_given`].
+    pub(super) fn may_be_given(&self, node: NodeId, vote: bool) -> bool {
+        self.identity.may_be_given(node, vote)
     }
 
     /// Makes no connection to these nodes any more: they belong to the cluster no longer. What stands ends with its peer.

@@ -2,7 +2,8 @@
 //! (`cluster/driver.rs`).
 //!
 //! Invariants: a step is taken only from the configuration that it was planned for, and only when that is committed; the
-//! leader that it was planned for takes it, in the term in which it was, and nobody else.
+//! leader that it was planned for takes it, in the term in which it was, and nobody else; nobody whom this node knows to
+//! be removed is given a copy or a vote.
 
 use super::{AdminError, Group};
 use crate::env::{self, Instant};
@@ -67,6 +68,10 @@ impl Group {
         let Some(planned) = ask.step else { return Ok(now) };
         if (now.at, now.term) != (Some(planned.at), planned.term) {
             return Err(AdminError::Failed("the configuration or its leader is another one by now".to_owned()));
+        }
+        let may_have = |(node, vote): &(NodeId, bool)| self.peers().may_be_given(*node, *vote);
+        if let Some((node, _)) = planned.step.gives(&now).into_iter().find(|given| !may_have(given)) {
+            return Err(AdminError::Failed(format!("node {node} was removed from the cluster")));
         }
         tracing::info!(node = %self.me(), group = %self.id(), step = ?planned.step, "membership-step");
         // On its own to the end, whatever becomes of who asked: half a handover would leave the proposer held.
