@@ -22,7 +22,7 @@ const PINNED: &[(Bug, u64)] = &[
     (Bug::ReadUnconfirmed, 1),
     (Bug::NoQuarantine, 1),
     (Bug::CampaignInQuarantine, 4),
-    (Bug::LongLease, 15),
+    (Bug::LongLease, 10),
     (Bug::ExpiryByLocalClock, 20),
     (Bug::FollowerSweeps, 1),
     (Bug::RetryUnknown, 5),
@@ -32,7 +32,7 @@ const PINNED: &[(Bug, u64)] = &[
     (Bug::PurgeBeforePublish, 6),
     (Bug::HeadAfterCut, 6),
     (Bug::JoinRunningRound, 1),
-    (Bug::BoundedUnbounded, 15),
+    (Bug::BoundedUnbounded, 7),
 ];
 
 fn child(arguments: &[String]) -> Output {
