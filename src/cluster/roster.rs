@@ -206,23 +206,22 @@ impl Roster {
 
     /// Moves leaders off a node, and votes where others can have them. Says whether they can.
     pub fn drain(&mut self, node: NodeId) -> Result<bool, Refused> {
-        self.check_idle(None)?;
-        match self.nodes.get_mut(&node) {
-            None => return Err(Refused::NoSuchNode(node.to_string())),
-            Some(entry) if entry.standing == Standing::Gone => return Err(Refused::Gone(node)),
-            Some(entry) => entry.standing = Standing::Draining,
-        }
-        self.plan();
+        self.stand(node, Standing::Draining)?;
         Ok(!self.target.values().flatten().any(|voter| *voter == node))
     }
 
     /// Takes a drain back.
     pub fn undrain(&mut self, node: NodeId) -> Result<(), Refused> {
+        self.stand(node, Standing::Member)
+    }
+
+    /// Gives a node that belongs another standing, where nothing else is under way, and plans anew.
+    fn stand(&mut self, node: NodeId, standing: Standing) -> Result<(), Refused> {
         self.check_idle(None)?;
         match self.nodes.get_mut(&node) {
             None => return Err(Refused::NoSuchNode(node.to_string())),
             Some(entry) if entry.standing == Standing::Gone => return Err(Refused::Gone(node)),
-            Some(entry) => entry.standing = Standing::Member,
+            Some(entry) => entry.standing = standing,
         }
         self.plan();
         Ok(())
