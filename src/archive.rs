@@ -14,6 +14,7 @@
 //! Invariants: a file under its own name is whole and synced, because it is written aside and renamed; what a
 //! [`Reader`] gives was verified, and it says that the file is over only if its last checksum holds.
 
+use crate::env::files::WriteBehind;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -86,6 +87,7 @@ pub struct Writer {
     path: PathBuf,
     aside: PathBuf,
     file: BufWriter<File>,
+    behind: WriteBehind,
     whole: Xxh3,
     salt: u64,
     at: u64,
@@ -98,9 +100,10 @@ impl Writer {
         let mut aside = path.as_os_str().to_owned();
         aside.push(".part");
         let aside = PathBuf::from(aside);
-        let file = File::create(&aside).map_err(|source| ArchiveError::Io { path: aside.clone(), source })?;
-        let file = BufWriter::with_capacity(BUFFER_BYTES, file);
-        let mut writer = Writer { path: path.to_owned(), aside, file, whole: Xxh3::new(), salt, at: 0, renamed: false };
+        let made = File::create(&aside).and_then(|file| Ok((file, WriteBehind::of(&aside)?)));
+        let (file, behind) = made.map_err(|source| ArchiveError::Io { path: aside.clone(), source })?;
+        let (path, file, whole) = (path.to_owned(), BufWriter::with_capacity(BUFFER_BYTES, file), Xxh3::new());
+        let mut writer = Writer { path, aside, file, behind, whole, salt, at: 0, renamed: false };
         writer.put(&MAGIC)?;
         writer.put(&VERSION.to_le_bytes())?;
         writer.put(&salt.to_le_bytes())?;
@@ -149,7 +152,8 @@ impl Writer {
     fn put(&mut self, bytes: &[u8]) -> Result<(), ArchiveError> {
         self.whole.update(bytes);
         self.at += bytes.len() as u64;
-        self.file.write_all(bytes).map_err(|source| ArchiveError::Io { path: self.aside.clone(), source })
+        let written = self.file.write_all(bytes).and_then(|()| self.behind.wrote(bytes.len()));
+        written.map_err(|source| ArchiveError::Io { path: self.aside.clone(), source })
     }
 }
 

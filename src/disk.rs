@@ -34,7 +34,7 @@ impl Disk {
 
     /// Looks at the disk and sees to the ballast.
     pub fn check(&self) -> io::Result<Verdict> {
-        let free = env::free_disk_bytes(&self.dir)?;
+        let free = env::files::free_disk_bytes(&self.dir)?;
         let file = self.dir.join("ballast");
         if free < self.low / 4 && file.exists() {
             fs::remove_file(&file)?;

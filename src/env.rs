@@ -1,4 +1,4 @@
-//! Time and entropy: the only file that may read either. clippy's `disallowed-methods` keeps it so.
+//! Time and entropy: the only file that may read either; and what the system does with [`files`]. clippy's `disallowed-methods` keeps it so.
 //!
 //! [`Instant`] counts on CLOCK_BOOTTIME: it goes on while the machine sleeps, so a leader that was suspended does
 //! not believe in a lease that ran out meanwhile. The wall clock decides nothing in the state machine; it only
@@ -6,6 +6,7 @@
 
 #![allow(clippy::disallowed_methods)]
 
+pub mod files;
 #[cfg(feature = "sim")]
 pub mod simulated;
 #[cfg(not(feature = "sim"))]
@@ -190,40 +191,4 @@ pub fn spawn_thread_with(
 ) -> std::thread::JoinHandle<()> {
     let builder = std::thread::Builder::new().name(name.to_owned()).stack_size(stack_bytes);
     builder.spawn(f).expect("the system has room for one more thread")
-}
-
-/// Bytes that are free for this process on the file system of `path`.
-pub fn free_disk_bytes(path: &std::path::Path) -> std::io::Result<u64> {
-    use std::os::unix::ffi::OsStrExt;
-    let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
-    // SAFETY: all-zero bytes are a valid statvfs, which is plain integers.
-    let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
-    // SAFETY: `path` ends with a NUL and `stat` is valid for the call to fill.
-    match unsafe { libc::statvfs(path.as_ptr(), &mut stat) } {
-        0 => Ok(stat.f_bavail * stat.f_frsize),
-        _ => Err(std::io::Error::last_os_error()),
-    }
-}
-
-/// Where the first bytes from here on lie for which the file system has nothing stored; the size of the file if there are
-/// none, or if the file system does not tell.
-pub fn next_hole(file: &std::fs::File, from: u64) -> std::io::Result<u64> {
-    use std::os::fd::AsRawFd;
-    // SAFETY: the descriptor is open for as long as `file` is borrowed; no memory is passed.
-    match unsafe { libc::lseek(file.as_raw_fd(), from as libc::off_t, libc::SEEK_HOLE) } {
-        ..0 => Err(std::io::Error::last_os_error()),
-        at => Ok(at as u64),
-    }
-}
-
-/// Gives these bytes of a file back to the file system; they read as zeros, and its size stays.
-#[cfg(test)]
-pub fn punch_hole(file: &std::fs::File, from: u64, bytes: u64) -> std::io::Result<()> {
-    use std::os::fd::AsRawFd;
-    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-    // SAFETY: the descriptor is open for as long as `file` is borrowed; no memory is passed.
-    match unsafe { libc::fallocate(file.as_raw_fd(), mode, from as libc::off_t, bytes as libc::off_t) } {
-        0 => Ok(()),
-        _ => Err(std::io::Error::last_os_error()),
-    }
 }

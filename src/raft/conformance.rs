@@ -225,7 +225,8 @@ fn installs_what_is_sent_chunk_by_chunk(ground: Ground) {
         let (_, mut source, from) = ground.open();
         apply(&mut source, (1..=2000).map(|i| set(1, i, &format!("k{i}"), &"x".repeat(300))).collect()).await;
         let snapshot = source.try_create_snapshot_builder(true).await.unwrap().build_snapshot().await.unwrap();
-        let target_storage = ground.another().storage();
+        let target_ground = ground.another();
+        let target_storage = target_ground.storage();
         let store = SnapshotStore::open(&target_storage, GROUP).unwrap();
         let to = Arc::new(Replica::new(99, Precision::default()));
         let mut target = Machine::open(to.clone(), store.clone()).unwrap();

@@ -17,6 +17,7 @@
 
 #[cfg(any(test, feature = "sim"))]
 pub mod memory;
+mod remover;
 mod rocks;
 mod torn;
 

@@ -4,9 +4,10 @@
 //! runs the callbacks. A failed write or sync is fatal: the kernel may have dropped the pages, so nothing that is asked again
 //! can be trusted. The process says so and ends; the other replicas have the data.
 
+use super::remover::Remover;
 use super::torn;
 use super::{Disk, EXIT_DISK, Family, Options_, Pair, StorageError, Sync, TableWriter, Write};
-use crate::env;
+use crate::env::{self, files::WriteBehind};
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBRecoveryMode, Options, SstFileWriter, WriteBatch,
     WriteOptions,
@@ -16,12 +17,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, mpsc};
 use std::time::Duration;
 
+/// A directory beside the data, on the same file system, for files on their way into the store and out of it.
+const STAGING: &str = "staging";
 /// What a memtable takes from the allocator at a time.
 const ARENA_BLOCK: usize = 512 << 10;
 /// Groups of writes that the writer may take at once.
 const MAX_GATHERED: usize = 4096;
 /// Bytes after which the writer stops gathering.
 const MAX_GATHERED_BYTES: usize = 32 << 20;
+
+/// Bytes of a table file after which RocksDB has them written: see `env::files`.
+const TABLE_BYTES_PER_SYNC: u64 = 1 << 20;
 
 /// Table files are compressed by chunk, not by RocksDB; its writer borrows its options for as long as it lives.
 static SST_OPTIONS: LazyLock<Options> = LazyLock::new(Options::default);
@@ -41,6 +47,7 @@ pub(super) struct Rocks {
     db: Arc<DB>,
     tx: mpsc::Sender<Write>,
     dir: PathBuf,
+    remover: Remover,
     syncs: Arc<AtomicU64>,
     /// Declared last: the writer ends when its last sender is gone, and then it is waited for.
     _writer: WriterThread,
@@ -64,6 +71,7 @@ impl Rocks {
         base.set_max_total_wal_size(4 * options.memtable_bytes as u64);
         base.set_db_write_buffer_size(2 * options.memtable_bytes);
         base.set_max_open_files(256);
+        base.set_bytes_per_sync(TABLE_BYTES_PER_SYNC);
         let mut family = Options::default();
         family.set_write_buffer_size(options.memtable_bytes);
         // By default an eighth of the write buffer, at once and for each family: an idle node should stay small.
@@ -83,23 +91,43 @@ impl Rocks {
         };
         let db = opened.map_err(|source| StorageError::Open { path: dir.to_owned(), source })?;
         let db = Arc::new(db);
+        let staging = dir.join(STAGING);
+        let made = emptied(&staging).and_then(|()| Remover::start(staging.join("dropped")));
+        let remover = made.map_err(|e| StorageError::Io(staging, e))?;
         let (tx, rx) = mpsc::channel();
         let syncs = Arc::new(AtomicU64::new(0));
         let writer = Writer { db: db.clone(), rx, options: options.clone(), syncs: syncs.clone() };
         let thread = env::spawn_thread("log-writer", move || writer.run());
-        Ok(Rocks { db, tx, dir: dir.to_owned(), syncs, _writer: WriterThread(Some(thread)) })
+        Ok(Rocks { db, tx, dir: dir.to_owned(), remover, syncs, _writer: WriterThread(Some(thread)) })
     }
 
     fn handle(&self, family: Family) -> &rocksdb::ColumnFamily {
         self.db.cf_handle(family.name()).expect("the family was opened")
     }
 
-    /// A directory beside the data, on the same file system, for files on their way into the store.
-    fn staging_dir(&self) -> Result<PathBuf, StorageError> {
-        let dir = self.dir.join("staging");
-        std::fs::create_dir_all(&dir).map_err(|e| StorageError::Io(dir.clone(), e))?;
-        Ok(dir)
+    /// Table files of a family whose keys are all in a range, `to` included.
+    fn files_within(&self, family: Family, from: &[u8], to: &[u8]) -> Result<Vec<PathBuf>, StorageError> {
+        let mut files = self.db.live_files()?;
+        files.retain(|file| {
+            let (first, last) = (file.start_key.as_deref(), file.end_key.as_deref());
+            file.column_family_name == family.name()
+                && first.is_some_and(|first| first >= from)
+                && last.is_some_and(|last| last <= to)
+        });
+        Ok(files.iter().map(|file| self.dir.join(file.name.trim_start_matches('/'))).collect())
     }
+}
+
+/// Makes a directory, or takes away the files that a process that ended left in it.
+fn emptied(dir: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(dir)?;
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether the log had a tail to cut off.
@@ -162,14 +190,19 @@ impl Disk for Rocks {
     }
 
     fn table(&self, family: Family, name: &str) -> Result<Box<dyn TableWriter>, StorageError> {
-        let file = self.staging_dir()?.join(format!("{name}.sst"));
+        let file = self.dir.join(STAGING).join(format!("{name}.sst"));
         let sst = SstFileWriter::create(&SST_OPTIONS);
         sst.open(&file)?;
-        Ok(Box::new(Table { db: self.db.clone(), family, sst, file }))
+        let behind = WriteBehind::of(&file).map_err(|e| StorageError::Io(file.clone(), e))?;
+        Ok(Box::new(Table { db: self.db.clone(), family, sst, file, behind }))
     }
 
     fn drop_files(&self, family: Family, from: &[u8], to: &[u8]) -> Result<(), StorageError> {
-        Ok(self.db.delete_file_in_range_cf(self.handle(family), from, to)?)
+        let doomed = self.files_within(family, from, to)?;
+        let caught: Vec<PathBuf> = doomed.iter().filter_map(|file| self.remover.catch(file)).collect();
+        let dropped = self.db.delete_file_in_range_cf(self.handle(family), from, to);
+        caught.into_iter().for_each(|file| self.remover.remove(file));
+        Ok(dropped?)
     }
 
     fn memory_bytes(&self) -> u64 {
@@ -193,11 +226,13 @@ struct Table {
     family: Family,
     sst: SstFileWriter<'static>,
     file: PathBuf,
+    behind: WriteBehind,
 }
 
 impl TableWriter for Table {
     fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), StorageError> {
-        Ok(self.sst.put(key, value)?)
+        self.sst.put(key, value)?;
+        self.behind.wrote(value.len()).map_err(|e| StorageError::Io(self.file.clone(), e))
     }
 
     fn finish(mut self: Box<Self>) -> Result<(), StorageError> {

@@ -85,7 +85,7 @@ fn torn_record(log: &File, size: u64) -> io::Result<Option<u64>> {
             reader.by_ref().take(end - at - HEADER).read_to_end(&mut body)?;
         }
         if body.len() as u64 != end - at - HEADER + 1 || masked(crc32c(&body)) != u32::from_le_bytes(sum) {
-            return Ok((env::next_hole(log, at)? < end.min(size)).then_some(begins));
+            return Ok((env::files::next_hole(log, at)? < end.min(size)).then_some(begins));
         }
         unfinished = matches!(kind, FIRST | MIDDLE).then_some(begins);
         at = end;
@@ -158,7 +158,7 @@ mod tests {
             let ends = written(dir.path(), 4);
             let begins = ends[record - 1];
             let at = ((begins + from_start) / PAGE).max(begins.div_ceil(PAGE)) * PAGE;
-            env::punch_hole(&log(dir.path()), at, PAGE).expect("the file system can");
+            env::files::punch_hole(&log(dir.path()), at, PAGE).expect("the file system can");
             let there: Vec<u8> = (0..record as u8).collect();
             assert_eq!(found(dir.path(), 4), Ok(there.clone()), "{record}, {from_start}");
             // What was cut off does not come back, and the store goes on.
@@ -176,7 +176,7 @@ mod tests {
             log(dir.path()).write_all_at(&wrong, ends[1] + 2 * PAGE).expect("it is written");
             if hole {
                 let at = (ends[2] + 50_000) / PAGE * PAGE;
-                env::punch_hole(&log(dir.path()), at, PAGE).expect("the file system can");
+                env::files::punch_hole(&log(dir.path()), at, PAGE).expect("the file system can");
             }
             let error = found(dir.path(), 4).expect_err("acknowledged bytes are damaged");
             assert!(error.contains("Corruption"), "{error}");
@@ -192,7 +192,7 @@ mod tests {
         storage.disk.block_on(write).expect("it is written");
         drop(storage);
         let file = log(dir.path());
-        env::punch_hole(&file, 4 * PAGE, PAGE).expect("the file system can");
+        env::files::punch_hole(&file, 4 * PAGE, PAGE).expect("the file system can");
         let size = file.metadata().expect("it is there").len();
         assert_eq!(torn_record(&file, size).expect("it can be read"), None);
     }

@@ -1,0 +1,118 @@
+//! What the system does with files, beyond what the standard library asks of it.
+//!
+//! The log is synced many times a second, and each sync waits for the transaction of the file system's journal that is under
+//! way. Whatever makes that one large, a file of hundreds of megabytes that is synced or removed at once, holds up everybody
+//! whose write is in the log: such files are written through as they grow ([`WriteBehind`]) and shrink before they
+//! go ([`remove_bit_by_bit`]). See docs/decisions/0023.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::time::Duration;
+
+/// Bytes that lie in the system's memory at most, twice over, before they are on their way to the disk.
+const BEHIND_BYTES: usize = 1 << 20;
+/// Bytes of a file that are given back at once, and how long the next ones wait.
+const REMOVED_AT_ONCE: u64 = 4 << 20;
+const REMOVAL_REST: Duration = Duration::from_millis(20);
+
+/// Sees to it that a large file reaches the disk while it is written, so that little is left when it is synced.
+pub struct WriteBehind {
+    file: File,
+    waiting: usize,
+}
+
+impl WriteBehind {
+    /// For the file of this name, which somebody else writes.
+    pub fn of(path: &Path) -> io::Result<WriteBehind> {
+        Ok(WriteBehind { file: File::open(path)?, waiting: 0 })
+    }
+
+    /// Told of each write. Waits for the disk where it is slower than the writer; nothing is durable by that.
+    pub fn wrote(&mut self, bytes: usize) -> io::Result<()> {
+        self.waiting += bytes;
+        if self.waiting < BEHIND_BYTES {
+            return Ok(());
+        }
+        self.waiting = 0;
+        let how = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE;
+        // SAFETY: the descriptor is open for as long as `self.file` is; no memory is passed.
+        match unsafe { libc::sync_file_range(self.file.as_raw_fd(), 0, 0, how) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+/// Removes a file that nobody reads any more, a few megabytes at a time. One that has other names keeps its bytes. Blocks.
+pub fn remove_bit_by_bit(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let file = File::options().write(true).open(path)?;
+    let about = file.metadata()?;
+    if about.nlink() == 1 {
+        let mut left = about.len();
+        while left > REMOVED_AT_ONCE {
+            left -= REMOVED_AT_ONCE;
+            file.set_len(left)?;
+            super::source::pause(REMOVAL_REST);
+        }
+    }
+    std::fs::remove_file(path)
+}
+
+/// Bytes that are free for this process on the file system of `path`.
+pub fn free_disk_bytes(path: &Path) -> io::Result<u64> {
+    use std::os::unix::ffi::OsStrExt;
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: all-zero bytes are a valid statvfs, which is plain integers.
+    let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: `path` ends with a NUL and `stat` is valid for the call to fill.
+    match unsafe { libc::statvfs(path.as_ptr(), &mut stat) } {
+        0 => Ok(stat.f_bavail * stat.f_frsize),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Where the first bytes from here on lie for which the file system has nothing stored; the size of the file if there are
+/// none, or if the file system does not tell.
+pub fn next_hole(file: &File, from: u64) -> io::Result<u64> {
+    // SAFETY: the descriptor is open for as long as `file` is borrowed; no memory is passed.
+    match unsafe { libc::lseek(file.as_raw_fd(), from as libc::off_t, libc::SEEK_HOLE) } {
+        ..0 => Err(io::Error::last_os_error()),
+        at => Ok(at as u64),
+    }
+}
+
+/// Gives these bytes of a file back to the file system; they read as zeros, and its size stays.
+#[cfg(test)]
+pub fn punch_hole(file: &File, from: u64, bytes: u64) -> io::Result<()> {
+    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    // SAFETY: the descriptor is open for as long as `file` is borrowed; no memory is passed.
+    match unsafe { libc::fallocate(file.as_raw_fd(), mode, from as libc::off_t, bytes as libc::off_t) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_removed_file_is_gone_and_one_with_another_name_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, other) = (dir.path().join("one"), dir.path().join("other"));
+        let bytes = vec![7; 3 * REMOVED_AT_ONCE as usize + 5];
+        std::fs::write(&one, &bytes).unwrap();
+        let mut behind = WriteBehind::of(&one).unwrap();
+        behind.wrote(bytes.len()).unwrap();
+        std::fs::hard_link(&one, &other).unwrap();
+        remove_bit_by_bit(&one).unwrap();
+        assert!(!one.exists());
+        assert!(std::fs::read(&other).unwrap() == bytes, "whoever has the other name has all of it");
+        remove_bit_by_bit(&other).unwrap();
+        assert!(!other.exists());
+        assert_eq!(remove_bit_by_bit(&other).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+}
