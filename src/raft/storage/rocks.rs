@@ -355,3 +355,68 @@ fn fatal(e: &rocksdb::Error) -> ! {
     eprintln!("hypercache: the disk did not take a write ({e}); stopping. Check the disk, then start again.");
     std::process::exit(EXIT_DISK);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Options_, Sync};
+    use super::*;
+
+    fn table_of(store: &Rocks, name: &str, first: u8) {
+        let mut table = store.table(Family::Snap, name).unwrap();
+        for last in 0..6 {
+            table.put(&[first, last], &vec![last; 1 << 20]).unwrap();
+        }
+        table.finish().unwrap();
+    }
+
+    /// Waits until nothing is left to remove.
+    fn removed(dir: &Path) {
+        let began = env::now();
+        while std::fs::read_dir(dir.join(STAGING).join("dropped")).unwrap().count() > 0 {
+            assert!(began.elapsed() < Duration::from_secs(30), "dropped files are removed");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_dropped_file_goes_for_good_and_one_that_is_being_read_keeps_its_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Rocks::open(dir.path(), &Options_ { sync: Sync::No, ..Options_::default() }).unwrap();
+        table_of(&store, "one", 1);
+        table_of(&store, "two", 2);
+        let one = store.files_within(Family::Snap, &[1, 0], &[1, 9]).unwrap();
+        let two = store.files_within(Family::Snap, &[2, 0], &[2, 9]).unwrap();
+        assert_eq!((one.len(), two.len()), (1, 1), "a file for each table");
+
+        let mut reading = store.db.raw_iterator_cf(store.handle(Family::Snap));
+        store.drop_files(Family::Snap, &[1, 0], &[1, 9]).unwrap();
+        removed(dir.path());
+        reading.seek([1]);
+        for last in 0..6 {
+            assert!(
+                reading.item() == Some((&[1, last][..], &vec![last; 1 << 20][..])),
+                "whoever reads it has all of it"
+            );
+            reading.next();
+        }
+        reading.status().unwrap();
+        drop(reading);
+        assert!(store.get(Family::Snap, &[1, 0]).unwrap().is_none());
+
+        store.drop_files(Family::Snap, &[2, 0], &[2, 9]).unwrap();
+        removed(dir.path());
+        assert!(!one[0].exists() && !two[0].exists());
+        assert!(store.get(Family::Snap, &[2, 0]).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_an_end_of_the_process_left_aside_is_gone_at_the_next_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options_ { sync: Sync::No, ..Options_::default() };
+        drop(Rocks::open(dir.path(), &options).unwrap());
+        let left = [dir.path().join(STAGING).join("half.sst"), dir.path().join(STAGING).join("dropped").join("7.sst")];
+        left.iter().for_each(|file| std::fs::write(file, b"half of a table").unwrap());
+        let _store = Rocks::open(dir.path(), &options).unwrap();
+        assert!(left.iter().all(|file| !file.exists()));
+    }
+}
