@@ -30,7 +30,11 @@ const MAX_GATHERED_BYTES: usize = 32 << 20;
 const TABLE_BYTES_PER_SYNC: u64 = 1 << 20;
 
 /// Table files are compressed by chunk, not by RocksDB; its writer borrows its options for as long as it lives.
-static SST_OPTIONS: LazyLock<Options> = LazyLock::new(Options::default);
+static SST_OPTIONS: LazyLock<Options> = LazyLock::new(|| {
+    let mut options = Options::default();
+    options.set_compression_type(rocksdb::DBCompressionType::None);
+    options
+});
 
 impl Family {
     fn name(self) -> &'static str {
