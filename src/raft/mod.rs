@@ -87,7 +87,7 @@ pub(crate) type Snapshot = openraft::alias::SnapshotOf<Types, snapshot::Snapshot
 pub(crate) type Raft = openraft::Raft<Types, machine::Machine>;
 
 /// A log id. Terms have one leader at most, so term and index say it all.
-pub(crate) fn log_id(term: u64, index: u64) -> LogId {
+pub fn log_id(term: u64, index: u64) -> LogId {
     LogId::new(leader_of(term), index)
 }
 
