@@ -2,6 +2,9 @@
 same disk, the two taking turns. Prints the figures and writes docs/benchmarks.md. It judges nothing: a missed bar is no
 failure, an error reply is.
 
+Two bare programs stand beside them, examples/limits.rs: the floor, which only appends, replicates and syncs what SET needs, and
+the echo, which only answers.
+
 Load is made by redis-benchmark. CPU time is what all server processes used, user and system, over the requests made.
 Each figure is the median over the rounds; the spread is (max - min) / median of the throughput.
 """
@@ -14,13 +17,14 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "harness"))
 
-from cluster import CHECKOUT, Cluster, Trouble, cpu_seconds, end_on_sigterm, resident_mb, tag_in  # noqa: E402
+from cluster import CHECKOUT, HOST, Cluster, Trouble, cpu_seconds, end_on_sigterm, example, free_port, resident_mb, tag_in  # noqa: E402
 from servers import Redis, processor, redis_version, slots_led, table, verdict, version_of  # noqa: E402
 
 DOCUMENT = CHECKOUT / "docs" / "benchmarks.md"
@@ -33,6 +37,7 @@ IDLE_SETTLES_S = 3
 IDLE_WATCHED_S = 10
 RUN_WITHIN_S = 300
 CALIBRATED_BY_S = 0.8
+LIMIT_STARTS_WITHIN_S = 10
 
 
 @dataclass(frozen=True)
@@ -102,8 +107,56 @@ def benchmark(command):
     return Figures(float(rate), float(p50), float(p99), 0.0)
 
 
+# The least that an operation can cost.
+LIMITS = {"set": "floor", "get": "echo"}
+
 # Redis alone, every write synced before it is acknowledged.
 REDIS_OPTIONS = ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
+
+
+class Limit:
+    """Programs of examples/limits.rs: the floor with its two followers, or the echo."""
+
+    def __init__(self, name, parent=None):
+        self.name, self.processes = name, []
+        self.folder = tempfile.TemporaryDirectory(prefix="limits-", dir=parent)
+        self.ports = [free_port() for _ in range(3 if name == "floor" else 1)]
+
+    def start(self, what, port, *rest):
+        self.processes.append(subprocess.Popen([str(example("limits")), what, str(port), *rest]))
+
+    def __enter__(self):
+        port, *followers = self.ports
+        file = lambda number: f"{self.folder.name}/{number}"  # noqa: E731
+        for number, follower in enumerate(followers):
+            self.start("follow", follower, file(number))
+        for follower in followers:
+            self.wait(f":{follower:04X} 00000000:0000 0A")
+        if self.name == "floor":
+            named = [word for follower in followers for word in ("--follower", f"{HOST}:{follower}")]
+            self.start("floor", port, file("leader"), *named)
+        else:
+            self.start("echo", port)
+        self.wait(f":{port:04X} 00000000:0000 0A")
+        return self
+
+    def wait(self, listening):
+        """Until something listens there; a connection would be taken for a client."""
+        until = time.monotonic() + LIMIT_STARTS_WITHIN_S
+        while listening not in Path("/proc/net/tcp").read_text():
+            if time.monotonic() > until or any(process.poll() is not None for process in self.processes):
+                self.__exit__()
+                raise Trouble(f"the {self.name} does not start")
+            time.sleep(0.02)
+
+    def __exit__(self, *_):
+        for process in self.processes:
+            process.kill()
+            process.wait()
+        self.folder.cleanup()
+
+    def target(self, keys):
+        return Target(self.name, self.ports[0], [process.pid for process in self.processes], keys=keys)
 
 
 class Bench:
@@ -203,7 +256,8 @@ def loads_table(bench, test, level):
     rows = []
     for shape in SHAPES:
         base = bench.rows[test, level, shape, "Redis"]
-        for name in ("Redis", "HyperCache, leaders", "HyperCache, any node"):
+        limit = bench.rows[test, level, shape, LIMITS[test]]
+        for name in ("Redis", LIMITS[test], "HyperCache, leaders", "HyperCache, any node"):
             row = bench.rows[test, level, shape, name]
             rows.append([
                 f"{shape[0]} x {shape[1]}, {name}",
@@ -212,9 +266,11 @@ def loads_table(bench, test, level):
                 f"{row.median('p50_ms'):.2f}",
                 f"{row.median('p99_ms'):.2f}",
                 f"{row.median('cpu_us'):.2f}",
+                f"{row.median('cpu_us') / base.median('cpu_us'):.2f}",
+                f"{row.median('cpu_us') / limit.median('cpu_us'):.2f}",
                 f"{row.spread():.0f} %",
             ])
-    return table(["connections x pipeline", "a second", "to Redis", "p50 ms", "p99 ms", "CPU us", "spread"], rows)
+    return table(["connections x pipeline", "a second", "to Redis", "p50 ms", "p99 ms", "CPU us", "to Redis", f"to the {LIMITS[test]}", "spread"], rows)
 
 
 def bars_table(bench, idled, fwd):
@@ -253,7 +309,8 @@ Written by `scripts/bench`{' --quick' if scale is QUICK else ''}; do not edit. W
   cores and disk too: then figures are low, and ratios are only as good as the spread is small.
 - HyperCache {hypercache}, three nodes, 8 groups, `storage.sync: always`. Redis {redis} alone, `{' '.join(repr(o) if not o else o for o in REDIS_OPTIONS)}`.
 - {scale.rounds} round(s) of about {scale.seconds} s a load, Redis and HyperCache taking turns; medians. Spread is (max - min) / median of the throughput.
-- CPU is user and system time of all server processes, an operation.
+- CPU is user and system time of all server processes, an operation. The *floor* has three processes that append, send on and sync each
+  command with group commit and keep nothing; the *echo* is one thread that answers a constant (`examples/limits.rs`).
 - *Leaders*: a cluster client, each command sent to the leader; redis-benchmark then uses one slot of each node, so three of
   the eight groups. *Any node*: a plain client, all of it sent to one node, the keys in all groups; two of three are forwarded.
 
@@ -313,19 +370,20 @@ def main():
     scale = QUICK if options.quick else FULL
     busy = os.getloadavg()[0]
     bench = Bench(scale, options.dir)
-    with Redis(REDIS_OPTIONS, parent=options.dir) as redis:
+    floor, echo = Limit("floor", options.dir), Limit("echo", options.dir)
+    with Redis(REDIS_OPTIONS, parent=options.dir) as redis, floor, echo:
         with Cluster(3, parent=options.dir) as cluster:
             program = cluster.program
             idled = idle(cluster)
             targets = bench.targets(redis, cluster)
             bench.fill(targets)
-            bench.measure(targets, "set", "linearizable")
-            bench.measure(targets, "get", "linearizable")
+            bench.measure([*targets, floor.target(scale.keys)], "set", "linearizable")
+            bench.measure([*targets, echo.target(scale.keys)], "get", "linearizable")
             fwd = forwarded(cluster, scale.forwarded)
         with Cluster(3, ["cluster.consistency_level=lease"], parent=options.dir) as cluster:
             targets = bench.targets(redis, cluster)
             bench.fill(targets[1:])
-            bench.measure(targets, "get", "lease")
+            bench.measure([*targets, echo.target(scale.keys)], "get", "lease")
     text = document(bench, idled, fwd, busy, program)
     if options.write or not options.quick:
         DOCUMENT.write_text(text)
