@@ -33,6 +33,9 @@ use tokio::sync::watch;
 
 /// Bytes serialized at a time while a snapshot is made, or a unit more: the lock is held for one such step.
 const CUT_BYTES: usize = 128 << 10;
+/// Calls after which the worker has a turn for others, between two entries. After a sync that took long many entries wait, and while
+/// a snapshot is made each of their calls may have to copy a unit.
+const CALLS_IN_A_TURN: usize = 256;
 
 /// Parts of the time for rest, to one of making a snapshot: requests wait for a core no longer than without one.
 const CUT_REST: u32 = 3;
@@ -471,11 +474,17 @@ impl RaftStateMachine<Types> for Machine {
     where
         Strm: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + OptionalSend,
     {
+        let mut in_this_turn = 0;
         while let Some(next) = entries.next().await {
             let (entry, responder) = next?;
             let applied = self.replica.apply(self.incarnation, &entry)?;
+            in_this_turn += applied.replies.len();
             if let Some(responder) = responder {
                 responder.send(applied);
+            }
+            if in_this_turn >= CALLS_IN_A_TURN {
+                in_this_turn = 0;
+                tokio::task::yield_now().await;
             }
         }
         Ok(())
