@@ -58,8 +58,8 @@ const DIFFERENCES: &[(&str, &str)] = &[
     (
         "monitor",
         "this node's Redis doors; a command is told before it runs, one of a transaction when it is queued, and what scripts \
-                      run is not. Of a second all up to monitor-commands-per-second, then one of 100, and a line says how \
-                      many were left out",
+                      run when they have ended, at the node that was asked, the last run of each and up to 1000 commands of it. \
+                      Of a second all up to monitor-commands-per-second, then one of 100, and a line says how many were left out",
     ),
     ("geoadd", "a place at the very edge is in the last cell; in Redis its number is beyond all cells"),
     ("lcs", "at most 2^26 pairs of bytes, such as two strings of 8 KiB"),
@@ -135,7 +135,8 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("object|idletime", "seconds since the last write, not since the last access"),
     (
         "publish",
-        "reaches every node; counts the listeners of all nodes on the proxy face, of this one on the cluster face",
+        "reaches every node; counts the listeners of all nodes on the proxy face, of this one on the cluster face; from a \
+                      script when what it did counts, and it is told of the listeners of the node that runs it",
     ),
     ("pubsub", "tells of all nodes on the proxy face, of this one on the cluster face"),
     ("readonly", "reads of the connection become `eventual`, on both faces"),

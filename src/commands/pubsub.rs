@@ -100,6 +100,15 @@ pub enum Ask {
     Patterns,
 }
 
+/// The channels that a command publishes on, if it does.
+pub fn publishes(command: &Command) -> Option<Kind> {
+    match (command.spec.family, command.spec.name) {
+        ("pubsub", "publish") => Some(Kind::Channel),
+        ("pubsub", "spublish") => Some(Kind::Shard),
+        _ => None,
+    }
+}
+
 impl Ask {
     /// What a request asks; none if it is none of these. The number of arguments is right already.
     pub fn of(command: &Command, args: &Args) -> Option<Result<Ask, Reply>> {
@@ -107,14 +116,14 @@ impl Ask {
             return None;
         }
         let last = |at| args.get(at).cloned();
-        let publish = |kind| Ok(Ask::Publish(kind, args[1].clone(), args[2].clone()));
         let names = |kind| match args.len() {
             2 | 3 => Ok(Ask::Names(kind, last(2))),
             _ => Err(subcommand_error("PUBSUB", &args[1])),
         };
+        if let Some(kind) = publishes(command) {
+            return Some(Ok(Ask::Publish(kind, args[1].clone(), args[2].clone())));
+        }
         Some(match command.spec.name {
-            "publish" => publish(Kind::Channel),
-            "spublish" => publish(Kind::Shard),
             "channels" => names(Kind::Channel),
             "shardchannels" => names(Kind::Shard),
             "numsub" => Ok(Ask::Counts(Kind::Channel, args[2..].into())),

@@ -9,9 +9,9 @@
 //! them refused ([`Transaction::spoil`]), and carries out what EXEC gives it. Bounds: [`atomic::CALLS_MAX`] commands
 //! and watched keys, [`atomic::BYTES_MAX`] bytes of both; a transaction that was spoiled keeps nothing.
 
-use super::atomic;
 use super::script::ScriptCommand;
 use super::{Command, Keys, Run, Scope, Spec};
+use super::{atomic, pubsub};
 use crate::resp::{Args, Reply, integer};
 use crate::state::View;
 use bytes::Bytes;
@@ -28,7 +28,7 @@ pub enum Step {
 
 /// What a queued command becomes at EXEC.
 enum Part {
-    /// A call inside the atomic call.
+    /// A call inside the atomic call: about keys, or a message beside scripts.
     Keyed(&'static Command),
     /// Runs on the connection or the node.
     Local(&'static Command, Args),
@@ -51,7 +51,47 @@ struct Queue {
     changes: bool,
 }
 
+/// What becomes of a queued command.
+enum Fate {
+    Keyed,
+    Local,
+    Settled(Reply),
+}
+
 impl Queue {
+    /// Says of each command that is not settled anew what it becomes; `fate` is told whether it is a call now.
+    fn sort_anew(&mut self, mut fate: impl FnMut(&'static Command, &Args, bool) -> Fate) {
+        let mut calls = std::mem::take(&mut self.calls).into_iter();
+        (self.writes, self.scripts, self.denyoom) = (false, false, false);
+        let mut parts = std::mem::take(&mut self.parts);
+        for part in &mut parts {
+            let (command, args, keyed) = match part {
+                Part::Settled(..) => continue,
+                Part::Local(command, args) => (*command, args.clone(), false),
+                Part::Keyed(command) => {
+                    let count = calls.next().and_then(|number| integer(&number)).unwrap_or(0);
+                    (*command, calls.by_ref().take(count as usize).collect::<Args>(), true)
+                }
+            };
+            *part = match fate(command, &args, keyed) {
+                Fate::Keyed => {
+                    self.calls(command, args);
+                    Part::Keyed(command)
+                }
+                Fate::Local => Part::Local(command, args),
+                Fate::Settled(reply) => Part::Settled(command, reply),
+            };
+        }
+        self.parts = parts;
+    }
+
+    /// Makes a command one of the calls.
+    fn calls(&mut self, command: &Command, args: Args) {
+        self.holds(command);
+        self.calls.push(atomic::number(args.len()));
+        self.calls.extend(args);
+    }
+
     /// Notes what kind of command is among those about keys.
     fn holds(&mut self, command: &Command) {
         self.writes |= command.is_write();
@@ -209,12 +249,14 @@ impl Transaction {
             );
         }
         let part = match (command.check)(&args) {
+            // A stream of lines has no place among replies.
+            Ok(()) if matches!(command.run, Run::Node(_)) && command.spec.name == "monitor" => {
+                Part::Settled(command, Reply::error("ERR MONITOR isn't allowed for DENY BLOCKING client"))
+            }
             Err(wrong) => Part::Settled(command, wrong),
             Ok(()) if command.is_read() || command.is_write() || command.runs_script() => {
-                queue.holds(command);
                 queue.first_key = queue.first_key.take().or_else(|| super::keys(command, &args).next().cloned());
-                queue.calls.push(atomic::number(args.len()));
-                queue.calls.extend(args);
+                queue.calls(command, args);
                 Part::Keyed(command)
             }
             Ok(()) => Part::Local(command, args),
@@ -237,27 +279,11 @@ impl Transaction {
     /// Asks about each queued command once more; what is refused is answered so in its place and does not run.
     pub fn recheck(&mut self, mut refused: impl FnMut(&'static Command, &Args) -> Option<Reply>) {
         let Some(queue) = &mut self.queue else { return };
-        let mut calls = std::mem::take(&mut queue.calls).into_iter();
-        (queue.writes, queue.scripts, queue.denyoom) = (false, false, false);
-        let mut kept = Vec::new();
-        for part in &mut queue.parts {
-            let (command, args, keyed) = match part {
-                Part::Settled(..) => continue,
-                Part::Local(command, args) => (*command, args.clone(), false),
-                Part::Keyed(command) => {
-                    let count = calls.next().and_then(|number| integer(&number)).unwrap_or(0);
-                    (*command, calls.by_ref().take(count as usize).collect::<Args>(), true)
-                }
-            };
-            if let Some(reply) = refused(command, &args) {
-                *part = Part::Settled(command, reply);
-            } else if keyed {
-                kept.push(command);
-                queue.calls.push(atomic::number(args.len()));
-                queue.calls.extend(args);
-            }
-        }
-        kept.into_iter().for_each(|command| queue.holds(command));
+        queue.sort_anew(|command, args, keyed| match refused(command, args) {
+            Some(reply) => Fate::Settled(reply),
+            None if keyed => Fate::Keyed,
+            None => Fate::Local,
+        });
     }
 
     /// The keys of `WATCH key ...` have these versions, as [`versions`] answered. The reply to the client.
@@ -290,13 +316,20 @@ impl Transaction {
 
     /// EXEC of a node whose memory is full, if `full`. Ends the transaction whatever comes of it.
     pub fn exec(&mut self, full: bool) -> Result<Exec, Reply> {
-        let Some(queue) = self.queue.take() else { return Err(Reply::error("ERR EXEC without MULTI")) };
+        let Some(mut queue) = self.queue.take() else { return Err(Reply::error("ERR EXEC without MULTI")) };
         let Transaction { watches, .. } = std::mem::take(self);
         if queue.spoiled {
             return Err(Reply::error("EXECABORT Transaction discarded because of previous errors."));
         }
         if full && queue.denyoom {
             return Err(aborted(&Reply::error("OOM command not allowed when used memory > 'maxmemory'.")));
+        }
+        if queue.scripts {
+            // So that its messages and those of its scripts are said in their order.
+            queue.sort_anew(|command, _, keyed| match keyed || pubsub::publishes(command).is_some() {
+                true => Fate::Keyed,
+                false => Fate::Local,
+            });
         }
         let asks = !queue.calls.is_empty() || !watches.is_empty();
         let call = asks.then(|| atomic::vector(&watches, queue.calls));

@@ -1,6 +1,7 @@
 //! What stands between `redis.call` and the overlay: which commands a script may run, and Redis' words where it may not.
 
 use super::overlay::Overlay;
+use crate::commands::pubsub::{self, Kind};
 use crate::commands::session::Session;
 use crate::commands::{self, Command, Run};
 use crate::resp::{Args, Reply};
@@ -29,7 +30,9 @@ pub struct Rules {
     /// None: the user may do everything.
     pub rights: Option<Box<dyn Rights>>,
     /// Is told of each command that was run, and whether it failed.
-    pub ran: Box<dyn Fn(&'static Command, bool)>,
+    pub ran: Box<dyn Fn(&'static Command, &Args, bool)>,
+    /// Takes a PUBLISH or SPUBLISH, to be carried out if what the script did counts. How many would hear it, as far as is known.
+    pub publish: Box<dyn Fn(Kind, &Args) -> u64>,
 }
 
 impl Rules {
@@ -41,7 +44,8 @@ impl Rules {
             owns: Box::new(|_| true),
             owns_all: true,
             rights: None,
-            ran: Box::new(|_, _| ()),
+            ran: Box::new(|_, _, _| ()),
+            publish: Box::new(|_, _| 0),
         }
     }
 }
@@ -51,7 +55,12 @@ pub struct Caller {
     pub overlay: Overlay,
     rules: Rules,
     slot: Option<Slot>,
+    /// Bytes of what the script has published.
+    published: usize,
 }
+
+/// Bytes of channels and messages that a script may publish.
+const PUBLISHED_BYTES_MAX: usize = 8 << 20;
 
 /// Session commands that have a meaning in a script.
 const ALLOWED: [&str; 4] = ["command", "echo", "ping", "select"];
@@ -67,7 +76,7 @@ const SEVERAL_SLOTS: &str = "ERR Script attempted to access keys that do not has
 
 impl Caller {
     pub fn new(overlay: Overlay, rules: Rules) -> Caller {
-        Caller { overlay, rules, slot: None }
+        Caller { overlay, rules, slot: None, published: 0 }
     }
 
     /// The overlay, and what it was asked for so far, for the next script.
@@ -85,10 +94,11 @@ impl Caller {
             Err(_) => return Reply::error(UNKNOWN),
         };
         let is_time = matches!(command.run, Run::Node(_)) && base.spec.name == "time";
+        let publishes = pubsub::publishes(command);
         let allowed = match command.run {
             Run::Read(_) | Run::Write(_) => true,
             Run::Session(_) => ALLOWED.contains(&base.spec.name),
-            _ => is_time,
+            _ => is_time || publishes.is_some(),
         };
         if !allowed {
             return Reply::error(NOT_ALLOWED);
@@ -106,10 +116,13 @@ impl Caller {
         }
         let reply = match command.run {
             Run::Session(run) => run(args, &mut Session::default()),
-            Run::Node(_) => self.time(),
+            Run::Node(_) => match publishes {
+                Some(kind) => self.publish(kind, args),
+                None => self.time(),
+            },
             _ => self.call_on_keys(command, args),
         };
-        (self.rules.ran)(command, reply.is_error());
+        (self.rules.ran)(command, args, reply.is_error());
         reply
     }
 
@@ -141,6 +154,20 @@ impl Caller {
             }
         }
         self.overlay.run(command, args)
+    }
+
+    /// As in Redis, a script that only reads says nothing either.
+    fn publish(&mut self, kind: Kind, args: &Args) -> Reply {
+        if self.rules.read_only {
+            return Reply::error(READ_ONLY);
+        }
+        let bytes: usize = args.iter().map(|arg| arg.len()).sum();
+        if self.published + bytes > PUBLISHED_BYTES_MAX {
+            return Reply::error("ERR the script publishes more than scripts may (8 MiB)");
+        }
+        self.published += bytes;
+        self.overlay.charge(bytes as u64);
+        Reply::Int((self.rules.publish)(kind, args) as i64)
     }
 
     /// TIME: the group's clock, which stands still while a script runs.

@@ -40,7 +40,7 @@ pub struct Overlay {
     /// The script removed every key: nothing is copied any more.
     cleared: bool,
     calls: Vec<Args>,
-    /// Bytes of `calls`.
+    /// Bytes of `calls`, and what was charged.
     kept: u64,
     replies: Vec<Reply>,
     /// The state changed under the script in a way that shows already: it will have to run again.
@@ -96,6 +96,11 @@ impl Overlay {
     /// How many writes have run.
     pub fn writes(&self) -> usize {
         self.calls.len()
+    }
+
+    /// Counts bytes that are kept elsewhere for what runs here.
+    pub fn charge(&mut self, bytes: u64) {
+        self.kept += bytes;
     }
 
     /// Bytes of copies and of effects.

@@ -4,8 +4,6 @@
 //! Called on the thread that applies, before whoever wrote is answered. Nothing here waits; the order is that of the log.
 
 use super::Shared;
-use super::pubsub::peers;
-use crate::commands::pubsub::{Kind, Messages};
 use crate::raft::changes::Changes;
 use crate::resp::Args;
 use crate::state::events::{Class, Event, Record};
@@ -70,9 +68,6 @@ impl Shared {
                 publish(channel("__keyevent@0__:", name.as_bytes()), key.clone());
             }
         }
-        peers::tell(self, &calls);
-        for call in &calls {
-            self.deliver(Kind::Channel, &call[1], &call[2]);
-        }
+        self.say(&calls);
     }
 }

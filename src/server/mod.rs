@@ -168,7 +168,7 @@ pub struct Shared {
     settings: Settings,
     live: parameters::Live,
     clients: Clients,
-    pubsub: pubsub::Pubsub,
+    pubsub: Arc<pubsub::Pubsub>,
     caching: tracking::Caching,
     pause: pause::Pause,
     monitors: monitor::Monitors,
@@ -255,14 +255,21 @@ pub async fn start(start: Start) -> Result<Server, StartError> {
     settings.workers = workers.len();
     let live = parameters::Live::new(&settings);
     let by_scripts = Arc::new(Counters::new());
-    let scripts = scripts::Scripts::open(cluster.clone(), settings.scripts, live.busy_after_ms(), by_scripts.clone());
+    let pubsub = Arc::new(pubsub::Pubsub::new(&workers));
     let me = cluster.me();
     let shared = Arc::new_cyclic(|weak| Shared {
         weak: weak.clone(),
         live,
-        scripts,
+        scripts: scripts::Scripts::open(
+            cluster.clone(),
+            settings.scripts,
+            live.busy_after_ms(),
+            by_scripts.clone(),
+            pubsub.clone(),
+            weak.clone(),
+        ),
         clients: Clients::default(),
-        pubsub: pubsub::Pubsub::new(&workers),
+        pubsub,
         caching: tracking::Caching::default(),
         pause: pause::Pause::default(),
         monitors: monitor::Monitors::default(),

@@ -1,8 +1,9 @@
 //! MONITOR: every request of this node, a line each, to the connections that watch.
 //!
 //! Lines are Redis' own. A command is told when the gates have let it through, before it runs; one after MULTI when it is
-//! queued. What an administrator does is not shown, nor what a client proves itself with, as in Redis; what scripts run is not
-//! shown either, since they run where their keys are led.
+//! queued. What an administrator does is not shown, nor what a client proves itself with, as in Redis. What scripts run is shown at
+//! the node that was asked to run them when they have ended, as of `lua`: they run where their keys are led, perhaps more than
+//! once until they count, and what is shown is their last run.
 //!
 //! Bounds: [`WATCHERS_MAX`] connections; of each second all commands up to `monitor-commands-per-second`, beyond that one of
 //! [`SAMPLE`], and then a line says how many were left out; [`LINE_BYTES_MAX`] of a line, about. Who does not read is closed as a
@@ -13,14 +14,17 @@ use super::clients::Client;
 use super::slow;
 use crate::commands::access;
 use crate::commands::session::Session;
-use crate::commands::{Command, Run};
+use crate::commands::{self, Command, Run};
 use crate::env;
 use crate::resp::Args;
 use bytes::Bytes;
 use parking_lot::Mutex;
+use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+/// Whose commands those of scripts are.
+const SCRIPT: &str = "lua";
 /// Connections that may watch at the same time.
 const WATCHERS_MAX: usize = 16;
 /// Of the commands beyond the bound, one in so many is told.
@@ -62,9 +66,14 @@ impl Monitors {
         true
     }
 
+    /// Whether anybody watches.
+    fn any(&self) -> bool {
+        self.any.load(Relaxed)
+    }
+
     /// Tells a connection no more.
     pub fn forget(&self, id: u64) {
-        if !self.any.load(Relaxed) {
+        if !self.any() {
             return;
         }
         let mut inner = self.inner.lock();
@@ -98,27 +107,58 @@ fn is_shown(command: &'static Command) -> bool {
 impl Shared {
     /// Tells those who watch what a connection is about to do.
     pub(super) fn tell_monitors(&self, session: &Session, command: &'static Command, args: &Args) {
-        let monitors = &self.monitors;
-        if !monitors.any.load(Relaxed) || !is_shown(command) {
+        if self.is_monitored() && is_shown(command) {
+            self.tell_watchers(&session.peer, args);
+        }
+    }
+
+    /// Whether anybody watches.
+    pub(super) fn is_monitored(&self) -> bool {
+        self.monitors.any()
+    }
+
+    /// Tells those who watch what a script ran, and how much more than can be shown.
+    pub(super) fn show_of_scripts(&self, calls: &[Vec<Bytes>], more: u64) {
+        if !self.is_monitored() {
             return;
         }
-        let now_us = env::wall_us();
-        let mut inner = monitors.inner.lock();
-        let (told, missed) = inner.counts(now_us / 1_000_000, self.live.monitor_rate());
-        if let Some(missed) = missed {
-            let words = [&b"left-out"[..], missed.to_string().as_bytes()].map(Bytes::copy_from_slice);
-            let text = line(now_us, "hypercache", words.iter(), 0..0);
-            inner.watchers.iter().for_each(|client| self.push(client, text.clone()));
+        for call in calls {
+            let args: Args = call.iter().cloned().collect();
+            if commands::lookup(&args).is_ok_and(is_shown) {
+                self.tell_watchers(&SCRIPT, &args);
+            }
         }
-        if told {
-            let text = line(now_us, &session.peer.to_string(), args.iter(), slow::secrets(args));
+        if more > 0 {
+            let text = left_out(env::wall_us(), SCRIPT, more);
+            self.monitors.inner.lock().watchers.iter().for_each(|client| self.push(client, text.clone()));
+        }
+    }
+
+    fn tell_watchers(&self, who: &dyn Display, args: &Args) {
+        let now_us = env::wall_us();
+        let mut inner = self.monitors.inner.lock();
+        let (told, missed) = inner.counts(now_us / 1_000_000, self.live.monitor_rate());
+        let missed = missed.map(|missed| left_out(now_us, "hypercache", missed));
+        let told = told.then(|| line(now_us, who, args.iter(), slow::secrets(args)));
+        for text in missed.into_iter().chain(told) {
             inner.watchers.iter().for_each(|client| self.push(client, text.clone()));
         }
     }
 }
 
+/// A line that says how many are not told.
+fn left_out(now_us: u64, who: &str, count: u64) -> Bytes {
+    let words = [&b"left-out"[..], count.to_string().as_bytes()].map(Bytes::copy_from_slice);
+    line(now_us, &who, words.iter(), 0..0)
+}
+
 /// A line as a status, which it is in both protocols.
-fn line<'a>(now_us: u64, who: &str, args: impl Iterator<Item = &'a Bytes>, secrets: std::ops::Range<usize>) -> Bytes {
+fn line<'a>(
+    now_us: u64,
+    who: &dyn Display,
+    args: impl Iterator<Item = &'a Bytes>,
+    secrets: std::ops::Range<usize>,
+) -> Bytes {
     let mut out = format!("+{}.{:06} [0 {who}]", now_us / 1_000_000, now_us % 1_000_000).into_bytes();
     let mut room = LINE_BYTES_MAX;
     for (at, arg) in args.enumerate() {
@@ -161,14 +201,14 @@ mod tests {
     #[test]
     fn a_line_is_as_redis_writes_it() {
         let args = ["set", "k\"\\\n\r\t\x07\x08 \0\u{e9}", ""].map(Bytes::from);
-        let text = line(1_700_000_000_000_042, "127.0.0.1:5", args.iter(), 0..0);
+        let text = line(1_700_000_000_000_042, &"127.0.0.1:5", args.iter(), 0..0);
         let expected = r#"+1700000000.000042 [0 127.0.0.1:5] "set" "k\"\\\n\r\t\a\b \x00\xc3\xa9" """#;
         assert_eq!(&text[..], [expected.as_bytes(), b"\r\n"].concat());
         let long = [Bytes::from("set"), vec![b'x'; LINE_BYTES_MAX].into(), Bytes::from("y")];
-        let text = line(0, "x", long.iter(), 0..0);
+        let text = line(0, &"x", long.iter(), 0..0);
         assert!(text.ends_with(b"x\" ... (3 more bytes)\r\n") && text.len() < LINE_BYTES_MAX + 100);
         let secret = ["auth", "u", "p"].map(Bytes::from);
-        assert!(line(0, "x", secret.iter(), 1..3).ends_with(b"\"auth\" \"(redacted)\" \"(redacted)\"\r\n"));
+        assert!(line(0, &"x", secret.iter(), 1..3).ends_with(b"\"auth\" \"(redacted)\" \"(redacted)\"\r\n"));
     }
 
     #[test]

@@ -29,6 +29,7 @@ mod monitor;
 mod pause;
 mod pubsub;
 mod scripts;
+mod script_messages;
 mod seeds;
 mod tracking;
 mod transactions;

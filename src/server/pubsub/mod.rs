@@ -114,6 +114,22 @@ impl Pubsub {
         result
     }
 
+    /// How many would hear a message.
+    pub fn hearing(&self, kind: Kind, channel: &[u8]) -> u64 {
+        let of = |worker: &Arc<Worker>| {
+            if worker.listening.load(Relaxed) == 0 {
+                return 0;
+            }
+            let book = worker.book.lock();
+            let by_pattern = match kind {
+                Kind::Channel => book.patterns_of(channel).map(|(_, clients)| clients.count()).sum(),
+                _ => 0,
+            };
+            (book.listeners(kind, channel).count() + by_pattern) as u64
+        };
+        self.workers.iter().map(of).sum()
+    }
+
     fn deliver(&self, kind: Kind, channel: &Bytes, message: &Bytes, limit: &PushLimit) -> u64 {
         let (mut heard, mut plain) = (0, None);
         for worker in &self.workers {
@@ -148,6 +164,15 @@ impl Pubsub {
 impl Shared {
     fn push_limit(&self) -> PushLimit {
         **self.live.push_limit().load()
+    }
+
+    /// Gives messages, each as its PUBLISH or SPUBLISH, to the listeners of every node.
+    pub(super) fn say(&self, calls: &[Args]) {
+        if calls.is_empty() {
+            return;
+        }
+        peers::tell(self, calls);
+        calls.iter().for_each(|call| drop(peers::part(self, call)));
     }
 
     /// Gives bytes to one client, as a push.

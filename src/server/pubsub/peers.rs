@@ -114,8 +114,8 @@ impl Receiver for Doors {
     }
 }
 
-/// This node's part of what another was asked.
-fn part(shared: &Shared, args: &Args) -> Reply {
+/// This node's part of what every node is asked.
+pub(super) fn part(shared: &Shared, args: &Args) -> Reply {
     match commands::lookup(args).map(|command| Ask::of(command, args)) {
         Ok(Some(Ok(ask))) => ask.part(shared),
         Ok(Some(Err(refused))) | Err(refused) => refused,

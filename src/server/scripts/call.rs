@@ -16,6 +16,8 @@ use std::sync::Arc;
 
 /// Refusals of one script that are noted.
 const REFUSED_MAX: usize = 16;
+/// Commands of one script that are shown, and bytes of their arguments.
+const SHOWN_MAX: (usize, usize) = (1000, 1 << 20);
 
 /// A user who may not do everything, as the node that was asked knows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -67,10 +69,57 @@ impl Refused {
     }
 }
 
-/// The rights of a user, and what was refused because of them.
+/// What a run leaves beside its reply, for the node that was asked.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Beside {
+    pub refused: Vec<Refused>,
+    /// What it published, in its order, each as its PUBLISH or SPUBLISH.
+    published: Vec<Vec<Bytes>>,
+    /// The commands it ran, for those who monitor.
+    pub shown: Vec<Vec<Bytes>>,
+    shown_bytes: usize,
+    /// How many more there were.
+    pub not_shown: u64,
+}
+
+impl Beside {
+    pub fn publish(&mut self, call: &Args) {
+        self.published.push(call.to_vec());
+    }
+
+    pub fn show(&mut self, call: &Args) {
+        let bytes: usize = call.iter().map(|arg| arg.len()).sum();
+        if self.shown.len() < SHOWN_MAX.0 && self.shown_bytes + bytes <= SHOWN_MAX.1 {
+            self.shown_bytes += bytes;
+            self.shown.push(call.to_vec());
+        } else {
+            self.not_shown += 1;
+        }
+    }
+
+    /// What was run counts for nothing: what it published is not said.
+    pub fn take_back(&mut self) {
+        self.published = Vec::new();
+    }
+
+    /// What is to be said now.
+    pub fn take_published(&mut self) -> Vec<Args> {
+        std::mem::take(&mut self.published).into_iter().map(Args::from_vec).collect()
+    }
+
+    /// Adds what a later run left.
+    pub fn append(&mut self, later: Beside) {
+        self.refused.extend(later.refused);
+        self.published.extend(later.published);
+        self.shown.extend(later.shown);
+        self.not_shown += later.not_shown;
+    }
+}
+
+/// The rights of a user, and where is noted what was refused because of them.
 pub(super) struct RightsOf {
     pub user: Arc<User>,
-    pub refused: Rc<RefCell<Vec<Refused>>>,
+    pub beside: Rc<RefCell<Beside>>,
 }
 
 impl Rights for RightsOf {
@@ -78,7 +127,7 @@ impl Rights for RightsOf {
         let Err(denied) = check(&self.user, command, args) else {
             return refused_beyond(&self.user, command, args);
         };
-        let mut refused = self.refused.borrow_mut();
+        let refused = &mut self.beside.borrow_mut().refused;
         if refused.len() < REFUSED_MAX {
             let (reason, object) = (denied.reason, denied.object.clone());
             refused.push(Refused { reason, command: ordinal::name(ordinal(command)).to_owned(), object });
@@ -184,7 +233,7 @@ impl ScriptCall {
 /// One command of a transaction.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) enum Step {
-    /// About keys.
+    /// About keys, or a message.
     Command(Vec<Bytes>),
     Script(ScriptCall),
     /// What was wrong with it, known before.
@@ -239,8 +288,8 @@ impl Work {
 /// What a node asks of a leader.
 #[derive(Serialize, Deserialize)]
 pub(super) enum Request {
-    /// The answer is an [`Answer`].
-    Run { wait_ms: u64, who: Who, calls: Vec<Work> },
+    /// The answer is an [`Answer`]. `shows`: somebody monitors there, and is shown what scripts run.
+    Run { wait_ms: u64, who: Who, shows: bool, calls: Vec<Work> },
     /// Stop what runs, if it is of this kind. The answer is a [`Killed`].
     Kill(Kind),
     /// What runs. The answer is an `Option<`[`Runs`]`>`.
@@ -259,14 +308,14 @@ pub(super) struct Runs {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Answer {
     pub outcome: Outcome,
-    pub refused: Vec<Refused>,
+    pub beside: Beside,
     /// Nothing was run: the code of functions is to be sent along.
     pub lacks_code: bool,
 }
 
 impl From<Outcome> for Answer {
     fn from(outcome: Outcome) -> Answer {
-        Answer { outcome, refused: Vec::new(), lacks_code: false }
+        Answer { outcome, beside: Beside::default(), lacks_code: false }
     }
 }
 

@@ -4,8 +4,9 @@
 //! submission is either begun by the thread or withdrawn by who waits for it, whichever is first ([`Claim`]).
 
 use super::super::counters::Counters;
+use super::super::pubsub::Pubsub;
 use super::Options;
-use super::call::{By, Killed, Kind, Refused, Runs, Who, Work};
+use super::call::{Beside, By, Killed, Kind, Runs, Who, Work};
 use super::stage::Stage;
 use crate::cluster::Cluster;
 use crate::env::{self, Instant};
@@ -32,6 +33,8 @@ pub(super) struct Job {
     pub calls: Vec<Work>,
     pub by: Option<Arc<By>>,
     pub author: Option<Author>,
+    /// What scripts run is wanted for those who monitor.
+    pub shows: bool,
     pub claim: Arc<Claim>,
     pub deadline: Instant,
     pub done: oneshot::Sender<Vec<Done>>,
@@ -40,12 +43,12 @@ pub(super) struct Job {
 /// What came of one call.
 pub(super) struct Done {
     pub reply: Reply,
-    pub refused: Vec<Refused>,
+    pub beside: Beside,
 }
 
 impl From<Reply> for Done {
     fn from(reply: Reply) -> Done {
-        Done { reply, refused: Vec::new() }
+        Done { reply, beside: Beside::default() }
     }
 }
 
@@ -123,6 +126,7 @@ impl Executor {
         options: Options,
         busy_after_ms: Arc<AtomicU64>,
         counters: Arc<Counters>,
+        pubsub: Arc<Pubsub>,
     ) -> Executor {
         let (queue, jobs) = sync_channel(QUEUE_MAX);
         let running = Arc::new(Running {
@@ -135,20 +139,20 @@ impl Executor {
         let (handle, there) = (Handle::current(), running.clone());
         // An interpreter stays on the thread that made it.
         let thread = env::spawn_thread_with(&name, scripting::STACK_BYTES, move || {
-            Stage::new(group, cluster, options, handle, there, counters).run(jobs)
+            Stage::new(group, cluster, options, (handle, there), (counters, pubsub)).run(jobs)
         });
         Executor { queue: Some(queue), running, busy_after_ms, thread: Some(thread) }
     }
 
     /// Runs calls in their order.
-    pub async fn run(&self, calls: Vec<Work>, who: Who, deadline: Instant) -> Vec<Done> {
+    pub async fn run(&self, calls: Vec<Work>, who: Who, shows: bool, deadline: Instant) -> Vec<Done> {
         let count = calls.len();
         let all = |reply: Reply| (0..count).map(|_| Done::from(reply.clone())).collect();
         let (done, mut came) = oneshot::channel();
         let Some(queue) = &self.queue else { return all(Refusal::ShuttingDown.reply()) };
         let claim = Arc::new(Claim::default());
         let Who { by, author } = who;
-        match queue.try_send(Job { calls, by: by.map(Arc::new), author, claim: claim.clone(), deadline, done }) {
+        match queue.try_send(Job { calls, by: by.map(Arc::new), author, shows, claim: claim.clone(), deadline, done }) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => return all(Refusal::Busy.reply()),
             Err(TrySendError::Disconnected(_)) => return all(Refusal::ShuttingDown.reply()),

@@ -21,7 +21,9 @@ mod stage;
 
 pub(super) use call::{By, Who};
 
+use super::Shared;
 use super::counters::Counters;
+use super::pubsub::Pubsub;
 use crate::cluster::Cluster;
 use crate::commands::node::ScriptFacts;
 use crate::commands::script::{self, ScriptCommand};
@@ -34,7 +36,7 @@ use crate::scripting::{self, Interpreter, Limits};
 use crate::state::{EntryRef, Keyspace};
 use crate::types::{GroupId, Level, Slot};
 use bytes::Bytes;
-use call::{Answer, Killed, Kind, Program, Request, ScriptCall, Step, Work};
+use call::{Answer, Beside, Killed, Kind, Program, Request, ScriptCall, Step, Work};
 use executor::Executor;
 use functions::Functions;
 use parking_lot::Mutex;
@@ -103,6 +105,9 @@ pub struct Scripts {
     busy_after_ms: Arc<AtomicU64>,
     /// Of what scripts run.
     counters: Arc<Counters>,
+    pubsub: Arc<Pubsub>,
+    /// Says what scripts publish, and shows what they run.
+    doors: Weak<Shared>,
     recent: Mutex<Recent>,
     functions: Mutex<Functions>,
     executors: Mutex<HashMap<GroupId, Arc<Executor>>>,
@@ -130,15 +135,19 @@ fn document_of(entry: &EntryRef<'_>) -> Option<Bytes> {
 
 impl Scripts {
     /// Answers what other nodes carry here from now on.
-    pub fn open(
+    pub(super) fn open(
         cluster: Arc<Cluster>,
         options: Options,
         busy_after_ms: Arc<AtomicU64>,
         counters: Arc<Counters>,
+        pubsub: Arc<Pubsub>,
+        doors: Weak<Shared>,
     ) -> Arc<Scripts> {
         let scripts = Arc::new(Scripts {
             busy_after_ms,
             counters,
+            pubsub,
+            doors,
             options,
             recent: Mutex::default(),
             functions: Mutex::default(),
@@ -187,11 +196,8 @@ impl Scripts {
         if wanted.is_empty() {
             return Outcome::Applied { index: 0, replies: replies.into_iter().flatten().collect() };
         }
-        let Answer { outcome, refused, .. } = self.carry(group, wanted, &who, deadline).await;
-        if let Some(by) = &who.by {
-            let registry = self.cluster.registry();
-            refused.into_iter().for_each(|refused| refused.note(registry, env::wall_ms(), by));
-        }
+        let Answer { outcome, beside, .. } = self.carry(group, wanted, &who, deadline).await;
+        self.tell(beside, who.by.as_ref());
         let mut own = match outcome {
             Outcome::Applied { replies, .. } => replies.into_iter(),
             failed => return failed,
@@ -199,6 +205,19 @@ impl Scripts {
         let missing = || Outcome::Unknown { index: None }.failure_reply();
         let replies = replies.into_iter().map(|known| known.or_else(|| own.next()).unwrap_or_else(missing)).collect();
         Outcome::Applied { index: 0, replies }
+    }
+
+    /// Carries out what runs left to do here, before whoever asked is answered.
+    fn tell(&self, mut beside: Beside, by: Option<&By>) {
+        let published = beside.take_published();
+        if let Some(by) = by {
+            let registry = self.cluster.registry();
+            beside.refused.into_iter().for_each(|refused| refused.note(registry, env::wall_ms(), by));
+        }
+        if let Some(doors) = self.doors.upgrade() {
+            doors.show_of_scripts(&beside.shown, beside.not_shown);
+            doors.say(&published);
+        }
     }
 
     /// Finds what a call needs to run elsewhere, or what it is answered without.
@@ -251,6 +270,7 @@ impl Scripts {
 
     /// Has calls run where the group is led.
     async fn carry(&self, group: &Arc<Group>, mut calls: Vec<Work>, who: &Who, deadline: Instant) -> Answer {
+        let shows = self.doors.upgrade().is_some_and(|doors| doors.is_monitored());
         loop {
             let wait_ms = deadline.remaining().as_millis() as u64;
             if wait_ms == 0 {
@@ -258,9 +278,9 @@ impl Scripts {
                 return Outcome::NotApplied(refusal).into();
             }
             if group.is_leader() {
-                return self.run_here(group, calls, who.clone(), deadline).await;
+                return self.run_here(group, calls, who.clone(), shows, deadline).await;
             }
-            let request = Request::Run { wait_ms, who: who.clone(), calls: calls.clone() };
+            let request = Request::Run { wait_ms, who: who.clone(), shows, calls: calls.clone() };
             let request = postcard::to_stdvec(&request).expect("a call is plain data");
             match group.carry(request.into(), deadline + GRACE).await {
                 Carried::Answer(bytes) => match postcard::from_bytes::<Answer>(&bytes) {
@@ -278,20 +298,21 @@ impl Scripts {
         }
     }
 
-    async fn run_here(&self, group: &Arc<Group>, calls: Vec<Work>, who: Who, deadline: Instant) -> Answer {
-        let (mut replies, mut refused) = (Vec::with_capacity(calls.len()), Vec::new());
-        for done in self.executor(group).run(calls, who, deadline).await {
+    async fn run_here(&self, group: &Arc<Group>, calls: Vec<Work>, who: Who, shows: bool, deadline: Instant) -> Answer {
+        let (mut replies, mut beside) = (Vec::with_capacity(calls.len()), Beside::default());
+        for done in self.executor(group).run(calls, who, shows, deadline).await {
             replies.push(done.reply);
-            refused.extend(done.refused);
+            beside.append(done.beside);
         }
-        Answer { outcome: Outcome::Applied { index: 0, replies }, refused, lacks_code: false }
+        Answer { outcome: Outcome::Applied { index: 0, replies }, beside, lacks_code: false }
     }
 
     fn executor(&self, group: &Arc<Group>) -> Arc<Executor> {
         let mut executors = self.executors.lock();
         let fresh = || {
             let (cluster, busy_after_ms) = (self.cluster.clone(), self.busy_after_ms.clone());
-            Arc::new(Executor::start(group.clone(), cluster, self.options, busy_after_ms, self.counters.clone()))
+            let (counters, pubsub) = (self.counters.clone(), self.pubsub.clone());
+            Arc::new(Executor::start(group.clone(), cluster, self.options, busy_after_ms, counters, pubsub))
         };
         executors.entry(group.id()).or_insert_with(fresh).clone()
     }
@@ -307,7 +328,7 @@ impl Scripts {
             Request::Run { calls, .. } if !calls.iter().all(Work::is_whole) => {
                 return Err("a call that cannot be read".to_owned());
             }
-            Request::Run { wait_ms, who, mut calls } => {
+            Request::Run { wait_ms, who, shows, mut calls } => {
                 let known = |library: &str, sha: &str| self.code_of(library, sha);
                 if !calls.iter_mut().all(|work| work.find_code(known)) {
                     let nothing = Outcome::NotApplied(Refusal::Recovering);
@@ -315,7 +336,7 @@ impl Scripts {
                     return Ok(postcard::to_stdvec(&answer).expect("an outcome is plain data").into());
                 }
                 let deadline = env::now() + Duration::from_millis(wait_ms);
-                postcard::to_stdvec(&self.run_here(&group, calls, who, deadline).await)
+                postcard::to_stdvec(&self.run_here(&group, calls, who, shows, deadline).await)
             }
             Request::Kill(kind) => postcard::to_stdvec(&self.kill_here(kind)),
             Request::What => postcard::to_stdvec(&self.runs_here()),

@@ -17,12 +17,13 @@
 //! its own, and counts as one script.
 
 use super::super::counters::{Counters, ordinal};
+use super::super::pubsub::Pubsub;
 use super::Options;
-use super::call::{By, Kind, Program, Refused, RightsOf, ScriptCall, Step, Work};
+use super::call::{Beside, By, Kind, Program, RightsOf, ScriptCall, Step, Work};
 use super::executor::{Claim, Done, Job, Running, What};
 use crate::cluster::Cluster;
 use crate::commands::effects::Effects;
-use crate::commands::{self, atomic, transaction};
+use crate::commands::{self, atomic, pubsub, transaction};
 use crate::env::{self, Instant};
 use crate::raft::carry::Hold;
 use crate::raft::{Group, Outcome, Refusal};
@@ -97,12 +98,21 @@ struct Unit {
     work: Work,
     by: Option<Arc<By>>,
     author: Option<Author>,
+    shows: bool,
     claim: Arc<Claim>,
     deadline: Instant,
     /// Set once it is settled.
     reply: Option<Reply>,
-    /// What it was not allowed when it last ran.
-    refused: Vec<Refused>,
+    /// Of its last run.
+    beside: Beside,
+}
+
+impl Unit {
+    /// Settles it with a reply that says that it did nothing, or may have done nothing.
+    fn fail(&mut self, reply: Reply) {
+        self.reply = Some(reply);
+        self.beside.take_back();
+    }
 }
 
 /// What came of running a batch on one overlay.
@@ -124,7 +134,8 @@ struct Stopped {
 /// What a script runs for.
 struct Turn {
     rights: Option<Arc<User>>,
-    refused: Rc<RefCell<Vec<Refused>>>,
+    shows: bool,
+    beside: Rc<RefCell<Beside>>,
     deadline: Instant,
     /// Others have run on the same overlay and wait for it.
     behind: bool,
@@ -138,6 +149,7 @@ pub(super) struct Stage {
     handle: Handle,
     running: Arc<Running>,
     counters: Arc<Counters>,
+    pubsub: Arc<Pubsub>,
     interpreter: Option<Interpreter>,
     /// The last user with limits, read.
     user: Option<(Arc<By>, Arc<User>)>,
@@ -148,11 +160,10 @@ impl Stage {
         group: Arc<Group>,
         cluster: Arc<Cluster>,
         options: Options,
-        handle: Handle,
-        running: Arc<Running>,
-        counters: Arc<Counters>,
+        (handle, running): (Handle, Arc<Running>),
+        (counters, pubsub): (Arc<Counters>, Arc<Pubsub>),
     ) -> Stage {
-        Stage { group, cluster, options, handle, running, counters, interpreter: None, user: None }
+        Stage { group, cluster, options, handle, running, counters, pubsub, interpreter: None, user: None }
     }
 
     /// Runs what comes until nobody can send any more.
@@ -169,17 +180,17 @@ impl Stage {
             let mut owners = Vec::new();
             let mut units = Vec::new();
             for job in batch {
-                let Job { calls, by, author, claim, deadline, done } = job;
+                let Job { calls, by, author, shows, claim, deadline, done } = job;
                 owners.push((calls.len(), done));
                 let unit = |work| {
                     let (by, claim) = (by.clone(), claim.clone());
-                    Unit { work, by, author, claim, deadline, reply: None, refused: Vec::new() }
+                    Unit { work, by, author, shows, claim, deadline, reply: None, beside: Beside::default() }
                 };
                 units.extend(calls.into_iter().map(unit));
             }
             self.settle(&mut units);
             let unknown = || Outcome::Unknown { index: None }.failure_reply();
-            let done = |unit: Unit| Done { reply: unit.reply.unwrap_or_else(unknown), refused: unit.refused };
+            let done = |unit: Unit| Done { reply: unit.reply.unwrap_or_else(unknown), beside: unit.beside };
             let mut all = units.into_iter().map(done);
             for (count, owner) in owners {
                 let _ = owner.send(all.by_ref().take(count).collect());
@@ -201,9 +212,9 @@ impl Stage {
         let (mut runs, mut most) = (0, usize::MAX);
         while runs < RUNS_MAX {
             let now = env::now();
-            for unit in units.iter_mut().filter(|unit| unit.reply.is_none()) {
+            for unit in open_of(units) {
                 if unit.deadline <= now {
-                    unit.reply = Some(Refusal::Deadline.reply());
+                    unit.fail(Refusal::Deadline.reply());
                 }
             }
             let Some(deadline) = units.iter().filter(|unit| unit.reply.is_none()).map(|unit| unit.deadline).min()
@@ -235,12 +246,15 @@ impl Stage {
                             // There is room for one, perhaps, and who asks for too much is alone with that.
                             return units.chunks_mut(1).for_each(|one| self.settle(one));
                         }
-                        Conclusion::Failed(outcome) => give(units, vec![outcome.failure_reply(); count]),
+                        Conclusion::Failed(outcome) => {
+                            let reply = outcome.failure_reply();
+                            open_of(units).take(count).for_each(|unit| unit.fail(reply.clone()));
+                        }
                     }
                 }
             }
         }
-        give_all(units, &Refusal::Busy.reply());
+        open_of(units).for_each(|unit| unit.fail(Refusal::Busy.reply()));
     }
 
     /// Runs those that are not settled, one after the other, or the first `most` of them.
@@ -248,7 +262,7 @@ impl Stage {
         let seed = env::seed();
         let mut overlay = Overlay::new(Box::new(FromGroup(self.group.clone())), self.group.present(), seed);
         let (mut replies, mut author) = (Vec::new(), None);
-        for unit in units.iter_mut().filter(|unit| unit.reply.is_none()) {
+        for unit in open_of(units) {
             let alone = matches!(unit.work, Work::Transaction { .. });
             // One call in the log has one author.
             let other = alone || unit.author != author;
@@ -258,23 +272,24 @@ impl Stage {
             author = unit.author;
             if !unit.claim.begin() {
                 // Nobody reads it: who waited was answered.
-                unit.reply = Some(Refusal::Busy.reply());
+                unit.fail(Refusal::Busy.reply());
                 continue;
             }
             let begun = env::now();
             let rights = unit.by.as_ref().map(|by| self.user_of(by));
-            let turn = Turn { rights, refused: Rc::default(), deadline: unit.deadline, behind: !replies.is_empty() };
+            let (deadline, behind) = (unit.deadline, !replies.is_empty());
+            let turn = Turn { rights, shows: unit.shows, beside: Rc::default(), deadline, behind };
             let (after, ended) = match &unit.work {
                 Work::Script(call) => self.script(call, &turn, overlay),
                 Work::Transaction { watches, steps } => self.transaction(watches, steps, &turn, overlay),
             };
             overlay = after;
-            unit.refused = turn.refused.take();
+            unit.beside = turn.beside.take();
             match ended {
                 Ok(reply) => replies.push(reply),
                 Err(Stopped { why: Stop::Aside, .. }) => return Pass::Aside { done: replies.len() },
                 Err(Stopped { reply, .. }) => {
-                    unit.reply = Some(reply);
+                    unit.fail(reply);
                     return Pass::Again { counts: false };
                 }
             }
@@ -321,7 +336,13 @@ impl Stage {
                     let args: Args = words.iter().cloned().collect();
                     match commands::lookup(&args) {
                         Ok(command) if command.is_read() && kept > atomic::REPLY_BYTES_MAX => atomic::too_much(),
-                        Ok(command) => overlay.run(command, &args),
+                        Ok(command) => match pubsub::publishes(command) {
+                            Some(kind) => {
+                                turn.beside.borrow_mut().publish(&args);
+                                Reply::Int(self.pubsub.hearing(kind, &args[1]) as i64)
+                            }
+                            None => overlay.run(command, &args),
+                        },
                         Err(refused) => refused,
                     }
                 }
@@ -409,11 +430,19 @@ impl Stage {
         }
         let id = self.group.id();
         let rights = |user: &Arc<User>| -> Box<dyn Rights> {
-            Box::new(RightsOf { user: user.clone(), refused: turn.refused.clone() })
+            Box::new(RightsOf { user: user.clone(), beside: turn.beside.clone() })
         };
-        let counters = self.counters.clone();
+        let (counters, pubsub) = (self.counters.clone(), self.pubsub.clone());
+        let (shown, said) = (turn.shows.then(|| turn.beside.clone()), turn.beside.clone());
         Ok(Rules {
-            ran: Box::new(move |command, failed| counters.called_by_script(ordinal(command), failed)),
+            ran: Box::new(move |command, args, failed| {
+                counters.called_by_script(ordinal(command), failed);
+                shown.iter().for_each(|beside| beside.borrow_mut().show(args));
+            }),
+            publish: Box::new(move |kind, args| {
+                said.borrow_mut().publish(args);
+                pubsub.hearing(kind, &args[1])
+            }),
             read_only: call.read_only || flags.no_writes,
             one_slot: several && !flags.compatible && !flags.allow_cross_slot,
             owns: Box::new(move |slot| !several || table.group_of(slot) == id),
@@ -537,11 +566,11 @@ fn open(units: &[Unit]) -> usize {
     units.iter().filter(|unit| unit.reply.is_none()).count()
 }
 
-fn give(units: &mut [Unit], replies: Vec<Reply>) {
-    let mut replies = replies.into_iter();
-    units.iter_mut().filter(|unit| unit.reply.is_none()).for_each(|unit| unit.reply = replies.next());
+fn open_of(units: &mut [Unit]) -> impl Iterator<Item = &mut Unit> {
+    units.iter_mut().filter(|unit| unit.reply.is_none())
 }
 
-fn give_all(units: &mut [Unit], reply: &Reply) {
-    units.iter_mut().filter(|unit| unit.reply.is_none()).for_each(|unit| unit.reply = Some(reply.clone()));
+/// What the first of them did counts.
+fn give(units: &mut [Unit], replies: Vec<Reply>) {
+    open_of(units).zip(replies).for_each(|(unit, reply)| unit.reply = Some(reply));
 }

@@ -2,12 +2,14 @@
 
 use super::*;
 
-/// The next line, without its time and address.
-async fn line(c: &mut Client) -> String {
+/// The next line without its time: who asked and what.
+pub(super) async fn line(c: &mut Client) -> String {
     let line = c.read().await;
-    let (time, rest) = line.split_once(" [0 127.0.0.1:").expect("a time and an address");
+    let (time, rest) = line.split_once(" [0 ").expect("a time and who asks");
     assert!(time.split_once('.').is_some_and(|(s, us)| s.len() == 10 && us.len() == 6), "{line}");
-    rest.split_once("] ").expect("the end of the address").1.to_owned()
+    let (who, words) = rest.split_once("] ").expect("the end of who asks");
+    let who = if who.starts_with("127.0.0.1:") { "client" } else { who };
+    format!("{who} {words}")
 }
 
 #[tokio::test]
@@ -21,22 +23,28 @@ async fn who_monitors_is_told_what_others_ask() {
         .await;
     assert_eq!(c.ask_inline("EVAL \"return redis.call('GET', KEYS[1])\" 1 a").await, "x y\n");
     for expected in [
-        "\"SET\" \"a\" \"x y\\n\"",
-        "\"HELLO\" \"2\" \"(redacted)\" \"(redacted)\" \"(redacted)\"",
-        "\"AUTH\" \"(redacted)\"",
-        "\"MULTI\"",
-        "\"GET\" \"a\"",
-        "\"EXEC\"",
-        "\"EVAL\" \"return redis.call('GET', KEYS[1])\" \"1\" \"a\"",
+        "client \"SET\" \"a\" \"x y\\n\"",
+        "client \"HELLO\" \"2\" \"(redacted)\" \"(redacted)\" \"(redacted)\"",
+        "client \"AUTH\" \"(redacted)\"",
+        "client \"MULTI\"",
+        "client \"GET\" \"a\"",
+        "client \"EXEC\"",
+        "client \"EVAL\" \"return redis.call('GET', KEYS[1])\" \"1\" \"a\"",
+        "lua \"GET\" \"a\"",
     ] {
+        assert_eq!(line(&mut watcher).await, expected);
+    }
+    let refused = "[-ERR MONITOR isn't allowed for DENY BLOCKING client]";
+    assert_eq!(rig.proxy().await.ask_all("MULTI\nMONITOR\nEXEC").await[2], refused);
+    for expected in ["client \"MULTI\"", "client \"EXEC\""] {
         assert_eq!(line(&mut watcher).await, expected);
     }
     // It may go on asking, and sees itself; until RESET.
     watcher.send("PING\r\n").await;
-    assert_eq!(line(&mut watcher).await, "\"PING\"");
+    assert_eq!(line(&mut watcher).await, "client \"PING\"");
     assert_eq!(watcher.read().await, "PONG");
     watcher.send("RESET\r\n").await;
-    assert_eq!(line(&mut watcher).await, "\"RESET\"");
+    assert_eq!(line(&mut watcher).await, "client \"RESET\"");
     assert_eq!(watcher.read().await, "RESET");
     assert_eq!(c.ask("SET a 1").await, "OK");
     assert_eq!(watcher.ask("GET a").await, "1");

@@ -18,15 +18,16 @@ async fn info_counts_scripts_and_functions() {
     assert_eq!(c.ask("SCRIPT FLUSH").await, "OK");
     assert_eq!(counts(c.ask("INFO memory").await)[0], "cached_scripts:0");
 }
+
 impl Client {
     /// Sends one command whose words may hold anything.
-    async fn say(&mut self, words: &[&str]) {
+    pub(super) async fn say(&mut self, words: &[&str]) {
         let mut out = format!("*{}\r\n", words.len()).into_bytes();
         words.iter().for_each(|w| out.extend_from_slice(format!("${}\r\n{w}\r\n", w.len()).as_bytes()));
         self.send(out).await;
     }
 
-    async fn eval(&mut self, script: &str, keys: &[&str], args: &[&str]) -> String {
+    pub(super) async fn eval(&mut self, script: &str, keys: &[&str], args: &[&str]) -> String {
         let count = keys.len().to_string();
         let words: Vec<&str> =
             ["EVAL", script, &count].into_iter().chain(keys.iter().copied()).chain(args.iter().copied()).collect();
