@@ -45,8 +45,16 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     ("cf.scandump", "pieces of at most 1 MiB, with a version and a checksum"),
     ("client|pause", "this node's Redis doors only"),
+    (
+        "cluster|failover",
+        "all groups that the node follows, answered when it leads them; not forced: FORCE and TAKEOVER are refused, since \
+                      nobody leads without a majority, and with one a group elects by itself",
+    ),
     ("client|tracking", "a change is told when this node applies it"),
-    ("cluster", "reads only; a shard is a data group, and a node can be master in one and replica in another"),
+    (
+        "cluster",
+        "reads only, but for FAILOVER; a shard is a data group, and a node can be master in one and replica in another",
+    ),
     ("cluster|countkeysinslot", "answered on the proxy face too; counts this node's own replica"),
     ("cluster|getkeysinslot", "answered on the proxy face too; at most 100,000 keys, those of this node's own replica"),
     ("command|docs", "`syntax` instead of Redis' tree of arguments"),

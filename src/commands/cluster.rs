@@ -1,5 +1,6 @@
-//! CLUSTER: what a cluster client reads to route by itself. Only reads: the subcommands that change topology in
-//! Redis are refused with the name of what to use instead, because ownership comes from the log alone.
+//! CLUSTER: what a cluster client reads to route by itself. Nearly only reads: of the subcommands that change topology in
+//! Redis, FAILOVER hands over leaders; the others are refused with the name of what to use instead, because ownership comes
+//! from the log alone.
 //!
 //! A shard of Redis is a data group here. A node may lead one group and follow in another, so a node can be master
 //! in one shard and replica in the next; CLUSTER NODES, which has one line a node, calls a node master as soon as it
@@ -41,7 +42,7 @@ const fn spec(
 const KEYS_IN_SLOT_MAX: usize = 100_000;
 
 /// What the proxy face answers where Redis without cluster mode does.
-pub(super) fn disabled() -> Reply {
+pub fn disabled() -> Reply {
     Reply::error("ERR This instance has cluster support disabled")
 }
 
@@ -477,6 +478,41 @@ impl SessionCommand for ClusterHelp {
     }
 }
 
+/// CLUSTER FAILOVER: the door carries it out, because it waits for other nodes. What runs here is only reached inside MULTI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failover {
+    Plain,
+    /// With FORCE or TAKEOVER.
+    Forced,
+}
+
+/// What `CLUSTER FAILOVER ...` asks for.
+pub fn failover(args: &Args) -> Result<Failover, Reply> {
+    match &args[2..] {
+        [] => Ok(Failover::Plain),
+        [word] if is(word, "force") || is(word, "takeover") => Ok(Failover::Forced),
+        _ => Err(syntax_error()),
+    }
+}
+
+impl SessionCommand for Failover {
+    const SPEC: Spec = spec(
+        "failover",
+        -2,
+        "3.0.0",
+        "CLUSTER FAILOVER",
+        "Has this node take over the leadership of the groups that it follows; answered when it leads them.",
+    );
+
+    fn parse(args: &Args) -> Result<Self, Reply> {
+        failover(args)
+    }
+
+    fn run(self, _: &mut Session) -> Reply {
+        Reply::error("ERR CLUSTER FAILOVER cannot be used here")
+    }
+}
+
 /// Subcommands of Redis that change the topology, and what does it here.
 const ELSEWHERE: &[(&str, &str, &str)] = &[
     ("addslots", "CLUSTER ADDSLOTS", "rebalance"),
@@ -485,7 +521,6 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
     ("count-failure-reports", "CLUSTER COUNT-FAILURE-REPORTS", "status"),
     ("delslots", "CLUSTER DELSLOTS", "rebalance"),
     ("delslotsrange", "CLUSTER DELSLOTSRANGE", "rebalance"),
-    ("failover", "CLUSTER FAILOVER", "leader transfer"),
     ("flushslots", "CLUSTER FLUSHSLOTS", "rebalance"),
     ("forget", "CLUSTER FORGET", "node remove"),
     ("meet", "CLUSTER MEET", "node add"),
@@ -514,6 +549,7 @@ impl<const N: usize> SessionCommand for Elsewhere<N> {
 
 static CLUSTER_SUBCOMMANDS: &[Command] = &[
     node::<CountKeysInSlot>(),
+    session::<Failover>(),
     node::<GetKeysInSlot>(),
     session::<ClusterHelp>(),
     node::<ClusterInfo>(),
@@ -540,7 +576,6 @@ static CLUSTER_SUBCOMMANDS: &[Command] = &[
     session::<Elsewhere<11>>(),
     session::<Elsewhere<12>>(),
     session::<Elsewhere<13>>(),
-    session::<Elsewhere<14>>(),
 ];
 
 struct Asking;

@@ -16,6 +16,7 @@ mod changes;
 mod clients;
 pub mod counters;
 mod dispatch;
+mod failover;
 pub mod grpc;
 mod guard;
 pub mod http;
@@ -259,7 +260,6 @@ pub async fn start(start: Start) -> Result<Server, StartError> {
     let me = cluster.me();
     let shared = Arc::new_cyclic(|weak| Shared {
         weak: weak.clone(),
-        live,
         scripts: scripts::Scripts::open(
             cluster.clone(),
             settings.scripts,
@@ -268,6 +268,7 @@ pub async fn start(start: Start) -> Result<Server, StartError> {
             pubsub.clone(),
             weak.clone(),
         ),
+        live,
         clients: Clients::default(),
         pubsub,
         caching: tracking::Caching::default(),

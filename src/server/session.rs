@@ -27,7 +27,7 @@ use super::scan::{Next, Scan};
 use super::scripts::{By, Who};
 use super::slow::{self, Head};
 use super::tracking::Reading;
-use super::{Routes, Shared, latency, verify};
+use super::{Routes, Shared, failover, latency, verify};
 use crate::commands::acl::Change;
 use crate::commands::node::SlowEntry;
 use crate::commands::pubsub::Ask;
@@ -544,7 +544,13 @@ impl Connection {
 
     fn run_here(&mut self, request: Request, mute: bool) {
         if request.command.spec.name == verify::NAME {
-            return self.run_verify(&request, mute);
+            let groups = verify::groups(&request.args, &self.shared);
+            return self.run_aside(&request, mute, groups.map(verify::run));
+        }
+        if request.command.spec.family == "cluster" && request.command.spec.name == "failover" {
+            let (me, deadline) = (self.shared.cluster.me_id(), self.deadline());
+            let groups = failover::groups(&request.args, self.session.face, &self.shared);
+            return self.run_aside(&request, mute, groups.map(|groups| failover::run(groups, me, deadline)));
         }
         if let Run::Script(kind) = request.command.run {
             return self.run_script_command(kind, &request, mute);
@@ -611,16 +617,18 @@ impl Connection {
         self.awaited.push(Box::pin(told));
     }
 
-    /// HC.VERIFY: asks the groups' leaders, and the connection goes on meanwhile.
-    fn run_verify(&mut self, request: &Request, mute: bool) {
+    /// What asks other nodes, while the connection goes on; or the refusal of that.
+    fn run_aside<F>(&mut self, request: &Request, mute: bool, work: Result<F, Reply>)
+    where
+        F: Future<Output = Reply> + Send + 'static,
+    {
         let asked = self.asked(Some(request.ordinal), &request.args, mute);
-        let groups = match verify::groups(&request.args, &self.shared) {
-            Ok(groups) => groups,
+        let work = match work {
+            Ok(work) => work,
             Err(reply) => return self.answered(asked, reply),
         };
         let ticket = Ticket { seq: self.ring.push(asked, State::Waiting, 0), part: 0 };
-        let told = async move { (GroupId::META, Came::Reply(ticket, verify::run(groups).await)) };
-        self.awaited.push(Box::pin(told));
+        self.awaited.push(Box::pin(async move { (GroupId::META, Came::Reply(ticket, work.await)) }));
     }
 
     /// SCRIPT: asks the meta group and the leaders, and the connection goes on meanwhile.
