@@ -22,7 +22,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::AcqRel, Ordering::Relaxed, Ordering::Release};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -82,11 +82,23 @@ pub struct Client {
     pub(super) worker: usize,
     mailbox: Mutex<Mailbox>,
     has_pushes: AtomicBool,
+    /// It has asked for something since it was last told that all it keeps is void.
+    asked: AtomicBool,
 }
 
 impl Client {
     pub(super) fn id(&self) -> u64 {
         self.id
+    }
+
+    /// It is about to be answered something that it may keep. Must be called before that is looked up.
+    pub(super) fn note_asked(&self) {
+        self.asked.store(true, Release);
+    }
+
+    /// Whether it may keep anything that it was not told is void; it is told now.
+    pub(super) fn take_asked(&self) -> bool {
+        self.asked.swap(false, AcqRel)
     }
 
     /// How it is spoken to, as of its last command that could change that.
@@ -314,6 +326,7 @@ impl Clients {
             worker,
             mailbox: Mutex::default(),
             has_pushes: AtomicBool::new(false),
+            asked: AtomicBool::new(true),
         });
         self.by_id.lock().insert(client.id, client.clone());
         client

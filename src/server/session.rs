@@ -498,6 +498,9 @@ impl Connection {
     fn accept(&mut self, args: Args) {
         self.commands += 1;
         add(&self.counters.commands, 1);
+        if self.session.tracking.is_some() {
+            self.client.note_asked();
+        }
         let mute = self.session.mutes();
         let request = match dispatch::find(args) {
             Ok(request) => request,
@@ -700,7 +703,7 @@ impl Connection {
             return None;
         }
         let keys = commands::keys(request.command, args).cloned().collect();
-        Reading::new(&self.shared, self.session.id, keys)
+        Reading::new(&self.shared, &self.client, keys)
     }
 
     /// CLIENT CACHING is about the next command, and no command about connections is that.

@@ -316,6 +316,31 @@ async fn clients_that_are_gone_do_not_pile_up_in_the_note_of_a_key_that_stays() 
 }
 
 #[tokio::test]
+async fn who_asks_for_nothing_is_told_once_that_everything_is_void() {
+    let rig = rig(3).await;
+    let (a, b) = (rig.key_in(1), rig.key_in(2));
+    let (mut c, mut all, mut w) = (tracker(&rig, "").await, tracker(&rig, " BCAST").await, rig.proxy().await);
+    assert_eq!(c.ask_all(&format!("GET {a}\nGET {b}")).await, ["nil", "nil"]);
+    assert_eq!(w.ask("FLUSHALL").await, "OK");
+    for told in [&mut c, &mut all] {
+        assert_eq!([told.read().await, told.ask("PING").await], ["[invalidate nil]", "PONG"]);
+    }
+    // What is read after the word and before the last group is empty is void once more.
+    assert_eq!(w.ask(&format!("SET {b} 1")).await, "OK");
+    rig.group(2).hold_writes(true);
+    let before = [1, 3].map(|group| rig.group(group).proposals().len());
+    w.pipeline("FLUSHALL").await;
+    testing::until(|| [1, 3].map(|group| rig.group(group).proposals().len()) == before.map(|count| count + 1)).await;
+    // Behind it in the two groups: once these are answered, it was told of both.
+    let lines = format!("SET {a} 1\nSET {} 1", rig.key_in(3));
+    assert_eq!(rig.proxy().await.ask_all(&lines).await, ["OK", "OK"]);
+    assert_eq!([c.read().await, c.ask(&format!("GET {b}")).await], ["[invalidate nil]", "1"]);
+    rig.group(2).hold_writes(false);
+    assert_eq!([w.read().await, c.read().await], ["OK", "[invalidate nil]"]);
+    assert_eq!(c.ask("PING").await, "PONG");
+}
+
+#[tokio::test]
 async fn a_follower_tells_of_changes_made_anywhere_and_of_doubt() {
     let rigs = three(1).await;
     let leader = rigs[0].group(1).leader().expect("it is known");

@@ -20,6 +20,9 @@
 //! it is known wherever it was proposed, and nothing of it is in the state. It is not told, and its note stays for what
 //! others do to the key.
 //!
+//! **Everything is void** is told once until the client asks for something again (`Client::take_asked`): a FLUSHALL comes to each
+//! group by itself, and whatever was asked before the word went out is answered before it is heard. Not so with REDIRECT.
+//!
 //! What the replica does not hear it cannot tell. While it may be behind (its group's leader was not heard for an election
 //! timeout, or cannot show that it leads) everything that was read from it is declared void again and again, and so it is
 //! when its state is replaced.
@@ -295,6 +298,8 @@ impl Shared {
         };
         let keys = match news {
             News::Read(keys) | News::Heard(keys) => Some(*keys),
+            // What was asked before it was last told so is answered before it hears of that.
+            News::Everything if redirect.is_none() && !client.take_asked() => return,
             News::Everything => None,
         };
         if target.protocol() == Protocol::Resp3 {
@@ -334,6 +339,7 @@ impl Caches for Shared {
         let Some(tracking) = tracking else { return self.forget_tracking(client) };
         let Some(client) = self.clients.get(client) else { return };
         let id = client.id();
+        client.note_asked();
         let Tracking { redirect, bcast, noloop, .. } = *tracking;
         let tracker = Tracker { client, redirect, broken: false, bcast, noloop, prefixes: tracking.prefixes.clone() };
         let mut trackers = self.caching.trackers.lock();
@@ -355,18 +361,19 @@ impl Caches for Shared {
 /// What a tracked read notes before it is run.
 pub(super) struct Reading {
     shared: Arc<Shared>,
-    client: u64,
+    client: Arc<Client>,
     keys: Vec<Bytes>,
 }
 
 impl Reading {
     /// Of a read with these keys; none if it has none.
-    pub fn new(shared: &Arc<Shared>, client: u64, keys: Vec<Bytes>) -> Option<Box<Reading>> {
-        (!keys.is_empty()).then(|| Box::new(Reading { shared: shared.clone(), client, keys }))
+    pub fn new(shared: &Arc<Shared>, client: &Arc<Client>, keys: Vec<Bytes>) -> Option<Box<Reading>> {
+        (!keys.is_empty()).then(|| Box::new(Reading { shared: shared.clone(), client: client.clone(), keys }))
     }
 
     /// Must be called before every attempt at the read: an earlier note may be used up.
     pub fn note(&self, group: GroupId) {
-        self.shared.note_reading(self.client, group, &self.keys);
+        self.client.note_asked();
+        self.shared.note_reading(self.client.id(), group, &self.keys);
     }
 }
