@@ -31,12 +31,12 @@ impl Place {
         interleaved(cell(self.lat, LAT_MAX, BITS), cell(self.lon, LON_MAX, BITS))
     }
 
-    /// The middle of a square.
+    /// The middle of a square. A number that no place has, as a score may be, lies beyond the map and is taken for its edge.
     pub fn of_number(number: u64) -> Place {
         let middle = |part: u32, max: f64| {
             let width = 2.0 * max;
             let low = -max + f64::from(part) / f64::from(1u32 << BITS) * width;
-            let high = -max + f64::from(part + 1) / f64::from(1u32 << BITS) * width;
+            let high = -max + (f64::from(part) + 1.0) / f64::from(1u32 << BITS) * width;
             ((low + high) / 2.0).clamp(-max, max)
         };
         Place { lon: middle(every_other(number >> 1), LON_MAX), lat: middle(every_other(number), LAT_MAX) }
@@ -86,7 +86,7 @@ fn spread(part: u32) -> u64 {
 }
 
 fn every_other(number: u64) -> u32 {
-    (0..BITS).fold(0, |all, bit| all | ((number >> (2 * bit) & 1) as u32) << bit)
+    (0..u32::BITS).fold(0, |all, bit| all | ((number >> (2 * bit) & 1) as u32) << bit)
 }
 
 /// What is searched, in metres.

@@ -109,7 +109,7 @@ impl Sort {
         let of_a_set = find(&self.key).is_some_and(|entry| entry.value().as_set().is_some());
         let unordered = matches!(self.by, By::Nothing) && !(of_a_set && self.store.is_some());
         if !unordered {
-            self.sort(&mut elements, find)?;
+            self.sort(&mut elements, of_a_set, find)?;
         }
         let Some((skipped, count)) = self.limit else { return Ok(elements) };
         let from = usize::try_from(skipped).unwrap_or(0).min(elements.len());
@@ -117,8 +117,8 @@ impl Sort {
         Ok(elements.into_iter().skip(from).take(count).collect())
     }
 
-    fn sort(&self, elements: &mut [Bytes], find: &Find<'_>) -> Result<(), Reply> {
-        let by_pattern = matches!(self.by, By::Pattern(_));
+    /// `unordered`: the elements come in no order of their own, so that those of the same weight must be given one.
+    fn sort(&self, elements: &mut [Bytes], unordered: bool, find: &Find<'_>) -> Result<(), Reply> {
         let alpha = self.alpha || matches!(self.by, By::Nothing);
         let mut weighed = Vec::with_capacity(elements.len());
         for element in elements.iter() {
@@ -138,7 +138,7 @@ impl Sort {
                 true => a_text.cmp(b_text),
                 false => a.partial_cmp(b).unwrap_or(Ordering::Equal),
             };
-            let order = if order.is_eq() && (by_pattern || !alpha) { a_element.cmp(b_element) } else { order };
+            let order = if order.is_eq() && (unordered || !alpha) { a_element.cmp(b_element) } else { order };
             if self.descending { order.reverse() } else { order }
         });
         elements.iter_mut().zip(weighed).for_each(|(place, (.., element))| *place = element);

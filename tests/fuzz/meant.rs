@@ -14,6 +14,8 @@ pub struct Case<'a> {
     pub theirs: &'a Reply,
     /// Whether the first of its keys is not there, for Redis.
     pub missing: bool,
+    /// Whether it is about a member whose score is no place on the map.
+    pub off_the_map: bool,
 }
 
 /// A difference that is meant.
@@ -90,9 +92,9 @@ pub static MEANT: &[Meant] = &[
     },
     Meant {
         of: &["object"],
-        why: "a PFADD that changes nothing leaves the string as it is kept",
+        why: "a PFADD or SETBIT that changes nothing leaves the string as it is kept",
         forgets: false,
-        holds: |case| *case.ours == Reply::bulk("embstr") && *case.theirs == Reply::bulk("raw"),
+        holds: |case| ["int", "embstr"].map(Reply::bulk).contains(case.ours) && *case.theirs == Reply::bulk("raw"),
     },
     Meant {
         of: &["client"],
@@ -122,6 +124,26 @@ pub static MEANT: &[Meant] = &[
         holds: |case| near(&as_of_7_0(case.ours), case.theirs),
     },
     Meant {
+        of: &["xinfo"],
+        why: "XREADGROUP makes its consumer although there is nothing to read, since 7.2",
+        forgets: false,
+        holds: |case| near(&without_idle(&as_of_7_0(case.ours)), &without_idle(case.theirs)),
+    },
+    Meant {
+        of: &["xgroup"],
+        why: "XREADGROUP makes its consumer although there is nothing to read, since 7.2",
+        forgets: false,
+        holds: |case| {
+            is(&case.args[1], "createconsumer") && *case.ours == Reply::Int(0) && *case.theirs == Reply::Int(1)
+        },
+    },
+    Meant {
+        of: &["geohash", "geosearch", "geosearchstore", "georadiusbymember", "georadiusbymember_ro"],
+        why: "a score that is no place is taken for the edge of the map, where Redis does not look for others",
+        forgets: true,
+        holds: |case| case.off_the_map,
+    },
+    Meant {
         of: &["pfadd", "pfcount", "pfmerge"],
         why: "a damaged HyperLogLog is refused whatever is asked of it, and in Redis where it is noticed",
         forgets: true,
@@ -138,6 +160,12 @@ pub static MEANT: &[Meant] = &[
         why: "the text is that of 7.2",
         forgets: false,
         holds: |case| said(case.ours, "ERR Unbalanced 'xread") && said(case.theirs, "ERR Unbalanced XREAD list"),
+    },
+    Meant {
+        of: &["lpos"],
+        why: "the least of all numbers is no rank since 7.2",
+        forgets: false,
+        holds: |case| said(case.ours, "ERR value is out of range, value must between"),
     },
     Meant {
         of: WITH_TIMEOUT,
@@ -252,6 +280,17 @@ pub fn draws(args: &Args) -> bool {
     is(&args[0], "spop") || is(&args[0], "xadd") && args.iter().any(|word| &word[..] == b"~")
 }
 
+/// Whether elements are stored in the order of texts that may be the same: then those of a set, sorted or not, lie as they
+/// did in its table, and where only a part of them is wanted they lie anyhow, in Redis.
+pub fn copies_ties(args: &Args) -> bool {
+    let has = |name: &str| args[1..].iter().any(|word| is(word, name));
+    is(&args[0], "sort") && has("store") && has("alpha") && has("by")
+}
+
+pub fn has_limit(args: &Args) -> bool {
+    args.iter().any(|word| is(word, "limit"))
+}
+
 /// Whether keys may die soon afterwards.
 pub fn sets_times(args: &Args) -> bool {
     ["set", "setex", "psetex", "getex", "expire", "pexpire", "expireat", "pexpireat"]
@@ -319,6 +358,45 @@ fn near(ours: &Reply, theirs: &Reply) -> bool {
                 && ours.iter().zip(theirs).all(|(ours, theirs)| ours.0 == theirs.0 && near(&ours.1, &theirs.1))
         }
         _ => ours == theirs,
+    }
+}
+
+/// The member that a search in a geographic index is around, or that GEOHASH is asked for.
+pub fn centre(args: &Args) -> Option<&Bytes> {
+    if is(&args[0], "georadiusbymember") || is(&args[0], "georadiusbymember_ro") || is(&args[0], "geohash") {
+        return args.get(2);
+    }
+    let at = args.iter().position(|word| is(word, "frommember"))?;
+    args.get(at + 1).filter(|_| args[0].len() > 3 && is(&args[0].slice(..3), "geo"))
+}
+
+/// XINFO without consumers that nothing is pending for.
+fn without_idle(reply: &Reply) -> Reply {
+    let word = |reply: &Reply, name: &str| *reply == Reply::bulk(name.to_owned());
+    let is_idle = |item: &Reply| {
+        let fields: Vec<(&Reply, &Reply)> = match item {
+            Reply::Map(pairs) => pairs.iter().map(|(name, value)| (name, value)).collect(),
+            Reply::Array(items) => items.chunks_exact(2).map(|pair| (&pair[0], &pair[1])).collect(),
+            _ => return false,
+        };
+        let has = |name: &str| fields.iter().any(|(field, _)| word(field, name));
+        let nothing = |(name, value): &(&Reply, &Reply)| {
+            (word(name, "pel-count") || word(name, "pending")) && **value == Reply::Int(0)
+        };
+        !has("last-delivered-id") && fields.iter().any(nothing)
+    };
+    let value = |name: &Reply, value: &Reply| match value {
+        Reply::Int(_) if word(name, "consumers") => Reply::Int(0),
+        value => without_idle(value),
+    };
+    match reply {
+        Reply::Map(pairs) => Reply::Map(pairs.iter().map(|(name, of)| (name.clone(), value(name, of))).collect()),
+        Reply::Array(items) => {
+            let before = std::iter::once(&Reply::Nil).chain(items);
+            let kept = items.iter().zip(before).filter(|(item, _)| !is_idle(item));
+            Reply::Array(kept.map(|(item, before)| value(before, item)).collect())
+        }
+        other => other.clone(),
     }
 }
 

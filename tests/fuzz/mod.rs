@@ -25,6 +25,8 @@ use std::fmt::Write as _;
 const BATCH: usize = 300;
 /// Differences after which a run ends: it has enough to tell.
 const DIFFERENCES_MAX: usize = 40;
+/// Scores below this are places.
+const MAP: f64 = (1u64 << 52) as f64;
 /// A key that lives shorter than this is deleted at once: the two servers' clocks would decide about it.
 const LIVES_MS_MIN: i64 = 60_000;
 
@@ -135,7 +137,8 @@ impl<O: Ours> Pair<'_, O> {
         let missing = first.is_some_and(|key| {
             past || self.redis.answer(&[Bytes::from("exists"), key].into_iter().collect()) == Reply::Int(0)
         });
-        let case = Case { args, ours, theirs, missing };
+        let off_the_map = past || self.is_off_the_map(args);
+        let case = Case { args, ours, theirs, missing, off_the_map };
         match MEANT.iter().find(|meant| meant.explains(&case)) {
             Some(meant) => {
                 *self.explained.entry(meant.why).or_default() += 1;
@@ -153,6 +156,18 @@ impl<O: Ours> Pair<'_, O> {
         }
     }
 
+    /// Whether a search is around a member whose score no place has.
+    fn is_off_the_map(&mut self, args: &Args) -> bool {
+        let Some(member) = meant::centre(args) else { return false };
+        let ask: Args = [Bytes::from("zscore"), args[1].clone(), member.clone()].into_iter().collect();
+        let score = match self.redis.answer(&ask) {
+            Reply::Bulk(text) => std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok()),
+            Reply::Double(score) => Some(score),
+            _ => None,
+        };
+        score.is_some_and(|score: f64| !(0.0..MAP).contains(&score))
+    }
+
     /// Deletes keys of which chance or a clock decides what they hold from now on.
     fn forget(&mut self, done: &[Args]) {
         let mut gone = std::mem::take(&mut self.gone);
@@ -163,6 +178,14 @@ impl<O: Ours> Pair<'_, O> {
                 commands::keys(command, args).for_each(|key| self.forget_count(key));
             } else if meant::draws(args) {
                 gone.extend(keys());
+            } else if meant::copies_ties(args) {
+                let (mut of, only) = (keys(), done.len() == 1);
+                let (from, to) = (of.next(), of.next());
+                let ask = |key: &Bytes| [Bytes::from("type"), key.clone()].into_iter().collect();
+                let kind = from.as_ref().map(|key| self.redis.answer(&ask(key)));
+                if kind != Some(Reply::status("list")) || !only || from == to || meant::has_limit(args) {
+                    gone.extend(keys());
+                }
             } else if meant::sets_times(args) {
                 let dies_soon = |key: &Bytes| {
                     let ask: Args = [Bytes::from("pttl"), key.clone()].into_iter().collect();
