@@ -4,7 +4,8 @@
 //! to them; so the node is asked. What changes a user becomes a [`Change`], which the door hands to the whole cluster.
 
 use super::access::{CATEGORIES, Categories, categories};
-use super::connection::{help, integer, text};
+use super::connection::{integer, text};
+use super::help::{help, of_table};
 use super::node::{AclLogEntry, Node, SelectorRow, UserRow};
 use super::ordinal::numbered;
 use super::server::{bulk, spec};
@@ -356,27 +357,13 @@ impl<const LOAD: bool> SessionCommand for File<LOAD> {
     }
 }
 
-struct AclHelp;
-
-impl SessionCommand for AclHelp {
-    const SPEC: Spec = spec("help", 2, "6.0.0", "ACL HELP", "The subcommands of ACL.");
-
-    fn parse(_: &Args) -> Result<Self, Reply> {
-        Ok(AclHelp)
-    }
-
-    fn run(self, _: &mut Session) -> Reply {
-        help("ACL", ACL)
-    }
-}
-
 pub(super) static ACL: &[Command] = &[
     session::<Cat>(),
     session::<DelUser>(),
     node::<DryRun>(),
     node::<GenPass>(),
     node::<GetUser>(),
-    session::<AclHelp>(),
+    help(spec("help", 2, "6.0.0", "ACL HELP", "The subcommands of ACL."), |_, _| of_table("ACL", ACL)),
     node::<List>(),
     session::<File<true>>(),
     node::<Log>(),

@@ -6,7 +6,8 @@
 //! in one shard and replica in the next; CLUSTER NODES, which has one line a node, calls a node master as soon as it
 //! leads anything.
 
-use super::connection::{help, integer, text};
+use super::connection::{integer, text};
+use super::help::{help, of_table};
 use super::node::{Member, Node, Shard, Topology};
 use super::session::{Face, Session};
 use super::syntax::{is, syntax_error};
@@ -464,20 +465,6 @@ impl SlotStats {
     }
 }
 
-struct ClusterHelp;
-
-impl SessionCommand for ClusterHelp {
-    const SPEC: Spec = spec("help", 2, "5.0.0", "CLUSTER HELP", "The subcommands of CLUSTER.");
-
-    fn parse(_: &Args) -> Result<Self, Reply> {
-        Ok(ClusterHelp)
-    }
-
-    fn run(self, _: &mut Session) -> Reply {
-        help("CLUSTER", CLUSTER_SUBCOMMANDS)
-    }
-}
-
 /// CLUSTER FAILOVER: the door carries it out, because it waits for other nodes. What runs here is only reached inside MULTI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failover {
@@ -551,7 +538,9 @@ static CLUSTER_SUBCOMMANDS: &[Command] = &[
     node::<CountKeysInSlot>(),
     session::<Failover>(),
     node::<GetKeysInSlot>(),
-    session::<ClusterHelp>(),
+    help(spec("help", 2, "5.0.0", "CLUSTER HELP", "The subcommands of CLUSTER."), |_, _| {
+        of_table("CLUSTER", CLUSTER_SUBCOMMANDS)
+    }),
     node::<ClusterInfo>(),
     session::<Keyslot>(),
     node::<Myid>(),

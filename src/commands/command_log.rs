@@ -1,11 +1,12 @@
 //! SLOWLOG, and COMMANDLOG as Valkey 8.1 has it: the last commands that took long, were large, or had a large reply.
 
-use super::connection::{help, integer};
+use super::connection::integer;
+use super::help::{help, of_table};
 use super::node::{CommandLog, Node, SlowEntry};
 use super::server::{bulk, spec};
 use super::session::Session;
 use super::syntax::is;
-use super::{Command, NodeCommand, SessionCommand, Spec, node, session};
+use super::{Command, NodeCommand, Spec, node};
 use crate::resp::{Args, Reply};
 use bytes::Bytes;
 
@@ -94,20 +95,6 @@ impl NodeCommand for SlowReset {
     }
 }
 
-struct SlowHelp;
-
-impl SessionCommand for SlowHelp {
-    const SPEC: Spec = spec("help", 2, "6.2.0", "SLOWLOG HELP", "The subcommands of SLOWLOG.");
-
-    fn parse(_: &Args) -> Result<Self, Reply> {
-        Ok(SlowHelp)
-    }
-
-    fn run(self, _: &mut Session) -> Reply {
-        help("SLOWLOG", SLOWLOG)
-    }
-}
-
 // -- COMMANDLOG
 
 struct LogGet {
@@ -174,22 +161,18 @@ impl NodeCommand for LogReset {
     }
 }
 
-struct LogHelp;
+pub(super) static SLOWLOG: &[Command] = &[
+    node::<SlowGet>(),
+    help(spec("help", 2, "6.2.0", "SLOWLOG HELP", "The subcommands of SLOWLOG."), |_, _| of_table("SLOWLOG", SLOWLOG)),
+    node::<SlowLen>(),
+    node::<SlowReset>(),
+];
 
-impl SessionCommand for LogHelp {
-    const SPEC: Spec = spec("help", 2, "valkey-8.1.0", "COMMANDLOG HELP", "The subcommands of COMMANDLOG.");
-
-    fn parse(_: &Args) -> Result<Self, Reply> {
-        Ok(LogHelp)
-    }
-
-    fn run(self, _: &mut Session) -> Reply {
-        help("COMMANDLOG", COMMANDLOG)
-    }
-}
-
-pub(super) static SLOWLOG: &[Command] =
-    &[node::<SlowGet>(), session::<SlowHelp>(), node::<SlowLen>(), node::<SlowReset>()];
-
-pub(super) static COMMANDLOG: &[Command] =
-    &[node::<LogGet>(), session::<LogHelp>(), node::<LogLen>(), node::<LogReset>()];
+pub(super) static COMMANDLOG: &[Command] = &[
+    node::<LogGet>(),
+    help(spec("help", 2, "valkey-8.1.0", "COMMANDLOG HELP", "The subcommands of COMMANDLOG."), |_, _| {
+        of_table("COMMANDLOG", COMMANDLOG)
+    }),
+    node::<LogLen>(),
+    node::<LogReset>(),
+];

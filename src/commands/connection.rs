@@ -3,6 +3,7 @@
 //! They change the [`Session`] and never the keyspace; those that must look at the node (passwords, the list of
 //! clients) are node commands. None of them waits.
 
+use super::help::{help, of_table};
 use super::node::{ClientRow, Node};
 use super::pause::{Pause, Unpause};
 use super::pubsub::Kind;
@@ -723,38 +724,12 @@ impl NodeCommand for UnblockClient {
     }
 }
 
-struct ClientHelp;
-
-impl SessionCommand for ClientHelp {
-    const SPEC: Spec = spec("help", 2, "5.0.0", "CLIENT HELP", "The subcommands of CLIENT.");
-
-    fn parse(_: &Args) -> Result<Self, Reply> {
-        Ok(ClientHelp)
-    }
-
-    fn run(self, _: &mut Session) -> Reply {
-        help("CLIENT", CLIENT)
-    }
-}
-
-/// HELP of a container, from its table.
-pub(super) fn help(name: &str, table: &[Command]) -> Reply {
-    let line = |t: String| Reply::Status(Bytes::from(t));
-    let mut lines = vec![line(format!("{name} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"))];
-    for command in table {
-        let syntax = command.spec.syntax;
-        lines.push(line(syntax.split_once(' ').map_or(syntax, |(_, rest)| rest).to_owned()));
-        lines.push(line(format!("    {}", command.spec.summary)));
-    }
-    Reply::Array(lines)
-}
-
 static CLIENT: &[Command] = &[
     session::<Caching>(),
     node::<Consistency>(),
     session::<GetName>(),
     session::<GetRedir>(),
-    session::<ClientHelp>(),
+    help(spec("help", 2, "5.0.0", "CLIENT HELP", "The subcommands of CLIENT."), |_, _| of_table("CLIENT", CLIENT)),
     session::<ClientId>(),
     node::<ClientInfo>(),
     node::<Kill>(),

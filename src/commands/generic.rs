@@ -4,13 +4,12 @@
 //! relative one becomes a deadline in apply. Patterns are in `glob.rs`. More than 800 lines: some thirty commands.
 
 use super::glob;
+use super::help::{help, of_lines};
 use super::lifecycle::{MallocStats, MemoryDoctor, MemoryStats};
-use super::syntax::{cursor, help, invalid_expire, is, syntax_error, want_integer};
+use super::syntax::{cursor, invalid_expire, is, syntax_error, want_integer};
 use super::{
-    Command, Keys, Merge, ReadCommand, Scope, SessionCommand, Spec, WriteCommand, container, node, quoting, read,
-    session, write,
+    Command, Keys, Merge, ReadCommand, Scope, SessionCommand, Spec, WriteCommand, container, node, quoting, read, write,
 };
-use crate::commands::session::Session;
 use crate::resp::{Args, Reply};
 use crate::state::events::Class;
 use crate::state::{EntryRef, Keyspace, Value, View};
@@ -787,48 +786,30 @@ impl ReadCommand for ObjectRefcount {
     }
 }
 
-struct ObjectHelp;
+const OBJECT_HELP: Spec = Spec { syntax: "OBJECT HELP", summary: "Says what OBJECT can do.", since: "6.2.0", ..BASE };
 
-impl SessionCommand for ObjectHelp {
-    const SPEC: Spec = Spec {
-        name: "help",
-        keys: Keys::None,
-        scope: Scope::Local,
-        syntax: "OBJECT HELP",
-        summary: "Says what OBJECT can do.",
-        since: "6.2.0",
-        ..BASE
-    };
-
-    fn parse(_: &Args) -> Result<Self, Reply> {
-        Ok(ObjectHelp)
-    }
-
-    fn run(self, _: &mut Session) -> Reply {
-        help(&[
-            "OBJECT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
-            "ENCODING <key>",
-            "    Return the kind of internal representation used in order to store the value",
-            "    associated with a <key>.",
-            "FREQ <key>",
-            "    Return the access frequency index of the <key>. The returned integer is",
-            "    proportional to the logarithm of the recent access frequency of the key.",
-            "IDLETIME <key>",
-            "    Return the idle time of the <key>, that is the approximated number of",
-            "    seconds elapsed since the last access to the key.",
-            "REFCOUNT <key>",
-            "    Return the number of references of the value associated with the specified",
-            "    <key>.",
-            "HELP",
-            "    Prints this help.",
-        ])
-    }
-}
+const OBJECT_LINES: &[&str] = &[
+    "OBJECT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "ENCODING <key>",
+    "    Return the kind of internal representation used in order to store the value",
+    "    associated with a <key>.",
+    "FREQ <key>",
+    "    Return the access frequency index of the <key>. The returned integer is",
+    "    proportional to the logarithm of the recent access frequency of the key.",
+    "IDLETIME <key>",
+    "    Return the idle time of the <key>, that is the approximated number of",
+    "    seconds elapsed since the last access to the key.",
+    "REFCOUNT <key>",
+    "    Return the number of references of the value associated with the specified",
+    "    <key>.",
+    "HELP",
+    "    Prints this help.",
+];
 
 static OBJECT: &[Command] = &[
     read::<ObjectEncoding>(),
     read::<ObjectFreq>(),
-    session::<ObjectHelp>(),
+    help(OBJECT_HELP, |_, _| of_lines(OBJECT_LINES)),
     read::<ObjectIdletime>(),
     read::<ObjectRefcount>(),
 ];
@@ -873,43 +854,32 @@ impl ReadCommand for MemoryUsage {
     }
 }
 
-struct MemoryHelp;
+const MEMORY_HELP: Spec = Spec {
+    family: "server",
+    syntax: "MEMORY HELP",
+    summary: "Says what MEMORY can do.",
+    since: "4.0.0",
+    ..OBJECT_HELP
+};
 
-impl SessionCommand for MemoryHelp {
-    const SPEC: Spec = Spec {
-        name: "help",
-        family: "server",
-        syntax: "MEMORY HELP",
-        summary: "Says what MEMORY can do.",
-        since: "4.0.0",
-        ..ObjectHelp::SPEC
-    };
-
-    fn parse(_: &Args) -> Result<Self, Reply> {
-        Ok(MemoryHelp)
-    }
-
-    fn run(self, _: &mut Session) -> Reply {
-        help(&[
-            "MEMORY <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
-            "DOCTOR",
-            "    Return memory problems reports.",
-            "MALLOC-STATS",
-            "    Return internal statistics report from the memory allocator.",
-            "STATS",
-            "    Return information about the memory usage of the server.",
-            "USAGE <key> [SAMPLES <count>]",
-            "    Return memory in bytes used by <key> and its value. Nested values are",
-            "    sampled up to <count> times (default: 5, 0 means sample all).",
-            "HELP",
-            "    Prints this help.",
-        ])
-    }
-}
+const MEMORY_LINES: &[&str] = &[
+    "MEMORY <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "DOCTOR",
+    "    Return memory problems reports.",
+    "MALLOC-STATS",
+    "    Return internal statistics report from the memory allocator.",
+    "STATS",
+    "    Return information about the memory usage of the server.",
+    "USAGE <key> [SAMPLES <count>]",
+    "    Return memory in bytes used by <key> and its value. Nested values are",
+    "    sampled up to <count> times (default: 5, 0 means sample all).",
+    "HELP",
+    "    Prints this help.",
+];
 
 static MEMORY: &[Command] = &[
     node::<MemoryDoctor>(),
-    session::<MemoryHelp>(),
+    help(MEMORY_HELP, |_, _| of_lines(MEMORY_LINES)),
     node::<MallocStats>(),
     node::<MemoryStats>(),
     read::<MemoryUsage>(),

@@ -4,7 +4,8 @@
 //! a command is given to run on.
 
 use super::access::{Categories, categories};
-use super::connection::{help, text};
+use super::connection::text;
+use super::help::{help, of_table};
 use super::server::{bulk, spec};
 use super::session::Session;
 use super::transaction::Step;
@@ -364,26 +365,12 @@ impl SessionCommand for CommandList {
     }
 }
 
-struct CommandHelp;
-
-impl SessionCommand for CommandHelp {
-    const SPEC: Spec = spec("help", 2, "5.0.0", "COMMAND HELP", "The subcommands of COMMAND.");
-
-    fn parse(_: &Args) -> Result<Self, Reply> {
-        Ok(CommandHelp)
-    }
-
-    fn run(self, _: &mut Session) -> Reply {
-        help("COMMAND", COMMAND)
-    }
-}
-
 pub(super) static COMMAND: &[Command] = &[
     session::<CommandCount>(),
     session::<CommandDocs>(),
     session::<GetKeys>(),
     session::<GetKeysAndFlags>(),
-    session::<CommandHelp>(),
+    help(spec("help", 2, "5.0.0", "COMMAND HELP", "The subcommands of COMMAND."), |_, _| of_table("COMMAND", COMMAND)),
     session::<CommandInfo>(),
     session::<CommandList>(),
 ];

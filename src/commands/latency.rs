@@ -2,11 +2,12 @@
 //!
 //! Reads what the node keeps and words it; what is kept and from when on is `latency-monitor-threshold`'s to say.
 
-use super::connection::{help, text};
+use super::connection::text;
+use super::help::{help, of_table};
 use super::node::{CommandLatency, LatencyEvent, Node};
 use super::server::{bulk, spec};
 use super::session::Session;
-use super::{Command, NodeCommand, SessionCommand, Spec, node, session};
+use super::{Command, NodeCommand, Spec, node};
 use crate::resp::{Args, Reply};
 use bytes::Bytes;
 use std::fmt::Write as _;
@@ -220,24 +221,10 @@ impl NodeCommand for Histogram {
     }
 }
 
-struct Help;
-
-impl SessionCommand for Help {
-    const SPEC: Spec = spec("help", 2, "2.8.13", "LATENCY HELP", "The subcommands of LATENCY.");
-
-    fn parse(_: &Args) -> Result<Self, Reply> {
-        Ok(Help)
-    }
-
-    fn run(self, _: &mut Session) -> Reply {
-        help("LATENCY", LATENCY)
-    }
-}
-
 pub(super) static LATENCY: &[Command] = &[
     node::<Doctor>(),
     node::<Graph>(),
-    session::<Help>(),
+    help(spec("help", 2, "2.8.13", "LATENCY HELP", "The subcommands of LATENCY."), |_, _| of_table("LATENCY", LATENCY)),
     node::<Histogram>(),
     node::<History>(),
     node::<Latest>(),

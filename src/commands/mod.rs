@@ -15,6 +15,7 @@ mod geo;
 mod geohash;
 mod hash;
 mod hash_ttl;
+mod help;
 mod hyperloglog;
 mod info;
 mod introspection;

@@ -4,10 +4,11 @@
 //! every node (how many heard it, who listens) is an [`Ask`]: each node answers its own part from the same argument
 //! vector, and whoever was asked joins the parts. Texts and replies are Redis 7.2's.
 
+use super::help::{help, of_lines};
 use super::node::Node;
 use super::session::{Face, Session};
-use super::syntax::{help, subcommand_error};
-use super::{Command, Keys, NodeCommand, Scope, SessionCommand, Spec, container, glob, node, session};
+use super::syntax::subcommand_error;
+use super::{Command, Keys, NodeCommand, Scope, SessionCommand, Spec, container, glob, node};
 use crate::resp::{Args, Reply};
 use crate::slot::slot_of;
 use bytes::Bytes;
@@ -436,46 +437,29 @@ pub fn forget(node: &dyn Node, session: &mut Session) {
     session.subscriptions = Counts::default();
 }
 
-struct PubsubHelp;
+const PUBSUB_HELP: Spec =
+    Spec { syntax: "PUBSUB HELP", summary: "Says what PUBSUB can do.", complexity: "O(1)", since: "6.2.0", ..BASE };
 
-impl SessionCommand for PubsubHelp {
-    const SPEC: Spec = Spec {
-        name: "help",
-        arity: 2,
-        syntax: "PUBSUB HELP",
-        summary: "Says what PUBSUB can do.",
-        complexity: "O(1)",
-        since: "6.2.0",
-        ..BASE
-    };
-
-    fn parse(_: &Args) -> Result<Self, Reply> {
-        Ok(PubsubHelp)
-    }
-
-    fn run(self, _: &mut Session) -> Reply {
-        help(&[
-            "PUBSUB <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
-            "CHANNELS [<pattern>]",
-            "    Return the currently active channels matching a <pattern> (default: '*').",
-            "NUMPAT",
-            "    Return number of subscriptions to patterns.",
-            "NUMSUB [<channel> ...]",
-            "    Return the number of subscribers for the specified channels, excluding",
-            "    pattern subscriptions(default: no channels).",
-            "SHARDCHANNELS [<pattern>]",
-            "    Return the currently active shard level channels matching a <pattern> (default: '*').",
-            "SHARDNUMSUB [<shardchannel> ...]",
-            "    Return the number of subscribers for the specified shard level channel(s)",
-            "HELP",
-            "    Prints this help.",
-        ])
-    }
-}
+const PUBSUB_LINES: &[&str] = &[
+    "PUBSUB <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "CHANNELS [<pattern>]",
+    "    Return the currently active channels matching a <pattern> (default: '*').",
+    "NUMPAT",
+    "    Return number of subscriptions to patterns.",
+    "NUMSUB [<channel> ...]",
+    "    Return the number of subscribers for the specified channels, excluding",
+    "    pattern subscriptions(default: no channels).",
+    "SHARDCHANNELS [<pattern>]",
+    "    Return the currently active shard level channels matching a <pattern> (default: '*').",
+    "SHARDNUMSUB [<shardchannel> ...]",
+    "    Return the number of subscribers for the specified shard level channel(s)",
+    "HELP",
+    "    Prints this help.",
+];
 
 static SUBCOMMANDS: &[Command] = &[
     node::<Asking<Channels>>(),
-    session::<PubsubHelp>(),
+    help(PUBSUB_HELP, |_, _| of_lines(PUBSUB_LINES)),
     node::<Asking<NumPat>>(),
     node::<Asking<NumSub>>(),
     node::<Asking<ShardChannels>>(),

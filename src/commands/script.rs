@@ -232,7 +232,7 @@ fn anything(_: &Args) -> Result<(), Reply> {
 
 /// The lines of SCRIPT HELP.
 pub fn help() -> Reply {
-    super::connection::help("SCRIPT", SCRIPT)
+    super::help::of_table("SCRIPT", SCRIPT)
 }
 
 static SCRIPT: &[Command] = &[
@@ -333,7 +333,7 @@ static FUNCTION: &[Command] = &[
 
 /// The lines of FUNCTION HELP.
 pub fn function_help() -> Reply {
-    super::connection::help("FUNCTION", FUNCTION)
+    super::help::of_table("FUNCTION", FUNCTION)
 }
 
 pub(super) static SCRIPTING: &[Command] = &[

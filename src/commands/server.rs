@@ -3,7 +3,8 @@
 //! COMMAND stands in `introspection`, INFO in `info`; the table is here. Nothing waits or replicates: what must hold on
 //! every node is not set through CONFIG.
 
-use super::connection::{help, integer, text};
+use super::connection::{integer, text};
+use super::help::{help, of_table};
 use super::node::{ConfigError, Facts, Node};
 use super::session::{Face, Session};
 use super::{Command, Keys, NodeCommand, Scope, SessionCommand, Spec, container, node, session};
@@ -136,20 +137,6 @@ impl SessionCommand for Rewrite {
     }
 }
 
-struct ConfigHelp;
-
-impl SessionCommand for ConfigHelp {
-    const SPEC: Spec = spec("help", 2, "5.0.0", "CONFIG HELP", "The subcommands of CONFIG.");
-
-    fn parse(_: &Args) -> Result<Self, Reply> {
-        Ok(ConfigHelp)
-    }
-
-    fn run(self, _: &mut Session) -> Reply {
-        help("CONFIG", CONFIG)
-    }
-}
-
 // --- the rest ---------------------------------------------------------------------------------------------------
 
 struct Role;
@@ -279,8 +266,13 @@ impl<const N: usize> SessionCommand for Never<N> {
     }
 }
 
-static CONFIG: &[Command] =
-    &[node::<ConfigGet>(), session::<ConfigHelp>(), node::<ResetStat>(), session::<Rewrite>(), node::<ConfigSet>()];
+static CONFIG: &[Command] = &[
+    node::<ConfigGet>(),
+    help(spec("help", 2, "5.0.0", "CONFIG HELP", "The subcommands of CONFIG."), |_, _| of_table("CONFIG", CONFIG)),
+    node::<ResetStat>(),
+    session::<Rewrite>(),
+    node::<ConfigSet>(),
+];
 
 pub static SERVER: &[Command] = &[
     container(spec("acl", -2, "6.0.0", "ACL subcommand", "Users and what they may do."), super::acl::ACL),

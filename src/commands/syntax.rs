@@ -93,8 +93,3 @@ pub(super) fn subcommand_error(container: &str, word: &[u8]) -> Reply {
     let said = &word[..word.len().min(QUOTED)];
     quoting(&["ERR unknown subcommand or wrong number of arguments for '", &rest], &[said])
 }
-
-/// The answer of a container's HELP: each line a status, as Redis writes them.
-pub(super) fn help(lines: &[&'static str]) -> Reply {
-    Reply::Array(lines.iter().map(|line| Reply::Status(Bytes::from_static(line.as_bytes()))).collect())
-}

@@ -3,11 +3,10 @@
 use super::super::blocking::{Blocks, TURNS_MAX};
 use super::argument::{Sources, bound, interval, strict_id};
 use super::{BASE, change, entry_reply, id_reply, stream_of};
-use crate::commands::connection::help;
-use crate::commands::session::Session;
+use crate::commands::help::{help, of_table};
 use crate::commands::syntax::{either, is, subcommand_error, syntax_error, want_integer};
 use crate::commands::{
-    Command, Keys, ReadCommand, Scope, SessionCommand, Spec, WriteCommand, container, quoting, read, session, write,
+    Command, Keys, ReadCommand, Scope, SessionCommand, Spec, WriteCommand, container, quoting, read, write,
 };
 use crate::resp::{Args, Reply, integer};
 use crate::state::events::Class;
@@ -837,27 +836,6 @@ impl WriteCommand for Xautoclaim {
     }
 }
 
-struct Help;
-
-impl SessionCommand for Help {
-    const SPEC: Spec = Spec {
-        name: "help",
-        keys: Keys::None,
-        scope: Scope::Local,
-        syntax: "XGROUP HELP",
-        summary: "The subcommands of XGROUP.",
-        ..BASE
-    };
-
-    fn parse(_: &Args) -> Result<Help, Reply> {
-        Ok(Help)
-    }
-
-    fn run(self, _: &mut Session) -> Reply {
-        help("XGROUP", SUBCOMMANDS)
-    }
-}
-
 const XGROUP: Spec = Spec {
     name: "xgroup",
     arity: -2,
@@ -873,7 +851,9 @@ static SUBCOMMANDS: &[Command] = &[
     write::<OfConsumer<false>>(),
     write::<OfConsumer<true>>(),
     write::<Destroy>(),
-    session::<Help>(),
+    help(Spec { syntax: "XGROUP HELP", summary: "The subcommands of XGROUP.", ..BASE }, |_, _| {
+        of_table("XGROUP", SUBCOMMANDS)
+    }),
     write::<Setid>(),
 ];
 

@@ -2,10 +2,9 @@
 
 use super::group::{lag, no_group_of};
 use super::{BASE, BLOCK, entry_reply, id_reply, stream_of};
-use crate::commands::connection::help;
-use crate::commands::session::Session;
+use crate::commands::help::{help, of_table};
 use crate::commands::syntax::{either, is, subcommand_error, want_integer};
-use crate::commands::{Command, Keys, ReadCommand, Scope, SessionCommand, Spec, container, read, session};
+use crate::commands::{Command, Keys, ReadCommand, Scope, SessionCommand, Spec, container, read};
 use crate::resp::{Args, Reply};
 use crate::state::{Consumer, StreamGroup, StreamId, StreamValue, View};
 use crate::types::Millis;
@@ -208,27 +207,6 @@ impl ReadCommand for Consumers {
     }
 }
 
-struct Help;
-
-impl SessionCommand for Help {
-    const SPEC: Spec = Spec {
-        name: "help",
-        keys: Keys::None,
-        scope: Scope::Local,
-        syntax: "XINFO HELP",
-        summary: "The subcommands of XINFO.",
-        ..BASE
-    };
-
-    fn parse(_: &Args) -> Result<Help, Reply> {
-        Ok(Help)
-    }
-
-    fn run(self, _: &mut Session) -> Reply {
-        help("XINFO", SUBCOMMANDS)
-    }
-}
-
 const XINFO: Spec = Spec {
     name: "xinfo",
     arity: -2,
@@ -239,6 +217,13 @@ const XINFO: Spec = Spec {
     ..BASE
 };
 
-static SUBCOMMANDS: &[Command] = &[read::<Consumers>(), read::<Groups>(), session::<Help>(), read::<OfStream>()];
+static SUBCOMMANDS: &[Command] = &[
+    read::<Consumers>(),
+    read::<Groups>(),
+    help(Spec { syntax: "XINFO HELP", summary: "The subcommands of XINFO.", ..BASE }, |_, _| {
+        of_table("XINFO", SUBCOMMANDS)
+    }),
+    read::<OfStream>(),
+];
 
 pub static STREAM_INFO: &[Command] = &[container(XINFO, SUBCOMMANDS)];
