@@ -7,9 +7,7 @@ use super::glob;
 use super::help::{help, of_lines};
 use super::lifecycle::{MallocStats, MemoryDoctor, MemoryStats};
 use super::syntax::{cursor, invalid_expire, is, syntax_error, want_integer};
-use super::{
-    Command, Keys, Merge, ReadCommand, Scope, SessionCommand, Spec, WriteCommand, container, node, quoting, read, write,
-};
+use super::{Command, Keys, Merge, ReadCommand, Scope, Spec, WriteCommand, container, node, quoting, read, write};
 use crate::resp::{Args, Reply};
 use crate::state::events::Class;
 use crate::state::{EntryRef, Keyspace, Value, View};

@@ -8,7 +8,7 @@ use super::help::{help, of_lines};
 use super::node::Node;
 use super::session::{Face, Session};
 use super::syntax::subcommand_error;
-use super::{Command, Keys, NodeCommand, Scope, SessionCommand, Spec, container, glob, node};
+use super::{Command, Keys, NodeCommand, Scope, Spec, container, glob, node};
 use crate::resp::{Args, Reply};
 use crate::slot::slot_of;
 use bytes::Bytes;

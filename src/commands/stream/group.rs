@@ -5,9 +5,7 @@ use super::argument::{Sources, bound, interval, strict_id};
 use super::{BASE, change, entry_reply, id_reply, stream_of};
 use crate::commands::help::{help, of_table};
 use crate::commands::syntax::{either, is, subcommand_error, syntax_error, want_integer};
-use crate::commands::{
-    Command, Keys, ReadCommand, Scope, SessionCommand, Spec, WriteCommand, container, quoting, read, write,
-};
+use crate::commands::{Command, Keys, ReadCommand, Scope, Spec, WriteCommand, container, quoting, read, write};
 use crate::resp::{Args, Reply, integer};
 use crate::state::events::Class;
 use crate::state::{Changed, Keyspace, StreamGroup, StreamId, StreamValue, Value, View, one_more};

@@ -4,7 +4,7 @@ use super::group::{lag, no_group_of};
 use super::{BASE, BLOCK, entry_reply, id_reply, stream_of};
 use crate::commands::help::{help, of_table};
 use crate::commands::syntax::{either, is, subcommand_error, want_integer};
-use crate::commands::{Command, Keys, ReadCommand, Scope, SessionCommand, Spec, container, read};
+use crate::commands::{Command, Keys, ReadCommand, Scope, Spec, container, read};
 use crate::resp::{Args, Reply};
 use crate::state::{Consumer, StreamGroup, StreamId, StreamValue, View};
 use crate::types::Millis;
