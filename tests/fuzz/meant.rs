@@ -162,6 +162,16 @@ pub static MEANT: &[Meant] = &[
         holds: |case| said(case.ours, "ERR Unbalanced 'xread") && said(case.theirs, "ERR Unbalanced XREAD list"),
     },
     Meant {
+        of: &["sort", "sort_ro"],
+        why: "Redis takes a number too small for a double, read by an earlier command, for a mistake of the next SORT",
+        forgets: true,
+        holds: |case| {
+            let is_number = |item: &Reply| matches!(numbers(item), Reply::Double(_));
+            let in_order = items(case.ours).is_some_and(|items| items.iter().all(is_number));
+            said(case.theirs, "ERR One or more scores can't be") && (in_order || matches!(case.ours, Reply::Int(_)))
+        },
+    },
+    Meant {
         of: &["lpos"],
         why: "the least of all numbers is no rank since 7.2",
         forgets: false,
