@@ -150,6 +150,8 @@ impl Keys {
     }
 
     fn remove(&mut self, key: u32) {
+        // A removal is a change, as it is in the keyspace.
+        self.version += 1;
         let at = std::mem::replace(&mut self.place[key as usize], ABSENT) as usize;
         assert_eq!(self.present.swap_remove(at), key, "a victim is one of the keys");
         if let Some(moved) = self.present.get(at) {
