@@ -3,6 +3,7 @@
 //! Invariants: a node votes only after it was a learner that is level with the leader's log; of each set of voters all but
 //! one are in the next; nobody leads a group that is to lose its vote; a copy that is not wanted goes last.
 
+use crate::planted::{self, Bug};
 use crate::raft::{Configuration, Step};
 use crate::types::NodeId;
 use std::collections::BTreeSet;
@@ -71,6 +72,11 @@ pub(super) fn next(now: &Configuration, wanted: &Wanted) -> Next {
     }
 }
 
+/// Whether a node that came has as good as all of the leader's log.
+pub(super) fn is_level(now: &Configuration, node: NodeId) -> bool {
+    now.behind.get(&node).is_some_and(|entries| *entries <= LEVEL) || planted::is(Bug::VoteForEmpty)
+}
+
 /// Ends a change that stopped halfway; a leader without a vote in the last set hands over to one that has one first.
 fn finish(now: &Configuration, last: &BTreeSet<NodeId>, wanted: &Wanted) -> Next {
     if last.contains(&now.leader) {
@@ -91,9 +97,8 @@ fn change_voters(now: &Configuration, voters: &BTreeSet<NodeId>, wanted: &Wanted
     let gone = going.copied().find(|node| *node != now.leader);
     let mut after = voters.clone();
     if let Some(coming) = coming {
-        let behind = now.behind.get(coming).copied();
-        if behind.is_none_or(|entries| entries > LEVEL) {
-            return Next::WaitFor(*coming, behind);
+        if !is_level(now, *coming) {
+            return Next::WaitFor(*coming, now.behind.get(coming).copied());
         }
         after.insert(*coming);
     }

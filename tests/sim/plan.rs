@@ -50,10 +50,12 @@ pub enum Kind {
     Transfer,
     /// A node makes snapshots.
     Snapshot,
+    /// An operator has a node come, go or take another's place, or moves votes and leaders.
+    Members,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 18] = [
+    pub const ALL: [Kind; 19] = [
         Kind::Kill,
         Kind::Power,
         Kind::PowerAll,
@@ -72,6 +74,7 @@ impl Kind {
         Kind::Usurp,
         Kind::Transfer,
         Kind::Snapshot,
+        Kind::Members,
     ];
 }
 
@@ -90,7 +93,10 @@ pub struct Planned {
 /// Everything that is fixed before the run.
 pub struct Plan {
     pub seed: u64,
+    /// Nodes that found the cluster.
     pub nodes: usize,
+    /// Nodes that wait to be taken in; they are numbered behind the founders, in the order in which they are.
+    pub spares: usize,
     pub groups: u32,
     pub clients: usize,
     /// Longest delay of a message in good times.
@@ -119,19 +125,22 @@ impl Plan {
         let ms = Duration::from_millis;
         let slow = rng.u64(0..4);
         let small_snapshots = rng.bool();
+        let members = rng.u8(..3) == 0;
+        let spares = if members { rng.usize(1..3) } else { 0 };
         let mut plan = Plan {
             seed,
             nodes,
+            spares,
             groups: rng.u32(1..3),
             clients: rng.usize(4..8),
             latency: ms(rng.u64(1..12)),
             disk: (ms(slow / 2), ms(1 + slow * 2)),
-            walls: (0..nodes).map(|_| 1_700_000_000_000 + rng.u64(..40)).collect(),
-            drifts: (0..nodes).map(|_| if rng.bool() { 0 } else { rng.i64(-20_000..=20_000) }).collect(),
+            walls: (0..nodes + spares).map(|_| 1_700_000_000_000 + rng.u64(..40)).collect(),
+            drifts: (0..nodes + spares).map(|_| if rng.bool() { 0 } else { rng.i64(-20_000..=20_000) }).collect(),
             log_lag: if small_snapshots { rng.u64(0..30) } else { 1000 },
             snapshot_log_bytes: if small_snapshots { 4 << 10 } else { 1 << 20 },
             request_timeout: ms(rng.u64(1500..4000)),
-            faults: faults(&mut rng),
+            faults: faults(&mut rng, members),
             timers: timers(&mut rng),
             crowded: rng.u8(..3) == 0,
             limit: (rng.u8(..3) == 0).then(|| limit(&mut rng)),
@@ -140,9 +149,14 @@ impl Plan {
             plan.clients = rng.usize(12..18);
             // What a late message shows is shown where many wait for it.
             plan.faults.extend((0..2).map(|_| delay(&mut rng)));
-            plan.faults.sort_by_key(|planned| planned.at);
         }
+        plan.faults.sort_by_key(|planned| planned.at);
         plan
+    }
+
+    /// All nodes that there are or may be.
+    pub fn all(&self) -> usize {
+        self.nodes + self.spares
     }
 }
 
@@ -171,8 +185,9 @@ fn timers(rng: &mut fastrand::Rng) -> Timers {
 }
 
 /// A seed has a taste: a few kinds, which it meets again and again, so that they come in all orders and together.
-fn faults(rng: &mut fastrand::Rng) -> Vec<Planned> {
+fn faults(rng: &mut fastrand::Rng, members: bool) -> Vec<Planned> {
     let mut kinds = Kind::ALL.to_vec();
+    kinds.retain(|kind| *kind != Kind::Members);
     rng.shuffle(&mut kinds);
     kinds.truncate(rng.usize(2..6));
     let mut at = CALM;
@@ -182,15 +197,30 @@ fn faults(rng: &mut fastrand::Rng) -> Vec<Planned> {
         if at >= FAULTS_END {
             return planned;
         }
-        let kind = kinds[rng.usize(..kinds.len())];
+        let kind = match members && rng.u8(..3) == 0 {
+            true => Kind::Members,
+            false => kinds[rng.usize(..kinds.len())],
+        };
         let lasts = Duration::from_millis(if rng.u8(..4) == 0 { rng.u64(20..200) } else { rng.u64(200..3500) });
-        planned.push(Planned {
-            at,
-            kind,
-            lasts,
-            at_leader: rng.u8(..3) > 0,
-            dice: std::array::from_fn(|_| rng.u64(..)),
-        });
+        let dice = std::array::from_fn(|_| rng.u64(..));
+        planned.push(Planned { at, kind, lasts, at_leader: rng.u8(..3) > 0, dice });
+        if let Some((kind, after)) = behind(rng, kind, lasts) {
+            let (at, dice) = (at + after, std::array::from_fn(|_| rng.u64(..)));
+            planned.push(Planned { at, kind, lasts, at_leader: rng.bool(), dice });
+        }
+    }
+}
+
+/// What comes right behind some faults, of any kind, because it would hardly meet them by chance: while leaders hand over, while
+/// members change, and where a node has just started again.
+fn behind(rng: &mut fastrand::Rng, kind: Kind, lasts: Duration) -> Option<(Kind, Duration)> {
+    let any = Kind::ALL[rng.usize(..Kind::ALL.len())];
+    let (any, ms) = if any == Kind::Members { (Kind::Isolate, 0) } else { (any, rng.u64(5..140)) };
+    match kind {
+        Kind::Transfer => Some((any, Duration::from_millis(ms))),
+        Kind::Members if rng.bool() => Some((any, Duration::from_millis(ms * 6))),
+        Kind::Kill | Kind::Power if rng.u8(..4) == 0 => Some((Kind::Usurp, lasts + Duration::from_millis(ms * 4))),
+        _ => None,
     }
 }
 
@@ -201,9 +231,10 @@ impl fmt::Display for Plan {
         kinds.dedup();
         write!(
             f,
-            "seed {}: {} nodes, {} groups, {} clients, latency {:?}, sync {:?}..{:?}, drifts {:?} ppm, log lag {}, elections from {:?} on, {}memory {:?}, {} faults of {kinds:?}",
+            "seed {}: {} nodes and {} that wait, {} groups, {} clients, latency {:?}, sync {:?}..{:?}, drifts {:?} ppm, log lag {}, elections from {:?} on, {}memory {:?}, {} faults of {kinds:?}",
             self.seed,
             self.nodes,
+            self.spares,
             self.groups,
             self.clients,
             self.latency,
