@@ -115,7 +115,7 @@ impl Faults {
         nodes.iter().filter(|node| node.belongs.get() && !node.gone.get()).map(|node| node.id).collect()
     }
 
-    /// Every other fault meets the node that comes or goes, if one does.
+    /// Most faults meet the node that comes or goes, if one does.
     fn target(&self, planned: &Planned, nodes: &[Rc<Node>], observer: &Observer) -> usize {
         let group = (planned.dice[0] % u64::from(self.plan.groups + 1)) as u32;
         let present = Faults::present(nodes);
@@ -127,7 +127,7 @@ impl Faults {
                     Some(cluster::Standing::Joining | cluster::Standing::Leaving)
                 )
         };
-        let moving = present.iter().find(moves).filter(|_| planned.dice[2].is_multiple_of(2));
+        let moving = present.iter().find(moves).filter(|_| !planned.dice[2].is_multiple_of(4));
         match (moving, planned.at_leader) {
             (Some(moving), _) => *moving,
             (None, true) => observer.leader(group).unwrap_or(any),

@@ -211,14 +211,17 @@ fn faults(rng: &mut fastrand::Rng, members: bool) -> Vec<Planned> {
     }
 }
 
-/// What comes right behind some faults, of any kind, because it would hardly meet them by chance: while leaders hand over, while
-/// members change, and where a node has just started again.
+/// What comes right behind some faults, because it would hardly meet them by chance: anything while leaders hand over, mostly a
+/// cut or a crash where a node comes or goes, and a node that takes a lease over where another has just started again.
 fn behind(rng: &mut fastrand::Rng, kind: Kind, lasts: Duration) -> Option<(Kind, Duration)> {
+    const APART: [Kind; 5] = [Kind::Isolate, Kind::Mute, Kind::Deafen, Kind::Kill, Kind::Power];
     let any = Kind::ALL[rng.usize(..Kind::ALL.len())];
-    let (any, ms) = if any == Kind::Members { (Kind::Isolate, 0) } else { (any, rng.u64(5..140)) };
+    let any = if any == Kind::Members { Kind::Isolate } else { any };
+    let ms = rng.u64(5..140);
     match kind {
         Kind::Transfer => Some((any, Duration::from_millis(ms))),
-        Kind::Members if rng.bool() => Some((any, Duration::from_millis(ms * 6))),
+        Kind::Members if rng.u8(..3) == 0 => Some((any, Duration::from_millis(ms * 6))),
+        Kind::Members => Some((APART[rng.usize(..APART.len())], Duration::from_millis(ms * 3))),
         Kind::Kill | Kind::Power if rng.u8(..4) == 0 => Some((Kind::Usurp, lasts + Duration::from_millis(ms * 4))),
         _ => None,
     }

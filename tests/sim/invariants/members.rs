@@ -6,6 +6,8 @@
 
 use crate::node::Node;
 use crate::observe::{Replicas, Seen, Watcher};
+use hypercache::cluster::Standing;
+use hypercache::types::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -33,8 +35,27 @@ fn all(voters: &[BTreeSet<usize>]) -> BTreeSet<usize> {
     voters.iter().flatten().copied().collect()
 }
 
+impl OneForOne {
+    /// Nobody votes any more when the roster says that it is gone.
+    fn counts_on_nobody_gone(&self, seen: &Seen, nodes: &[Rc<Node>]) -> Result<(), String> {
+        let Some(cluster) = nodes[seen.node - 1].cluster.borrow().clone() else { return Ok(()) };
+        let Some(roster) = cluster.roster() else { return Ok(()) };
+        for (group, known) in &self.groups {
+            let gone = |node: &usize| roster.standing(NodeId(*node as u64)) == Some(Standing::Gone);
+            if let Some(gone) = all(&known.voters).into_iter().find(gone) {
+                let voters = &known.voters;
+                return Err(format!("members: n{gone} was let go, and group {group} counts on its vote: {voters:?}"));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Watcher for OneForOne {
     fn seen(&mut self, seen: &Seen, _all: &Replicas, nodes: &[Rc<Node>]) -> Result<(), String> {
+        if seen.group == 0 {
+            self.counts_on_nobody_gone(seen, nodes)?;
+        }
         let group = seen.group;
         let log = self.logs.entry((group, seen.node)).or_default();
         *log = seen.last.max(seen.snapshot).max(*log);
