@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// A client gives up on an answer after this.
 const PATIENCE: Duration = Duration::from_secs(6);
-/// And so soon on a connection that does not come about.
+/// And so soon, with a wide seed, on a connection that does not come about.
 const CONNECTS: Duration = Duration::from_millis(500);
 /// Keys of each kind at a time.
 const KEYS: u64 = 3;
@@ -47,6 +47,8 @@ pub struct Client {
     pace: Pace,
     /// Whether it fills memory.
     fills: bool,
+    /// Whether its seed is a wide one.
+    wide: bool,
     nodes: usize,
     node: usize,
     connection: Option<(TcpStream, ReplyDecoder, BytesMut)>,
@@ -77,6 +79,7 @@ impl Client {
             rng,
             pace: Pace::new(plan.crowded),
             fills: plan.limit.is_some(),
+            wide: plan.wide,
             nodes: plan.all(),
             node,
             connection: None,
@@ -122,8 +125,8 @@ impl Client {
         let seen = self.seen.as_ref().filter(|(known, _)| *known == key).map(|(_, value)| value.clone());
         match (self.rng.u8(..100), seen) {
             (0..18, _) => words(&["GET", &key]),
-            (18..28, _) => words(&["HC.READ", "lease", "GET", &key]),
-            (28..32, _) => words(&[WATCH_SWAP, &key, &self.new_value()]),
+            (28..32, _) if self.wide => words(&[WATCH_SWAP, &key, &self.new_value()]),
+            (18..32, _) => words(&["HC.READ", "lease", "GET", &key]),
             (32..40, Some(old)) => words(&["SET", &key, &self.new_value(), "IFEQ", &old]),
             (40..44, _) => words(&["SET", &key, &self.new_value(), "NX"]),
             (44..46, _) => words(&["DEL", &key]),
@@ -237,7 +240,8 @@ impl Client {
         if self.connection.is_none() {
             let address = format!("{}:{RESP_PORT}", name(self.node));
             // Nothing was sent: as good as a refusal.
-            let Ok(Ok(stream)) = env::timeout(CONNECTS, net::connect(&address)).await else {
+            let patience = if self.wide { CONNECTS } else { PATIENCE };
+            let Ok(Ok(stream)) = env::timeout(patience, net::connect(&address)).await else {
                 return Ok(Reply::error("CLUSTERDOWN no connection to the node"));
             };
             self.connection = Some((stream, ReplyDecoder::new(Limits::default()), BytesMut::new()));

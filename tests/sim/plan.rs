@@ -10,6 +10,10 @@ pub const CALM: Duration = Duration::from_millis(2500);
 /// No fault begins after this; then all is healed.
 pub const FAULTS_END: Duration = Duration::from_millis(13_000);
 
+/// From this seed on nodes come and go, clients watch what they swap and do not wait long for a connection, and faults come right behind others. The seeds
+/// before mean what they always meant, so that those stay which are pinned for planted bugs.
+pub const WIDE: u64 = 1000;
+
 /// What is done to the cluster. Nodes are drawn when the fault begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -93,6 +97,8 @@ pub struct Planned {
 /// Everything that is fixed before the run.
 pub struct Plan {
     pub seed: u64,
+    /// Whether it is one from [`WIDE`] on.
+    pub wide: bool,
     /// Nodes that found the cluster.
     pub nodes: usize,
     /// Nodes that wait to be taken in; they are numbered behind the founders, in the order in which they are.
@@ -125,10 +131,12 @@ impl Plan {
         let ms = Duration::from_millis;
         let slow = rng.u64(0..4);
         let small_snapshots = rng.bool();
-        let members = rng.u8(..3) == 0;
+        let wide = seed >= WIDE;
+        let members = wide && rng.u8(..3) == 0;
         let spares = if members { rng.usize(1..3) } else { 0 };
         let mut plan = Plan {
             seed,
+            wide,
             nodes,
             spares,
             groups: rng.u32(1..3),
@@ -140,7 +148,7 @@ impl Plan {
             log_lag: if small_snapshots { rng.u64(0..30) } else { 1000 },
             snapshot_log_bytes: if small_snapshots { 4 << 10 } else { 1 << 20 },
             request_timeout: ms(rng.u64(1500..4000)),
-            faults: faults(&mut rng, members),
+            faults: faults(&mut rng, wide, members),
             timers: timers(&mut rng),
             crowded: rng.u8(..3) == 0,
             limit: (rng.u8(..3) == 0).then(|| limit(&mut rng)),
@@ -185,7 +193,7 @@ fn timers(rng: &mut fastrand::Rng) -> Timers {
 }
 
 /// A seed has a taste: a few kinds, which it meets again and again, so that they come in all orders and together.
-fn faults(rng: &mut fastrand::Rng, members: bool) -> Vec<Planned> {
+fn faults(rng: &mut fastrand::Rng, wide: bool, members: bool) -> Vec<Planned> {
     let mut kinds = Kind::ALL.to_vec();
     kinds.retain(|kind| *kind != Kind::Members);
     rng.shuffle(&mut kinds);
@@ -202,9 +210,10 @@ fn faults(rng: &mut fastrand::Rng, members: bool) -> Vec<Planned> {
             false => kinds[rng.usize(..kinds.len())],
         };
         let lasts = Duration::from_millis(if rng.u8(..4) == 0 { rng.u64(20..200) } else { rng.u64(200..3500) });
-        let dice = std::array::from_fn(|_| rng.u64(..));
-        planned.push(Planned { at, kind, lasts, at_leader: rng.u8(..3) > 0, dice });
-        if let Some((kind, after)) = behind(rng, kind, lasts) {
+        let (at_leader, dice) = (rng.u8(..3) > 0, std::array::from_fn(|_| rng.u64(..)));
+        planned.push(Planned { at, kind, lasts, at_leader, dice });
+        let follower = if wide { behind(rng, kind, lasts) } else { None };
+        if let Some((kind, after)) = follower {
             let (at, dice) = (at + after, std::array::from_fn(|_| rng.u64(..)));
             planned.push(Planned { at, kind, lasts, at_leader: rng.bool(), dice });
         }
