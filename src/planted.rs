@@ -43,14 +43,12 @@ pub enum Bug {
     TimeUpWhenServed,
     /// A transaction runs whatever became of the keys that it watches.
     WatchIgnored,
-    /// A node is given a vote as soon as it has a place in the group, however little it has of the log.
-    VoteForEmpty,
     /// A node is let go at once, while groups still count on its vote.
     GoneWhileVoting,
 }
 
 impl Bug {
-    pub const ALL: [Bug; 20] = [
+    pub const ALL: [Bug; 19] = [
         Bug::AcknowledgeBeforeSync,
         Bug::CountVoteTwice,
         Bug::ReadUnconfirmed,
@@ -69,7 +67,6 @@ impl Bug {
         Bug::BoundedUnbounded,
         Bug::TimeUpWhenServed,
         Bug::WatchIgnored,
-        Bug::VoteForEmpty,
         Bug::GoneWhileVoting,
     ];
 }

@@ -3,7 +3,6 @@
 //! Invariants: a node votes only after it was a learner that is level with the leader's log; of each set of voters all but
 //! one are in the next; nobody leads a group that is to lose its vote; a copy that is not wanted goes last.
 
-use crate::planted::{self, Bug};
 use crate::raft::{Configuration, Step};
 use crate::types::NodeId;
 use std::collections::BTreeSet;
@@ -74,7 +73,7 @@ pub(super) fn next(now: &Configuration, wanted: &Wanted) -> Next {
 
 /// Whether a node that came has as good as all of the leader's log.
 pub(super) fn is_level(now: &Configuration, node: NodeId) -> bool {
-    now.behind.get(&node).is_some_and(|entries| *entries <= LEVEL) || planted::is(Bug::VoteForEmpty)
+    now.behind.get(&node).is_some_and(|entries| *entries <= LEVEL)
 }
 
 /// Ends a change that stopped halfway; a leader without a vote in the last set hands over to one that has one first.
@@ -110,7 +109,7 @@ fn change_voters(now: &Configuration, voters: &BTreeSet<NodeId>, wanted: &Wanted
 
 /// Hands leadership to the first choice among these, or to the one that is nearest to the leader's log.
 fn lead(now: &Configuration, among: Vec<NodeId>, first: Option<NodeId>) -> Next {
-    let level = |node: &NodeId| now.behind.get(node).is_some_and(|entries| *entries <= LEVEL);
+    let level = |node: &NodeId| is_level(now, *node);
     if let Some(first) = first.filter(|first| among.contains(first) && level(first)) {
         return Next::Do(Step::Lead(first));
     }

@@ -34,16 +34,15 @@ const PINNED: &[(Bug, u64)] = &[
     (Bug::HeadAfterCut, 6),
     (Bug::JoinRunningRound, 1),
     (Bug::BoundedUnbounded, 7),
-    (Bug::TimeUpWhenServed, WIDE),
+    (Bug::TimeUpWhenServed, WIDE + 1),
     (Bug::WatchIgnored, WIDE),
-    (Bug::VoteForEmpty, WIDE),
     (Bug::GoneWhileVoting, WIDE),
 ];
 
 /// Where the search for a seed begins: these need what only wide ones have.
 fn first_seed(bug: Bug) -> u64 {
     match bug {
-        Bug::TimeUpWhenServed | Bug::WatchIgnored | Bug::VoteForEmpty | Bug::GoneWhileVoting => WIDE,
+        Bug::TimeUpWhenServed | Bug::WatchIgnored | Bug::GoneWhileVoting => WIDE,
         _ => 1,
     }
 }
