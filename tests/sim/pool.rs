@@ -36,7 +36,6 @@ const PINNED: &[(Bug, u64)] = &[
     (Bug::BoundedUnbounded, 7),
     (Bug::TimeUpWhenServed, WIDE + 1),
     (Bug::WatchIgnored, WIDE),
-    (Bug::GoneWhileVoting, WIDE),
 ];
 
 /// Where the search for a seed begins: these need what only wide ones have.
