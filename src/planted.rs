@@ -39,10 +39,16 @@ pub enum Bug {
     JoinRunningRound,
     /// A bounded read is answered by any replica that is ready, however old its state is.
     BoundedUnbounded,
+    /// One that waited and was served is told that its time is up, if it is by then.
+    TimeUpWhenServed,
+    /// A transaction runs whatever became of the keys that it watches.
+    WatchIgnored,
+    /// A node is let go at once, while groups still count on its vote.
+    GoneWhileVoting,
 }
 
 impl Bug {
-    pub const ALL: [Bug; 16] = [
+    pub const ALL: [Bug; 19] = [
         Bug::AcknowledgeBeforeSync,
         Bug::CountVoteTwice,
         Bug::ReadUnconfirmed,
@@ -59,6 +65,9 @@ impl Bug {
         Bug::HeadAfterCut,
         Bug::JoinRunningRound,
         Bug::BoundedUnbounded,
+        Bug::TimeUpWhenServed,
+        Bug::WatchIgnored,
+        Bug::GoneWhileVoting,
     ];
 }
 

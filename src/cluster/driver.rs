@@ -9,9 +9,10 @@
 
 use super::placement;
 use super::roster::{Roster, Standing};
-use super::steps::{LEVEL, Next, Wanted, next};
+use super::steps::{LEVEL, Next, Wanted, is_level, next};
 use super::{Cluster, TABLE, TableDocument, membership};
 use crate::env::{self, Instant};
+use crate::planted::{self, Bug};
 use crate::raft::{AdminError, Configuration, Group, Planned, Step};
 use crate::resp::Args;
 use crate::routing::RoutingTable;
@@ -186,7 +187,7 @@ impl Cluster {
             told.len() == roster.target.len() && told.iter().all(|(_, _, now)| now.as_ref().is_ok_and(has))
         };
         for node in roster.with(Standing::Joining) {
-            let level = |now: &Configuration| now.behind.get(&node).is_some_and(|entries| *entries <= LEVEL);
+            let level = |now: &Configuration| is_level(now, node);
             if table.nodes.contains_key(&node) && all(&level) {
                 tracing::info!(%node, "node-joined: it has copies of all groups");
                 self.edit(meta, |roster| roster.welcome(node)).await;
@@ -194,7 +195,7 @@ impl Cluster {
         }
         for node in roster.with(Standing::Leaving) {
             let votes = |now: &Configuration| now.leader == node || now.voters.iter().any(|set| set.contains(&node));
-            if all(&|now| !votes(now)) {
+            if all(&|now| !votes(now)) || planted::is(Bug::GoneWhileVoting) {
                 tracing::info!(%node, "node-dismissed: it votes and leads nowhere");
                 self.edit(meta, |roster| roster.dismiss(node)).await;
             }

@@ -71,6 +71,11 @@ pub(super) fn next(now: &Configuration, wanted: &Wanted) -> Next {
     }
 }
 
+/// Whether a node that came has as good as all of the leader's log.
+pub(super) fn is_level(now: &Configuration, node: NodeId) -> bool {
+    now.behind.get(&node).is_some_and(|entries| *entries <= LEVEL)
+}
+
 /// Ends a change that stopped halfway; a leader without a vote in the last set hands over to one that has one first.
 fn finish(now: &Configuration, last: &BTreeSet<NodeId>, wanted: &Wanted) -> Next {
     if last.contains(&now.leader) {
@@ -91,9 +96,8 @@ fn change_voters(now: &Configuration, voters: &BTreeSet<NodeId>, wanted: &Wanted
     let gone = going.copied().find(|node| *node != now.leader);
     let mut after = voters.clone();
     if let Some(coming) = coming {
-        let behind = now.behind.get(coming).copied();
-        if behind.is_none_or(|entries| entries > LEVEL) {
-            return Next::WaitFor(*coming, behind);
+        if !is_level(now, *coming) {
+            return Next::WaitFor(*coming, now.behind.get(coming).copied());
         }
         after.insert(*coming);
     }
@@ -105,7 +109,7 @@ fn change_voters(now: &Configuration, voters: &BTreeSet<NodeId>, wanted: &Wanted
 
 /// Hands leadership to the first choice among these, or to the one that is nearest to the leader's log.
 fn lead(now: &Configuration, among: Vec<NodeId>, first: Option<NodeId>) -> Next {
-    let level = |node: &NodeId| now.behind.get(node).is_some_and(|entries| *entries <= LEVEL);
+    let level = |node: &NodeId| is_level(now, *node);
     if let Some(first) = first.filter(|first| among.contains(first) && level(first)) {
         return Next::Do(Step::Lead(first));
     }

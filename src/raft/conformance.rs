@@ -6,7 +6,7 @@ use super::machine::{Machine, Replica};
 use super::snapshot::SnapshotStore;
 use super::storage::memory::Platter;
 use super::storage::{Options_, Storage, StorageError, Sync};
-use super::{Entry, LogId, SnapshotMeta, Types, log_id};
+use super::{Entry, LogId, SnapshotMeta, Types, Vote, log_id};
 use crate::raft::entry::Batch;
 use crate::resp::Args;
 use crate::state::Precision;
@@ -265,4 +265,163 @@ fn drops_chunks_that_nobody_names(ground: Ground) {
         storage.write_and_wait(barrier).await.unwrap();
         assert!(again.chunk(orphan.number, 0).is_err());
     });
+}
+
+/// Of the directory that the store belongs to.
+const INCARNATION: u64 = 11;
+
+/// What is found where bits may have been turned.
+#[derive(Debug, Clone, PartialEq)]
+struct Found {
+    vote: Option<Vote>,
+    purged: Option<LogId>,
+    entries: Vec<LogId>,
+    applied: Option<LogId>,
+    /// After the snapshot was loaded and the entries behind it were applied.
+    state: u128,
+}
+
+/// Reads everything that a replica reads when it starts, and applies it.
+async fn find(storage: &Storage) -> Result<Found, String> {
+    let told = |e: StorageError| e.to_string();
+    storage.bind(INCARNATION, true).map_err(told)?;
+    let mut log = LogStore::open(storage, GROUP).map_err(told)?;
+    let snapshots = SnapshotStore::open(storage, GROUP).map_err(told)?;
+    let replica = Arc::new(Replica::new(1, Precision::default()));
+    let mut machine = Machine::open(replica.clone(), snapshots).map_err(told)?;
+    let state = log.get_log_state().await.map_err(|e| e.to_string())?;
+    let entries = log.try_get_log_entries(0..u64::MAX).await.map_err(|e| e.to_string())?;
+    let ids = entries.iter().map(|e| e.log_id).collect();
+    let (applied, _) = machine.applied_state().await.map_err(|e| e.to_string())?;
+    apply(&mut machine, entries.into_iter().filter(|e| Some(e.log_id) > applied).collect()).await;
+    let (vote, purged) = (log.vote(), state.last_purged_log_id);
+    Ok(Found { vote, purged, entries: ids, applied, state: replica.with(|s| s.keyspace.state_hash()) })
+}
+
+/// A log that was purged and goes on behind a snapshot of several chunks; a vote.
+async fn furnish(ground: &Ground) {
+    let storage = ground.storage();
+    storage.bind(INCARNATION, false).unwrap();
+    let (mut log, mut machine, _) = on(&storage);
+    log.save_vote(&Vote::new(3, NodeId(2))).await.unwrap();
+    let entries = |range: std::ops::RangeInclusive<u64>| -> Vec<Entry> {
+        range.map(|i| set(1, i, &format!("k{}", i % 700), &format!("{i}{}", "x".repeat(300)))).collect()
+    };
+    append(&mut log, entries(1..=900)).await;
+    apply(&mut machine, entries(1..=900)).await;
+    machine.try_create_snapshot_builder(true).await.unwrap().build_snapshot().await.unwrap();
+    log.purge(log_id(1, 850)).await.unwrap();
+    append(&mut log, entries(901..=1000)).await;
+}
+
+/// How many bits a test turns: a few, or as many as whoever runs it wants.
+fn flips(few: usize) -> usize {
+    std::env::var("FLIPS").ok().and_then(|text| text.parse().ok()).unwrap_or(few)
+}
+
+/// What became of flipped bits.
+#[derive(Debug, Default)]
+struct Tally {
+    named: usize,
+    harmless: usize,
+}
+
+#[test]
+fn a_bit_that_turns_in_a_record_is_named_or_does_nothing() {
+    run(async {
+        let platter = Platter::default();
+        furnish(&Ground::Memory(platter.clone())).await;
+        let storage = platter.open(&Options_::default());
+        let whole = find(&storage).await.unwrap();
+        let mut dice = fastrand::Rng::with_seed(51);
+        let mut tally = Tally::default();
+        for _ in 0..flips(300) {
+            let flipped = platter.flip([dice.u64(..), dice.u64(..)]).expect("there are records");
+            match find(&storage).await {
+                Err(told) => {
+                    assert!(told.contains("group "), "it does not say where: {told} ({})", flipped.place());
+                    tally.named += 1;
+                }
+                Ok(found) => {
+                    assert_eq!(found, whole, "a bit of {} changed what is found", flipped.place());
+                    tally.harmless += 1;
+                }
+            }
+            platter.unflip(&flipped);
+        }
+        assert_eq!(find(&storage).await.unwrap(), whole, "turned back, all is as it was");
+        assert!(tally.named > tally.harmless, "{tally:?}");
+        eprintln!("records: {tally:?}");
+    });
+}
+
+#[test]
+fn a_bit_that_turns_in_a_file_is_named_or_does_nothing() {
+    run(async {
+        let (original, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let ground = Ground::Disk(Arc::new(original));
+        furnish(&ground).await;
+        drop(reopen(&ground).await);
+        let Ground::Disk(original) = &ground else { unreachable!("it was made above") };
+        let files = settled_files(original.path()).await;
+        let put = |flip: Option<(usize, usize)>| {
+            let _ = std::fs::remove_dir_all(copy.path());
+            std::fs::create_dir_all(copy.path()).unwrap();
+            for (at, (name, bytes)) in files.iter().enumerate() {
+                let mut bytes = bytes.clone();
+                if let Some((_, bit)) = flip.filter(|(file, _)| *file == at) {
+                    bytes[bit / 8] ^= 1 << (bit % 8);
+                }
+                std::fs::write(copy.path().join(name), bytes).unwrap();
+            }
+        };
+        let open = async || match Storage::open(copy.path(), &Options_ { sync: Sync::No, ..Options_::default() }) {
+            Ok(storage) => find(&storage).await,
+            Err(e) => Err(e.to_string()),
+        };
+        put(None);
+        let whole = open().await.unwrap();
+        let mut dice = fastrand::Rng::with_seed(52);
+        let mut tally = Tally::default();
+        for _ in 0..flips(30) {
+            let file = dice.usize(..files.len());
+            let (name, bytes) = &files[file];
+            let bit = dice.usize(..bytes.len() * 8);
+            put(Some((file, bit)));
+            match open().await {
+                Err(told) => {
+                    assert!(told.contains("group ") || told.contains("/"), "it does not say where: {told}");
+                    tally.named += 1;
+                }
+                Ok(found) => {
+                    assert_eq!(found, whole, "bit {bit} of {name}, {} bytes", bytes.len());
+                    tally.harmless += 1;
+                }
+            }
+        }
+        eprintln!("files: {tally:?}");
+        assert!(tally.named > 0, "{tally:?}");
+    });
+}
+
+/// Name and bytes of every file that RocksDB reads, when nobody writes any more.
+async fn settled_files(dir: &std::path::Path) -> Vec<(String, Vec<u8>)> {
+    let read = || -> Vec<(String, Vec<u8>)> {
+        let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+        let mut paths: Vec<std::path::PathBuf> = entries.filter(|path| path.is_file()).collect();
+        paths.sort();
+        let named = |path: &std::path::PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+        // Its own log in words, and what holds nothing, cannot be damaged.
+        let files = paths.iter().map(|path| (named(path), std::fs::read(path).unwrap_or_default()));
+        files.filter(|(name, bytes)| !name.starts_with("LOG") && !bytes.is_empty()).collect()
+    };
+    let mut before = read();
+    loop {
+        crate::env::sleep(std::time::Duration::from_millis(50)).await;
+        let now = read();
+        if now == before {
+            return now;
+        }
+        before = now;
+    }
 }

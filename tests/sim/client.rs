@@ -1,6 +1,6 @@
 //! Clients: real connections to the RESP doors, one operation at a time each, everything noted.
 
-use crate::history::{History, Op, Outcome, READ_BOTH, WRITE_BOTH, judge, wire};
+use crate::history::{History, NOTHING, Op, Outcome, READ_BOTH, WATCH_SWAP, WRITE_BOTH, judge, wire};
 use crate::node::{RESP_PORT, name};
 use crate::plan::Plan;
 use crate::story;
@@ -16,6 +16,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// A client gives up on an answer after this.
 const PATIENCE: Duration = Duration::from_secs(6);
+/// And so soon, with a wide seed, on a connection that does not come about.
+const CONNECTS: Duration = Duration::from_millis(500);
 /// Keys of each kind at a time.
 const KEYS: u64 = 3;
 
@@ -45,12 +47,16 @@ pub struct Client {
     pace: Pace,
     /// Whether it fills memory.
     fills: bool,
+    /// Whether its seed is a wide one.
+    wide: bool,
     nodes: usize,
     node: usize,
     connection: Option<(TcpStream, ReplyDecoder, BytesMut)>,
     written: u64,
     /// Key and value last seen, from which to swap.
     seen: Option<(String, String)>,
+    /// What the key that is watched held when it was read.
+    watched: Option<String>,
     /// Keys with a ttl that this client wrote, and when it forgets them.
     mortal: Vec<(String, u64)>,
     history: History,
@@ -67,17 +73,19 @@ fn words(words: &[&str]) -> Vec<String> {
 impl Client {
     pub fn new(id: usize, plan: &Plan, history: History) -> Client {
         let mut rng = fastrand::Rng::with_seed(plan.seed.wrapping_mul(1000) + id as u64);
-        let node = rng.usize(1..=plan.nodes);
+        let node = rng.usize(1..=plan.all());
         Client {
             id,
             rng,
             pace: Pace::new(plan.crowded),
             fills: plan.limit.is_some(),
-            nodes: plan.nodes,
+            wide: plan.wide,
+            nodes: plan.all(),
             node,
             connection: None,
             written: 0,
             seen: None,
+            watched: None,
             mortal: Vec::new(),
             history,
         }
@@ -117,6 +125,7 @@ impl Client {
         let seen = self.seen.as_ref().filter(|(known, _)| *known == key).map(|(_, value)| value.clone());
         match (self.rng.u8(..100), seen) {
             (0..18, _) => words(&["GET", &key]),
+            (28..32, _) if self.wide => words(&[WATCH_SWAP, &key, &self.new_value()]),
             (18..32, _) => words(&["HC.READ", "lease", "GET", &key]),
             (32..40, Some(old)) => words(&["SET", &key, &self.new_value(), "IFEQ", &old]),
             (40..44, _) => words(&["SET", &key, &self.new_value(), "NX"]),
@@ -193,13 +202,21 @@ impl Client {
     }
 
     /// Sends one command and notes what came of it.
-    pub async fn call(&mut self, words: Vec<String>, last: bool) -> Outcome {
+    pub async fn call(&mut self, mut words: Vec<String>, last: bool) -> Outcome {
         let from = now_ns();
         let answer = match env::timeout(PATIENCE, self.answer(&words)).await {
             Ok(answer) => answer,
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
         };
-        let outcome = judge(&words, answer);
+        let mut outcome = judge(&words, answer);
+        if words[0] == WATCH_SWAP {
+            match (self.watched.take(), &outcome) {
+                (Some(read), _) => words.push(read),
+                (None, Outcome::Broken(_)) => (),
+                // It came to no transaction.
+                (None, _) => outcome = Outcome::Failed("the key could not be watched and read".to_owned()),
+            }
+        }
         let op = Op { client: self.id, node: self.node, words, from, to: now_ns(), outcome: outcome.clone(), last };
         if op.name() == "GET"
             && let Some(Reply::Bulk(value)) = op.reply()
@@ -223,28 +240,41 @@ impl Client {
         if self.connection.is_none() {
             let address = format!("{}:{RESP_PORT}", name(self.node));
             // Nothing was sent: as good as a refusal.
-            let Ok(stream) = net::connect(&address).await else {
+            let patience = if self.wide { CONNECTS } else { PATIENCE };
+            let Ok(Ok(stream)) = env::timeout(patience, net::connect(&address)).await else {
                 return Ok(Reply::error("CLUSTERDOWN no connection to the node"));
             };
             self.connection = Some((stream, ReplyDecoder::new(Limits::default()), BytesMut::new()));
         }
-        let (stream, decoder, input) = self.connection.as_mut().expect("it was made above");
-        let commands = wire(words);
-        let mut left = commands.len();
+        if words[0] == WATCH_SWAP {
+            let watch = ["WATCH", "GET"].map(|command| vec![command.to_owned(), words[1].clone()]);
+            match &self.exchange(&watch).await?[..] {
+                [Reply::Status(_), Reply::Nil] => self.watched = Some(NOTHING.to_owned()),
+                [Reply::Status(_), Reply::Bulk(value)] => {
+                    self.watched = Some(String::from_utf8_lossy(value).into_owned());
+                }
+                [watch, get] => return Ok(if matches!(watch, Reply::Error(_)) { watch.clone() } else { get.clone() }),
+                _ => return Err(io::ErrorKind::InvalidData.into()),
+            }
+        }
+        self.exchange(&wire(words)).await?.pop().ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+
+    /// Sends commands at once, and waits for all of their replies.
+    async fn exchange(&mut self, commands: &[Vec<String>]) -> io::Result<Vec<Reply>> {
+        let (stream, decoder, input) = self.connection.as_mut().ok_or(io::ErrorKind::NotConnected)?;
         let bytes: BytesMut = commands.iter().flat_map(|command| encode(command)).collect();
         stream.write_all(&bytes).await?;
+        let mut replies = Vec::new();
         loop {
             match decoder.decode(input) {
-                Ok(Some(reply)) if left == 1 => return Ok(reply),
-                Ok(Some(_)) => {
-                    left -= 1;
-                    continue;
-                }
+                Ok(Some(reply)) => replies.push(reply),
+                Ok(None) if stream.read_buf(input).await? == 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(None) => (),
                 Err(e) => return Err(io::Error::new(io::ErrorKind::InvalidData, e.to_string())),
             }
-            if stream.read_buf(input).await? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+            if replies.len() == commands.len() {
+                return Ok(replies);
             }
         }
     }

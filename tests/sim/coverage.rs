@@ -18,18 +18,21 @@ pub enum Phase {
     Snapshot,
     /// A leader was asked to hand over just now.
     Transfer,
+    /// A node is coming or going, or votes are moving.
+    Changing,
     /// Another fault stands.
     OtherFault,
 }
 
 impl Phase {
-    pub const ALL: [Phase; 7] = [
+    pub const ALL: [Phase; 8] = [
         Phase::Quiet,
         Phase::Electing,
         Phase::Starting,
         Phase::CatchingUp,
         Phase::Snapshot,
         Phase::Transfer,
+        Phase::Changing,
         Phase::OtherFault,
     ];
 }

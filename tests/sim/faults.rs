@@ -1,10 +1,12 @@
 //! Does to the simulated cluster what the plan says, and undoes it.
 
 use crate::coverage::{Coverage, Phase};
-use crate::node::{DISK_LOW, Node};
+use crate::invariants::progress;
+use crate::node::{Asked, DISK_LOW, Node, PEER_PORT};
 use crate::observe::Observer;
 use crate::plan::{Kind, Plan, Planned};
 use crate::story;
+use hypercache::cluster::{self, Wish};
 use hypercache::raft::storage::memory::Flipped;
 use hypercache::types::{GroupId, NodeId};
 use std::ops::RangeInclusive;
@@ -108,10 +110,29 @@ impl Faults {
         self.standing.iter().any(|s| s.down && s.nodes.contains(&node))
     }
 
-    fn target(&self, planned: &Planned, observer: &Observer) -> usize {
+    /// Nodes that belong and were not let go.
+    fn present(nodes: &[Rc<Node>]) -> Vec<usize> {
+        nodes.iter().filter(|node| node.belongs.get() && !node.gone.get()).map(|node| node.id).collect()
+    }
+
+    /// Most faults meet the node that comes or goes, if one does.
+    fn target(&self, planned: &Planned, nodes: &[Rc<Node>], observer: &Observer) -> usize {
         let group = (planned.dice[0] % u64::from(self.plan.groups + 1)) as u32;
-        let any = 1 + (planned.dice[1] % self.plan.nodes as u64) as usize;
-        if planned.at_leader { observer.leader(group).unwrap_or(any) } else { any }
+        let present = Faults::present(nodes);
+        let any = present[(planned.dice[1] % present.len() as u64) as usize];
+        let moves = |id: &&usize| {
+            self.plan.spares > 0
+                && matches!(
+                    nodes[**id - 1].standing(nodes),
+                    Some(cluster::Standing::Joining | cluster::Standing::Leaving)
+                )
+        };
+        let moving = present.iter().find(moves).filter(|_| !planned.dice[2].is_multiple_of(4));
+        match (moving, planned.at_leader) {
+            (Some(moving), _) => *moving,
+            (None, true) => observer.leader(group).unwrap_or(any),
+            (None, false) => any,
+        }
     }
 
     fn begin(
@@ -122,9 +143,12 @@ impl Faults {
         nodes: &[Rc<Node>],
         observer: &mut Observer,
     ) {
-        let target = self.target(&planned, observer);
+        let target = self.target(&planned, nodes, observer);
         let Planned { kind, lasts, dice, .. } = planned;
-        let others: Vec<usize> = (1..=self.plan.nodes).filter(|node| *node != target).collect();
+        let others: Vec<usize> = Faults::present(nodes).into_iter().filter(|node| *node != target).collect();
+        if others.is_empty() {
+            return;
+        }
         let other = others[(dice[2] % others.len() as u64) as usize];
         // A second fault of a kind on the same link or node would be undone with the first.
         let taken = |s: &Standing| s.kind == kind || (NETWORK.contains(&s.kind) && NETWORK.contains(&kind));
@@ -139,7 +163,7 @@ impl Faults {
             Kind::Kill => self.crash(at, &[target], None, sim, nodes, observer),
             Kind::Power => self.crash(at, &[target], Some(dice[2]), sim, nodes, observer),
             Kind::PowerAll => {
-                touched = (1..=self.plan.nodes).filter(|node| !self.is_down(*node)).collect();
+                touched = Faults::present(nodes).into_iter().filter(|node| !self.is_down(*node)).collect();
                 self.crash(at, &touched.clone(), Some(dice[2]), sim, nodes, observer);
             }
             Kind::Isolate => others.iter().for_each(|other| {
@@ -196,7 +220,10 @@ impl Faults {
                 let Some((leader, [early, late])) = self.three(&planned, nodes, observer) else { return };
                 if observer.leader(0) != Some(early) {
                     // The one that starts anew must learn of its groups at once: next time.
-                    observer.leader(0).into_iter().for_each(|meta| self.ask(Kind::Transfer, meta, early, nodes, 0..=0));
+                    observer
+                        .leader(0)
+                        .into_iter()
+                        .for_each(|meta| Faults::ask(Kind::Transfer, meta, early, nodes, 0..=0));
                     return;
                 }
                 touched = vec![leader, early, late];
@@ -204,7 +231,13 @@ impl Faults {
                 sim.partition(a, b);
                 self.usurping = Some((at + Duration::from_millis(1300 + dice[2] % 600), leader, late, dice[1]));
             }
-            Kind::Transfer | Kind::Snapshot => self.ask(kind, target, other, nodes, 0..=self.plan.groups),
+            Kind::Transfer | Kind::Snapshot => Faults::ask(kind, target, other, nodes, 0..=self.plan.groups),
+            Kind::Members => {
+                let Some(leader) = observer.leader(0).filter(|leader| !self.is_down(*leader)) else { return };
+                let wish = self.wish(&planned, nodes);
+                story::tell_at(at, "FAULT", format!("{wish:?}"));
+                nodes[leader - 1].asked.borrow_mut().push(Asked::Wish(wish));
+            }
         }
         self.coverage.note(kind, phases);
         if kind == Kind::Transfer {
@@ -228,10 +261,33 @@ impl Faults {
             (Phase::CatchingUp, (0..=self.plan.groups).any(|group| observer.lags(group))),
             (Phase::Snapshot, lately(observer.snapshot_at)),
             (Phase::Transfer, lately(self.transferred)),
+            (Phase::Changing, self.plan.spares > 0 && Faults::changing(nodes, self.plan.groups)),
             (Phase::OtherFault, !self.standing.is_empty()),
         ];
         let holding: Vec<Phase> = phases.into_iter().filter(|(_, holds)| *holds).map(|(phase, _)| phase).collect();
         if holding.is_empty() { vec![Phase::Quiet] } else { holding }
+    }
+
+    /// Whether something that was wished is not brought about yet.
+    fn changing(nodes: &[Rc<Node>], groups: u32) -> bool {
+        progress::settled(nodes, groups).is_err()
+    }
+
+    /// What an operator has done.
+    fn wish(&self, planned: &Planned, nodes: &[Rc<Node>]) -> Wish {
+        let [which, who, how] = planned.dice;
+        let present = Faults::present(nodes);
+        let node = nodes[present[(who % present.len() as u64) as usize] - 1].name.clone();
+        let spare = nodes.iter().find(|node| !node.belongs.get()).map(|spare| format!("{}:{PEER_PORT}", spare.name));
+        match (which % 10, spare) {
+            (0..4, Some(address)) => Wish::Add { address },
+            (4..6, Some(address)) => Wish::Replace { old: node, address },
+            (0..7, _) => Wish::Remove { node, force: how % 3 == 0 },
+            (7, _) => Wish::Drain { node, undo: how % 2 == 0 },
+            (8, _) => Wish::Rebalance { copies: None },
+            // Nobody forbids to go down to few copies, or to one.
+            _ => Wish::Rebalance { copies: Some(1 + (how % 3) as usize) },
+        }
     }
 
     /// The leader and the followers of a data group of three, if all are up.
@@ -263,7 +319,7 @@ impl Faults {
             return;
         }
         story::tell_at(at, "FAULT", format!("Usurp: n{leader} is cut off, n{follower} starts anew"));
-        let others = (1..=self.plan.nodes).filter(|node| *node != leader);
+        let others = (1..=self.plan.all()).filter(|node| *node != leader);
         others.for_each(|other| sim.partition(nodes[leader - 1].name.clone(), nodes[other - 1].name.clone()));
         self.crash(at, &[follower], None, sim, nodes, observer);
         let until = at + Duration::from_millis(5 + dice % 60);
@@ -272,11 +328,15 @@ impl Faults {
     }
 
     /// What an operator asks of a node; the answer is only told.
-    fn ask(&self, kind: Kind, target: usize, other: usize, nodes: &[Rc<Node>], groups: RangeInclusive<u32>) {
+    fn ask(kind: Kind, target: usize, other: usize, nodes: &[Rc<Node>], groups: RangeInclusive<u32>) {
         let Some(cluster) = nodes[target - 1].cluster.borrow().clone() else { return };
         for number in groups {
             let Some(group) = cluster.host().group(GroupId(number)) else { continue };
-            nodes[target - 1].asked.borrow_mut().push((kind, group, NodeId(other as u64)));
+            let asked = match kind {
+                Kind::Transfer => Asked::Transfer(group, NodeId(other as u64)),
+                _ => Asked::Snapshot(group),
+            };
+            nodes[target - 1].asked.borrow_mut().push(asked);
         }
     }
 
@@ -352,7 +412,7 @@ impl Faults {
             }
             Kind::Drift => first.clock.drift(self.plan.drifts[touched[0] - 1]),
             Kind::WallJump => first.clock.jump_wall(-moved_ms),
-            Kind::Transfer | Kind::Snapshot => return,
+            Kind::Transfer | Kind::Snapshot | Kind::Members => return,
         }
         story::tell_at(at, "HEALED", format!("{kind:?} at {touched:?}"));
     }

@@ -49,6 +49,11 @@ pub const WRITE_BOTH: &str = "WRITE-BOTH";
 /// `READ-BOTH key`: reads both in a transaction.
 pub const READ_BOTH: &str = "READ-BOTH";
 
+/// `WATCH-SWAP key value [old]`: watches the key, reads it, and sets it in a transaction. What was read is noted behind the words,
+/// [`NOTHING`] if there was no such key.
+pub const WATCH_SWAP: &str = "WATCH-SWAP";
+pub const NOTHING: &str = "nothing";
+
 /// What is sent for an operation. The reply to the last command is the one that counts.
 pub fn wire(words: &[String]) -> Vec<Vec<String>> {
     let command = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<String>>();
@@ -56,6 +61,7 @@ pub fn wire(words: &[String]) -> Vec<Vec<String>> {
     let inside = match words[0].as_str() {
         WRITE_BOTH => both(&words[1]).map(|key| command(&["SET", &key, &words[2]])),
         READ_BOTH => both(&words[1]).map(|key| command(&["GET", &key])),
+        WATCH_SWAP => return vec![command(&["MULTI"]), command(&["SET", &words[1], &words[2]]), command(&["EXEC"])],
         _ => return vec![words.to_vec()],
     };
     let [first, second] = inside;

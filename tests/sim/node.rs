@@ -2,17 +2,17 @@
 //!
 //! The wiring follows `src/node.rs`. One runtime is all of its workers.
 
-use crate::plan::{Kind, Plan};
+use crate::plan::Plan;
 use crate::story;
-use hypercache::cluster::{Cluster, Layout, Members, Memory};
+use hypercache::cluster::{Candidate, Cluster, IdentityError, Layout, Members, Memory, Past, Standing, Wish, past};
 use hypercache::env;
 use hypercache::env::simulated::{self, Clock};
 use hypercache::net;
 use hypercache::raft::storage::memory::Platter;
-use hypercache::raft::{Group, Host, HostOptions, storage};
+use hypercache::raft::{Group, Host, HostOptions, peers, storage};
 use hypercache::routing::NodeInfo;
 use hypercache::server::{self, Server, Settings, Start};
-use hypercache::types::NodeId;
+use hypercache::types::{GroupId, NodeId};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -28,6 +28,19 @@ pub const RESP_PORT: u16 = 6379;
 
 /// Bytes on a disk below which its node takes no writes, as `src/node.rs` has it watched.
 pub const DISK_LOW: u64 = 64 << 10;
+
+/// How long an operator waits for an answer to a wish.
+const WISH: Duration = Duration::from_secs(5);
+/// How long a node that was let go takes at most for each part of its end, as `src/node.rs` has it.
+const END: Duration = Duration::from_secs(2);
+
+/// What an operator wants of a node.
+#[derive(Clone)]
+pub enum Asked {
+    Transfer(Arc<Group>, NodeId),
+    Snapshot(Arc<Group>),
+    Wish(Wish),
+}
 
 /// What of a node outlives its process, and what whoever looks at it from outside may touch.
 pub struct Node {
@@ -45,7 +58,11 @@ pub struct Node {
     /// How often it was started.
     pub lives: Cell<u64>,
     /// What an operator wants of it; done by the node's own task.
-    pub asked: RefCell<Vec<(Kind, Arc<Group>, NodeId)>>,
+    pub asked: RefCell<Vec<Asked>>,
+    /// It belongs to the cluster, or did: a founder, or one that was invited.
+    pub belongs: Cell<bool>,
+    /// It was let go, and has ended for good.
+    pub gone: Cell<bool>,
     /// Why it ended by itself.
     pub failure: RefCell<Option<String>>,
 }
@@ -57,6 +74,7 @@ impl Node {
         clock.drift(plan.drifts[id - 1]);
         let platter = Platter::default();
         platter.set_pace(plan.disk.0, plan.disk.1);
+        let founders = plan.nodes;
         Rc::new(Node {
             id,
             name,
@@ -69,6 +87,8 @@ impl Node {
             started: Cell::new(Duration::ZERO),
             lives: Cell::new(0),
             asked: RefCell::default(),
+            belongs: Cell::new(id <= founders),
+            gone: Cell::new(false),
             failure: RefCell::default(),
         })
     }
@@ -80,7 +100,8 @@ impl Node {
         self.started.set(simulated::true_time());
         story::tell(&self.name, format!("starts, life {}", self.lives.get()));
         let failed = match self.serve().await {
-            Ok(()) => "its groups have stopped".to_owned(),
+            Ok(Ended::LetGo) => return self.end().await,
+            Ok(Ended::Stopped) => "its groups have stopped".to_owned(),
             Err(e) => format!("{e:#}"),
         };
         story::tell(&self.name, format!("ENDED BY ITSELF: {failed}"));
@@ -89,56 +110,131 @@ impl Node {
         std::future::pending().await
     }
 
-    async fn serve(self: &Rc<Node>) -> anyhow::Result<()> {
+    /// Ends for good. The simulation takes the rest of the process away.
+    async fn end(&self) -> turmoil::Result {
+        story::tell(&self.name, "ends: it was let go");
+        self.serving.set(false);
+        *self.cluster.borrow_mut() = None;
+        self.gone.set(true);
+        std::future::pending().await
+    }
+
+    fn founders(&self) -> impl Iterator<Item = NodeId> {
+        (1..=self.plan.nodes as u64).map(NodeId)
+    }
+
+    /// Waits until it is invited, if it is not a founder. None: it was let go before.
+    async fn find_part(&self) -> anyhow::Result<Option<Layout>> {
+        let founds = self.id <= self.plan.nodes;
+        match past(&self.dir) {
+            Err(IdentityError::Removed(_)) => return Ok(None),
+            Err(e) => return Err(e.into()),
+            Ok(Past::None | Past::Invited(None)) if !founds => {
+                let candidate = Candidate::open(&self.dir, &self.name)?;
+                let (listener, me) = (net::listen(any(PEER_PORT), 0)?, candidate.introduction());
+                let invited = peers::wait_for_invitation(&listener, &me, |one| candidate.accept(one)).await;
+                assert_eq!(invited.node, NodeId(self.id as u64), "those that wait are taken in by their numbers");
+                // Only now it may promise anything: it begins here.
+                self.lives.set(1);
+                self.started.set(simulated::true_time());
+                self.belongs.set(true);
+                story::tell(&self.name, "was invited");
+            }
+            Ok(_) => {}
+        }
+        Ok(Some(Layout {
+            nodes: if founds { self.founders().collect() } else { Vec::new() },
+            groups: self.plan.groups,
+            replication_factor: 3,
+            memory: Memory { limit: self.plan.limit.unwrap_or_default() },
+            users: Vec::new(),
+        }))
+    }
+
+    async fn serve(self: &Rc<Node>) -> anyhow::Result<Ended> {
         let me = NodeId(self.id as u64);
-        let nodes: Vec<NodeId> = (1..=self.plan.nodes as u64).map(NodeId).collect();
+        let Some(layout) = self.find_part().await? else { return Ok(Ended::LetGo) };
         let addresses: BTreeMap<NodeId, String> =
-            nodes.iter().map(|id| (*id, format!("{}:{PEER_PORT}", name(id.0 as usize)))).collect();
+            layout.nodes.iter().map(|id| (*id, format!("{}:{PEER_PORT}", name(id.0 as usize)))).collect();
         let members = Arc::new(Members::open(&self.dir, me, &self.name, addresses)?);
         let workers = vec![Handle::current()];
         let options = self.options(me);
         let store = self.platter.open(&options.storage);
         let host = Host::on(store, options, members.clone(), workers.clone())?;
+        members.note_bound()?;
         let listener = net::listen(any(PEER_PORT), 0)?;
         tokio::spawn(host.clone().listen(listener, members.clone()));
-        let layout = Layout {
-            nodes,
-            groups: self.plan.groups,
-            replication_factor: 3,
-            memory: Memory { limit: self.plan.limit.unwrap_or_default() },
-            users: Vec::new(),
-        };
-        let cluster = Cluster::new(members, host, self.info(me), layout);
+        let cluster = Cluster::new(members, host.clone(), self.info(me), layout);
         *self.cluster.borrow_mut() = Some(cluster.clone());
         let following = tokio::spawn(cluster.clone().run());
         tokio::select! {
             biased;
             () = cluster.ready() => (),
-            ended = following => return Ok(ended??),
+            () = cluster.removed() => {
+                host.stop().await;
+                return Ok(Ended::LetGo);
+            }
+            ended = following => return Ok(ended?.map(|()| Ended::Stopped)?),
         }
-        let _server = self.open_doors(cluster.clone(), workers).await?;
+        let (server, stop) = self.open_doors(cluster.clone(), workers).await?;
         self.serving.set(true);
         story::tell(&self.name, "serves");
+        tokio::select! {
+            biased;
+            () = cluster.removed() => (),
+            () = self.obey_all(&cluster) => (),
+        }
+        self.serving.set(false);
+        let _ = env::timeout(END, host.step_aside()).await;
+        let _ = stop.send(true);
+        let _ = env::timeout(END, server.drained()).await;
+        let _ = env::timeout(END, host.stop()).await;
+        Ok(Ended::LetGo)
+    }
+
+    /// Does what an operator wants, and watches the disk. Never ends.
+    async fn obey_all(&self, cluster: &Arc<Cluster>) {
         loop {
             env::sleep(Duration::from_millis(1)).await;
             cluster.host().set_disk_low(self.platter.room().is_some_and(|room| room < DISK_LOW));
             let asked = std::mem::take(&mut *self.asked.borrow_mut());
-            for (kind, group, other) in asked {
-                self.obey(kind, group, other);
+            for asked in asked {
+                self.obey(cluster, asked);
             }
         }
     }
 
     /// Begins what an operator wants; how it ends is told.
-    fn obey(&self, kind: Kind, group: Arc<Group>, other: NodeId) {
-        let name = self.name.clone();
+    fn obey(&self, cluster: &Arc<Cluster>, asked: Asked) {
+        let (name, cluster) = (self.name.clone(), cluster.clone());
         tokio::spawn(async move {
-            let ended = match kind {
-                Kind::Transfer => group.transfer(other).await.map(|()| 0),
-                _ => group.snapshot().await,
+            let text = match asked {
+                Asked::Transfer(group, to) => {
+                    format!("transfer of group {} to {to}: {:?}", group.id(), group.transfer(to).await)
+                }
+                Asked::Snapshot(group) => format!("snapshot of group {}: {:?}", group.id(), group.snapshot().await),
+                Asked::Wish(wish) => {
+                    let answer = cluster.wish(&wish, false, env::now() + WISH).await;
+                    format!("{wish:?}: {answer:?}")
+                }
             };
-            story::tell(&name, format!("{kind:?} of group {} to {other}: {ended:?}", group.id()));
+            story::tell(&name, text);
         });
+    }
+
+    /// How this node belongs, as the one among `nodes` knows it that has heard most.
+    pub fn standing(&self, nodes: &[Rc<Node>]) -> Option<Standing> {
+        let of = |node: &Rc<Node>| {
+            let cluster = node.cluster.borrow().clone()?;
+            Some((cluster.host().group(GroupId::META)?.status().applied, cluster))
+        };
+        let (_, cluster) = nodes.iter().filter_map(of).max_by_key(|(applied, _)| *applied)?;
+        cluster.roster()?.standing(NodeId(self.id as u64))
+    }
+
+    /// Whether the cluster counts on it: it belongs and was not let go.
+    pub fn counts(&self, nodes: &[Rc<Node>]) -> bool {
+        self.belongs.get() && !self.gone.get() && self.standing(nodes) != Some(Standing::Gone)
     }
 
     async fn open_doors(
@@ -184,6 +280,12 @@ impl Node {
             grpc_port: 7070,
         }
     }
+}
+
+/// How a node came to its end.
+enum Ended {
+    LetGo,
+    Stopped,
 }
 
 pub fn name(id: usize) -> String {

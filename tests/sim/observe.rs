@@ -2,8 +2,8 @@
 
 use crate::node::Node;
 use crate::story;
-use hypercache::types::GroupId;
-use std::collections::BTreeMap;
+use hypercache::types::{GroupId, NodeId};
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -26,7 +26,9 @@ pub struct Seen {
     pub applied: u64,
     pub snapshot: u64,
     pub purged: u64,
-    pub voters: usize,
+    /// By the last entry that it applied: the sets of voters, and those that hold a copy without a vote.
+    pub voters: Vec<BTreeSet<usize>>,
+    pub learners: BTreeSet<usize>,
     pub clock_ms: u64,
 }
 
@@ -54,7 +56,10 @@ impl Observer {
     pub fn look(&mut self, at: Duration, nodes: &[Rc<Node>], rules: &mut [Box<dyn Watcher>]) -> Result<(), String> {
         let mut news = Vec::new();
         for node in nodes {
-            let Some(cluster) = node.cluster.borrow().clone() else { continue };
+            let Some(cluster) = node.cluster.borrow().clone() else {
+                self.last.retain(|(known, _), _| !node.gone.get() || *known != node.id);
+                continue;
+            };
             for group in cluster.host().groups() {
                 let status = group.status();
                 let Some(core) = group.starts() else {
@@ -63,6 +68,8 @@ impl Observer {
                     continue;
                 };
                 let known = self.last.get(&(node.id, status.id.0));
+                let (voters, learners) = group.members_applied();
+                let numbers = |ids: BTreeSet<NodeId>| ids.into_iter().map(|id| id.0 as usize).collect();
                 let seen = Seen {
                     at: known.map_or(at, |known| known.at),
                     node: node.id,
@@ -76,7 +83,8 @@ impl Observer {
                     applied: status.applied,
                     snapshot: status.snapshot,
                     purged: status.purged,
-                    voters: status.voters.len(),
+                    voters: voters.into_iter().map(numbers).collect(),
+                    learners: numbers(learners),
                     clock_ms: status.clock_ms,
                 };
                 if known == Some(&seen) {
@@ -86,13 +94,15 @@ impl Observer {
                 if known.is_some_and(|known| known.snapshot != seen.snapshot) {
                     self.snapshot_at = Some(at);
                 }
-                let role = |s: &Seen| (s.life, s.core, s.term, s.leads, s.snapshot, s.purged);
+                let role = |s: &Seen| {
+                    (s.life, s.core, s.term, s.leads, s.snapshot, s.purged, s.voters.clone(), s.learners.len())
+                };
                 if known.map(role) != Some(role(&seen)) {
                     story::tell_at(
                         at,
                         &node.name,
                         format!(
-                            "group {} term {}{} last {} committed {} applied {} snapshot {} purged {}",
+                            "group {} term {}{} last {} committed {} applied {} snapshot {} purged {} voters {:?} learners {:?}",
                             seen.group,
                             seen.term,
                             if seen.leads { " LEADS" } else { "" },
@@ -100,7 +110,9 @@ impl Observer {
                             seen.committed,
                             seen.applied,
                             seen.snapshot,
-                            seen.purged
+                            seen.purged,
+                            seen.voters,
+                            seen.learners
                         ),
                     );
                 }

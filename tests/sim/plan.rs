@@ -10,6 +10,10 @@ pub const CALM: Duration = Duration::from_millis(2500);
 /// No fault begins after this; then all is healed.
 pub const FAULTS_END: Duration = Duration::from_millis(13_000);
 
+/// From this seed on nodes come and go, clients watch what they swap and do not wait long for a connection, and faults come right behind others. The seeds
+/// before mean what they always meant, so that those stay which are pinned for planted bugs.
+pub const WIDE: u64 = 1000;
+
 /// What is done to the cluster. Nodes are drawn when the fault begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -50,10 +54,12 @@ pub enum Kind {
     Transfer,
     /// A node makes snapshots.
     Snapshot,
+    /// An operator has a node come, go or take another's place, or moves votes and leaders.
+    Members,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 18] = [
+    pub const ALL: [Kind; 19] = [
         Kind::Kill,
         Kind::Power,
         Kind::PowerAll,
@@ -72,6 +78,7 @@ impl Kind {
         Kind::Usurp,
         Kind::Transfer,
         Kind::Snapshot,
+        Kind::Members,
     ];
 }
 
@@ -90,7 +97,12 @@ pub struct Planned {
 /// Everything that is fixed before the run.
 pub struct Plan {
     pub seed: u64,
+    /// Whether it is one from [`WIDE`] on.
+    pub wide: bool,
+    /// Nodes that found the cluster.
     pub nodes: usize,
+    /// Nodes that wait to be taken in; they are numbered behind the founders, in the order in which they are.
+    pub spares: usize,
     pub groups: u32,
     pub clients: usize,
     /// Longest delay of a message in good times.
@@ -119,19 +131,24 @@ impl Plan {
         let ms = Duration::from_millis;
         let slow = rng.u64(0..4);
         let small_snapshots = rng.bool();
+        let wide = seed >= WIDE;
+        let members = wide && rng.u8(..3) == 0;
+        let spares = if members { rng.usize(1..3) } else { 0 };
         let mut plan = Plan {
             seed,
+            wide,
             nodes,
+            spares,
             groups: rng.u32(1..3),
             clients: rng.usize(4..8),
             latency: ms(rng.u64(1..12)),
             disk: (ms(slow / 2), ms(1 + slow * 2)),
-            walls: (0..nodes).map(|_| 1_700_000_000_000 + rng.u64(..40)).collect(),
-            drifts: (0..nodes).map(|_| if rng.bool() { 0 } else { rng.i64(-20_000..=20_000) }).collect(),
+            walls: (0..nodes + spares).map(|_| 1_700_000_000_000 + rng.u64(..40)).collect(),
+            drifts: (0..nodes + spares).map(|_| if rng.bool() { 0 } else { rng.i64(-20_000..=20_000) }).collect(),
             log_lag: if small_snapshots { rng.u64(0..30) } else { 1000 },
             snapshot_log_bytes: if small_snapshots { 4 << 10 } else { 1 << 20 },
             request_timeout: ms(rng.u64(1500..4000)),
-            faults: faults(&mut rng),
+            faults: faults(&mut rng, wide, members),
             timers: timers(&mut rng),
             crowded: rng.u8(..3) == 0,
             limit: (rng.u8(..3) == 0).then(|| limit(&mut rng)),
@@ -140,9 +157,14 @@ impl Plan {
             plan.clients = rng.usize(12..18);
             // What a late message shows is shown where many wait for it.
             plan.faults.extend((0..2).map(|_| delay(&mut rng)));
-            plan.faults.sort_by_key(|planned| planned.at);
         }
+        plan.faults.sort_by_key(|planned| planned.at);
         plan
+    }
+
+    /// All nodes that there are or may be.
+    pub fn all(&self) -> usize {
+        self.nodes + self.spares
     }
 }
 
@@ -171,8 +193,9 @@ fn timers(rng: &mut fastrand::Rng) -> Timers {
 }
 
 /// A seed has a taste: a few kinds, which it meets again and again, so that they come in all orders and together.
-fn faults(rng: &mut fastrand::Rng) -> Vec<Planned> {
+fn faults(rng: &mut fastrand::Rng, wide: bool, members: bool) -> Vec<Planned> {
     let mut kinds = Kind::ALL.to_vec();
+    kinds.retain(|kind| *kind != Kind::Members);
     rng.shuffle(&mut kinds);
     kinds.truncate(rng.usize(2..6));
     let mut at = CALM;
@@ -182,15 +205,34 @@ fn faults(rng: &mut fastrand::Rng) -> Vec<Planned> {
         if at >= FAULTS_END {
             return planned;
         }
-        let kind = kinds[rng.usize(..kinds.len())];
+        let kind = match members && rng.u8(..3) == 0 {
+            true => Kind::Members,
+            false => kinds[rng.usize(..kinds.len())],
+        };
         let lasts = Duration::from_millis(if rng.u8(..4) == 0 { rng.u64(20..200) } else { rng.u64(200..3500) });
-        planned.push(Planned {
-            at,
-            kind,
-            lasts,
-            at_leader: rng.u8(..3) > 0,
-            dice: std::array::from_fn(|_| rng.u64(..)),
-        });
+        let (at_leader, dice) = (rng.u8(..3) > 0, std::array::from_fn(|_| rng.u64(..)));
+        planned.push(Planned { at, kind, lasts, at_leader, dice });
+        let follower = if wide { behind(rng, kind, lasts) } else { None };
+        if let Some((kind, after)) = follower {
+            let (at, dice) = (at + after, std::array::from_fn(|_| rng.u64(..)));
+            planned.push(Planned { at, kind, lasts, at_leader: rng.bool(), dice });
+        }
+    }
+}
+
+/// What comes right behind some faults, because it would hardly meet them by chance: anything while leaders hand over, mostly a
+/// cut or a crash where a node comes or goes, and a node that takes a lease over where another has just started again.
+fn behind(rng: &mut fastrand::Rng, kind: Kind, lasts: Duration) -> Option<(Kind, Duration)> {
+    const APART: [Kind; 5] = [Kind::Isolate, Kind::Mute, Kind::Deafen, Kind::Kill, Kind::Power];
+    let any = Kind::ALL[rng.usize(..Kind::ALL.len())];
+    let any = if any == Kind::Members { Kind::Isolate } else { any };
+    let ms = rng.u64(5..140);
+    match kind {
+        Kind::Transfer => Some((any, Duration::from_millis(ms))),
+        Kind::Members if rng.u8(..3) == 0 => Some((any, Duration::from_millis(ms * 6))),
+        Kind::Members => Some((APART[rng.usize(..APART.len())], Duration::from_millis(ms * 3))),
+        Kind::Kill | Kind::Power if rng.u8(..4) == 0 => Some((Kind::Usurp, lasts + Duration::from_millis(ms * 4))),
+        _ => None,
     }
 }
 
@@ -201,9 +243,10 @@ impl fmt::Display for Plan {
         kinds.dedup();
         write!(
             f,
-            "seed {}: {} nodes, {} groups, {} clients, latency {:?}, sync {:?}..{:?}, drifts {:?} ppm, log lag {}, elections from {:?} on, {}memory {:?}, {} faults of {kinds:?}",
+            "seed {}: {} nodes and {} that wait, {} groups, {} clients, latency {:?}, sync {:?}..{:?}, drifts {:?} ppm, log lag {}, elections from {:?} on, {}memory {:?}, {} faults of {kinds:?}",
             self.seed,
             self.nodes,
+            self.spares,
             self.groups,
             self.clients,
             self.latency,

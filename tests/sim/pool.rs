@@ -1,6 +1,7 @@
 //! Seeds in processes of their own, several at a time.
 
 use crate::coverage::Coverage;
+use crate::plan::WIDE;
 use hypercache::planted::Bug;
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -33,7 +34,17 @@ const PINNED: &[(Bug, u64)] = &[
     (Bug::HeadAfterCut, 6),
     (Bug::JoinRunningRound, 1),
     (Bug::BoundedUnbounded, 7),
+    (Bug::TimeUpWhenServed, WIDE + 1),
+    (Bug::WatchIgnored, WIDE),
 ];
+
+/// Where the search for a seed begins: these need what only wide ones have.
+fn first_seed(bug: Bug) -> u64 {
+    match bug {
+        Bug::TimeUpWhenServed | Bug::WatchIgnored | Bug::GoneWhileVoting => WIDE,
+        _ => 1,
+    }
+}
 
 fn child(arguments: &[String]) -> Output {
     let me = std::env::current_exe().expect("the program knows where it is");
@@ -164,7 +175,7 @@ pub fn planted(only: Option<&str>, pinned: bool, jobs: usize) -> bool {
         let pin = PINNED.iter().find(|(known, _)| known == bug).map(|(_, seed)| *seed);
         let seeds: Vec<u64> = match (pinned, pin) {
             (true, Some(seed)) => (seed..seed + NEAR).collect(),
-            (true, None) | (false, _) => (1..=WITHIN).collect(),
+            (true, None) | (false, _) => (first_seed(*bug)..first_seed(*bug) + WITHIN).collect(),
         };
         let first: Mutex<Option<(u64, String)>> = Mutex::new(None);
         each(seeds.into_iter(), jobs, |seed| {

@@ -22,6 +22,8 @@ const TICK: Duration = Duration::from_millis(1);
 /// A cluster forms, and serves after healing, in less than this.
 const FORMS: Duration = Duration::from_secs(10);
 const SERVES: Duration = Duration::from_secs(15);
+/// What an operator wished is brought about after healing in less than this.
+const SETTLES: Duration = Duration::from_secs(30);
 /// Attempts at a final read, half a second apart.
 const ATTEMPTS: usize = 20;
 
@@ -54,7 +56,7 @@ pub fn run(seed: u64, dir: &Path) -> Verdict {
     let plan = Rc::new(Plan::draw(seed));
     story::tell_at(Duration::ZERO, "PLAN", plan.to_string());
     let nodes: Vec<Rc<Node>> =
-        (1..=plan.nodes).map(|id| Node::new(id, plan.clone(), dir.join(format!("n{id}")))).collect();
+        (1..=plan.all()).map(|id| Node::new(id, plan.clone(), dir.join(format!("n{id}")))).collect();
     let mut run = Run {
         faults: Faults::new(plan.clone()),
         nodes,
@@ -116,6 +118,7 @@ impl Run {
     fn step(&mut self, sim: &mut Sim<'_>) -> Result<(), String> {
         sim.step().map_err(|e| format!("the simulation ended: {e}"))?;
         let at = sim.elapsed();
+        self.bury(sim);
         self.observer.look(at, &self.nodes, &mut self.rules)?;
         if let Some(panic) = PANICS.lock().map_err(|e| e.to_string())?.first() {
             return Err(panic.clone());
@@ -126,6 +129,20 @@ impl Run {
             Some((name, why)) => Err(format!("ended: {name} ended by itself: {why}")),
             None => Ok(()),
         }
+    }
+
+    /// Ends the processes of nodes that were let go.
+    fn bury(&self, sim: &mut Sim<'_>) {
+        for node in self.nodes.iter().filter(|node| node.gone.get()) {
+            if sim.is_host_running(node.name.clone()) {
+                sim.crash(node.name.clone());
+            }
+        }
+    }
+
+    /// Whether every node that the cluster counts on serves.
+    fn all_serve(&self) -> bool {
+        self.nodes.iter().all(|node| node.serving.get() || !node.counts(&self.nodes))
     }
 
     fn until(
@@ -146,7 +163,7 @@ impl Run {
     }
 
     fn play(&mut self, sim: &mut Sim<'_>) -> Result<(), String> {
-        self.until(sim, "forming the cluster", FORMS, |run| run.nodes.iter().all(|node| node.serving.get()))?;
+        self.until(sim, "forming the cluster", FORMS, Run::all_serve)?;
         let stop = Rc::new(Cell::new(false));
         let over = self.clients(sim, stop.clone());
         while sim.elapsed() < FAULTS_END {
@@ -158,7 +175,11 @@ impl Run {
         story::tell_at(sim.elapsed(), "HEALED", "everything");
         stop.set(true);
         self.until(sim, "stopping the clients", SERVES, |_| over.get())?;
-        self.until(sim, "starting all nodes again", SERVES, |run| run.nodes.iter().all(|node| node.serving.get()))?;
+        self.until(sim, "starting all nodes again", SERVES, Run::all_serve)?;
+        let groups = self.plan.groups;
+        let settled = |run: &Run| progress::settled(&run.nodes, groups);
+        let _ = self.until(sim, "bringing about what was wished", SETTLES, |run| settled(run).is_ok());
+        settled(self)?;
         self.read_all(sim)?;
         let _ =
             self.until(sim, "becoming equal", SERVES, |run| progress::converged(&run.nodes, run.plan.groups).is_ok());

@@ -5,6 +5,10 @@
 //! holes, and a sync that succeeded leaves none; so a hole lies in what was never synced, and nothing that lies behind it
 //! was synced either. Nobody was told that any of that is stored, and it may go.
 //!
+//! A record that says to be longer than the file is looks torn as well, and RocksDB leaves it and all behind it out without a
+//! word, in the log and in its manifest. But one whose checksum is right once a bit of its length is turned back was whole, and its
+//! bytes may have been acknowledged: such a file is refused.
+//!
 //! Invariant: only a record that is damaged by a hole is a reason to cut. Bytes that are there and wrong stay, and RocksDB
 //! refuses them; what lies before is whole.
 
@@ -40,6 +44,69 @@ pub fn cut(dir: &Path) -> io::Result<Option<Cut>> {
     log.set_len(kept)?;
     log.sync_all()?;
     Ok(Some(Cut { file, kept, dropped: size - kept }))
+}
+
+/// A record whose length is not what was written.
+#[derive(Debug, PartialEq, Eq)]
+pub struct WrongLength {
+    pub file: PathBuf,
+    /// Where the record begins.
+    pub at: u64,
+}
+
+/// Looks for a record of a wrong length where the newest log and the manifest of `dir` seem to be torn.
+pub fn wrong_length(dir: &Path) -> io::Result<Option<WrongLength>> {
+    let manifest = match std::fs::read_to_string(dir.join("CURRENT")) {
+        Ok(name) => Some(dir.join(name.trim_end())).filter(|path| path.is_file()),
+        // There is no store yet, or RocksDB says what is wrong.
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => None,
+        Err(e) => return Err(e),
+    };
+    if manifest.is_none() {
+        return Ok(None);
+    }
+    for file in manifest.into_iter().chain(newest_log(dir)?) {
+        let log = File::open(&file)?;
+        let size = log.metadata()?.len();
+        if let Some(at) = record_of_wrong_length(&log, size)? {
+            return Ok(Some(WrongLength { file, at }));
+        }
+    }
+    Ok(None)
+}
+
+/// Where the first record begins that says to end behind the end of the file, if it would be whole with a length that
+/// differs in one bit. By the headers alone: RocksDB looks at the rest.
+fn record_of_wrong_length(log: &File, size: u64) -> io::Result<Option<u64>> {
+    let mut reader = BufReader::with_capacity(BLOCK as usize, log);
+    let mut at = 0;
+    loop {
+        let left = BLOCK - at % BLOCK;
+        if left < HEADER {
+            reader.seek_relative(left as i64)?;
+            at += left;
+        }
+        if at + HEADER > size {
+            return Ok(None);
+        }
+        let mut header = [0; HEADER as usize];
+        reader.read_exact(&mut header)?;
+        let [sum @ .., low, high, kind] = header;
+        let length = u16::from_le_bytes([low, high]);
+        let (begins, rest) = (at + HEADER, BLOCK - at % BLOCK - HEADER);
+        if begins + u64::from(length) <= size && u64::from(length) <= rest {
+            reader.seek_relative(i64::from(length))?;
+            at = begins + u64::from(length);
+            continue;
+        }
+        let mut body = vec![kind];
+        reader.take(rest.min(size - begins)).read_to_end(&mut body)?;
+        let was = |bit: u32| {
+            let length = usize::from(length ^ (1 << bit));
+            body.get(..1 + length).is_some_and(|body| masked(crc32c(body)) == u32::from_le_bytes(sum))
+        };
+        return Ok((0..u16::BITS).any(was).then_some(at));
+    }
 }
 
 /// The log with the highest number that has bytes.
@@ -181,6 +248,37 @@ mod tests {
             let error = found(dir.path(), 4).expect_err("acknowledged bytes are damaged");
             assert!(error.contains("Corruption"), "{error}");
         }
+    }
+
+    /// RocksDB opened such a store without a word, and without what it held.
+    #[test]
+    fn a_record_whose_length_is_damaged_is_refused_and_a_torn_one_is_not() {
+        let dir = tempfile::tempdir().expect("a temporary directory can be made");
+        let ends = written(dir.path(), 4);
+        // The part of the last record that begins with the last block is its last.
+        let (file, begins) = (log(dir.path()), ends[3] / BLOCK * BLOCK);
+        let mut high = [0];
+        file.read_exact_at(&mut high, begins + 5).expect("it is there");
+        file.write_all_at(&[high[0] ^ 0x40], begins + 5).expect("it is written");
+        let error = found(dir.path(), 4).expect_err("what was acknowledged would be gone");
+        assert!(error.contains(".log") && error.contains(&format!("byte {begins}")), "{error}");
+        file.write_all_at(&high, begins + 5).expect("it is written");
+        file.set_len(ends[3] - 1).expect("it can be cut");
+        assert_eq!(found(dir.path(), 4), Ok(vec![0, 1, 2]), "it was never synced");
+    }
+
+    #[test]
+    fn a_manifest_with_a_damaged_length_is_refused() {
+        let dir = tempfile::tempdir().expect("a temporary directory can be made");
+        written(dir.path(), 1);
+        let current = std::fs::read_to_string(dir.path().join("CURRENT")).expect("it is there");
+        let path = dir.path().join(current.trim_end());
+        let manifest = OpenOptions::new().read(true).write(true).open(&path).expect("it can be opened");
+        let mut high = [0];
+        manifest.read_exact_at(&mut high, 5).expect("it is there");
+        manifest.write_all_at(&[high[0] ^ 0x40], 5).expect("it is written");
+        let error = found(dir.path(), 1).expect_err("what was acknowledged would be gone");
+        assert!(error.contains("MANIFEST") && error.contains("byte 0"), "{error}");
     }
 
     #[test]

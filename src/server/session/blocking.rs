@@ -9,6 +9,7 @@ use super::super::ring::{State, Ticket};
 use super::{Came, Connection, sleep_until, unserved};
 use crate::commands::Run;
 use crate::env::{self, Instant};
+use crate::planted::{self, Bug};
 use crate::raft::{Place, Unplaced};
 use crate::resp::{Args, Reply};
 use crate::types::{GroupId, Level};
@@ -134,7 +135,8 @@ impl Connection {
             blocking.args = settled.iter().map(argument).collect();
             return self.try_now(seq);
         }
-        if !matches!(reply, Reply::Nil | Reply::NilArray) {
+        let late = planted::is(Bug::TimeUpWhenServed) && blocking.until.is_some_and(|until| until <= now);
+        if !matches!(reply, Reply::Nil | Reply::NilArray) && !late {
             return self.unblock_with(seq, reply);
         }
         // A node that stops lets nobody begin to wait.

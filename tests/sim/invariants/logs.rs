@@ -5,7 +5,7 @@
 
 use crate::node::Node;
 use crate::observe::{Replicas, Seen, Watcher};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 #[derive(Default)]
@@ -13,6 +13,8 @@ pub struct Forward {
     replicas: BTreeMap<(u32, usize), Seen>,
     /// The largest index that was committed in each group.
     committed: BTreeMap<u32, u64>,
+    /// The newest sets of voters of each group that anybody has applied, and what it had applied then.
+    members: BTreeMap<u32, (u64, Vec<BTreeSet<usize>>)>,
 }
 
 impl Watcher for Forward {
@@ -38,16 +40,23 @@ impl Watcher for Forward {
         let committed = self.committed.entry(group).or_default();
         *committed = seen.committed.max(*committed);
         let committed = *committed;
+        let newest = self.members.entry(group).or_insert_with(|| (0, seen.voters.clone()));
+        if newest.0 < seen.applied {
+            *newest = (seen.applied, seen.voters.clone());
+        }
+        // What is committed while members change is committed by those who vote in the end, and by those before until then.
+        let Some(voters) = newest.1.last() else { return Ok(()) };
         // One that is down may have it on its disk; one whose core has just started has not said what it has.
         let there: Vec<&Seen> = nodes
             .iter()
+            .filter(|node| voters.contains(&node.id))
             .filter_map(|node| {
                 let known = all.get(&(node.id, group))?;
                 (node.cluster.borrow().is_some() && node.lives.get() == known.life).then_some(known)
             })
             .collect();
         let have = there.iter().filter(|replica| replica.last.max(replica.snapshot) >= committed).count();
-        if seen.voters > 0 && there.len() == seen.voters && have <= seen.voters / 2 {
+        if !voters.is_empty() && there.len() == voters.len() && have <= voters.len() / 2 {
             let lasts: Vec<(usize, u64)> = there.iter().map(|replica| (replica.node, replica.last)).collect();
             return Err(format!(
                 "logs: entry {committed} of group {group} was committed and is on no quorum any more: {lasts:?}"

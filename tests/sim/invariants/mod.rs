@@ -5,6 +5,7 @@ pub mod expiry;
 pub mod leaders;
 pub mod levels;
 pub mod logs;
+pub mod members;
 pub mod once;
 pub mod progress;
 pub mod quarantine;
@@ -22,6 +23,7 @@ pub fn watchers() -> Vec<Box<dyn Watcher>> {
         Box::<logs::Forward>::default(),
         Box::<states::Equal>::default(),
         Box::<quarantine::Silent>::default(),
+        Box::<members::OneForOne>::default(),
     ]
 }
 

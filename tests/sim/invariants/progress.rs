@@ -4,6 +4,9 @@
 use crate::history::{Op, Outcome};
 use crate::node::Node;
 use crate::observe::state_of;
+use hypercache::cluster::Standing;
+use hypercache::types::{GroupId, NodeId};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 /// Operations that must have succeeded.
@@ -17,10 +20,38 @@ pub fn enough(ops: &[Op]) -> Result<(), String> {
     }
 }
 
+/// Whether everything that was wished of nodes and votes was brought about, as the node says that has heard most.
+pub fn settled(nodes: &[Rc<Node>], groups: u32) -> Result<(), String> {
+    for node in nodes.iter().filter(|node| node.counts(nodes)) {
+        if let Some(standing @ (Standing::Joining | Standing::Leaving)) = node.standing(nodes) {
+            return Err(format!("progress: n{} is {} and stays so", node.id, standing.name()));
+        }
+        let Some(cluster) = node.cluster.borrow().clone() else { continue };
+        let Some(roster) = cluster.roster() else { continue };
+        for group in (0..=groups).map(GroupId) {
+            let Some(replica) = cluster.host().group(group) else {
+                return Err(format!("progress: n{} has no copy of group {group}", node.id));
+            };
+            let wanted: BTreeSet<NodeId> = roster.target.get(&group).into_iter().flatten().copied().collect();
+            let (voters, _) = replica.members_applied();
+            if voters != [wanted.clone()] {
+                return Err(format!(
+                    "progress: by n{} in group {group} {voters:?} vote, and {wanted:?} were to",
+                    node.id
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Whether all replicas of all groups hold the same.
 pub fn converged(nodes: &[Rc<Node>], groups: u32) -> Result<(), String> {
     for group in 0..=groups {
-        let mut states = nodes.iter().filter_map(|node| state_of(node, group).map(|state| (node.id, state)));
+        let mut states = nodes
+            .iter()
+            .filter(|node| node.counts(nodes))
+            .filter_map(|node| state_of(node, group).map(|state| (node.id, state)));
         let Some((first, state)) = states.next() else { return Err(format!("progress: nobody has group {group}")) };
         if let Some((other, differs)) = states.find(|(_, other)| *other != state) {
             return Err(format!(

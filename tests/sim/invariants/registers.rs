@@ -5,7 +5,7 @@
 mod linearizable;
 
 use super::acknowledged::text;
-use crate::history::{Op, Outcome, READ_BOTH, WRITE_BOTH};
+use crate::history::{NOTHING, Op, Outcome, READ_BOTH, WATCH_SWAP, WRITE_BOTH};
 use hypercache::resp::Reply;
 use linearizable::{Interval, Judgement, Register, RegisterCall};
 use std::collections::BTreeMap;
@@ -38,6 +38,20 @@ fn call_of(op: &Op) -> Option<RegisterCall> {
             },
             _ => None,
         },
+        (WATCH_SWAP, Some(read)) => {
+            let (old, new) = (if read == NOTHING { None } else { Some(read.parse().ok()?) }, number(command.get(2))?);
+            let done = match op.reply() {
+                None => None,
+                Some(Reply::Array(all)) if all.len() == 1 => Some(true),
+                // Somebody else was there first; but what was read was read.
+                Some(Reply::Nil | Reply::NilArray) => return Some(RegisterCall::Read(old)),
+                Some(_) => return None,
+            };
+            match old {
+                Some(old) => Some(RegisterCall::Cas { old, new, done }),
+                None => Some(RegisterCall::WriteNew { new, done }),
+            }
+        }
         (WRITE_BOTH, _) => Some(RegisterCall::Write(number(command.get(2))?)),
         ("SET", None) => Some(RegisterCall::Write(number(command.get(2))?)),
         ("SET", Some("NX")) => Some(RegisterCall::WriteNew { new: number(command.get(2))?, done: written()? }),
