@@ -242,6 +242,68 @@ fn a_lone_node_grows_to_three_that_survive_the_loss_of_one() {
     assert_eq!(cluster.client(3).call(&["GET", "kept"]).unwrap(), bulk("value"));
 }
 
+/// Four founders in three zones, three copies of each group.
+fn in_zones(rebuild_after: &str) -> Cluster {
+    let mut cluster = Plan::new(4, GROUPS).set(&format!("cluster.rebuild_after={rebuild_after}")).prepare();
+    for (node, zone) in [(1, "a"), (2, "b"), (3, "c"), (4, "c")] {
+        cluster.node_mut(node).settings.push(format!("node.zone={zone}"));
+        cluster.start(node);
+    }
+    cluster
+}
+
+/// The zones of each group's voters.
+fn zones(cluster: &Cluster, via: usize) -> Vec<Vec<String>> {
+    let told = cluster.ctl_json(&[via], &["status"]);
+    let zone = |id: &Value| {
+        let node = told["nodes"].as_array().unwrap().iter().find(|node| node["id"] == *id);
+        node.and_then(|node| node["zone"].as_str()).unwrap_or_default().to_owned()
+    };
+    let mut all = Vec::new();
+    for group in told["groups"].as_array().unwrap() {
+        let mut zones: Vec<String> = group["voters"].as_array().unwrap().iter().map(zone).collect();
+        zones.sort();
+        all.push(zones);
+    }
+    all
+}
+
+#[test]
+fn a_node_that_died_is_stood_in_for_after_the_set_time_without_being_asked() {
+    let mut cluster = in_zones("4s");
+    // More founders than copies: every node comes to hold every group by itself, and its doors take all keys.
+    cluster.wait_serving();
+    until_done(&cluster, &[1], &["rebalance", "--wait"]);
+    let apart = ["a", "b", "c"].map(str::to_owned).to_vec();
+    assert_eq!(zones(&cluster, 2), vec![apart.clone(); GROUPS + 1]);
+    let load = Load::start(&cluster, connections(), &cluster.proxies(&[1, 3, 4]), Roaming::Stay);
+    go_on(&load);
+    cluster.kill(2);
+    wait_until("others vote in its place", PATIENCE, || {
+        let others = [1, 3, 4].map(|node| one(&cluster, 4, &format!("node-{node}")).1);
+        // Four groups of three on three nodes, and the meta group.
+        (one(&cluster, 4, "node-2").1 == 0 && others == [1 + GROUPS as u64; 3]).then_some(())
+    });
+    let told = cluster.ctl_json(&[4], &["node", "describe", "node-2"]);
+    assert_eq!(
+        (told["away"].as_bool(), told["alive"].as_bool(), told["zone"].as_str()),
+        (Some(true), Some(false), Some("b"))
+    );
+    // With its votes where they were, a second loss would be the end.
+    cluster.kill(3);
+    go_on(&load);
+    cluster.start(3);
+    cluster.start(2);
+    wait_until("it gets its share again", PATIENCE * 2, || {
+        let told = cluster.ctl_json(&[4], &["node", "describe", "node-2"]);
+        (told["away"] == false && zones(&cluster, 4) == vec![apart.clone(); GROUPS + 1]).then_some(())
+    });
+    cluster.wait_serving();
+    go_on(&load);
+    load.stop().check(&cluster);
+    cluster.verify_replicas();
+}
+
 #[test]
 fn a_cluster_that_grew_by_invitation_comes_back_after_all_of_it_was_killed() {
     let mut cluster = Plan::new(1, 1).with_spares(2).start();

@@ -13,6 +13,7 @@ mod draw;
 mod extended;
 mod geo;
 mod geohash;
+mod happenings;
 mod hash;
 mod hash_ttl;
 mod hyperloglog;
@@ -188,6 +189,7 @@ static FAMILIES: &[&[Command]] = &[
     bitmap::BITMAP,
     bloom::BLOOM,
     cluster::CLUSTER,
+    happenings::HAPPENINGS,
     connection::CONNECTION,
     copy::COPY,
     cuckoo::CUCKOO,

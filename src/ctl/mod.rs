@@ -5,11 +5,16 @@
 //! it carries data, when nothing has moved for that long; results go to standard output, troubles and progress to
 //! standard error.
 
+mod bundle;
 pub mod client;
+mod doctor;
+mod events;
+mod explain;
 mod nodes;
 pub mod output;
 mod progress;
 mod snapshot;
+mod top;
 pub mod trouble;
 pub mod verify;
 
@@ -119,12 +124,49 @@ pub enum Verb {
         #[command(subcommand)]
         verb: SnapshotVerb,
     },
+    /// What happened to the cluster, as the node asked saw it.
+    Events {
+        /// Stay, and print what comes.
+        #[arg(long, short)]
+        follow: bool,
+        /// Only what came behind this number.
+        #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+        after: u64,
+    },
+    /// Asks every node how it is, and says what is wrong and what to do about it.
+    Doctor,
+    /// Nodes and groups, looked at again and again.
+    Top {
+        /// Seconds between two looks.
+        #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
+        every: u64,
+        /// End after so many looks; without it, when somebody ends it.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        looks: Option<u64>,
+    },
+    /// What somebody needs who looks for an error.
+    Debug {
+        #[command(subcommand)]
+        verb: DebugVerb,
+    },
+    /// What a code of an error means, and what to do. Asks no node.
+    Explain {
+        /// Such as HC-3115.
+        code: String,
+    },
     /// Compares the state hashes of all replicas, each group at an index that all of them reached.
     Verify {
         /// Only this group; may be repeated. All groups without it.
         #[arg(long, value_name = "N")]
         group: Vec<u32>,
     },
+}
+
+#[derive(Subcommand, Debug)]
+pub enum DebugVerb {
+    /// Writes a tar file: of every node that answers its configuration without secrets, how it is, metrics, events and the
+    /// end of its log. A file of that name is replaced.
+    Bundle { file: PathBuf },
 }
 
 #[derive(Subcommand, Debug)]
@@ -269,6 +311,9 @@ pub async fn run(cli: &Cli) -> Result<String, Trouble> {
             return snapshot::restore(file, config, cluster_id.as_deref(), cli);
         }
         Verb::Snapshot { verb: SnapshotVerb::Save { file, group } } => return snapshot::save(file, *group, cli).await,
+        Verb::Explain { code } => return explain::run(code, cli.output),
+        Verb::Events { follow: true, after } => return events::run(cli, *after, true).await,
+        Verb::Top { every, looks } => return top::run(cli, Duration::from_secs(*every), *looks).await,
         _ => {}
     }
     // `verify` ends itself a little earlier, to tell which groups were not level.
@@ -280,8 +325,14 @@ pub async fn run(cli: &Cli) -> Result<String, Trouble> {
 }
 
 async fn carry_out(cli: &Cli, deadline: env::Instant) -> Result<String, Trouble> {
+    if let Verb::Events { after, .. } = &cli.verb {
+        return events::run(cli, *after, false).await;
+    }
     let reached = client::reach(&cli.endpoint, &cli.credentials()).await?;
     match &cli.verb {
+        Verb::Doctor => doctor::run(cli, &reached).await,
+        Verb::Debug { verb: DebugVerb::Bundle { file } } => bundle::run(cli, &reached, file).await,
+        Verb::Events { .. } | Verb::Explain { .. } | Verb::Top { .. } => unreachable!("they were carried out before"),
         Verb::Status => Ok(output::status(&reached.status, cli.output)),
         Verb::Node { .. } | Verb::Rebalance { .. } => nodes::run(cli, reached).await,
         Verb::Group { verb: GroupVerb::List } => {

@@ -8,6 +8,7 @@ use crate::proto::{CODE_METADATA, LEADER_METADATA, codes};
 use crate::restore::RestoreError;
 use std::fmt;
 use std::io;
+use std::path::Path;
 use tonic::{Code, Status};
 
 pub const EXIT_FAILED: u8 = 1;
@@ -80,6 +81,23 @@ impl Trouble {
         let remedy = "a busy group is seldom caught at one index: try again under less load, or with a longer \
                       --timeout; if it stays so while idle, a replica does not follow (see `hypercachectl status`)";
         Trouble::new("HC-3005", EXIT_TIMEOUT, message, remedy)
+    }
+
+    /// The doctor found something.
+    pub fn unwell(findings: usize, exit: u8, output: String) -> Trouble {
+        let remedy = "each of them has its own remedy above";
+        let message = format!("{findings} things are not as they should be");
+        Trouble { output: Some(output), ..Trouble::new("HC-3007", exit, message, remedy) }
+    }
+
+    pub fn no_such_code(code: &str) -> Trouble {
+        let remedy = "give a code as errors show it, such as HC-3115";
+        Trouble::new("HC-3008", EXIT_USAGE, format!("there is no code `{code}`"), remedy)
+    }
+
+    /// A file of ours that cannot be written.
+    pub fn file(path: &Path, error: &io::Error) -> Trouble {
+        Trouble::new("HC-3203", EXIT_FAILED, format!("{}: {error}", path.display()), of_io(error))
     }
 
     /// What `group verify` found is bad.
@@ -253,6 +271,14 @@ impl Trouble {
             (None, _) => Trouble::unreachable(&[message]),
         }
     }
+}
+
+/// What to do about a code of the server's, whatever it is about.
+pub fn remedy_of(code: &str) -> Option<String> {
+    let mut status = Status::new(Code::Unknown, "");
+    status.metadata_mut().insert(CODE_METADATA, code.parse().ok()?);
+    let trouble = Trouble::of_status("", &status);
+    (trouble.code == code).then_some(trouble.remedy)
 }
 
 /// What to do about a file that cannot be read or written.

@@ -106,7 +106,7 @@ impl Node {
             groups: self.plan.groups,
             replication_factor: 3,
             memory: Memory { limit: self.plan.limit.unwrap_or_default() },
-            users: Vec::new(),
+            ..Layout::default()
         };
         let cluster = Cluster::new(members, host, self.info(me), layout);
         *self.cluster.borrow_mut() = Some(cluster.clone());
@@ -182,6 +182,7 @@ impl Node {
             cluster_port: 6479,
             http_port: 8080,
             grpc_port: 7070,
+            zone: String::new(),
         }
     }
 }
