@@ -54,6 +54,9 @@ struct Card {
     /// Its cluster was lost and it was made one of its own (`hypercachectl recover`); the meta group does not say so yet.
     #[serde(default)]
     forced: bool,
+    /// The cluster that was given up for that.
+    #[serde(default)]
+    given_up: String,
     /// It was invited, and its store is not made yet: an empty one is no loss.
     #[serde(default)]
     unbound: bool,
@@ -72,6 +75,7 @@ impl Card {
             seeds: BTreeMap::new(),
             invited: false,
             forced: false,
+            given_up: String::new(),
             removed: false,
             unbound: false,
         }
@@ -209,6 +213,11 @@ impl Lone {
         &self.card.cluster
     }
 
+    /// The cluster that was given up for the one that it belongs to; empty for none.
+    pub fn given_up(&self) -> &str {
+        &self.card.given_up
+    }
+
     pub fn node(&self) -> NodeId {
         self.card.node
     }
@@ -231,6 +240,7 @@ impl Lone {
             seeds: BTreeMap::new(),
             invited: true,
             forced: true,
+            given_up: self.card.cluster.clone(),
             ..self.card.clone()
         };
         write(&self.path, &card).map_err(|e| IdentityError::Io(self.path.clone(), e))?;
@@ -730,6 +740,27 @@ mod tests {
         two.dismissed(&dismissal);
         assert!(*two.removed().borrow());
         assert!(matches!(past(&dir.path().join("2")), Err(IdentityError::Removed(_))));
+    }
+
+    #[test]
+    fn a_survivor_becomes_a_cluster_of_its_own_and_is_a_stranger_to_the_old_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, two) = (node(dir.path(), 1), node(dir.path(), 2));
+        one.found().unwrap();
+        greet(&two, &one).unwrap();
+        drop(two);
+        let at = dir.path().join("2");
+        let lone = Lone::open(&at).unwrap();
+        assert_eq!((lone.cluster(), lone.given_up(), lone.node()), (one.cluster().as_str(), "", NodeId(2)));
+        let new = lone.force().unwrap();
+        assert_ne!(new, one.cluster());
+        assert_eq!(past(&at).unwrap(), Past::Invited(Some(NodeId(2))), "it founds nothing");
+        assert_eq!(Lone::open(&at).unwrap().given_up(), one.cluster());
+        let two = node(dir.path(), 2);
+        assert!(greet(&two, &one).unwrap_err().contains("belongs to cluster") && two.is_forced());
+        two.note_settled();
+        drop(two);
+        assert!(!node(dir.path(), 2).is_forced());
     }
 
     #[test]

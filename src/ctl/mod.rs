@@ -13,6 +13,7 @@ mod explain;
 mod nodes;
 pub mod output;
 mod progress;
+mod recover;
 mod snapshot;
 mod top;
 pub mod trouble;
@@ -20,9 +21,11 @@ pub mod verify;
 
 use crate::env;
 use crate::proto::admin::{ListGroupsRequest, TransferLeaderRequest, TriggerSnapshotRequest, VerifyRequest};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use client::{Credentials, Reached};
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use trouble::Trouble;
 
@@ -149,6 +152,25 @@ pub enum Verb {
         #[command(subcommand)]
         verb: DebugVerb,
     },
+    /// Goes on from one survivor when a cluster has lost its majority for good. Asks no node; the survivor must not run.
+    ///
+    /// Without --unsafe it tells what the survivor holds and changes nothing: do that with all of them, and take the one that
+    /// holds most. What it never received is lost.
+    Recover {
+        /// The survivor's configuration file.
+        #[arg(long, value_name = "NODE.yaml")]
+        config: PathBuf,
+        /// Make it a new cluster of this node alone.
+        #[arg(long = "unsafe")]
+        confirmed: bool,
+        /// The id of the cluster that is given up, as shown without --unsafe.
+        #[arg(long, value_name = "ID", requires = "confirmed")]
+        cluster_id: Option<String>,
+    },
+    /// Prints what a shell needs to complete these commands: `hypercachectl completions bash`. Asks no node.
+    Completions { shell: Shell },
+    /// Writes the manual pages of all commands into a folder. Asks no node.
+    Man { folder: PathBuf },
     /// What a code of an error means, and what to do. Asks no node.
     Explain {
         /// Such as HC-3115.
@@ -312,6 +334,11 @@ pub async fn run(cli: &Cli) -> Result<String, Trouble> {
         }
         Verb::Snapshot { verb: SnapshotVerb::Save { file, group } } => return snapshot::save(file, *group, cli).await,
         Verb::Explain { code } => return explain::run(code, cli.output),
+        Verb::Completions { shell } => return Ok(completions(*shell)),
+        Verb::Man { folder } => return manual(folder),
+        Verb::Recover { config, confirmed, cluster_id } => {
+            return recover::run(cli, config, *confirmed, cluster_id.as_deref());
+        }
         Verb::Events { follow: true, after } => return events::run(cli, *after, true).await,
         Verb::Top { every, looks } => return top::run(cli, Duration::from_secs(*every), *looks).await,
         _ => {}
@@ -332,7 +359,14 @@ async fn carry_out(cli: &Cli, deadline: env::Instant) -> Result<String, Trouble>
     match &cli.verb {
         Verb::Doctor => doctor::run(cli, &reached).await,
         Verb::Debug { verb: DebugVerb::Bundle { file } } => bundle::run(cli, &reached, file).await,
-        Verb::Events { .. } | Verb::Explain { .. } | Verb::Top { .. } => unreachable!("they were carried out before"),
+        Verb::Events { .. }
+        | Verb::Explain { .. }
+        | Verb::Top { .. }
+        | Verb::Recover { .. }
+        | Verb::Completions { .. }
+        | Verb::Man { .. } => {
+            unreachable!("they were carried out before")
+        }
         Verb::Status => Ok(output::status(&reached.status, cli.output)),
         Verb::Node { .. } | Verb::Rebalance { .. } => nodes::run(cli, reached).await,
         Verb::Group { verb: GroupVerb::List } => {
@@ -397,6 +431,20 @@ async fn verify_groups(cli: &Cli, reached: &Reached, groups: &[u32]) -> Result<S
     let differing: Vec<u32> = verdicts.iter().filter(|one| !one.agree).map(|one| one.group).collect();
     let undecided = verdicts.iter().any(|one| one.undecided);
     if differing.is_empty() { Ok(output) } else { Err(Trouble::replicas_differ(&differing, undecided, output)) }
+}
+
+fn completions(shell: Shell) -> String {
+    let (mut command, mut out) = (Cli::command(), Vec::new());
+    let name = command.get_name().to_owned();
+    clap_complete::generate(shell, &mut command, name, &mut out);
+    String::from_utf8(out).expect("names and descriptions of commands are text")
+}
+
+fn manual(folder: &Path) -> Result<String, Trouble> {
+    let failed = |error: io::Error| Trouble::file(folder, &error);
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    clap_mangen::generate_to(Cli::command(), folder).map_err(failed)?;
+    Ok(format!("{}: read one with `man -l {}/hypercachectl.1`\n", folder.display(), folder.display()))
 }
 
 /// A node's number from its name or its number.

@@ -10,6 +10,7 @@ use crate::proto::admin::{
     ChangeNodesResponse, Event, ExamineResponse, Group, Node, PeerView, StatusResponse, TransferLeaderResponse,
     TriggerSnapshotResponse, VerifyResponse,
 };
+use crate::recover::Held;
 use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -319,6 +320,16 @@ pub fn snapshot_file(lines: &[(&str, Value)], groups: &[Head], form: Form) -> St
         ]);
     }
     format!("{text}\n{}", table_text(&rows))
+}
+
+/// What a survivor's store holds.
+pub fn held(groups: &[Held]) -> String {
+    let mut rows = table(&["GROUP", "TERM", "INDEX", "VOTERS"]);
+    for held in groups {
+        let voters: Vec<u64> = held.voters.iter().map(|voter| voter.0).collect();
+        rows.add_row([held.group.to_string(), held.term.to_string(), held.index.to_string(), list(&voters)]);
+    }
+    table_text(&rows)
 }
 
 /// What the doctor found, worst first; `asked` nodes answered.

@@ -309,6 +309,21 @@ async fn a_bundle_has_a_part_of_every_node_and_may_be_made_again() {
 }
 
 #[tokio::test]
+async fn shells_and_manuals_know_every_command() {
+    for shell in ["bash", "zsh", "fish"] {
+        let text = run(&cli("h:1", &["completions", shell])).await.unwrap();
+        assert!(text.contains("doctor") && text.contains("rebalance"), "{shell}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("man1");
+    for _ in 0..2 {
+        run(&cli("h:1", &["man", folder.to_str().unwrap()])).await.unwrap();
+    }
+    let page = std::fs::read_to_string(folder.join("hypercachectl-node-add.1")).unwrap();
+    assert!(page.contains("Takes an empty node into the cluster"), "{page}");
+}
+
+#[tokio::test]
 async fn verify_tells_equal_from_different() {
     let nodes = cluster(["a", "a"], false).await;
     let equal = json_of(&nodes[0], &["verify"]).await;

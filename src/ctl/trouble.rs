@@ -5,6 +5,7 @@
 
 use crate::archive::ArchiveError;
 use crate::proto::{CODE_METADATA, LEADER_METADATA, codes};
+use crate::recover::RecoverError;
 use crate::restore::RestoreError;
 use std::fmt;
 use std::io;
@@ -93,6 +94,28 @@ impl Trouble {
     pub fn no_such_code(code: &str) -> Trouble {
         let remedy = "give a code as errors show it, such as HC-3115";
         Trouble::new("HC-3008", EXIT_USAGE, format!("there is no code `{code}`"), remedy)
+    }
+
+    /// A recovery without the word that it is meant.
+    pub fn not_confirmed(cluster: &str) -> Trouble {
+        let remedy = format!(
+            "if it is certain that no majority comes back, say so with --cluster-id {cluster}; a cluster that only lost some              nodes is mended with `hypercachectl node replace`"
+        );
+        Trouble::new("HC-3210", EXIT_UNSAFE, "a cluster is given up only by the name of its id", remedy)
+    }
+
+    pub fn recover(error: &RecoverError) -> Trouble {
+        let message = error.to_string();
+        match error {
+            RecoverError::OtherCluster { known, .. } => Trouble { message, ..Trouble::not_confirmed(known) },
+            RecoverError::Config { .. } => {
+                Trouble::new("HC-3205", EXIT_USAGE, message, "mend the configuration: `hypercache config check FILE`")
+            }
+            RecoverError::Identity(_) | RecoverError::Store { .. } | RecoverError::Nothing(_) => {
+                let remedy = "stop the node if it runs, check node.data_dir, and try another survivor if this one's disk is damaged";
+                Trouble::new("HC-3211", EXIT_FAILED, message, remedy)
+            }
+        }
     }
 
     /// A file of ours that cannot be written.
