@@ -302,6 +302,8 @@ fn a_node_that_died_is_stood_in_for_after_the_set_time_without_being_asked() {
     for name in ["node-silent", "node-away", "members-changed"] {
         assert!(events.contains(&format!("\"{name}\"")), "{name} is missing: {events}");
     }
+    let told = format!("{:?}", cluster.client(4).must(&["HC.EVENTS", "COUNT", "1000"]));
+    assert!(told.contains("node-away") && told.contains("missed"), "{told}");
     let unwell = cluster.ctl(&[1], &["doctor"]);
     let told = String::from_utf8_lossy(&unwell.stdout).into_owned();
     assert!(unwell.status.code() == Some(1) && told.contains("node-down: node-2"), "{told}");

@@ -365,8 +365,16 @@ mod tests {
         let before = picture(|_| ());
         assert_eq!(names(&before, &picture(|_| ())), []);
         let group = |change: fn(&mut GroupPicture)| picture(|p| change(p.groups.get_mut(&GroupId(1)).unwrap()));
-        let standing = |now| picture(|p| drop(p.standings.insert(NodeId(2), now)));
-        let heard = |now| picture(|p| drop(p.peers.insert(NodeId(2), now)));
+        let standing = |now| {
+            picture(|p| {
+                p.standings.insert(NodeId(2), now);
+            })
+        };
+        let heard = |now| {
+            picture(|p| {
+                p.peers.insert(NodeId(2), now);
+            })
+        };
         let (node, of_group) = (|name| vec![(name, Some(2), None)], |name, node| vec![(name, node, Some(1))]);
         let cases = [
             (heard(Heard::Suspected), node("node-suspected")),
@@ -374,15 +382,27 @@ mod tests {
             (standing((Standing::Leaving, false)), node("node-leaving")),
             (standing((Standing::Gone, false)), node("node-removed")),
             (standing((Standing::Member, true)), node("node-away")),
-            (picture(|p| drop(p.apart.insert(NodeId(2), 5000))), node("clock-apart")),
             (
-                picture(|p| drop(p.standings.insert(NodeId(3), (Standing::Joining, false)))),
+                picture(|p| {
+                    p.apart.insert(NodeId(2), 5000);
+                }),
+                node("clock-apart"),
+            ),
+            (
+                picture(|p| {
+                    p.standings.insert(NodeId(3), (Standing::Joining, false));
+                }),
                 vec![("node-joining", Some(3), None)],
             ),
             (group(|g| g.leader = Some(NodeId(2))), of_group("leader-changed", Some(2))),
             (group(|g| g.term = 4), of_group("leader-changed", Some(1))),
             (group(|g| g.leader = None), of_group("leader-lost", Some(1))),
-            (group(|g| drop(g.learners.insert(NodeId(3)))), of_group("members-changed", None)),
+            (
+                group(|g| {
+                    g.learners.insert(NodeId(3));
+                }),
+                of_group("members-changed", None),
+            ),
             (group(|g| g.snapshot = 9), of_group("snapshot-made", None)),
             (group(|g| g.fenced = true), of_group("replica-fenced", None)),
             (group(|g| g.rebuilt = 1), of_group("replica-rebuilt", None)),
@@ -399,7 +419,12 @@ mod tests {
 
     #[test]
     fn what_was_so_when_a_node_began_is_no_news() {
-        let told = names(&Picture::default(), &picture(|p| drop(p.peers.insert(NodeId(3), Heard::Silent))));
+        let told = names(
+            &Picture::default(),
+            &picture(|p| {
+                p.peers.insert(NodeId(3), Heard::Silent);
+            }),
+        );
         let expected =
             [("node-alive", Some(2), None), ("leader-changed", Some(1), Some(1)), ("table-changed", None, None)];
         assert_eq!(told, expected);

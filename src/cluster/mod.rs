@@ -378,8 +378,14 @@ impl Cluster {
     /// believed before the cluster was heard; whose address is not known at all is looked for there in any case.
     fn follow_addresses(&self, table: &RoutingTable) {
         let heard = self.has_heard();
-        let news = table.nodes.values().filter(|node| heard || self.members.address(node.id).is_none());
-        self.members.note_addresses(news.map(|n| (n.id, format!("{}:{}", n.host, n.peer_port))));
+        // Gathered first: who notes addresses holds them, and is not to be asked for them meanwhile.
+        let news: Vec<_> = table
+            .nodes
+            .values()
+            .filter(|node| heard || self.members.address(node.id).is_none())
+            .map(|node| (node.id, format!("{}:{}", node.host, node.peer_port)))
+            .collect();
+        self.members.note_addresses(news);
     }
 
     /// Takes over who belongs: greetings are held against it, and every node holds every group from then on.

@@ -29,9 +29,12 @@ pub async fn run(cli: &Cli, reached: &Reached, to: &Path) -> Result<String, Trou
     let nodes = &reached.status.nodes;
     let mut files: Vec<File> =
         vec![("status.json".to_owned(), output::status(&reached.status, Form::Json).into_bytes())];
-    for node in nodes {
-        let folder = format!("node-{}", node.id);
-        match env::timeout(PART, part_of(node, reached)).await.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
+    let asked = nodes.iter().map(|node| async move {
+        let part = env::timeout(PART, part_of(node, reached)).await;
+        (format!("node-{}", node.id), part.unwrap_or_else(|_| Err("no answer in time".to_owned())))
+    });
+    for (folder, part) in futures_util::future::join_all(asked).await {
+        match part {
             Ok(part) => files.extend(part.into_iter().map(|(name, content)| (format!("{folder}/{name}"), content))),
             Err(cause) => files.push((format!("{folder}/unreachable.txt"), format!("{cause}\n").into_bytes())),
         }
