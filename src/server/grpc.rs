@@ -338,7 +338,7 @@ impl Admin for Service {
             cluster_id: cluster.id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             wall_ms: env::wall_ms(),
-            disk_free_bytes: env::free_disk_bytes(&self.options.data_dir).ok(),
+            disk_free_bytes: env::files::free_disk_bytes(&self.options.data_dir).ok(),
             disk_low: cluster.host().disk_low(),
             peers: others.map(|node| self.peer_view(node)).collect(),
             groups: self.groups(false),
