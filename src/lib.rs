@@ -32,6 +32,7 @@ pub mod node;
 pub mod planted;
 pub mod proto;
 pub mod raft;
+pub mod recover;
 pub mod resp;
 pub mod restore;
 pub mod routing;

@@ -38,6 +38,9 @@ const RESIDENT_PERCENT_MAX: u64 = 95;
 /// Connections of peers that may wait in the kernel to be accepted.
 const PEER_BACKLOG: i32 = 1024;
 
+/// Bytes of the log's end that are handed out for the search of an error.
+const LOG_TAIL: u64 = 256 << 10;
+
 /// How long the Redis doors stay shut for not knowing the users yet.
 const USERS_KNOWN: Duration = Duration::from_secs(3);
 /// How long handing over leaderships may take when the node stops.
@@ -109,6 +112,8 @@ pub fn layout(config: &Config) -> anyhow::Result<(NodeId, Layout, BTreeMap<NodeI
         replication_factor: config.replication_factor() as usize,
         memory: memory(config),
         users: users(config)?,
+        everywhere: true,
+        rebuild_after: config.cluster.rebuild_after,
     };
     Ok((nodes[me], layout, addresses))
 }
@@ -124,7 +129,7 @@ async fn find_part(config: &Config, stop: &mut StopSignals) -> anyhow::Result<Op
         Past::Founder => return layout(config).map(Some),
         Past::None if !config.cluster.join => return layout(config).map(Some),
         Past::None | Past::Invited(None) => {
-            let candidate = Candidate::open(dir, &config.node.id.0)?;
+            let candidate = Candidate::open(dir, &config.node.id.0, &config.node.zone.0)?;
             let (listener, me) = (listen_to_peers(&config.node.bind_addr)?, candidate.introduction());
             let address = config.advertised().to_string();
             tracing::info!(address, "node-waits: until `hypercachectl node add` names this address");
@@ -135,8 +140,8 @@ async fn find_part(config: &Config, stop: &mut StopSignals) -> anyhow::Result<Op
             }
         }
     };
-    let layout =
-        Layout { nodes: Vec::new(), groups: 0, replication_factor: 0, memory: memory(config), users: users(config)? };
+    let rebuild_after = config.cluster.rebuild_after;
+    let layout = Layout { memory: memory(config), users: users(config)?, rebuild_after, ..Layout::default() };
     Ok(Some((node, layout, BTreeMap::new())))
 }
 
@@ -227,6 +232,7 @@ fn info(config: &Config, me: NodeId) -> NodeInfo {
         cluster_port: config.server.cluster_addr.port(),
         http_port: config.server.http_addr.port(),
         grpc_port: config.server.grpc_addr.port(),
+        zone: config.node.zone.0.clone(),
     }
 }
 
@@ -327,6 +333,7 @@ async fn serve(config: &Config, workers: Vec<Handle>) -> anyhow::Result<()> {
 
     let cluster = Cluster::new(members, host.clone(), info(config, me), layout);
     let following = tokio::spawn(cluster.clone().run());
+    tokio::spawn(cluster.clone().keep_events());
     let (stop, stopped) = watch::channel(false);
     let overview = Overview::new(cluster.clone());
     open_side_doors(config, &overview, &stopped).await?;
@@ -409,7 +416,10 @@ async fn open_side_doors(
         let listener = listen("server.grpc_addr", endpoint).await?;
         let set_level: grpc::SetLogLevel =
             Arc::new(|level: &str| telemetry::set_level(level).map(|()| level.to_owned()).map_err(|e| e.to_string()));
-        let options = grpc::Options { protected: config.security.protected_mode, ..grpc::Options::new(set_level) };
+        let (own, protected) = (config.clone(), config.security.protected_mode);
+        let files: grpc::Files = Arc::new(move || debug_files(&own));
+        let data_dir = config.node.data_dir.clone();
+        let options = grpc::Options { protected, data_dir, files, ..grpc::Options::new(set_level) };
         let serving = grpc::serve(listener, overview.clone(), options, until(stopped.clone()));
         tokio::spawn(async move {
             if let Err(e) = serving.await {
@@ -418,6 +428,18 @@ async fn open_side_doors(
         });
     }
     Ok(())
+}
+
+/// What of this node's files may be handed out for the search of an error: secrets are shown as stars.
+fn debug_files(config: &Config) -> Vec<(String, Vec<u8>)> {
+    let lines = config::KEYS.iter().map(|key| format!("{}: {}\n", key.path(), (key.show)(config)));
+    let mut files = vec![("config.txt".to_owned(), lines.collect::<String>().into_bytes())];
+    let log = &config.logging.file;
+    if !log.as_os_str().is_empty() {
+        let tail = telemetry::tail(log, LOG_TAIL).unwrap_or_else(|e| format!("it cannot be read: {e}\n").into_bytes());
+        files.push(("log-tail.txt".to_owned(), tail));
+    }
+    files
 }
 
 /// Keeps an eye on disk and memory. Never ends.

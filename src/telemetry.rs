@@ -5,7 +5,8 @@
 
 use crate::config::{LogFormat, LogLevel, Logging, Raw, Rotation, Setting};
 use parking_lot::Mutex;
-use std::io::IsTerminal;
+use std::fs;
+use std::io::{self, IsTerminal, Read, Seek};
 use std::path::Path;
 use std::sync::OnceLock;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
@@ -96,6 +97,28 @@ pub fn start(settings: &Logging) -> Result<Guard, TelemetryError> {
     let level = Mutex::new(settings.level.0.clone());
     FILTER.set(Filter { handle, level }).map_err(|_| TelemetryError::Started)?;
     Ok(guard)
+}
+
+/// The end of the newest file of a log whose name is configured as `path`: at most so many bytes. Blocks.
+pub fn tail(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let (folder, name) = (path.parent().unwrap_or(Path::new(".")), path.file_name().unwrap_or_default());
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let prefix = name.to_string_lossy();
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        // Names end in the date, so the last one is the newest.
+        if entry.file_name().to_string_lossy().starts_with(&*prefix) {
+            files.push(entry.path());
+        }
+    }
+    let newest = files.into_iter().max().ok_or(io::ErrorKind::NotFound)?;
+    let mut file = fs::File::open(newest)?;
+    let begin = file.metadata()?.len().saturating_sub(most);
+    file.seek(io::SeekFrom::Start(begin))?;
+    let mut bytes = Vec::new();
+    file.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn file_of(

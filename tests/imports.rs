@@ -67,8 +67,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("archive", &[]),
     // Makes offline what a node starts on, so it stands beside the wiring.
     ("restore", &["archive", "cluster", "config", "node", "raft", "routing"]),
-    // `restore` is the one verb that is not asked of a server.
-    ("ctl", &["archive", "proto", "restore"]),
+    ("recover", &["cluster", "config", "node", "raft"]),
+    // `restore` and `recover` are the verbs that are not asked of a server.
+    ("ctl", &["archive", "proto", "recover", "restore"]),
 ];
 
 /// What a module must not name at all, wherever it comes from.

@@ -6,11 +6,13 @@
 mod cluster;
 
 use cluster::load::{Load, Roaming, Written};
-use cluster::{Cluster, Door, JOIN, PATIENCE, Plan, bulk, size, wait_until};
+use cluster::{Cluster, Door, JOIN, PATIENCE, Plan, bulk, http, size, wait_until};
+use hypercache::env;
 use hypercache::resp::Reply;
 use serde_json::Value;
 use std::fs;
 use std::process::Output;
+use std::time::Duration;
 
 /// Data groups of the clusters here.
 const GROUPS: usize = 4;
@@ -240,6 +242,151 @@ fn a_lone_node_grows_to_three_that_survive_the_loss_of_one() {
     cluster.kill(1);
     cluster.wait_serving_on(&[2, 3]);
     assert_eq!(cluster.client(3).call(&["GET", "kept"]).unwrap(), bulk("value"));
+}
+
+/// Four founders in three zones, three copies of each group.
+fn in_zones(rebuild_after: &str) -> Cluster {
+    let mut cluster = Plan::new(4, GROUPS).set(&format!("cluster.rebuild_after={rebuild_after}")).prepare();
+    for (node, zone) in [(1, "a"), (2, "b"), (3, "c"), (4, "c")] {
+        cluster.node_mut(node).settings.push(format!("node.zone={zone}"));
+        cluster.start(node);
+    }
+    cluster
+}
+
+/// The zones of each group's voters.
+fn zones(cluster: &Cluster, via: usize) -> Vec<Vec<String>> {
+    let told = cluster.ctl_json(&[via], &["status"]);
+    let zone = |id: &Value| {
+        let node = told["nodes"].as_array().unwrap().iter().find(|node| node["id"] == *id);
+        node.and_then(|node| node["zone"].as_str()).unwrap_or_default().to_owned()
+    };
+    let mut all = Vec::new();
+    for group in told["groups"].as_array().unwrap() {
+        let mut zones: Vec<String> = group["voters"].as_array().unwrap().iter().map(zone).collect();
+        zones.sort();
+        all.push(zones);
+    }
+    all
+}
+
+#[test]
+fn a_node_that_died_is_stood_in_for_after_the_set_time_without_being_asked() {
+    let mut cluster = in_zones("4s");
+    // More founders than copies: every node comes to hold every group by itself, and its doors take all keys.
+    cluster.wait_serving();
+    until_done(&cluster, &[1], &["rebalance", "--wait"]);
+    let apart = ["a", "b", "c"].map(str::to_owned).to_vec();
+    assert_eq!(zones(&cluster, 2), vec![apart.clone(); GROUPS + 1]);
+    let load = Load::start(&cluster, connections(), &cluster.proxies(&[1, 3, 4]), Roaming::Stay);
+    go_on(&load);
+    cluster.kill(2);
+    let killed = env::now();
+    let heard = || cluster.ctl_json(&[4], &["node", "describe", "node-2"]);
+    wait_until("its death is seen", PATIENCE, || (heard()["alive"] == false).then_some(()));
+    println!("seen after {:?}", killed.elapsed());
+    assert!(killed.elapsed() < Duration::from_secs(5), "seen after {:?}", killed.elapsed());
+    assert!(heard()["heard"]["phi"].as_f64().unwrap() > 8.0, "{}", heard());
+    wait_until("others vote in its place", PATIENCE, || {
+        let others = [1, 3, 4].map(|node| one(&cluster, 4, &format!("node-{node}")).1);
+        // Four groups of three on three nodes, and the meta group.
+        (one(&cluster, 4, "node-2").1 == 0 && others == [1 + GROUPS as u64; 3]).then_some(())
+    });
+    let told = heard();
+    assert_eq!(
+        (told["away"].as_bool(), told["alive"].as_bool(), told["zone"].as_str()),
+        (Some(true), Some(false), Some("b"))
+    );
+    let events = cluster.ctl(&[4], &["events", "-o", "json"]);
+    let events = String::from_utf8_lossy(&events.stdout).into_owned();
+    for name in ["node-silent", "node-away", "members-changed"] {
+        assert!(events.contains(&format!("\"{name}\"")), "{name} is missing: {events}");
+    }
+    let told = format!("{:?}", cluster.client(4).must(&["HC.EVENTS", "COUNT", "1000"]));
+    assert!(told.contains("node-away") && told.contains("missed"), "{told}");
+    let unwell = cluster.ctl(&[1], &["doctor"]);
+    let told = String::from_utf8_lossy(&unwell.stdout).into_owned();
+    assert!(unwell.status.code() == Some(1) && told.contains("node-down: node-2"), "{told}");
+    // With its votes where they were, a second loss would be the end.
+    cluster.kill(3);
+    go_on(&load);
+    cluster.start(3);
+    cluster.start(2);
+    wait_until("it gets its share again", PATIENCE * 2, || {
+        let told = cluster.ctl_json(&[4], &["node", "describe", "node-2"]);
+        (told["away"] == false && zones(&cluster, 4) == vec![apart.clone(); GROUPS + 1]).then_some(())
+    });
+    cluster.wait_serving();
+    go_on(&load);
+    load.stop().check(&cluster);
+    cluster.verify_replicas();
+    let well = cluster.ctl_json(&[1], &["doctor"]);
+    assert_eq!((well["ok"].as_bool(), well["answered"].as_u64()), (Some(true), Some(4)), "{well}");
+}
+
+#[test]
+fn a_leader_without_a_majority_is_not_ready() {
+    let cluster = Plan::new(3, GROUPS).start();
+    cluster.gather_leaders(1);
+    wait_until("it leads the meta group, too", PATIENCE, || cluster.transfer(0, 1).then_some(()));
+    let ready = || http(cluster.node(1).at(Door::Http), "GET", "/readyz", "").map(|(status, _)| status).ok();
+    wait_until("it is ready", PATIENCE, || (ready() == Some(200)).then_some(()));
+    [2, 3].into_iter().for_each(|node| cluster.freeze(node));
+    wait_until("it says that nobody confirms it", PATIENCE, || (ready() == Some(503)).then_some(()));
+    [2, 3].into_iter().for_each(|node| cluster.thaw(node));
+    wait_until("it is ready again", PATIENCE, || (ready() == Some(200)).then_some(()));
+}
+
+#[test]
+fn a_lost_majority_is_given_up_for_a_cluster_of_one_survivor_that_has_the_data() {
+    let mut cluster = Plan::new(3, GROUPS).with_spares(1).start();
+    let load = Load::start(&cluster, connections(), &cluster.proxies(&[1, 2, 3]), Roaming::Stay);
+    go_on(&load);
+    let written = load.stop();
+    // Everything is on every node before two disks go.
+    cluster.verify_replicas();
+    let old = cluster.ctl_json(&[1], &["status"])["cluster_id"].as_str().unwrap().to_owned();
+    cluster.kill_all(&[1, 2, 3]);
+    [2, 3].into_iter().for_each(|node| fs::remove_dir_all(&cluster.node(node).data).unwrap());
+    let config = cluster.node(1).config_file().display().to_string();
+    let recover = ["recover", "--config", &config];
+    let told = cluster.ctl_json(&[], &recover);
+    assert_eq!((told["recovered"].as_bool(), told["groups"].as_array().unwrap().len()), (Some(false), GROUPS + 1));
+    refused(&cluster.ctl(&[], &[&recover[..], &["--unsafe"]].concat()), "HC-3210", 5);
+    let wrong = "0".repeat(40);
+    refused(&cluster.ctl(&[], &[&recover[..], &["--unsafe", "--cluster-id", &wrong]].concat()), "HC-3210", 5);
+    let done = cluster.ctl_json(&[], &[&recover[..], &["--unsafe", "--cluster-id", &old]].concat());
+    let new = done["cluster_id"].as_str().unwrap().to_owned();
+    assert!(done["recovered"] == true && new != old && new.len() == 40, "{done}");
+    let again = cluster.ctl_json(&[], &[&recover[..], &["--unsafe", "--cluster-id", &old]].concat());
+    assert_eq!(again["cluster_id"], done["cluster_id"], "done twice it is the same");
+    cluster.start(1);
+    cluster.wait_serving_on(&[1]);
+    written.check(&cluster);
+    wait_until("it knows that it is alone", PATIENCE, || {
+        let told = cluster.ctl_json(&[1], &["status"]);
+        (told["nodes"].as_array().unwrap().len() == 1 && told["cluster_id"] == new.as_str()).then_some(())
+    });
+    cluster.start(4);
+    until_done(&cluster, &[1], &["node", "add", &address(&cluster, 4), "--wait"]);
+    until_done(&cluster, &[1], &["rebalance", "--copies", "2", "--wait"]);
+    cluster.wait_serving();
+    written.check(&cluster);
+    cluster.verify_replicas();
+}
+
+#[test]
+fn a_node_that_was_cut_off_while_it_was_removed_hears_of_it_and_ends() {
+    let mut cluster = Plan::new(4, GROUPS).set("cluster.replication_factor=3").start();
+    until_done(&cluster, &[1], &["rebalance", "--wait"]);
+    cluster.freeze(4);
+    until_done(&cluster, &[1], &["node", "remove", "node-4", "--wait"]);
+    cluster.thaw(4);
+    assert!(cluster.wait_ended(4).success(), "it ends in order: {}", cluster.log(4));
+    assert!(cluster.log(4).contains("node-removed"), "{}", cluster.log(4));
+    cluster.start(4);
+    assert!(!cluster.wait_ended(4).success(), "and does not come back");
+    cluster.wait_serving();
 }
 
 #[test]

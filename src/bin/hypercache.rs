@@ -54,6 +54,9 @@ struct Settings {
     /// The node's name (node.id).
     #[arg(long, value_name = "NAME")]
     node_id: Option<String>,
+    /// What fails together with the node: a rack, a hall, a site (node.zone).
+    #[arg(long, value_name = "NAME")]
+    zone: Option<String>,
     /// Where the node keeps its files (node.data_dir).
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -145,6 +148,7 @@ impl Settings {
         sources.port_offset = self.port_offset;
         sources.flags.clone_from(&self.set);
         sources.flags.extend(self.node_id.iter().map(|name| format!("node.id={name}")));
+        sources.flags.extend(self.zone.iter().map(|zone| format!("node.zone={zone}")));
         sources.flags.extend(self.data_dir.iter().map(|folder| format!("node.data_dir={}", folder.display())));
         sources.flags.extend(self.join.then(|| "cluster.join=true".to_owned()));
         config::load(&sources).map_err(|problems| Failure::Usage(problems.to_string()))

@@ -33,12 +33,38 @@ const FILLING: usize = 2;
 const CLOSING: Duration = Duration::from_secs(30);
 /// A voter of the meta group that is silent for so long gives its vote to another node.
 const REPAIR: Duration = Duration::from_secs(60);
+/// A node whose votes were given to others gets its share again when it was heard for so long.
+const BACK: Duration = Duration::from_secs(10);
+/// Between attempts to write the first roster.
+const FIRST: Duration = Duration::from_secs(1);
 
 /// Since when something was seen of a node.
 #[derive(Default)]
 struct Seen {
     gone: BTreeMap<NodeId, Instant>,
     silent: BTreeMap<NodeId, Instant>,
+    back: BTreeMap<NodeId, Instant>,
+    /// When the first roster was tried last.
+    tried: Option<Instant>,
+}
+
+/// What nodes do by themselves, and the roster does not say yet.
+#[derive(Default)]
+struct News {
+    /// Voters of the meta group that are silent, where another could vote.
+    silent: BTreeSet<NodeId>,
+    /// Silent for so long that others are to vote in their place.
+    lost: BTreeSet<NodeId>,
+    /// Back again.
+    back: BTreeSet<NodeId>,
+    /// Some are in other zones than it says.
+    zones: bool,
+}
+
+impl News {
+    fn none(&self) -> bool {
+        self.silent.is_empty() && self.lost.is_empty() && self.back.is_empty() && !self.zones
+    }
 }
 
 /// One group, what it should be, and what its leader says it is.
@@ -47,11 +73,13 @@ type Told = (Arc<Group>, Wanted, Result<Configuration, AdminError>);
 /// What a group should be.
 pub(super) fn wanted(roster: &Roster, table: &RoutingTable, id: GroupId, alive: impl Fn(NodeId) -> bool) -> Wanted {
     let target = roster.target.get(&id).map(Vec::as_slice).unwrap_or_default();
-    let holds = |node: &NodeId| roster.standing(*node) != Some(Standing::Gone) || table.nodes.contains_key(node);
+    let (gone, there): (BTreeSet<NodeId>, BTreeSet<NodeId>) =
+        roster.nodes.keys().partition(|node| roster.standing(**node) == Some(Standing::Gone));
     let not_leading = [Standing::Draining, Standing::Leaving, Standing::Gone];
     Wanted {
         voters: target.iter().copied().collect(),
-        copies: roster.nodes.keys().copied().filter(holds).collect(),
+        copies: there,
+        closing: gone.into_iter().filter(|node| table.nodes.contains_key(node)).collect(),
         not_leading: not_leading.into_iter().flat_map(|standing| roster.with(standing)).collect(),
         leader: target.first().copied().filter(|first| roster.level_leaders && alive(*first)),
     }
@@ -63,14 +91,27 @@ impl Cluster {
         let mut seen = Seen::default();
         loop {
             env::sleep(LOOK).await;
-            match self.roster().filter(|_| meta.is_leader()) {
-                Some(roster) => self.look(&meta, &roster, &mut seen).await,
-                None => {
+            match (meta.is_leader() && !self.members.is_forced(), self.roster()) {
+                (true, Some(roster)) => self.look(&meta, &roster, &mut seen).await,
+                (true, None) => self.begin_roster(&meta, &mut seen).await,
+                (false, _) => {
                     seen = Seen::default();
                     self.progress.lock().clear();
                 }
             }
         }
+    }
+
+    /// Where there are more founders than copies, writes the first roster as soon as all of them have come: from then on
+    /// every node holds every group, and its doors serve all keys.
+    async fn begin_roster(&self, meta: &Arc<Group>, seen: &mut Seen) {
+        let table = self.table();
+        let spread = table.groups.values().any(|info| info.voters.len() < table.nodes.len());
+        if !self.layout.everywhere || !spread || seen.tried.is_some_and(|at| at.elapsed() < FIRST) {
+            return;
+        }
+        seen.tried = Some(env::now());
+        self.edit(meta, |_| ()).await;
     }
 
     async fn look(&self, meta: &Arc<Group>, roster: &Roster, seen: &mut Seen) {
@@ -90,9 +131,9 @@ impl Cluster {
                 self.progress.lock().remove(id);
             }
         }
-        let silent = self.silent_meta_voters(roster, seen);
+        let news = self.news(roster, &table, seen);
         let published = self.table_is_true(roster, &table);
-        if due.is_empty() && !roster.level_leaders && published && silent.is_empty() {
+        if due.is_empty() && !roster.level_leaders && published && news.none() {
             return;
         }
         let deadline = env::now() + ASK;
@@ -101,7 +142,7 @@ impl Cluster {
             return;
         }
         let levelled = due.is_empty();
-        let told = self.ask_leaders(due, deadline).await;
+        let told = self.ask_leaders(due, &table, deadline).await;
         // That may have taken long: what was wished meanwhile comes first.
         if !stands(meta, roster) {
             return;
@@ -111,17 +152,63 @@ impl Cluster {
         if roster.level_leaders && levelled {
             self.edit(meta, |roster| roster.level_leaders = false).await;
         }
-        if !silent.is_empty() {
-            self.edit(meta, |roster| roster.stand_in(&silent, |node| self.alive(node))).await;
-        }
+        self.take_news(meta, &table, &news).await;
         if !published {
             self.publish(meta, roster, deadline).await;
         }
     }
 
-    async fn ask_leaders(&self, due: Vec<(Arc<Group>, Wanted)>, deadline: Instant) -> Vec<Told> {
+    /// What is to be written into the roster without anybody's wish.
+    fn news(&self, roster: &Roster, table: &RoutingTable, seen: &mut Seen) -> News {
+        let belongs = |node: &NodeId| matches!(roster.standing(*node), Some(Standing::Member | Standing::Draining));
+        let nodes = || roster.nodes.keys().copied().filter(belongs);
+        seen.silent.retain(|node, _| belongs(node) && !self.alive(*node));
+        nodes().filter(|node| !self.alive(*node)).for_each(|node| {
+            seen.silent.entry(node).or_insert_with(env::now);
+        });
+        let away = |node: &NodeId| roster.nodes.get(node).is_some_and(|entry| entry.away);
+        seen.back.retain(|node, _| away(node) && self.alive(*node));
+        nodes().filter(|node| away(node) && self.alive(*node)).for_each(|node| {
+            seen.back.entry(node).or_insert_with(env::now);
+        });
+        let since = |seen: &BTreeMap<NodeId, Instant>, limit: Duration| -> BTreeSet<NodeId> {
+            seen.iter().filter(|(_, since)| since.elapsed() > limit).map(|(node, _)| *node).collect()
+        };
+        let after = self.layout.rebuild_after;
+        let lost = if after.is_zero() { BTreeSet::new() } else { since(&seen.silent, after) };
+        let zone = |node: &NodeId| table.nodes.get(node).map(|info| info.zone.as_str());
+        News {
+            silent: self.silent_meta_voters(roster, &since(&seen.silent, REPAIR)),
+            lost: lost.into_iter().filter(|node| !away(node)).collect(),
+            back: since(&seen.back, BACK),
+            zones: roster.nodes.iter().any(|(node, entry)| zone(node).is_some_and(|zone| zone != entry.zone)),
+        }
+    }
+
+    async fn take_news(&self, meta: &Arc<Group>, table: &RoutingTable, news: &News) {
+        if news.zones {
+            self.edit(meta, |roster| {
+                roster.note_zones(table.nodes.values().map(|info| (info.id, info.zone.as_str())));
+            })
+            .await;
+        }
+        if !news.silent.is_empty() {
+            self.edit(meta, |roster| roster.stand_in(&news.silent, |node| self.alive(node))).await;
+        }
+        if !news.lost.is_empty() {
+            tracing::warn!(nodes = ?news.lost, "node-lost: silent for too long; others are to vote in its place");
+            self.edit(meta, |roster| roster.note_away(&news.lost, true)).await;
+        }
+        if !news.back.is_empty() {
+            tracing::info!(nodes = ?news.back, "node-back: it gets its share of votes again");
+            self.edit(meta, |roster| roster.note_away(&news.back, false)).await;
+        }
+    }
+
+    async fn ask_leaders(&self, due: Vec<(Arc<Group>, Wanted)>, table: &RoutingTable, deadline: Instant) -> Vec<Told> {
         let asked = due.into_iter().map(|(group, wanted)| async move {
-            let told = group.configure(None, deadline).await;
+            let voters = table.groups.get(&group.id()).map(|info| info.voters.as_slice()).unwrap_or_default();
+            let told = group.configure(None, voters, deadline).await;
             (group, wanted, told)
         });
         futures_util::future::join_all(asked).await
@@ -153,7 +240,8 @@ impl Cluster {
                         filling += usize::from(matches!(step, Step::AddLearner(_)));
                         let how = in_words(&step);
                         let planned = Planned { at, term: now.term, step };
-                        steps.push(async move { (group, group.configure(Some(planned), deadline).await) });
+                        let leader = [now.leader];
+                        steps.push(async move { (group, group.configure(Some(planned), &leader, deadline).await) });
                         how
                     }
                     (Next::Do(_), None) => "has no configuration yet".to_owned(),
@@ -219,16 +307,11 @@ impl Cluster {
         }
     }
 
-    /// Voters of the meta group that were silent for too long, if another node could vote instead.
-    fn silent_meta_voters(&self, roster: &Roster, seen: &mut Seen) -> BTreeSet<NodeId> {
+    /// Those of the silent that vote in the meta group, if another node could vote instead.
+    fn silent_meta_voters(&self, roster: &Roster, silent: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
         let voters = roster.target.get(&GroupId::META).map(Vec::as_slice).unwrap_or_default();
-        seen.silent.retain(|node, _| voters.contains(node) && !self.alive(*node));
-        for node in voters.iter().filter(|node| !self.alive(**node)) {
-            seen.silent.entry(*node).or_insert_with(env::now);
-        }
         let spare = roster.with(Standing::Member).any(|node| !voters.contains(&node) && self.alive(node));
-        let long = seen.silent.iter().filter(|(_, since)| spare && since.elapsed() > REPAIR);
-        long.map(|(node, _)| *node).collect()
+        silent.iter().copied().filter(|node| spare && voters.contains(node)).collect()
     }
 
     /// Whether the table names those who vote.
@@ -291,8 +374,7 @@ impl Roster {
         let replaced: Vec<NodeId> =
             voters.iter().copied().filter(|node| silent.contains(node)).take(others.len()).collect();
         let stay = voters.iter().copied().filter(|node| !replaced.contains(node));
-        let there: BTreeMap<NodeId, String> =
-            stay.chain(others.iter().copied()).map(|node| (node, String::new())).collect();
+        let there = self.zoned(stay.chain(others.iter().copied()));
         let may_lead = |node| self.standing(node) == Some(Standing::Member);
         let meta = placement::Target::from([(GroupId::META, voters.clone())]);
         let after = placement::plan(&meta, &there, voters.len(), may_lead);
@@ -326,6 +408,8 @@ mod tests {
             address: String::new(),
             standing: Standing::Member,
             replaces: None,
+            zone: String::new(),
+            away: false,
         };
         let meta = |ids: &[u64]| ids.iter().map(|id| NodeId(*id)).collect::<Vec<_>>();
         let target = placement::Target::from([(GroupId::META, meta(&[1, 2, 3]))]);

@@ -12,7 +12,7 @@
 
 use crate::env;
 use crate::raft::peers::Identity;
-use crate::raft::wire::{Hello, Introduction, Invitation, Lane, Welcome};
+use crate::raft::wire::{Dismissal, Hello, Introduction, Invitation, Lane, Welcome};
 use crate::types::NodeId;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -51,6 +51,12 @@ struct Card {
     invited: bool,
     #[serde(default)]
     removed: bool,
+    /// Its cluster was lost and it was made one of its own (`hypercachectl recover`); the meta group does not say so yet.
+    #[serde(default)]
+    forced: bool,
+    /// The cluster that was given up for that.
+    #[serde(default)]
+    given_up: String,
     /// It was invited, and its store is not made yet: an empty one is no loss.
     #[serde(default)]
     unbound: bool,
@@ -68,6 +74,8 @@ impl Card {
             addresses: BTreeMap::new(),
             seeds: BTreeMap::new(),
             invited: false,
+            forced: false,
+            given_up: String::new(),
             removed: false,
             unbound: false,
         }
@@ -142,11 +150,12 @@ pub fn past(dir: &Path) -> Result<Past, IdentityError> {
 pub struct Candidate {
     path: PathBuf,
     card: Card,
+    zone: String,
 }
 
 impl Candidate {
     /// Marks an empty directory as one of a node that waits, or opens one that was marked.
-    pub fn open(dir: &Path, name: &str) -> Result<Candidate, IdentityError> {
+    pub fn open(dir: &Path, name: &str, zone: &str) -> Result<Candidate, IdentityError> {
         let path = dir.join(FILE);
         let io = |e| IdentityError::Io(path.clone(), e);
         fs::create_dir_all(dir).map_err(io)?;
@@ -159,11 +168,11 @@ impl Candidate {
             }
             Err(e) => return Err(io(e)),
         };
-        Ok(Candidate { path, card })
+        Ok(Candidate { path, card, zone: zone.to_owned() })
     }
 
     pub fn introduction(&self) -> Introduction {
-        introduction(&self.card)
+        Introduction { zone: self.zone.clone(), ..introduction(&self.card) }
     }
 
     /// Puts an invitation on disk: from now on the directory is that node's. The error is for who invited.
@@ -184,6 +193,61 @@ impl Candidate {
     }
 }
 
+/// The directory of a node that does not run, and whose cluster is lost.
+pub struct Lone {
+    path: PathBuf,
+    card: Card,
+}
+
+impl Lone {
+    /// # Errors
+    /// When there is no identity, or one that cannot be used.
+    pub fn open(dir: &Path) -> Result<Lone, IdentityError> {
+        let path = dir.join(FILE);
+        let bytes = fs::read(&path).map_err(|e| IdentityError::Io(path.clone(), e))?;
+        let card = parse(&path, &bytes)?;
+        if card.removed { Err(IdentityError::Removed(path)) } else { Ok(Lone { path, card }) }
+    }
+
+    pub fn cluster(&self) -> &str {
+        &self.card.cluster
+    }
+
+    /// The cluster that was given up for the one that it belongs to; empty for none.
+    pub fn given_up(&self) -> &str {
+        &self.card.given_up
+    }
+
+    pub fn node(&self) -> NodeId {
+        self.card.node
+    }
+
+    pub fn name(&self) -> &str {
+        &self.card.name
+    }
+
+    pub fn incarnation(&self) -> u64 {
+        self.card.incarnation
+    }
+
+    /// Makes it the only node of a new cluster, whose id is given: nodes of the old one are refused from now on. It founds
+    /// nothing, whatever its configuration says: its groups are there.
+    pub fn force(&self) -> Result<String, IdentityError> {
+        let cluster = new_cluster_id();
+        let card = Card {
+            cluster: cluster.clone(),
+            addresses: BTreeMap::new(),
+            seeds: BTreeMap::new(),
+            invited: true,
+            forced: true,
+            given_up: self.card.cluster.clone(),
+            ..self.card.clone()
+        };
+        write(&self.path, &card).map_err(|e| IdentityError::Io(self.path.clone(), e))?;
+        Ok(cluster)
+    }
+}
+
 /// Version of introductions and invitations. A larger one is refused.
 pub(super) const INTRODUCTION: u8 = 1;
 
@@ -194,6 +258,8 @@ fn introduction(card: &Card) -> Introduction {
         node: card.node,
         name: card.name.clone(),
         incarnation: card.incarnation,
+        // A member says it in its document of the meta group.
+        zone: String::new(),
     }
 }
 
@@ -215,6 +281,8 @@ pub struct Members {
     /// The cluster's id, for whoever waits for one.
     formed: watch::Sender<String>,
     listed: Mutex<BTreeMap<NodeId, Listed>>,
+    /// Whether this node was removed from its cluster.
+    removed: watch::Sender<bool>,
 }
 
 impl Members {
@@ -250,7 +318,13 @@ impl Members {
         }
         let card = configured;
         let formed = watch::Sender::new(card.cluster.clone());
-        Ok(Members { path, card: Mutex::new(card), formed, listed: Mutex::default() })
+        Ok(Members {
+            path,
+            card: Mutex::new(card),
+            formed,
+            listed: Mutex::default(),
+            removed: watch::Sender::new(false),
+        })
     }
 
     /// This node.
@@ -326,13 +400,40 @@ impl Members {
         Ok(())
     }
 
-    /// Marks the directory: no node starts on it any more.
-    pub(super) fn mark_removed(&self) -> io::Result<()> {
+    /// Whether it was made a cluster of its own, and the meta group does not say so yet.
+    pub(super) fn is_forced(&self) -> bool {
+        self.card.lock().forced
+    }
+
+    /// The meta group says so now.
+    pub(super) fn note_settled(&self) {
         let mut card = self.card.lock();
-        let removed = Card { removed: true, ..card.clone() };
-        write(&self.path, &removed)?;
-        *card = removed;
-        Ok(())
+        let settled = Card { forced: false, ..card.clone() };
+        match write(&self.path, &settled) {
+            Ok(()) => *card = settled,
+            // It is said once more after the next start, which changes nothing.
+            Err(e) => tracing::error!(error = %e, "recovery-not-noted"),
+        }
+    }
+
+    /// This node was removed from its cluster: marks the directory, so that no node starts on it any more, and says so to
+    /// whoever waits for it.
+    pub(super) fn note_removed(&self) {
+        let mut card = self.card.lock();
+        if card.removed {
+            return;
+        }
+        tracing::info!(node = %card.node, "node-removed: this node was removed from its cluster and stops");
+        card.removed = true;
+        if let Err(e) = write(&self.path, &card) {
+            tracing::error!(error = %e, "node-removed: the directory could not be marked");
+        }
+        self.removed.send_replace(true);
+    }
+
+    /// Whether this node was removed from its cluster, and word of it.
+    pub(super) fn removed(&self) -> watch::Receiver<bool> {
+        self.removed.subscribe()
     }
 
     fn adopt(&self, card: &mut Card, cluster: &str) -> io::Result<()> {
@@ -419,6 +520,23 @@ impl Identity for Members {
         self.check(hello.from, &hello.cluster, hello.incarnation)?;
         let card = self.card.lock();
         Ok(Welcome { cluster: card.cluster.clone(), node: card.node, incarnation: card.incarnation })
+    }
+
+    fn dismissal(&self, hello: &Hello) -> Option<Dismissal> {
+        let listed = self.listed.lock().get(&hello.from).copied()?;
+        let (cluster, incarnation) = (self.cluster(), listed.incarnation);
+        let meant = hello.cluster == cluster && hello.incarnation == incarnation;
+        (listed.gone && meant).then_some(Dismissal { cluster, node: hello.from, incarnation })
+    }
+
+    fn dismissed(&self, dismissal: &Dismissal) {
+        let me = {
+            let card = self.card.lock();
+            Dismissal { cluster: card.cluster.clone(), node: card.node, incarnation: card.incarnation }
+        };
+        if *dismissal == me {
+            self.note_removed();
+        }
     }
 
     fn recognize(&self, to: NodeId, welcome: &Welcome) -> Result<(), String> {
@@ -532,11 +650,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
         assert_eq!(past(dir).unwrap(), Past::None);
-        let candidate = Candidate::open(dir, "node-4").unwrap();
+        let candidate = Candidate::open(dir, "node-4", "hall-2").unwrap();
         assert_eq!(past(dir).unwrap(), Past::Invited(None));
         let me = candidate.introduction();
-        assert_eq!((me.cluster.as_str(), me.node, me.name.as_str()), ("", NodeId(0), "node-4"));
-        assert_eq!(Candidate::open(dir, "node-4").unwrap().introduction(), me, "a restart is the same directory");
+        assert_eq!(
+            (me.cluster.as_str(), me.node, me.name.as_str(), me.zone.as_str()),
+            ("", NodeId(0), "node-4", "hall-2")
+        );
+        assert_eq!(
+            Candidate::open(dir, "node-4", "hall-2").unwrap().introduction(),
+            me,
+            "a restart is the same directory"
+        );
         let peers = BTreeMap::from([(NodeId(1), "h1:7000".to_owned())]);
         let invitation = |incarnation| Invitation {
             version: 1,
@@ -553,7 +678,8 @@ mod tests {
         assert_eq!(members.address(NodeId(1)).as_deref(), Some("h1:7000"), "whoever invited it");
         members.note_bound().unwrap();
         assert_eq!(members.incarnation(), (me.incarnation, true), "an empty store would be a lost one");
-        members.mark_removed().unwrap();
+        members.note_removed();
+        assert!(*members.removed().borrow());
         assert!(matches!(past(dir), Err(IdentityError::Removed(_))));
         assert!(matches!(Members::open(dir, NodeId(4), "node-4", BTreeMap::new()), Err(IdentityError::Removed(_))));
     }
@@ -594,6 +720,47 @@ mod tests {
         assert!(!one.may_be_given(NodeId(2), true), "no vote from when it is dismissed");
         one.note_roster(list(two.incarnation().0, false));
         greet(&two, &one).unwrap();
+    }
+
+    #[test]
+    fn who_was_removed_while_it_was_cut_off_is_told_so_at_its_next_greeting_and_nobody_else_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, two) = (node(dir.path(), 1), node(dir.path(), 2));
+        one.found().unwrap();
+        greet(&two, &one).unwrap();
+        let hello = two.hello(NodeId(1), Lane::Raft(0));
+        assert_eq!(one.dismissal(&hello), None, "it belongs");
+        let gone = Listed { incarnation: two.incarnation().0, dismissed: true, gone: true };
+        one.note_roster(BTreeMap::from([(NodeId(2), gone)]));
+        let dismissal = one.dismissal(&hello).expect("it was removed");
+        assert_eq!(one.dismissal(&Hello { incarnation: 1, ..hello.clone() }), None, "that is another directory");
+        two.dismissed(&Dismissal { cluster: "another".into(), ..dismissal.clone() });
+        two.dismissed(&Dismissal { node: NodeId(1), ..dismissal.clone() });
+        assert!(!*two.removed().borrow());
+        two.dismissed(&dismissal);
+        assert!(*two.removed().borrow());
+        assert!(matches!(past(&dir.path().join("2")), Err(IdentityError::Removed(_))));
+    }
+
+    #[test]
+    fn a_survivor_becomes_a_cluster_of_its_own_and_is_a_stranger_to_the_old_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, two) = (node(dir.path(), 1), node(dir.path(), 2));
+        one.found().unwrap();
+        greet(&two, &one).unwrap();
+        drop(two);
+        let at = dir.path().join("2");
+        let lone = Lone::open(&at).unwrap();
+        assert_eq!((lone.cluster(), lone.given_up(), lone.node()), (one.cluster().as_str(), "", NodeId(2)));
+        let new = lone.force().unwrap();
+        assert_ne!(new, one.cluster());
+        assert_eq!(past(&at).unwrap(), Past::Invited(Some(NodeId(2))), "it founds nothing");
+        assert_eq!(Lone::open(&at).unwrap().given_up(), one.cluster());
+        let two = node(dir.path(), 2);
+        assert!(greet(&two, &one).unwrap_err().contains("belongs to cluster") && two.is_forced());
+        two.note_settled();
+        drop(two);
+        assert!(!node(dir.path(), 2).is_forced());
     }
 
     #[test]

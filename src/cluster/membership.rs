@@ -197,6 +197,7 @@ impl Cluster {
             node: *node,
             name: entry.name.clone(),
             incarnation: entry.incarnation,
+            zone: entry.zone.clone(),
         });
         Ok(known)
     }
@@ -247,7 +248,8 @@ impl Cluster {
         let nodes = table.nodes.values().map(|info| {
             let incarnation = self.members.incarnation_of(info.id).unwrap_or(0);
             let (name, address) = (info.name.clone(), peer_address(info));
-            (info.id, Entry { name, incarnation, address, standing: Standing::Member, replaces: None })
+            let (standing, zone) = (Standing::Member, info.zone.clone());
+            (info.id, Entry { name, incarnation, address, standing, replaces: None, zone, away: false })
         });
         let mut target: Target = table.groups.iter().map(|(id, info)| (*id, info.voters.clone())).collect();
         let meta_voters = meta.members_applied().0.into_iter().next_back().unwrap_or_default();
@@ -331,7 +333,7 @@ fn admit(
         if let Some(gone) = old.filter(|old| roster.standing(*old) == Some(Standing::Gone)) {
             return Err(Refused::Gone(gone));
         }
-        let node = roster.admit(&there.name, address, there.incarnation, old)?;
+        let node = roster.admit(&there.name, address, there.incarnation, &there.zone, old)?;
         if dry_run {
             roster.welcome(node);
         }

@@ -182,6 +182,7 @@ mod tests {
             cluster_port: 0,
             http_port: 0,
             grpc_port: 0,
+            zone: String::new(),
         };
         let mut table = RoutingTable { slots: routing::deal(&data), groups: placed, ..RoutingTable::unformed() };
         table.nodes = ids.into_iter().map(|id| (id, info(id))).collect();

@@ -23,18 +23,20 @@
 
 mod agreed;
 mod driver;
+pub mod events;
 mod identity;
 mod membership;
 mod memory;
 pub mod number;
 mod packing;
 mod placement;
+mod recovery;
 mod roster;
 mod steps;
 mod users;
 
 pub use agreed::Agreed;
-pub use identity::{Candidate, Founder, IdentityError, Members, Past, UNFINISHED, new_cluster_id, past};
+pub use identity::{Candidate, Founder, IdentityError, Lone, Members, Past, UNFINISHED, new_cluster_id, past};
 pub use membership::{Change, Wish, WishError};
 pub use memory::{Memory, size as memory_size};
 pub use placement::Move;
@@ -42,6 +44,7 @@ pub use roster::{Refused, Roster, Standing};
 
 use crate::commands;
 use crate::env;
+use crate::raft::peers::Identity;
 use crate::raft::wire::Lane;
 use crate::raft::{Group, Host, Outcome, StorageError};
 use crate::resp::Args;
@@ -79,8 +82,8 @@ const TABLE: &str = "table";
 /// What the names of the nodes' documents begin with.
 const NODE: &str = "node/";
 
-/// How a new cluster is laid out.
-#[derive(Debug, Clone)]
+/// How a new cluster is laid out, and looked after.
+#[derive(Debug, Clone, Default)]
 pub struct Layout {
     /// The first members, in the order of the seeds; nobody, where this node was invited by a cluster that there was.
     pub nodes: Vec<NodeId>,
@@ -90,6 +93,11 @@ pub struct Layout {
     pub memory: Memory,
     /// The users in this node's file: what a new cluster begins with. Without one called `default`, that one may do anything.
     pub users: Vec<User>,
+    /// Where there are more nodes than copies, all of them hold every group from the start, and not only from the first
+    /// change of nodes on.
+    pub everywhere: bool,
+    /// The votes of a node that is silent for so long are given to others. Zero: never.
+    pub rebuild_after: Duration,
 }
 
 /// Newest version of the table that is known, and the one that is written.
@@ -149,7 +157,7 @@ pub struct Cluster {
     roster: ArcSwapOption<Roster>,
     /// What each group waits for, as the driver saw it last; here, if this node leads the meta group.
     progress: Mutex<BTreeMap<GroupId, String>>,
-    removed: watch::Sender<bool>,
+    feed: events::Feed,
     /// Held while what is agreed on is taken over.
     following: Mutex<()>,
     changed: watch::Sender<u64>,
@@ -171,7 +179,7 @@ impl Cluster {
             users,
             roster: ArcSwapOption::empty(),
             progress: Mutex::default(),
-            removed: watch::Sender::new(false),
+            feed: events::Feed::default(),
             following: Mutex::new(()),
             changed,
         })
@@ -230,7 +238,7 @@ impl Cluster {
 
     /// Returns when this node was removed from its cluster.
     pub async fn removed(&self) {
-        let _ = self.removed.subscribe().wait_for(|removed| *removed).await;
+        let _ = self.members.removed().wait_for(|removed| *removed).await;
     }
 
     /// Whether this node knows its table, itself in it, and every group of its own is open.
@@ -259,6 +267,7 @@ impl Cluster {
         tokio::spawn(async move { documents.write_documents(first).await });
         tokio::spawn(self.clone().deal_memory(meta.clone()));
         tokio::spawn(self.clone().hear(meta.clone()));
+        tokio::spawn(self.clone().settle_alone(meta.clone()));
         tokio::spawn(self.clone().keep_members(meta.clone()));
         let mut applied = meta.watch_applied();
         let mut version = u64::MAX;
@@ -343,7 +352,7 @@ impl Cluster {
                 return Ok(());
             }
         };
-        self.members.note_addresses(table.nodes.values().map(|n| (n.id, format!("{}:{}", n.host, n.peer_port))));
+        self.follow_addresses(&table);
         self.follow_roster(meta, &mut table);
         let table = Arc::new(table);
         self.table.store(table.clone());
@@ -363,6 +372,20 @@ impl Cluster {
         self.follow_users(meta);
         self.changed.send_modify(|n| *n += 1);
         Ok(())
+    }
+
+    /// Takes over where nodes are. What this node's disk says alone may be older than what it has learnt since, so it is not
+    /// believed before the cluster was heard; whose address is not known at all is looked for there in any case.
+    fn follow_addresses(&self, table: &RoutingTable) {
+        let heard = self.has_heard();
+        // Gathered first: who notes addresses holds them, and is not to be asked for them meanwhile.
+        let news: Vec<_> = table
+            .nodes
+            .values()
+            .filter(|node| heard || self.members.address(node.id).is_none())
+            .map(|node| (node.id, format!("{}:{}", node.host, node.peer_port)))
+            .collect();
+        self.members.note_addresses(news);
     }
 
     /// Takes over who belongs: greetings are held against it, and every node holds every group from then on.
@@ -391,12 +414,8 @@ impl Cluster {
             .iter()
             .filter(|(node, entry)| entry.standing != Standing::Gone && !table.nodes.contains_key(node));
         self.members.note_addresses(joining.map(|(node, entry)| (*node, entry.address.clone())));
-        if roster.standing(self.info.id) == Some(Standing::Gone) && !*self.removed.borrow() {
-            tracing::info!(node = %self.info.id, "node-removed: this node was removed from its cluster and stops");
-            if let Err(e) = self.members.mark_removed() {
-                tracing::error!(error = %e, "node-removed: the directory could not be marked");
-            }
-            self.removed.send_replace(true);
+        if roster.standing(self.info.id) == Some(Standing::Gone) {
+            self.members.note_removed();
         }
         self.roster.store(Some(Arc::new(roster)));
     }

@@ -10,7 +10,7 @@
 use super::placement::{self, Target};
 use crate::types::{GroupId, NodeId};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Where it is kept.
 pub(super) const ROSTER: &str = "roster";
@@ -56,6 +56,12 @@ pub struct Entry {
     /// The node whose place it takes.
     #[serde(default)]
     pub replaces: Option<NodeId>,
+    /// What fails together with it, as it said last; empty where nothing is known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub zone: String,
+    /// It was silent for so long that others vote in its place, as far as there are any.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub away: bool,
 }
 
 /// The document.
@@ -138,6 +144,17 @@ impl Roster {
         self.nodes.iter().filter(move |(_, entry)| entry.standing == standing).map(|(node, _)| *node)
     }
 
+    /// Nodes that may be given votes: members that are there.
+    fn able(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.with(Standing::Member).filter(|node| !self.nodes[node].away)
+    }
+
+    /// With their zones, for a plan.
+    pub(super) fn zoned(&self, nodes: impl IntoIterator<Item = NodeId>) -> BTreeMap<NodeId, String> {
+        let zone = |node: NodeId| self.nodes.get(&node).map(|entry| entry.zone.clone()).unwrap_or_default();
+        nodes.into_iter().map(|node| (node, zone(node))).collect()
+    }
+
     /// The node of this incarnation.
     pub fn find(&self, incarnation: u64) -> Option<NodeId> {
         self.nodes.iter().find(|(_, entry)| entry.incarnation == incarnation).map(|(node, _)| *node)
@@ -170,6 +187,7 @@ impl Roster {
         name: &str,
         address: &str,
         incarnation: u64,
+        zone: &str,
         replaces: Option<NodeId>,
     ) -> Result<NodeId, Refused> {
         if let Some(known) = self.find(incarnation) {
@@ -184,9 +202,33 @@ impl Roster {
         }
         let given_out = self.nodes.keys().chain(self.target.values().flatten());
         let node = NodeId(given_out.max().map_or(1, |last| last.0 + 1));
-        let (name, address) = (name.to_owned(), address.to_owned());
-        self.nodes.insert(node, Entry { name, incarnation, address, standing: Standing::Joining, replaces });
+        let (name, address, zone) = (name.to_owned(), address.to_owned(), zone.to_owned());
+        let entry = Entry { name, incarnation, address, standing: Standing::Joining, replaces, zone, away: false };
+        self.nodes.insert(node, entry);
         Ok(node)
+    }
+
+    /// Nodes have said in which zones they are. Moves nothing: the next plan reckons with it.
+    pub fn note_zones<'a>(&mut self, said: impl Iterator<Item = (NodeId, &'a str)>) {
+        for (node, zone) in said {
+            if let Some(entry) = self.nodes.get_mut(&node).filter(|entry| entry.zone != zone) {
+                entry.zone = zone.to_owned();
+            }
+        }
+    }
+
+    /// These were silent for too long, or are back: votes are placed anew if that is news.
+    pub fn note_away(&mut self, nodes: &BTreeSet<NodeId>, away: bool) {
+        let mut news = false;
+        for node in nodes {
+            if let Some(entry) = self.nodes.get_mut(node).filter(|entry| entry.away != away) {
+                entry.away = away;
+                news = true;
+            }
+        }
+        if news {
+            self.plan();
+        }
     }
 
     /// A node that was joining has copies of all groups: it may vote from now on.
@@ -238,7 +280,7 @@ impl Roster {
                 }
             }
         }
-        let left = self.with(Standing::Member).chain(self.with(Standing::Draining)).filter(|n| *n != node).count();
+        let left = self.able().chain(self.with(Standing::Draining)).filter(|n| *n != node).count();
         // One that was never given a vote takes none away.
         let votes = self.target.values().flatten().any(|voter| *voter == node);
         if (votes && left < self.copies && !force) || left == 0 {
@@ -255,7 +297,7 @@ impl Roster {
     /// Evens out votes and leaders, with so many copies if that is said.
     pub fn rebalance(&mut self, copies: Option<usize>) -> Result<(), Refused> {
         self.check_idle(None)?;
-        let most = self.with(Standing::Member).count();
+        let most = self.able().count();
         if let Some(copies) = copies.filter(|copies| *copies != self.copies) {
             if copies == 0 || copies > most {
                 return Err(Refused::CannotPlace(format!("{copies} copies of every group"), most));
@@ -276,13 +318,13 @@ impl Roster {
 
     /// Draws up who votes where.
     fn plan(&mut self) {
-        let mut may_vote: BTreeMap<NodeId, String> =
-            self.with(Standing::Member).map(|node| (node, String::new())).collect();
-        // Where there is no spare, those that are drained go on voting: the ones that do so already, first.
-        let mut draining: Vec<NodeId> = self.with(Standing::Draining).collect();
+        let mut may_vote = self.zoned(self.able());
+        // Where there is no spare, those that are drained or away go on voting: the ones that do so already, first.
+        let away = self.with(Standing::Member).filter(|node| self.nodes[node].away);
+        let mut draining: Vec<NodeId> = self.with(Standing::Draining).chain(away).collect();
         draining.sort_by_key(|node| !self.target.values().flatten().any(|voter| voter == node));
         let missing = self.copies.saturating_sub(may_vote.len());
-        may_vote.extend(draining.iter().take(missing).map(|node| (*node, String::new())));
+        may_vote.extend(self.zoned(draining.iter().take(missing).copied()));
         if may_vote.is_empty() {
             return;
         }
@@ -301,11 +343,11 @@ impl Roster {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::collections::BTreeSet;
 
     fn entry(id: u64) -> Entry {
         let (name, address) = (format!("node-{id}"), format!("h{id}:7000"));
-        Entry { name, incarnation: 1000 + id, address, standing: Standing::Member, replaces: None }
+        let (zone, away) = (String::new(), false);
+        Entry { name, incarnation: 1000 + id, address, standing: Standing::Member, replaces: None, zone, away }
     }
 
     fn roster(nodes: u64, groups: u32) -> Roster {
@@ -315,7 +357,7 @@ mod tests {
     }
 
     fn join(roster: &mut Roster, id: u64) -> NodeId {
-        let node = roster.admit(&format!("node-{id}"), "h:1", 1000 + id, None).unwrap();
+        let node = roster.admit(&format!("node-{id}"), "h:1", 1000 + id, "", None).unwrap();
         roster.welcome(node);
         node
     }
@@ -327,10 +369,10 @@ mod tests {
     #[test]
     fn a_fourth_node_gets_votes_and_the_one_that_goes_loses_them() {
         let mut roster = roster(3, 8);
-        let four = roster.admit("node-4", "h4:7000", 1004, None).unwrap();
+        let four = roster.admit("node-4", "h4:7000", 1004, "", None).unwrap();
         assert_eq!((four, roster.standing(four)), (NodeId(4), Some(Standing::Joining)));
         assert!(!voters(&roster).contains(&four), "not before it has copies");
-        assert_eq!(roster.admit("node-4", "h4:7000", 1004, None), Ok(four), "asked twice");
+        assert_eq!(roster.admit("node-4", "h4:7000", 1004, "", None), Ok(four), "asked twice");
         roster.welcome(four);
         let votes = |r: &Roster, node| r.target.iter().filter(|(g, v)| g.0 > 0 && v.contains(&node)).count();
         assert_eq!((1..=4).map(|id| votes(&roster, NodeId(id))).collect::<Vec<_>>(), [6; 4]);
@@ -338,11 +380,11 @@ mod tests {
         roster.leave(NodeId(2), false).unwrap();
         assert_eq!(voters(&roster), [1, 3, 4].map(NodeId).into());
         assert_eq!(roster.leave(NodeId(2), false), Ok(()), "asked twice");
-        let busy = roster.admit("node-5", "h5:7000", 1005, None);
+        let busy = roster.admit("node-5", "h5:7000", 1005, "", None);
         assert_eq!(busy, Err(Refused::Busy { node: NodeId(2), standing: Standing::Leaving }));
         roster.dismiss(NodeId(2));
-        assert_eq!(roster.admit("node-2", "h2:7000", 2002, None), Ok(NodeId(5)), "its number stays its own");
-        assert_eq!(roster.admit("node-2", "h2:7000", 1002, None), Err(Refused::Gone(NodeId(2))));
+        assert_eq!(roster.admit("node-2", "h2:7000", 2002, "", None), Ok(NodeId(5)), "its number stays its own");
+        assert_eq!(roster.admit("node-2", "h2:7000", 1002, "", None), Err(Refused::Gone(NodeId(2))));
     }
 
     #[test]
@@ -355,7 +397,7 @@ mod tests {
         assert_eq!(Roster::founded(two().chain([unmet]), target.clone()), Err(Refused::NeverCame(NodeId(3))));
         // Even if a document lacks it.
         let mut roster = Roster { version: VERSION, copies: 3, nodes: two().collect(), target, level_leaders: false };
-        assert_eq!(roster.admit("node-4", "h4:7000", 1004, None), Ok(NodeId(4)));
+        assert_eq!(roster.admit("node-4", "h4:7000", 1004, "", None), Ok(NodeId(4)));
     }
 
     #[test]
@@ -377,13 +419,13 @@ mod tests {
         assert_eq!(roster.with(Standing::Leaving).collect::<Vec<_>>(), [NodeId(2), four]);
         assert_eq!(voters(&roster), [NodeId(1), NodeId(3), five].into());
         assert_eq!(roster.leave(five, false), Err(Refused::TooFew { left: 2, copies: 3 }));
-        assert!(roster.admit("node-6", "h6:7000", 1006, None).is_err());
+        assert!(roster.admit("node-6", "h6:7000", 1006, "", None).is_err());
     }
 
     #[test]
     fn a_node_that_is_still_joining_may_go_again() {
         let mut roster = roster(3, 8);
-        let four = roster.admit("node-4", "h4:7000", 1004, None).unwrap();
+        let four = roster.admit("node-4", "h4:7000", 1004, "", None).unwrap();
         roster.leave(four, false).unwrap();
         assert_eq!((roster.standing(four), roster.copies), (Some(Standing::Leaving), 3));
     }
@@ -403,9 +445,9 @@ mod tests {
     #[test]
     fn who_replaces_another_takes_its_name_and_all_of_its_votes() {
         let mut roster = roster(3, 8);
-        let used = roster.admit("node-2", "h2:7000", 2002, None);
+        let used = roster.admit("node-2", "h2:7000", 2002, "", None);
         assert_eq!(used, Err(Refused::UsedName { name: "node-2".to_owned(), node: NodeId(2) }));
-        let new = roster.admit("node-2", "h2:7000", 2002, Some(NodeId(2))).unwrap();
+        let new = roster.admit("node-2", "h2:7000", 2002, "", Some(NodeId(2))).unwrap();
         assert!(voters(&roster).contains(&NodeId(2)), "until the new one has copies");
         roster.welcome(new);
         assert_eq!(
@@ -416,6 +458,43 @@ mod tests {
         roster.dismiss(NodeId(2));
         assert_eq!(roster.named("node-2"), Ok(new));
         assert_eq!(roster.named("2"), Ok(NodeId(2)));
+    }
+
+    #[test]
+    fn who_is_silent_for_long_gives_its_votes_to_a_spare_and_gets_its_share_again() {
+        let mut roster = roster(3, 8);
+        let dead = BTreeSet::from([NodeId(2)]);
+        let before = roster.target.clone();
+        roster.note_away(&dead, true);
+        let votes =
+            |target: &Target| target.values().map(|v| v.iter().copied().collect()).collect::<Vec<BTreeSet<_>>>();
+        assert_eq!(votes(&roster.target), votes(&before), "there is no spare: a vote is not given up for nothing");
+        assert!(roster.target.values().all(|v| v[0] != NodeId(2)), "and it is not waited for as a leader");
+        let four = join(&mut roster, 4);
+        assert_eq!(voters(&roster), [NodeId(1), NodeId(3), four].into(), "a spare has come");
+        assert_eq!(
+            roster.leave(NodeId(3), false),
+            Err(Refused::TooFew { left: 2, copies: 3 }),
+            "the dead do not count"
+        );
+        roster.note_away(&dead, false);
+        let votes = |node| roster.target.iter().filter(|(g, v)| g.0 > 0 && v.contains(&node)).count();
+        assert_eq!((1..=4).map(|id| votes(NodeId(id))).collect::<Vec<_>>(), [6; 4]);
+    }
+
+    #[test]
+    fn votes_of_every_group_stand_in_zones_of_their_own_once_they_are_known() {
+        let mut roster = roster(3, 8);
+        for id in [4, 5, 6] {
+            join(&mut roster, id);
+        }
+        let zone = |node: NodeId| if node.0 <= 3 { ["a", "a", "b"][node.0 as usize - 1] } else { "c" };
+        roster.note_zones((1..=6).map(|id| (NodeId(id), zone(NodeId(id)))));
+        roster.rebalance(None).unwrap();
+        for (group, voters) in &roster.target {
+            let zones: BTreeSet<&str> = voters.iter().map(|voter| zone(*voter)).collect();
+            assert_eq!(zones.len(), 3, "group {group}: {voters:?}");
+        }
     }
 
     #[test]
@@ -438,7 +517,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(150))]
         /// Whatever operators want in whatever order: each group has its voters, and only nodes that may vote.
         #[test]
-        fn the_target_always_names_nodes_that_may_vote(wishes in prop::collection::vec((0..6u8, 1..9u64), 1..30)) {
+        fn the_target_always_names_nodes_that_may_vote(wishes in prop::collection::vec((0..9u8, 1..9u64), 1..30)) {
             let mut roster = roster(3, 5);
             roster.plan();
             let mut fresh = 5000;
@@ -447,11 +526,18 @@ mod tests {
                 match wish {
                     0 => {
                         fresh += 1;
-                        drop(roster.admit(&format!("n{fresh}"), "h:1", fresh, None));
+                        drop(roster.admit(&format!("n{fresh}"), "h:1", fresh, "", None));
                     }
                     1 => roster.with(Standing::Joining).collect::<Vec<_>>().into_iter().for_each(|n| roster.welcome(n)),
                     2 => drop(roster.drain(node)),
                     3 => drop(roster.leave(node, id % 2 == 0)),
+                    5 => roster.note_away(&BTreeSet::from([node]), true),
+                    6 => roster.note_away(&BTreeSet::from([node]), false),
+                    7 => {
+                        roster.note_zones(std::iter::once((node, ["a", "b", "c"][(fresh % 3) as usize])));
+                        // Refused while a node joins; then the plan is made when it has come.
+                        roster.rebalance(None).map(drop).unwrap_or_else(|_| roster.plan());
+                    }
                     4 => roster.with(Standing::Leaving).collect::<Vec<_>>().into_iter().for_each(|n| roster.dismiss(n)),
                     _ => drop(roster.undrain(node)),
                 }

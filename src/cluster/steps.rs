@@ -16,6 +16,8 @@ pub(super) struct Wanted {
     pub voters: BTreeSet<NodeId>,
     /// Nodes that hold a copy, the voters among them.
     pub copies: BTreeSet<NodeId>,
+    /// Nodes that go: a copy that they hold is left to them until their doors are closed, and none is given.
+    pub closing: BTreeSet<NodeId>,
     /// Nodes that vote but should not lead.
     pub not_leading: BTreeSet<NodeId>,
     /// Who should lead, if that is to be seen to.
@@ -36,7 +38,13 @@ pub(super) enum Next {
 impl Wanted {
     /// Whether a group with these members is what it should be, by what any of its replicas knows. Who leads apart.
     pub fn has(&self, voters: &[BTreeSet<NodeId>], learners: &BTreeSet<NodeId>) -> bool {
-        voters == [self.voters.clone()] && self.copies.difference(&self.voters).eq(learners)
+        voters == [self.voters.clone()]
+            && self.copies.difference(&self.voters).all(|node| learners.contains(node))
+            && learners.iter().all(|node| self.may_hold(node))
+    }
+
+    fn may_hold(&self, node: &NodeId) -> bool {
+        self.copies.contains(node) || self.closing.contains(node)
     }
 
     /// Whether this node may go on leading.
@@ -58,7 +66,7 @@ pub(super) fn next(now: &Configuration, wanted: &Wanted) -> Next {
     if *voters != wanted.voters {
         return change_voters(now, voters, wanted);
     }
-    if let Some(extra) = now.learners.iter().find(|node| !wanted.copies.contains(node)) {
+    if let Some(extra) = now.learners.iter().find(|node| !wanted.may_hold(node)) {
         return Next::Do(Step::RemoveLearner(*extra));
     }
     if wanted.not_leading.contains(&now.leader) {
@@ -131,7 +139,8 @@ mod tests {
     }
 
     fn wanted(voters: &[u64], copies: &[u64]) -> Wanted {
-        Wanted { voters: set(voters), copies: set(copies), not_leading: BTreeSet::new(), leader: None }
+        let (closing, not_leading) = (BTreeSet::new(), BTreeSet::new());
+        Wanted { voters: set(voters), copies: set(copies), closing, not_leading, leader: None }
     }
 
     fn group(voters: &[u64], learners: &[u64], leader: u64) -> Configuration {
@@ -219,6 +228,17 @@ mod tests {
         assert_eq!(next(&now, &wanted), Next::WaitFor(NodeId(4), None));
         now.behind.insert(NodeId(4), LEVEL);
         assert_eq!(next(&now, &wanted), Next::Do(Step::Voters(set(&[1, 2, 4]))));
+    }
+
+    #[test]
+    fn a_node_that_goes_keeps_its_copy_and_is_given_none() {
+        let wanted = Wanted { closing: set(&[4]), ..wanted(&[1, 2, 3], &[1, 2, 3]) };
+        for learners in [&[4][..], &[]] {
+            let now = group(&[1, 2, 3], learners, 1);
+            assert_eq!(next(&now, &wanted), Next::Settled);
+            assert!(wanted.has(&now.voters, &now.learners));
+        }
+        assert_eq!(next(&group(&[1, 2, 3], &[4, 5], 1), &wanted), Next::Do(Step::RemoveLearner(NodeId(5))));
     }
 
     #[test]

@@ -121,6 +121,7 @@ impl Cluster {
         self.users.heard.store(true, Relaxed);
         self.follow_users(&meta);
         self.follow_agreed(&meta);
+        self.follow_addresses(&self.table());
     }
 
     /// Whether this node has heard from its cluster since it started.

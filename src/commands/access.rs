@@ -81,7 +81,7 @@ const ADMIN: &str = "acl|deluser acl|dryrun acl|getuser acl|list acl|load acl|lo
     latency|histogram latency|history latency|latest latency|reset module module|list module|load module|loadex \
     module|unload monitor pfdebug pfselftest psync replconf replicaof role save shutdown slaveof slowlog|get \
     slowlog|len slowlog|reset sync \
-    hc.verify";
+    hc.events hc.verify";
 
 /// Commands that can do harm without being for administrators alone.
 const DANGEROUS: &str = "flushall flushdb info keys migrate restore restore-asking sort sort_ro swapdb";

@@ -251,6 +251,17 @@ fn info_hypercache(f: &Facts, _: &dyn Node, _: Face, out: &mut String) {
         "cluster_size" => f.nodes.len(),
         "consistency_level" => f.level,
         "groups" => f.groups.len());
+    for peer in &f.peers {
+        let silent = peer.silent_ms.map_or("never-heard".to_owned(), |ms| ms.to_string());
+        let _ = write!(
+            out,
+            "peer{}:alive={},phi={:.2},silent_ms={silent},clock_offset_ms={}\r\n",
+            peer.node,
+            u8::from(peer.alive),
+            peer.phi.unwrap_or(0.0),
+            peer.clock_offset_ms.unwrap_or(0)
+        );
+    }
     for g in &f.groups {
         let leader = g.leader.map_or("none".to_owned(), |l| l.to_string());
         let _ = write!(

@@ -13,6 +13,7 @@ mod draw;
 mod extended;
 mod geo;
 mod geohash;
+mod happenings;
 mod hash;
 mod hash_ttl;
 mod help;
@@ -189,6 +190,7 @@ static FAMILIES: &[&[Command]] = &[
     bitmap::BITMAP,
     bloom::BLOOM,
     cluster::CLUSTER,
+    happenings::HAPPENINGS,
     connection::CONNECTION,
     copy::COPY,
     cuckoo::CUCKOO,

@@ -91,8 +91,30 @@ pub trait Node: Send + Sync {
     /// The newest refusals first.
     fn acl_log(&self, max: usize) -> Vec<AclLogEntry>;
     fn acl_log_reset(&self);
+    /// The first `max` events behind a number.
+    fn events(&self, after: u64, max: usize) -> Events;
     /// Bytes that nobody can guess; none if the system has none.
     fn secret_bytes(&self, count: usize) -> Option<Vec<u8>>;
+}
+
+/// What happened to the cluster as this node saw it.
+#[derive(Debug, Clone, Default)]
+pub struct Events {
+    /// Numbers of another run mean nothing in this one.
+    pub run: u64,
+    /// Events that were asked for and are kept no longer.
+    pub missed: u64,
+    pub events: Vec<EventRow>,
+}
+
+#[derive(Debug, Clone)]
+pub struct EventRow {
+    pub seq: u64,
+    pub at_ms: u64,
+    pub name: &'static str,
+    pub node: Option<u64>,
+    pub group: Option<u64>,
+    pub text: String,
 }
 
 /// A user as ACL GETUSER and ACL LIST show it.
@@ -175,6 +197,20 @@ pub struct Facts {
     pub groups: Vec<GroupFacts>,
     /// Nodes of the cluster, this one included, in order of ids.
     pub nodes: Vec<(NodeId, String, u16, bool)>,
+    /// How well the others are heard.
+    pub peers: Vec<PeerFacts>,
+}
+
+/// How well a node is heard by this one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PeerFacts {
+    pub node: NodeId,
+    pub alive: bool,
+    /// How suspicious its silence is; none if it was never heard.
+    pub phi: Option<f64>,
+    pub silent_ms: Option<u64>,
+    /// How far its wall clock is ahead.
+    pub clock_offset_ms: Option<i64>,
 }
 
 #[derive(Debug, Clone, Default)]

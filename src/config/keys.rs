@@ -112,6 +112,9 @@ sections! {
         /// The host that others are told to use for this node. Empty: the host of bind_addr, or, where that stands for
         /// every address, the one of cluster.seeds that belongs to this machine.
         advertise_host: String = "";
+        /// What fails together with this node: a rack, a hall, a site. Votes of a group are kept apart by zones as far as there
+        /// are enough. Empty: in none. A change counts from the next change of nodes, or rebalance, on.
+        zone: Zone = "";
         /// Set aside for gossip: who seems alive. Nothing listens here yet.
         gossip_addr: Listen = "127.0.0.1:7946";
         /// Log, snapshots and identity. Belongs to one node for ever.
@@ -199,6 +202,10 @@ sections! {
         /// Whether a restarted node may answer eventual reads before it has heard from a leader. They may show a state
         /// older than one seen before.
         eventual_without_leader_after_restart: bool = "false";
+        /// The votes of a node that is silent for so long are given to others, as far as there are spare ones; when it comes back,
+        /// it gets its share again. The value of the node that leads the meta group counts. 0: only when an operator
+        /// says so.
+        rebuild_after: Duration = "10m" in 0..=2_592_000_000;
         /// How often the replicas of each group compare their states, where something was written since. 0: only when
         /// asked (HC.VERIFY).
         verify_interval: Duration = "10m" in 0..=2_592_000_000;

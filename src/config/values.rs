@@ -296,6 +296,23 @@ impl fmt::Display for Name {
     }
 }
 
+/// What fails together: a rack, a hall, a site. Empty: nothing is known.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Zone(pub String);
+
+impl Setting for Zone {
+    fn parse(raw: &Raw) -> Result<Zone, String> {
+        let expected = "a zone of at most 64 letters, digits, '-', '_' or '.'";
+        match raw.text(expected)? {
+            "" => Ok(Zone::default()),
+            text => Name::parse(raw).map(|name| Zone(name.0)).or_else(|_| unexpected(expected, text)),
+        }
+    }
+    fn show(&self) -> String {
+        quoted(&self.0)
+    }
+}
+
 /// A text that is never printed.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Secret(pub String);

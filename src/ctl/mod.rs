@@ -5,19 +5,27 @@
 //! it carries data, when nothing has moved for that long; results go to standard output, troubles and progress to
 //! standard error.
 
+mod bundle;
 pub mod client;
+mod doctor;
+mod events;
+mod explain;
 mod nodes;
 pub mod output;
 mod progress;
+mod recover;
 mod snapshot;
+mod top;
 pub mod trouble;
 pub mod verify;
 
 use crate::env;
 use crate::proto::admin::{ListGroupsRequest, TransferLeaderRequest, TriggerSnapshotRequest, VerifyRequest};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use client::{Credentials, Reached};
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use trouble::Trouble;
 
@@ -119,12 +127,68 @@ pub enum Verb {
         #[command(subcommand)]
         verb: SnapshotVerb,
     },
+    /// What happened to the cluster, as the node asked saw it.
+    Events {
+        /// Stay, and print what comes.
+        #[arg(long, short)]
+        follow: bool,
+        /// Only what came behind this number.
+        #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+        after: u64,
+    },
+    /// Asks every node how it is, and says what is wrong and what to do about it.
+    Doctor,
+    /// Nodes and groups, looked at again and again.
+    Top {
+        /// Seconds between two looks.
+        #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
+        every: u64,
+        /// End after so many looks; without it, when somebody ends it.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        looks: Option<u64>,
+    },
+    /// What somebody needs who looks for an error.
+    Debug {
+        #[command(subcommand)]
+        verb: DebugVerb,
+    },
+    /// Goes on from one survivor when a cluster has lost its majority for good. Asks no node; the survivor must not run.
+    ///
+    /// Without --unsafe it tells what the survivor holds and changes nothing: do that with all of them, and take the one that
+    /// holds most. What it never received is lost.
+    Recover {
+        /// The survivor's configuration file.
+        #[arg(long, value_name = "NODE.yaml")]
+        config: PathBuf,
+        /// Make it a new cluster of this node alone.
+        #[arg(long = "unsafe")]
+        confirmed: bool,
+        /// The id of the cluster that is given up, as shown without --unsafe.
+        #[arg(long, value_name = "ID", requires = "confirmed")]
+        cluster_id: Option<String>,
+    },
+    /// Prints what a shell needs to complete these commands: `hypercachectl completions bash`. Asks no node.
+    Completions { shell: Shell },
+    /// Writes the manual pages of all commands into a folder. Asks no node.
+    Man { folder: PathBuf },
+    /// What a code of an error means, and what to do. Asks no node.
+    Explain {
+        /// Such as HC-3115.
+        code: String,
+    },
     /// Compares the state hashes of all replicas, each group at an index that all of them reached.
     Verify {
         /// Only this group; may be repeated. All groups without it.
         #[arg(long, value_name = "N")]
         group: Vec<u32>,
     },
+}
+
+#[derive(Subcommand, Debug)]
+pub enum DebugVerb {
+    /// Writes a tar file: of every node that answers its configuration without secrets, how it is, metrics, events and the
+    /// end of its log. A file of that name is replaced.
+    Bundle { file: PathBuf },
 }
 
 #[derive(Subcommand, Debug)]
@@ -269,6 +333,14 @@ pub async fn run(cli: &Cli) -> Result<String, Trouble> {
             return snapshot::restore(file, config, cluster_id.as_deref(), cli);
         }
         Verb::Snapshot { verb: SnapshotVerb::Save { file, group } } => return snapshot::save(file, *group, cli).await,
+        Verb::Explain { code } => return explain::run(code, cli.output),
+        Verb::Completions { shell } => return Ok(completions(*shell)),
+        Verb::Man { folder } => return manual(folder),
+        Verb::Recover { config, confirmed, cluster_id } => {
+            return recover::run(cli, config, *confirmed, cluster_id.as_deref());
+        }
+        Verb::Events { follow: true, after } => return events::run(cli, *after, true).await,
+        Verb::Top { every, looks } => return top::run(cli, Duration::from_secs(*every), *looks).await,
         _ => {}
     }
     // `verify` ends itself a little earlier, to tell which groups were not level.
@@ -280,8 +352,21 @@ pub async fn run(cli: &Cli) -> Result<String, Trouble> {
 }
 
 async fn carry_out(cli: &Cli, deadline: env::Instant) -> Result<String, Trouble> {
+    if let Verb::Events { after, .. } = &cli.verb {
+        return events::run(cli, *after, false).await;
+    }
     let reached = client::reach(&cli.endpoint, &cli.credentials()).await?;
     match &cli.verb {
+        Verb::Doctor => doctor::run(cli, &reached).await,
+        Verb::Debug { verb: DebugVerb::Bundle { file } } => bundle::run(cli, &reached, file).await,
+        Verb::Events { .. }
+        | Verb::Explain { .. }
+        | Verb::Top { .. }
+        | Verb::Recover { .. }
+        | Verb::Completions { .. }
+        | Verb::Man { .. } => {
+            unreachable!("they were carried out before")
+        }
         Verb::Status => Ok(output::status(&reached.status, cli.output)),
         Verb::Node { .. } | Verb::Rebalance { .. } => nodes::run(cli, reached).await,
         Verb::Group { verb: GroupVerb::List } => {
@@ -346,6 +431,20 @@ async fn verify_groups(cli: &Cli, reached: &Reached, groups: &[u32]) -> Result<S
     let differing: Vec<u32> = verdicts.iter().filter(|one| !one.agree).map(|one| one.group).collect();
     let undecided = verdicts.iter().any(|one| one.undecided);
     if differing.is_empty() { Ok(output) } else { Err(Trouble::replicas_differ(&differing, undecided, output)) }
+}
+
+fn completions(shell: Shell) -> String {
+    let (mut command, mut out) = (Cli::command(), Vec::new());
+    let name = command.get_name().to_owned();
+    clap_complete::generate(shell, &mut command, name, &mut out);
+    String::from_utf8(out).expect("names and descriptions of commands are text")
+}
+
+fn manual(folder: &Path) -> Result<String, Trouble> {
+    let failed = |error: io::Error| Trouble::file(folder, &error);
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    clap_mangen::generate_to(Cli::command(), folder).map_err(failed)?;
+    Ok(format!("{}: read one with `man -l {}/hypercachectl.1`\n", folder.display(), folder.display()))
 }
 
 /// A node's number from its name or its number.

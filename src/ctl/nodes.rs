@@ -10,8 +10,8 @@ use super::{Cli, Course, NodeVerb, Verb, node_number, output};
 use crate::env;
 use crate::proto::admin::change_nodes_request::Wish;
 use crate::proto::admin::{
-    AddNode, ChangeNodesRequest, ChangeNodesResponse, DrainNode, ListGroupsRequest, ListMembersRequest, Rebalance,
-    RemoveNode, ReplaceNode,
+    AddNode, ChangeNodesRequest, ChangeNodesResponse, DrainNode, ExamineRequest, ListGroupsRequest, ListMembersRequest,
+    Rebalance, RemoveNode, ReplaceNode,
 };
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -51,7 +51,10 @@ async fn describe(cli: &Cli, reached: &Reached, node: &str) -> Result<String, Tr
     let groups = groups.map_err(|status| Trouble::of_status(&reached.endpoint, &status))?.into_inner().groups;
     let found = reached.status.nodes.iter().find(|one| one.id == number);
     let node = found.expect("its number was looked up among them");
-    Ok(output::node(node, &groups, cli.output))
+    let examined = reached.client.clone().examine(ExamineRequest {}).await;
+    let examined = examined.map_err(|status| Trouble::of_status(&reached.endpoint, &status))?.into_inner();
+    let heard = examined.peers.iter().find(|peer| peer.node == number);
+    Ok(output::node(node, &groups, heard, cli.output))
 }
 
 async fn change(cli: &Cli, mut reached: Reached, wish: Wish, how: Course) -> Result<String, Trouble> {

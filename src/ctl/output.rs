@@ -4,11 +4,16 @@
 
 use crate::archive::Head;
 use crate::ctl::Form;
+use crate::ctl::doctor::Finding;
+use crate::ctl::top::Rates;
 use crate::proto::admin::{
-    ChangeNodesResponse, Group, Node, StatusResponse, TransferLeaderResponse, TriggerSnapshotResponse, VerifyResponse,
+    ChangeNodesResponse, Event, ExamineResponse, Group, Node, PeerView, StatusResponse, TransferLeaderResponse,
+    TriggerSnapshotResponse, VerifyResponse,
 };
+use crate::recover::Held;
 use comfy_table::{Table, presets};
 use serde_json::{Value, json};
+use std::path::Path;
 
 /// Slot ranges shown in a table before the rest is only counted.
 const RANGES_SHOWN: usize = 4;
@@ -101,18 +106,19 @@ pub fn nodes(nodes: &[Node], form: Form) -> String {
     if form == Form::Json {
         return json_text(&json!({ "nodes": nodes.iter().map(node_json).collect::<Vec<_>>() }));
     }
-    let mut rows = table(&["NODE", "NAME", "STANDING", "ALIVE", "VOTES", "LEADS", "RESP", "GRPC", "PEER"]);
+    let mut rows = table(&["NODE", "NAME", "ZONE", "STANDING", "ALIVE", "VOTES", "LEADS", "RESP", "GRPC", "PEER"]);
     for node in nodes {
         let at = node.addresses.clone().unwrap_or_default();
         let alive = if node.alive { "yes" } else { "NO" };
         let (id, votes, leads) = (node.id.to_string(), node.votes.to_string(), node.leads.to_string());
-        rows.add_row([&id, &node.name, standing(node), alive, &votes, &leads, &at.resp, &at.grpc, &at.peer]);
+        let zone = if node.zone.is_empty() { "-" } else { &node.zone };
+        rows.add_row([&id, &node.name, zone, standing(node), alive, &votes, &leads, &at.resp, &at.grpc, &at.peer]);
     }
     table_text(&rows)
 }
 
-/// One node, and its part in each group.
-pub fn node(node: &Node, groups: &[Group], form: Form) -> String {
+/// One node, its part in each group, and how the node that was asked hears it.
+pub fn node(node: &Node, groups: &[Group], heard: Option<&PeerView>, form: Form) -> String {
     let part = |group: &Group| match () {
         () if group.leader == Some(node.id) => "leads",
         () if group.voters.contains(&node.id) => "votes",
@@ -123,6 +129,7 @@ pub fn node(node: &Node, groups: &[Group], form: Form) -> String {
         let mut row = node_json(node);
         let parts: Vec<Value> = groups.iter().map(|group| json!({"group": group.id, "part": part(group)})).collect();
         row["groups"] = json!(parts);
+        row["heard"] = json!(heard.map(peer_json));
         return json_text(&row);
     }
     let at = node.addresses.clone().unwrap_or_default();
@@ -132,6 +139,7 @@ pub fn node(node: &Node, groups: &[Group], form: Form) -> String {
     let lines = [
         ("node", id.as_str()),
         ("name", &node.name),
+        ("zone", if node.zone.is_empty() { "-" } else { &node.zone }),
         ("standing", standing(node)),
         ("alive", alive),
         ("peer", &at.peer),
@@ -143,6 +151,16 @@ pub fn node(node: &Node, groups: &[Group], form: Form) -> String {
     for (name, value) in lines {
         text.push_str(&format!("{name:<12} {value}\n"));
     }
+    if let Some(peer) = heard {
+        let silent = peer.silent_ms.map_or("was never heard".to_owned(), |ms| format!("answered {ms} ms ago"));
+        text.push_str(&format!("{:<12} {silent}, phi {:.2}\n", "heard", peer.phi.unwrap_or_default()));
+        if let Some(ms) = peer.clock_offset_ms {
+            text.push_str(&format!("{:<12} {ms} ms ahead\n", "wall clock"));
+        }
+        if !peer.trouble.is_empty() {
+            text.push_str(&format!("{:<12} {}\n", "trouble", peer.trouble));
+        }
+    }
     let mut rows = table(&["GROUP", "PART"]);
     for group in groups {
         rows.add_row([&group.id.to_string(), part(group)]);
@@ -152,7 +170,11 @@ pub fn node(node: &Node, groups: &[Group], form: Form) -> String {
 
 /// A node's standing; one whose cluster never changed is a member.
 fn standing(node: &Node) -> &str {
-    if node.standing.is_empty() { "member" } else { &node.standing }
+    match node.standing.as_str() {
+        "" => "member",
+        "member" if node.away => "member, away",
+        standing => standing,
+    }
 }
 
 /// How far a change of nodes has come.
@@ -300,6 +322,163 @@ pub fn snapshot_file(lines: &[(&str, Value)], groups: &[Head], form: Form) -> St
     format!("{text}\n{}", table_text(&rows))
 }
 
+/// What a survivor's store holds.
+pub fn held(groups: &[Held]) -> String {
+    let mut rows = table(&["GROUP", "TERM", "INDEX", "VOTERS"]);
+    for held in groups {
+        let voters: Vec<u64> = held.voters.iter().map(|voter| voter.0).collect();
+        rows.add_row([held.group.to_string(), held.term.to_string(), held.index.to_string(), list(&voters)]);
+    }
+    table_text(&rows)
+}
+
+/// What the doctor found, worst first; `asked` nodes answered.
+pub fn findings(found: &[Finding], asked: usize, nodes: &[Node], form: Form) -> String {
+    if form == Form::Json {
+        let rows = found
+            .iter()
+            .map(|one| json!({"kind": one.kind, "severe": one.severe, "text": one.text, "remedy": one.remedy}));
+        let rows: Vec<Value> = rows.collect();
+        return json_text(&json!({"ok": found.is_empty(), "answered": asked, "nodes": nodes.len(), "findings": rows}));
+    }
+    let mut text = format!("{asked} of {} nodes answered\n", nodes.len());
+    if found.is_empty() {
+        text.push_str("nothing is wrong\n");
+    }
+    for one in found {
+        let mark = if one.severe { "PROBLEM" } else { "warning" };
+        text.push_str(&format!("\n{mark} {}: {}\n  remedy: {}\n", one.kind, one.text, one.remedy));
+    }
+    text
+}
+
+/// How a node is and how it hears the others.
+pub fn examined(answer: &ExamineResponse) -> String {
+    json_text(&json!({
+        "node": answer.node,
+        "name": answer.name,
+        "cluster_id": answer.cluster_id,
+        "version": answer.version,
+        "wall_ms": answer.wall_ms,
+        "disk_free_bytes": answer.disk_free_bytes,
+        "disk_low": answer.disk_low,
+        "waiting": answer.waiting,
+        "peers": answer.peers.iter().map(peer_json).collect::<Vec<_>>(),
+    }))
+}
+
+fn peer_json(peer: &PeerView) -> Value {
+    json!({
+        "node": peer.node,
+        "name": peer.name,
+        "address": peer.address,
+        "alive": peer.alive,
+        "phi": peer.phi,
+        "silent_ms": peer.silent_ms,
+        "clock_offset_ms": peer.clock_offset_ms,
+        "trouble": peer.trouble,
+    })
+}
+
+/// One event: a line, whatever the form.
+pub fn event(event: &Event, nodes: &[Node], form: Form) -> String {
+    let node = event.node.map(|node| name_of(node, nodes));
+    if form == Form::Json {
+        let (number, at_ms) = (event.number, event.at_ms);
+        let line = json!({
+            "number": number, "at_ms": at_ms, "event": event.name, "node": event.node, "group": event.group,
+            "text": event.text,
+        });
+        return format!("{line}\n");
+    }
+    let mut line = format!("{:>6}  {}.{:03}  {}", event.number, event.at_ms / 1000, event.at_ms % 1000, event.name);
+    if let Some(group) = event.group {
+        line.push_str(&format!("  group {group}"));
+    }
+    if let Some(node) = node {
+        line.push_str(&format!("  {node}"));
+    }
+    if !event.text.is_empty() {
+        line.push_str(&format!("  {}", event.text));
+    }
+    line + "\n"
+}
+
+pub fn events_missed(count: u64, form: Form) -> String {
+    match form {
+        Form::Json => format!("{}\n", json!({ "missed": count })),
+        Form::Table => format!("        {count} earlier events are kept no longer\n"),
+    }
+}
+
+pub fn events_began_anew(node: u64, form: Form) -> String {
+    match form {
+        Form::Json => format!("{}\n", json!({ "began_anew": node })),
+        Form::Table => format!("        node {node} was restarted: its numbers begin anew\n"),
+    }
+}
+
+pub fn bundled(file: &Path, files: &[(String, usize)], form: Form) -> String {
+    if form == Form::Json {
+        let rows = files.iter().map(|(name, bytes)| json!({"name": name, "bytes": bytes}));
+        return json_text(&json!({"file": file.display().to_string(), "files": rows.collect::<Vec<_>>()}));
+    }
+    let mut rows = table(&["FILE", "BYTES"]);
+    for (name, bytes) in files {
+        rows.add_row([name, &bytes.to_string()]);
+    }
+    format!("{}\n\n{}", file.display(), table_text(&rows))
+}
+
+/// One look of `top`.
+pub fn top(status: &StatusResponse, examined: &ExamineResponse, rates: &Rates, form: Form) -> String {
+    let rate = |group: u32| rates.get(&group).copied();
+    if form == Form::Json {
+        let groups = status.groups.iter().map(|group| {
+            let mut row = group_json(group, false);
+            row["entries_per_second"] = json!(rate(group.id));
+            row
+        });
+        let line = json!({
+            "nodes": status.nodes.iter().map(node_json).collect::<Vec<_>>(),
+            "peers": examined.peers.iter().map(peer_json).collect::<Vec<_>>(),
+            "groups": groups.collect::<Vec<_>>(),
+        });
+        return format!("{line}\n");
+    }
+    let mut nodes = table(&["NODE", "STANDING", "ALIVE", "PHI", "SILENT ms", "CLOCK ms", "VOTES", "LEADS"]);
+    for node in &status.nodes {
+        let peer = examined.peers.iter().find(|peer| peer.node == node.id);
+        let number = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+        nodes.add_row([
+            node.name.clone(),
+            standing(node).to_owned(),
+            if node.alive { "yes" } else { "NO" }.to_owned(),
+            number(peer.and_then(|peer| peer.phi).map(|phi| format!("{phi:.1}"))),
+            number(peer.and_then(|peer| peer.silent_ms).map(|ms| ms.to_string())),
+            number(peer.and_then(|peer| peer.clock_offset_ms).map(|ms| ms.to_string())),
+            node.votes.to_string(),
+            node.leads.to_string(),
+        ]);
+    }
+    let mut groups = table(&["GROUP", "LEADER", "TERM", "ENTRIES/s", "COMMIT", "APPLIED", "KEYS", "USED"]);
+    for group in &status.groups {
+        groups.add_row([
+            group.id.to_string(),
+            leader_text(group, &status.nodes),
+            group.term.to_string(),
+            rate(group.id).map_or("-".to_owned(), |rate| format!("{rate:.0}")),
+            group.commit.to_string(),
+            group.applied.to_string(),
+            group.keys.to_string(),
+            group.used_bytes.to_string(),
+        ]);
+    }
+    let seen_by = name_of(status.node, &status.nodes);
+    let head = format!("cluster {}, epoch {}, as {seen_by} sees it", status.cluster_id, status.epoch);
+    format!("{head}\n\n{}\n{}", table_text(&nodes), table_text(&groups))
+}
+
 pub fn verified(groups: &[Verified], nodes: &[Node], form: Form) -> String {
     if form == Form::Json {
         let rows = groups.iter().map(|one| {
@@ -332,7 +511,9 @@ fn node_json(node: &Node) -> Value {
         "name": node.name,
         "addresses": {"peer": at.peer, "resp": at.resp, "cluster": at.cluster, "http": at.http, "grpc": at.grpc},
         "alive": node.alive,
-        "standing": standing(node),
+        "zone": node.zone,
+        "standing": if node.standing.is_empty() { "member" } else { &node.standing },
+        "away": node.away,
         "votes": node.votes,
         "leads": node.leads,
     })

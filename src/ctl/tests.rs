@@ -153,6 +153,37 @@ impl Admin for Played {
         Ok(Response::new(StateHashResponse { node: self.id, hashes }))
     }
 
+    type EventsStream = tokio_stream::wrappers::ReceiverStream<Result<EventsPart, Status>>;
+
+    /// Two events, of which the first is not kept any more.
+    async fn events(&self, request: Request<EventsRequest>) -> Result<Response<Self::EventsStream>, Status> {
+        let after = request.into_inner().after;
+        let event =
+            |number| Event { number, name: "leader-changed".into(), node: Some(2), group: Some(1), ..Event::default() };
+        let mut parts = vec![events_part::Part::Begun(FeedBegun { node: self.id, run: 7 })];
+        if after < 1 {
+            parts.push(events_part::Part::Missed(EventsMissed { count: 1 }));
+        }
+        parts.extend((after < 2).then(|| events_part::Part::Event(event(2))));
+        let (tx, rx) = tokio::sync::mpsc::channel(8);
+        for part in parts {
+            tx.try_send(Ok(EventsPart { part: Some(part) })).unwrap();
+        }
+        Ok(Response::new(tokio_stream::wrappers::ReceiverStream::new(rx)))
+    }
+
+    async fn examine(&self, _: Request<ExamineRequest>) -> Result<Response<ExamineResponse>, Status> {
+        let other =
+            PeerView { node: 3 - self.id, alive: true, phi: Some(0.5), silent_ms: Some(120), ..PeerView::default() };
+        let groups = self.groups().into_iter().map(|group| Group { recovered: true, ..group }).collect();
+        Ok(Response::new(ExamineResponse { node: self.id, peers: vec![other], groups, ..ExamineResponse::default() }))
+    }
+
+    async fn debug(&self, _: Request<DebugRequest>) -> Result<Response<DebugResponse>, Status> {
+        let files = vec![DebugFile { name: "metrics.txt".into(), content: b"up 1".to_vec() }];
+        Ok(Response::new(DebugResponse { node: self.id, files }))
+    }
+
     async fn set_log_level(&self, _: Request<SetLogLevelRequest>) -> Result<Response<SetLogLevelResponse>, Status> {
         Err(Status::unimplemented("not played"))
     }
@@ -245,6 +276,51 @@ async fn a_change_of_nodes_tells_how_far_it_has_come_and_a_wait_for_it_ends() {
     assert_eq!(described["groups"][1], serde_json::json!({"group": 1, "part": "leads"}));
     let nobody = run(&cli(&nodes[0], &["node", "describe", "node-9"])).await.unwrap_err();
     assert_eq!(nobody.code, "HC-3003");
+}
+
+#[tokio::test]
+async fn the_doctor_finds_nothing_in_a_cluster_that_is_well_and_says_what_is_wrong_in_another() {
+    let nodes = cluster(["a", "a"], false).await;
+    let well = json_of(&nodes[0], &["doctor"]).await;
+    assert_eq!((&well["ok"], &well["answered"]), (&Value::Bool(true), &Value::from(2)));
+    let ill = cluster(["a", "a"], true).await;
+    let trouble = run(&cli(&ill[1], &["doctor"])).await.unwrap_err();
+    assert_eq!((trouble.exit, trouble.code), (4, "HC-3007"));
+    let shown = trouble.output.unwrap();
+    assert!(shown.contains("PROBLEM no-leader: group 1") && shown.contains("remedy:"), "{shown}");
+    let heard = json_of(&nodes[0], &["node", "describe", "2"]).await;
+    assert_eq!((&heard["heard"]["phi"], &heard["heard"]["silent_ms"]), (&Value::from(0.5), &Value::from(120)));
+}
+
+#[tokio::test]
+async fn a_bundle_has_a_part_of_every_node_and_may_be_made_again() {
+    let nodes = cluster(["a", "a"], false).await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("bundle.tar");
+    for _ in 0..2 {
+        let made = json_of(&nodes[0], &["debug", "bundle", file.to_str().unwrap()]).await;
+        let names: Vec<&str> =
+            made["files"].as_array().unwrap().iter().filter_map(|one| one["name"].as_str()).collect();
+        for wanted in ["status.json", "node-1/peers.json", "node-2/events.jsonl", "node-2/metrics.txt"] {
+            assert!(names.contains(&wanted), "{names:?}");
+        }
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left aside");
+}
+
+#[tokio::test]
+async fn shells_and_manuals_know_every_command() {
+    for shell in ["bash", "zsh", "fish"] {
+        let text = run(&cli("h:1", &["completions", shell])).await.unwrap();
+        assert!(text.contains("doctor") && text.contains("rebalance"), "{shell}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("man1");
+    for _ in 0..2 {
+        run(&cli("h:1", &["man", folder.to_str().unwrap()])).await.unwrap();
+    }
+    let page = std::fs::read_to_string(folder.join("hypercachectl-node-add.1")).unwrap();
+    assert!(page.contains("Takes an empty node into the cluster"), "{page}");
 }
 
 #[tokio::test]

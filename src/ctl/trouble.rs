@@ -5,9 +5,11 @@
 
 use crate::archive::ArchiveError;
 use crate::proto::{CODE_METADATA, LEADER_METADATA, codes};
+use crate::recover::RecoverError;
 use crate::restore::RestoreError;
 use std::fmt;
 use std::io;
+use std::path::Path;
 use tonic::{Code, Status};
 
 pub const EXIT_FAILED: u8 = 1;
@@ -80,6 +82,45 @@ impl Trouble {
         let remedy = "a busy group is seldom caught at one index: try again under less load, or with a longer \
                       --timeout; if it stays so while idle, a replica does not follow (see `hypercachectl status`)";
         Trouble::new("HC-3005", EXIT_TIMEOUT, message, remedy)
+    }
+
+    /// The doctor found something.
+    pub fn unwell(findings: usize, exit: u8, output: String) -> Trouble {
+        let remedy = "each of them has its own remedy above";
+        let message = format!("{findings} things are not as they should be");
+        Trouble { output: Some(output), ..Trouble::new("HC-3007", exit, message, remedy) }
+    }
+
+    pub fn no_such_code(code: &str) -> Trouble {
+        let remedy = "give a code as errors show it, such as HC-3115";
+        Trouble::new("HC-3008", EXIT_USAGE, format!("there is no code `{code}`"), remedy)
+    }
+
+    /// A recovery without the word that it is meant.
+    pub fn not_confirmed(cluster: &str) -> Trouble {
+        let remedy = format!(
+            "if it is certain that no majority comes back, say so with --cluster-id {cluster}; a cluster that only lost some              nodes is mended with `hypercachectl node replace`"
+        );
+        Trouble::new("HC-3210", EXIT_UNSAFE, "a cluster is given up only by the name of its id", remedy)
+    }
+
+    pub fn recover(error: &RecoverError) -> Trouble {
+        let message = error.to_string();
+        match error {
+            RecoverError::OtherCluster { known, .. } => Trouble { message, ..Trouble::not_confirmed(known) },
+            RecoverError::Config { .. } => {
+                Trouble::new("HC-3205", EXIT_USAGE, message, "mend the configuration: `hypercache config check FILE`")
+            }
+            RecoverError::Identity(_) | RecoverError::Store { .. } | RecoverError::Nothing(_) => {
+                let remedy = "stop the node if it runs, check node.data_dir, and try another survivor if this one's disk is damaged";
+                Trouble::new("HC-3211", EXIT_FAILED, message, remedy)
+            }
+        }
+    }
+
+    /// A file of ours that cannot be written.
+    pub fn file(path: &Path, error: &io::Error) -> Trouble {
+        Trouble::new("HC-3203", EXIT_FAILED, format!("{}: {error}", path.display()), of_io(error))
     }
 
     /// What `group verify` found is bad.
@@ -253,6 +294,14 @@ impl Trouble {
             (None, _) => Trouble::unreachable(&[message]),
         }
     }
+}
+
+/// What to do about a code of the server's, whatever it is about.
+pub fn remedy_of(code: &str) -> Option<String> {
+    let mut status = Status::new(Code::Unknown, "");
+    status.metadata_mut().insert(CODE_METADATA, code.parse().ok()?);
+    let trouble = Trouble::of_status("", &status);
+    (trouble.code == code).then_some(trouble.remedy)
 }
 
 /// What to do about a file that cannot be read or written.

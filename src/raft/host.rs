@@ -23,6 +23,8 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::runtime::Handle;
 
+/// How often it is looked whether the node at the other end of a link was removed.
+const DISMISSAL_SEEN: Duration = Duration::from_secs(1);
 /// How long a peer may take to greet.
 const GREETING: Duration = Duration::from_secs(2);
 /// How long a peer may take to say how much a group uses.
@@ -260,13 +262,26 @@ impl Host {
                 // The connection moves to the worker that its groups are pinned to.
                 let stream = Moving::new(stream)?;
                 let host = self.clone();
-                let serving = self.workers[worker as usize % self.workers.len()].spawn(env::timed(async move {
+                let mut serving = self.workers[worker as usize % self.workers.len()].spawn(env::timed(async move {
                     peers::serve(stream.arrive()?, move |method, group, payload| {
                         host.clone().answer(method, group, payload)
                     })
                     .await
                 }));
-                serving.await.map_err(io::Error::other)?
+                // A node that was removed while it did not listen has links from before: at its next greeting it hears of it.
+                let dismissed = async {
+                    while identity.dismissal(&hello).is_none() {
+                        env::sleep(DISMISSAL_SEEN).await;
+                    }
+                };
+                tokio::select! {
+                    biased;
+                    ended = &mut serving => ended.map_err(io::Error::other)?,
+                    () = dismissed => {
+                        serving.abort();
+                        Err(io::Error::other("the peer was removed from the cluster"))
+                    }
+                }
             }
         }
     }

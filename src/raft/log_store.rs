@@ -184,6 +184,19 @@ impl LogStore {
         Ok(entries)
     }
 
+    /// Shows every entry that is kept, in order. Blocks.
+    pub(super) fn visit(&self, mut show: impl FnMut(Entry)) -> Result<(), StorageError> {
+        const PIECE: u64 = 256;
+        let (first, last) = {
+            let shared = self.shared.lock();
+            (shared.purged.map_or(0, |id| id.index() + 1), shared.last.map_or(0, |id| id.index() + 1))
+        };
+        for from in (first..last).step_by(PIECE as usize) {
+            self.read(from, last.min(from + PIECE))?.into_iter().for_each(&mut show);
+        }
+        Ok(())
+    }
+
     fn give(&self, puts: Vec<(Family, bytes::Bytes, bytes::Bytes)>, done: Box<dyn FnOnce() + Send>) -> io::Result<()> {
         Ok(self.storage.write(Write { puts, delete_ranges: Vec::new(), must_sync: false, done })?)
     }
@@ -252,7 +265,12 @@ impl RaftLogReader<Types> for LogStore {
 
 /// What the store holds of a log whose entries up to `last` were all purged, and of a vote.
 pub(super) fn founding_marks(group: GroupId, vote: &Vote, last: &LogId) -> Vec<(Family, bytes::Bytes, bytes::Bytes)> {
-    vec![(Family::Meta, meta_key(VOTE, group), sealed(vote)), (Family::Meta, meta_key(PURGED, group), sealed(last))]
+    vec![own_vote(group, vote), (Family::Meta, meta_key(PURGED, group), sealed(last))]
+}
+
+/// What the store holds of a vote.
+pub(super) fn own_vote(group: GroupId, vote: &Vote) -> (Family, bytes::Bytes, bytes::Bytes) {
+    (Family::Meta, meta_key(VOTE, group), sealed(vote))
 }
 
 /// First index of a range, and the one after its last.

@@ -5,6 +5,7 @@
 //! for all groups) and [`peers`] -> [`machine`] -> the outcome, once a batch. A read's way: [`reads`] (lease, read index
 //! or age) -> the keyspace, under its lock, on the reader's own thread.
 
+pub mod alone;
 mod appends;
 pub mod backup;
 pub mod carry;
@@ -26,6 +27,7 @@ mod proposer;
 mod reads;
 mod room;
 mod runtime;
+mod silence;
 mod snapshot;
 pub mod storage;
 mod verify;

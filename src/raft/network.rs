@@ -275,6 +275,12 @@ mod tests {
             Err("it knows nobody".to_owned())
         }
 
+        fn dismissal(&self, _: &super::super::wire::Hello) -> Option<super::super::wire::Dismissal> {
+            None
+        }
+
+        fn dismissed(&self, _: &super::super::wire::Dismissal) {}
+
         fn introduction(&self) -> super::super::wire::Introduction {
             panic!("nobody asks it")
         }

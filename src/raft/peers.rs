@@ -6,8 +6,10 @@
 //!
 //! This file knows frames and connections; what a request means is [`super::host`]'s.
 
+use super::silence::Beats;
 use super::wire::{
-    self, HEAD_BYTES, Hello, Introduction, Invitation, Lane, MAX_FRAME, MAX_GREETING, Method, Opcode, Welcome,
+    self, Dismissal, HEAD_BYTES, Hello, Introduction, Invitation, Lane, MAX_FRAME, MAX_GREETING, Method, Opcode,
+    Welcome,
 };
 use crate::env;
 use crate::net::{self, TcpListener, TcpStream};
@@ -18,7 +20,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Handle;
@@ -44,6 +46,10 @@ pub trait Identity: Send + Sync + 'static {
     fn hello(&self, to: NodeId, lane: Lane) -> Hello;
     /// Whether whoever says this may come in. The error names what is wrong, for both sides' logs.
     fn admit(&self, hello: &Hello) -> Result<Welcome, String>;
+    /// What is said to a node that was removed and does not know it.
+    fn dismissal(&self, hello: &Hello) -> Option<Dismissal>;
+    /// Somebody says that this node was removed.
+    fn dismissed(&self, dismissal: &Dismissal);
     /// Whether whoever answered is the one that was meant.
     fn recognize(&self, to: NodeId, welcome: &Welcome) -> Result<(), String>;
     /// What the data directory was marked with when it was made, and whether it has met its cluster since.
@@ -158,6 +164,7 @@ impl Link {
             };
             if let Err(e) = ended {
                 let complaint = e.to_string();
+                peers.note_trouble(self.peer, &complaint);
                 if complaint != last_complaint {
                     tracing::warn!(peer = %self.peer, lane = ?self.lane, error = %complaint, "peer-unreachable");
                     last_complaint = complaint;
@@ -246,12 +253,35 @@ impl Link {
     }
 }
 
+/// What is known of a peer by its beats.
+#[derive(Default)]
+struct Seen {
+    /// None: it never answered.
+    beats: Option<Beats>,
+    wall_offset_ms: i64,
+    /// Why there was no connection lately.
+    trouble: Option<String>,
+}
+
+/// How well a peer is heard.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Hearing {
+    /// Since it answered last; none if it never did.
+    pub silent: Option<Duration>,
+    /// How suspicious that is, as [`Beats::phi`] says.
+    pub phi: Option<f64>,
+    /// How far its wall clock is ahead of this node's, in milliseconds, as last heard.
+    pub wall_offset_ms: Option<i64>,
+    /// What the last attempt to connect ended with, if it has not answered since.
+    pub trouble: Option<String>,
+}
+
 /// All links of a node.
 pub struct Peers {
     identity: Arc<dyn Identity>,
     workers: Vec<Handle>,
     links: Mutex<BTreeMap<(NodeId, Lane), Arc<Link>>>,
-    seen: Mutex<BTreeMap<NodeId, (env::Instant, Arc<AtomicI64>)>>,
+    seen: Mutex<BTreeMap<NodeId, Seen>>,
     closed: AtomicBool,
     bytes_sent: AtomicU64,
     writes: AtomicU64,
@@ -309,20 +339,37 @@ impl Peers {
     }
 
     fn note_alive(&self, peer: NodeId, wall_offset_ms: i64) {
-        let mut seen = self.seen.lock();
-        let entry = seen.entry(peer).or_insert_with(|| (env::now(), Arc::default()));
-        entry.0 = env::now();
-        entry.1.store(wall_offset_ms, Ordering::Relaxed);
+        let (now, mut seen) = (env::now(), self.seen.lock());
+        let entry = seen.entry(peer).or_default();
+        entry.beats.get_or_insert_with(|| Beats::new(now)).beat(now);
+        entry.wall_offset_ms = wall_offset_ms;
+        entry.trouble = None;
+    }
+
+    fn note_trouble(&self, peer: NodeId, trouble: &str) {
+        self.seen.lock().entry(peer).or_default().trouble = Some(trouble.to_owned());
+    }
+
+    /// How well a peer is heard.
+    pub fn hearing(&self, peer: NodeId) -> Hearing {
+        let (now, seen) = (env::now(), self.seen.lock());
+        let Some(entry) = seen.get(&peer) else { return Hearing::default() };
+        Hearing {
+            silent: entry.beats.as_ref().map(|beats| now.saturating_since(beats.last())),
+            phi: entry.beats.as_ref().map(|beats| beats.phi(now)),
+            wall_offset_ms: entry.beats.as_ref().map(|_| entry.wall_offset_ms),
+            trouble: entry.trouble.clone(),
+        }
     }
 
     /// Time since a peer last answered; none if it never did.
     pub fn last_seen(&self, peer: NodeId) -> Option<Duration> {
-        self.seen.lock().get(&peer).map(|(at, _)| at.elapsed())
+        self.seen.lock().get(&peer)?.beats.as_ref().map(|beats| beats.last().elapsed())
     }
 
     /// How far a peer's wall clock is ahead of this node's, in milliseconds, as last heard.
     pub fn wall_offset_ms(&self, peer: NodeId) -> Option<i64> {
-        self.seen.lock().get(&peer).map(|(_, offset)| offset.load(Ordering::Relaxed))
+        self.seen.lock().get(&peer).filter(|entry| entry.beats.is_some()).map(|entry| entry.wall_offset_ms)
     }
 
     /// Bytes sent to other nodes since the start.
@@ -357,6 +404,10 @@ async fn connect(identity: &dyn Identity, peer: NodeId, lane: Lane) -> io::Resul
         (Opcode::Welcome, payload) => {
             let welcome: Welcome = wire::get(&payload, "a welcome").map_err(io::Error::other)?;
             identity.recognize(peer, &welcome).map_err(io::Error::other)?;
+        }
+        (Opcode::Dismissal, payload) => {
+            identity.dismissed(&wire::get(&payload, "a dismissal").map_err(io::Error::other)?);
+            return Err(io::Error::other("refused: this node was removed from the cluster"));
         }
         (Opcode::Refused, text) => {
             return Err(io::Error::other(format!("refused: {}", String::from_utf8_lossy(&text))));
@@ -409,7 +460,7 @@ async fn meet(address: &str, say: impl FnOnce(&mut BytesMut)) -> io::Result<Intr
         say(&mut out);
         stream.write_all(&out).await?;
         match read_frame(&mut stream, &mut buffer, MAX_GREETING).await? {
-            (Opcode::Introduction, payload) => wire::get(&payload, "an introduction").map_err(io::Error::other),
+            (Opcode::Introduction, payload) => wire::introduction(&payload).map_err(io::Error::other),
             (Opcode::Refused, text) => Err(io::Error::other(String::from_utf8_lossy(&text).into_owned())),
             _ => Err(io::Error::other("it did not say who it is")),
         }
@@ -463,7 +514,17 @@ pub(super) async fn greet(stream: &mut TcpStream, identity: &dyn Identity) -> io
     let read = read_frame(stream, &mut buffer, MAX_GREETING).await;
     let answer = match read {
         Ok((Opcode::Hello, payload)) => match wire::get::<Hello>(&payload, "a greeting") {
-            Ok(hello) => identity.admit(&hello).map(|welcome| (hello, welcome)),
+            Ok(hello) => match (identity.admit(&hello), identity.dismissal(&hello)) {
+                (Ok(welcome), _) => Ok((hello, welcome)),
+                (Err(text), None) => Err(text),
+                (Err(text), Some(dismissal)) => {
+                    let mut out = BytesMut::new();
+                    wire::put_frame(&mut out, Opcode::Dismissal, |out| wire::put(out, &dismissal));
+                    stream.write_all(&out).await?;
+                    stream.shutdown().await?;
+                    return Err(io::Error::other(text));
+                }
+            },
             Err(e) => Err(e.to_string()),
         },
         Ok((Opcode::WhoIsThere, _)) => {

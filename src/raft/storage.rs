@@ -189,6 +189,19 @@ impl Storage {
         }
     }
 
+    /// The groups of which there is a vote, a log or a snapshot, by number.
+    pub(super) fn groups(&self) -> Result<Vec<GroupId>, StorageError> {
+        let mut groups = std::collections::BTreeSet::new();
+        // Records of a kind stand together, and the directory's mark is of none of these kinds.
+        for kind in *b"psv" {
+            self.scan(Family::Meta, &[kind], &[kind + 1], |key, _| {
+                groups.extend(key[1..].try_into().ok().map(|number| GroupId(u32::from_be_bytes(number))));
+                true
+            })?;
+        }
+        Ok(groups.into_iter().collect())
+    }
+
     /// Waits until everything that was given to the writer so far is written. Blocks.
     pub(super) fn settle(&self) -> Result<(), StorageError> {
         self.block_on_write(Vec::new(), false)

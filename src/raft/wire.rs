@@ -44,12 +44,14 @@ pub enum Opcode {
     Introduction = 8,
     /// In the place of a greeting: a node that waits is told whom it belongs to.
     Invitation = 9,
+    /// The answer to a greeting of a node that was removed from the cluster.
+    Dismissal = 10,
 }
 
 impl Opcode {
     fn from_u8(b: u8) -> Option<Opcode> {
         use Opcode::*;
-        let all = [Hello, Welcome, Refused, Request, Response, Chunk, WhoIsThere, Introduction, Invitation];
+        let all = [Hello, Welcome, Refused, Request, Response, Chunk, WhoIsThere, Introduction, Invitation, Dismissal];
         all.into_iter().find(|op| *op as u8 == b)
     }
 }
@@ -148,6 +150,14 @@ pub struct Welcome {
     pub incarnation: u64,
 }
 
+/// Tells a node that it was removed. It names whom it is for, so that nobody else believes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dismissal {
+    pub cluster: String,
+    pub node: NodeId,
+    pub incarnation: u64,
+}
+
 /// Who a node is, told to anybody who asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Introduction {
@@ -158,6 +168,14 @@ pub struct Introduction {
     pub node: NodeId,
     pub name: String,
     pub incarnation: u64,
+    /// What fails together with it; empty where nothing is known.
+    pub zone: String,
+}
+
+/// Reads an introduction, also of a program that knew no zones.
+pub fn introduction(bytes: &[u8]) -> Result<Introduction, Malformed> {
+    // An empty text is one byte of zero: it stands for the zone that is missing, and else behind the message's end.
+    get(&[bytes, &[0]].concat(), "an introduction")
 }
 
 /// Tells a node that waits to be added whom it belongs to.

@@ -27,6 +27,9 @@ pub struct NodeInfo {
     pub cluster_port: u16,
     pub http_port: u16,
     pub grpc_port: u16,
+    /// What fails together with it; empty where nothing is known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub zone: String,
 }
 
 /// A group and its replicas.

@@ -17,6 +17,11 @@ pub trait Rights {
     fn permit(&self, command: &'static Command, args: &Args) -> bool;
 }
 
+/// Hears of a command that was run, and whether it failed.
+pub type Ran = Box<dyn Fn(&'static Command, &Args, bool)>;
+/// Takes a message; how many would hear it.
+pub type Publish = Box<dyn Fn(Kind, &Args) -> u64>;
+
 /// What a script may do.
 pub struct Rules {
     /// It came by a command that only reads, or says of itself that it does not write.
@@ -30,9 +35,9 @@ pub struct Rules {
     /// None: the user may do everything.
     pub rights: Option<Box<dyn Rights>>,
     /// Is told of each command that was run, and whether it failed.
-    pub ran: Box<dyn Fn(&'static Command, &Args, bool)>,
+    pub ran: Ran,
     /// Takes a PUBLISH or SPUBLISH, to be carried out if what the script did counts. How many would hear it, as far as is known.
-    pub publish: Box<dyn Fn(Kind, &Args) -> u64>,
+    pub publish: Publish,
 }
 
 impl Rules {

@@ -52,11 +52,11 @@ pub(super) async fn run(groups: Vec<Arc<Group>>, me: NodeId, deadline: Instant) 
 
 async fn take_over(group: &Arc<Group>, me: NodeId, deadline: Instant) -> Result<(), String> {
     let failed = |why: String| format!("group {}: {why}", group.id());
-    let now = group.configure(None, deadline).await.map_err(|e| failed(e.to_string()))?;
+    let now = group.configure(None, &[], deadline).await.map_err(|e| failed(e.to_string()))?;
     let Some(at) = now.at else { return Err(failed("its configuration is not known".to_owned())) };
     let step = Planned { at, term: now.term, step: Step::Lead(me) };
     // Who has handed over does not know the configuration any more: whether it did is seen here.
-    let told = group.configure(Some(step), deadline).await;
+    let told = group.configure(Some(step), &[], deadline).await;
     let until = deadline.min(env::now() + SEEN);
     while !group.is_leader() {
         if env::now() >= until {

@@ -4,18 +4,22 @@
 //! another node leads, it answers FAILED_PRECONDITION, and says in the message and in the metadata
 //! [`LEADER_METADATA`] where the leader's own door is. Every verb is idempotent.
 
-use crate::cluster::{Change, Refused, Standing, Wish, WishError};
+use crate::cluster::{Change, Cluster, Refused, Standing, Wish, WishError, events};
 use crate::env::{self, Paced};
 use crate::proto::admin::admin_server::{Admin, AdminServer};
-use crate::proto::admin::{self, GroupHash, SnapshotPart, StatusRequest, StatusResponse, snapshot_part};
+use crate::proto::admin::{
+    self, EventsPart, GroupHash, SnapshotPart, StatusRequest, StatusResponse, events_part, snapshot_part,
+};
 use crate::proto::{CODE_METADATA, DESCRIPTORS, LEADER_METADATA, codes};
 use crate::raft::{Group, ReplicaVerdict, Verdict, backup::Export};
 use crate::security::{Context, Event, Reason};
 use crate::server::accept::Accept;
 use crate::server::guard::{self, NotAdmitted};
+use crate::server::metrics;
 use crate::server::overview::{self, GroupRow, NodeRow, Overview};
 use crate::types::{GroupId, NodeId};
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -37,6 +41,10 @@ const REQUEST_MAX_BYTES: usize = 64 << 10;
 const HASHES_AT_ONCE: usize = 1;
 /// Snapshots sent at once: each reads the disk and holds a thread.
 const SAVES_AT_ONCE: usize = 2;
+/// Clients that follow events at once.
+const FOLLOWERS_MAX: usize = 32;
+/// Events that wait for a client; the rest waits in the feed, and what falls out of that is told as missed.
+const EVENTS_AHEAD: usize = 64;
 /// Parts of a snapshot that wait for the client.
 const PARTS_AHEAD: usize = 8;
 /// Parts of the time for rest, to one of sending them.
@@ -55,6 +63,9 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 /// Applies log directives; gives back what is in force, or why it could not.
 pub type SetLogLevel = Arc<dyn Fn(&str) -> Result<String, String> + Send + Sync>;
 
+/// Names and content of files that hold no secrets.
+pub type Files = Arc<dyn Fn() -> Vec<(String, Vec<u8>)> + Send + Sync>;
+
 /// What the door may be told.
 #[derive(Clone)]
 pub struct Options {
@@ -65,11 +76,22 @@ pub struct Options {
     /// Other machines are refused while the default user needs no password.
     pub protected: bool,
     pub set_log_level: SetLogLevel,
+    /// Where the node's data is.
+    pub data_dir: PathBuf,
+    /// What [`admin::admin_server::Admin::debug`] hands out of this node's files.
+    pub files: Files,
 }
 
 impl Options {
     pub fn new(set_log_level: SetLogLevel) -> Options {
-        Options { max_connections: 256, operation_timeout: Duration::from_secs(30), protected: true, set_log_level }
+        Options {
+            max_connections: 256,
+            operation_timeout: Duration::from_secs(30),
+            protected: true,
+            set_log_level,
+            data_dir: PathBuf::from("."),
+            files: Arc::new(Vec::new),
+        }
     }
 }
 
@@ -93,6 +115,7 @@ pub async fn serve(
         options,
         hashing: Arc::new(Semaphore::new(HASHES_AT_ONCE)),
         saving: Arc::new(Semaphore::new(SAVES_AT_ONCE)),
+        following: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
     };
     let (stopping, stopped) = oneshot::channel::<()>();
     let router = tonic::transport::Server::builder()
@@ -138,6 +161,7 @@ struct Service {
     options: Options,
     hashing: Arc<Semaphore>,
     saving: Arc<Semaphore>,
+    following: Arc<Semaphore>,
 }
 
 type Parts = mpsc::Sender<Result<SnapshotPart, Status>>;
@@ -283,6 +307,58 @@ impl Admin for Service {
         Ok(Response::new(admin::StateHashResponse { node: self.overview.cluster().me().id.0, hashes }))
     }
 
+    type EventsStream = ReceiverStream<Result<EventsPart, Status>>;
+
+    async fn events(&self, request: Request<admin::EventsRequest>) -> Result<Response<Self::EventsStream>, Status> {
+        self.admit(&request, Verb::Looks)?;
+        let Ok(turn) = Arc::clone(&self.following).try_acquire_owned() else {
+            let text = format!("{FOLLOWERS_MAX} clients follow the events of this node already");
+            return Err(refusal(Code::ResourceExhausted, codes::NOT_DONE, text));
+        };
+        let (parts, stream) = mpsc::channel(EVENTS_AHEAD);
+        let (cluster, request) = (Arc::clone(self.overview.cluster()), request.into_inner());
+        tokio::spawn(async move {
+            let _turn = turn;
+            tell_events(&cluster, &request, &parts).await;
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn examine(
+        &self,
+        request: Request<admin::ExamineRequest>,
+    ) -> Result<Response<admin::ExamineResponse>, Status> {
+        self.admit(&request, Verb::Looks)?;
+        let cluster = self.overview.cluster();
+        let me = cluster.me();
+        let others = self.overview.nodes().into_iter().filter(|node| node.id != me.id.0);
+        Ok(Response::new(admin::ExamineResponse {
+            node: me.id.0,
+            name: me.name,
+            cluster_id: cluster.id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            wall_ms: env::wall_ms(),
+            disk_free_bytes: env::files::free_disk_bytes(&self.options.data_dir).ok(),
+            disk_low: cluster.host().disk_low(),
+            peers: others.map(|node| self.peer_view(node)).collect(),
+            groups: self.groups(false),
+            waiting: self.overview.readiness().waiting,
+        }))
+    }
+
+    async fn debug(&self, request: Request<admin::DebugRequest>) -> Result<Response<admin::DebugResponse>, Status> {
+        self.admit(&request, Verb::Acts)?;
+        let mut files =
+            vec![("metrics.txt".to_owned(), metrics::page(&self.overview, self.overview.sourced()).into_bytes())];
+        let own = Arc::clone(&self.options.files);
+        // Off this thread: a log is read from the disk.
+        let (read, done) = oneshot::channel();
+        env::spawn_thread("debug-files", move || drop(read.send(own())));
+        files.extend(done.await.map_err(|error| Status::internal(format!("the files were not read: {error}")))?);
+        let files = files.into_iter().map(|(name, content)| admin::DebugFile { name, content });
+        Ok(Response::new(admin::DebugResponse { node: self.overview.cluster().me_id().0, files: files.collect() }))
+    }
+
     async fn set_log_level(
         &self,
         request: Request<admin::SetLogLevelRequest>,
@@ -341,13 +417,16 @@ impl Service {
         if let Some(roster) = self.overview.cluster().roster() {
             for (id, entry) in &roster.nodes {
                 match nodes.iter_mut().find(|node| node.id == id.0) {
-                    Some(node) => node.standing = entry.standing.name().to_owned(),
+                    Some(node) => {
+                        node.standing = entry.standing.name().to_owned();
+                        node.away = entry.away;
+                    }
                     None if entry.standing == Standing::Gone => {}
                     None => {
                         let addresses = admin::Addresses { peer: entry.address.clone(), ..Default::default() };
                         let (name, standing) = (entry.name.clone(), entry.standing.name().to_owned());
-                        let addresses = Some(addresses);
-                        nodes.push(admin::Node { id: id.0, name, addresses, standing, ..Default::default() });
+                        let (addresses, zone) = (Some(addresses), entry.zone.clone());
+                        nodes.push(admin::Node { id: id.0, name, addresses, standing, zone, ..Default::default() });
                     }
                 }
             }
@@ -357,6 +436,20 @@ impl Service {
             node.leads = groups.iter().filter(|group| group.leader == Some(node.id)).count() as u32;
         }
         nodes
+    }
+
+    fn peer_view(&self, node: NodeRow) -> admin::PeerView {
+        let hearing = self.overview.cluster().host().peers().hearing(NodeId(node.id));
+        admin::PeerView {
+            node: node.id,
+            name: node.name,
+            address: node.addresses.peer,
+            alive: node.alive,
+            phi: hearing.phi,
+            silent_ms: hearing.silent.map(|silent| silent.as_millis() as u64),
+            clock_offset_ms: hearing.wall_offset_ms,
+            trouble: hearing.trouble.unwrap_or_default(),
+        }
     }
 
     fn groups(&self, with_ranges: bool) -> Vec<admin::Group> {
@@ -423,6 +516,60 @@ impl Service {
                 Err(refusal(Code::DeadlineExceeded, codes::TIMEOUT, text))
             }
         }
+    }
+}
+
+/// Tells what is kept and, if that is wished, what comes, until the client hangs up.
+async fn tell_events(
+    cluster: &Cluster,
+    request: &admin::EventsRequest,
+    parts: &mpsc::Sender<Result<EventsPart, Status>>,
+) {
+    let feed = cluster.events();
+    let (mut newest, run) = (feed.watch(), feed.run());
+    let part = |part| Ok(EventsPart { part: Some(part) });
+    let begun = admin::FeedBegun { node: cluster.me_id().0, run };
+    if parts.send(part(events_part::Part::Begun(begun))).await.is_err() {
+        return;
+    }
+    let mut told = if [0, run].contains(&request.run) { request.after } else { 0 };
+    loop {
+        newest.mark_unchanged();
+        let batch = feed.after(told, EVENTS_AHEAD);
+        if batch.missed > 0 {
+            let missed = admin::EventsMissed { count: batch.missed };
+            if parts.send(part(events_part::Part::Missed(missed))).await.is_err() {
+                return;
+            }
+        }
+        for event in &batch.events {
+            told = event.seq;
+            if parts.send(part(events_part::Part::Event(event_message(event)))).await.is_err() {
+                return;
+            }
+        }
+        if !batch.events.is_empty() {
+            continue;
+        }
+        if !request.follow {
+            return;
+        }
+        tokio::select! {
+            biased;
+            () = parts.closed() => return,
+            changed = newest.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+fn event_message(event: &events::Event) -> admin::Event {
+    admin::Event {
+        number: event.seq,
+        at_ms: event.at_ms,
+        name: event.news.what.name().to_owned(),
+        node: event.news.node.map(|node| node.0),
+        group: event.news.group.map(|group| group.0),
+        text: event.news.text.clone(),
     }
 }
 
@@ -576,6 +723,7 @@ fn node_message(row: NodeRow) -> admin::Node {
         name: row.name,
         addresses: Some(admin::Addresses { peer, resp, cluster, http, grpc }),
         alive: row.alive,
+        zone: row.zone,
         ..Default::default()
     }
 }

@@ -5,8 +5,10 @@
 
 use crate::env;
 use crate::raft::Host;
+use crate::raft::peers::Hearing;
 use crate::server::counters::Totals;
-use crate::server::overview::{GroupRow, Overview};
+use crate::server::overview::{GroupRow, NodeRow, Overview};
+use crate::types::NodeId;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -206,15 +208,25 @@ fn process(overview: &Overview) -> Vec<Metric> {
 }
 
 fn of_nodes(overview: &Overview) -> Vec<Metric> {
-    let samples = overview
-        .nodes()
-        .into_iter()
-        .map(|node| {
-            let labels = vec![("peer", node.id.to_string()), ("peer_name", node.name)];
-            Sample::labelled(labels, f64::from(u8::from(node.alive)))
-        })
-        .collect();
-    vec![Metric::new("hypercache_node_alive", "1 when this node has seen the other lately.", Kind::Gauge, samples)]
+    let nodes = overview.nodes();
+    let labels = |node: &NodeRow| vec![("peer", node.id.to_string()), ("peer_name", node.name.clone())];
+    let samples = nodes.iter().map(|node| Sample::labelled(labels(node), f64::from(u8::from(node.alive)))).collect();
+    let hearing = |node: &NodeRow| overview.cluster().host().peers().hearing(NodeId(node.id));
+    let me = overview.cluster().me_id().0;
+    let others: Vec<_> = nodes.iter().filter(|node| node.id != me).map(|node| (labels(node), hearing(node))).collect();
+    let family = |name, help, value: fn(&Hearing) -> Option<f64>| {
+        let samples =
+            others.iter().filter_map(|(labels, hearing)| Some(Sample::labelled(labels.clone(), value(hearing)?)));
+        Metric::new(name, help, Kind::Gauge, samples.collect())
+    };
+    vec![
+        Metric::new("hypercache_node_alive", "1 when this node has seen the other lately.", Kind::Gauge, samples),
+        family("hypercache_peer_phi", "How suspicious the silence of a peer is: 8 is one chance in 10^8.", |h| h.phi),
+        family("hypercache_peer_silent_seconds", "Since a peer answered last.", |h| h.silent.map(|s| s.as_secs_f64())),
+        family("hypercache_peer_clock_offset_seconds", "How far a peer's wall clock is ahead of this node's.", |h| {
+            h.wall_offset_ms.map(|ms| ms as f64 / 1000.0)
+        }),
+    ]
 }
 
 /// One family a column, one sample a hosted group.

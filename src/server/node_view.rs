@@ -6,11 +6,12 @@
 use super::counters::{LEVELS, Totals};
 use super::session::Unblock;
 use super::{Shared, counters, guard, parameters, times};
+use crate::cluster::events::Event;
 use crate::commands::Command;
 use crate::commands::node::{
-    AclLogEntry, ClientFacts, ClientRow, CommandLatency, CommandLog, CommandStat, ConfigError, Facts, GroupFacts,
-    LatencyEvent, Member, MemoryFacts, Node, Paused, SaveFacts, SelectorRow, Shard, SlowEntry, Topology, TrafficFacts,
-    UserRow,
+    AclLogEntry, ClientFacts, ClientRow, CommandLatency, CommandLog, CommandStat, ConfigError, EventRow, Events, Facts,
+    GroupFacts, LatencyEvent, Member, MemoryFacts, Node, Paused, PeerFacts, SaveFacts, SelectorRow, Shard, SlowEntry,
+    Topology, TrafficFacts, UserRow,
 };
 use crate::commands::pubsub::{Kind, Messages};
 use crate::commands::session::{Face, Session};
@@ -186,6 +187,17 @@ impl Shared {
         let permit = group.try_read(Level::Eventual)?;
         group.read(&permit, f).ok()
     }
+
+    fn peer_facts(&self, node: NodeId) -> PeerFacts {
+        let hearing = self.cluster.host().peers().hearing(node);
+        PeerFacts {
+            node,
+            alive: self.cluster.alive(node),
+            phi: hearing.phi,
+            silent_ms: hearing.silent.map(|silent| silent.as_millis() as u64),
+            clock_offset_ms: hearing.wall_offset_ms,
+        }
+    }
 }
 
 impl Node for Shared {
@@ -237,6 +249,7 @@ impl Node for Shared {
                 .values()
                 .map(|n| (n.id, n.host.clone(), n.resp_port, self.cluster.alive(n.id)))
                 .collect(),
+            peers: table.nodes.keys().filter(|node| **node != self.me.id).map(|node| self.peer_facts(*node)).collect(),
         }
     }
 
@@ -504,6 +517,20 @@ impl Node for Shared {
 
     fn acl_log_reset(&self) {
         self.cluster.registry().clear_log();
+    }
+
+    fn events(&self, after: u64, max: usize) -> Events {
+        let feed = self.cluster.events();
+        let batch = feed.after(after, max);
+        let row = |Event { seq, at_ms, news }: Event| EventRow {
+            seq,
+            at_ms,
+            name: news.what.name(),
+            node: news.node.map(|node| node.0),
+            group: news.group.map(|group| u64::from(group.0)),
+            text: news.text,
+        };
+        Events { run: feed.run(), missed: batch.missed, events: batch.events.into_iter().map(row).collect() }
     }
 
     fn secret_bytes(&self, count: usize) -> Option<Vec<u8>> {

@@ -20,6 +20,9 @@ use std::time::Duration;
 /// Another part's contribution to `/metrics`, called once a scrape. Must be quick and must not block.
 pub type Source = Box<dyn Fn() -> Vec<Metric> + Send + Sync>;
 
+/// A leader that no majority has confirmed for so long is not one that can serve.
+const QUORUM: Duration = Duration::from_secs(2);
+
 /// The handle that all doors of the node share.
 pub struct Overview {
     cluster: Arc<Cluster>,
@@ -45,6 +48,7 @@ pub struct NodeRow {
     pub name: String,
     pub addresses: Addresses,
     pub alive: bool,
+    pub zone: String,
 }
 
 /// One group as this node sees it. Without a replica here (`hosted` is false) positions and sizes are zero.
@@ -146,7 +150,8 @@ impl Overview {
             .collect()
     }
 
-    /// Ready means: this node hosts groups, each of them has recovered since it was started and knows a leader.
+    /// Ready means: this node hosts groups, each of them has recovered since it was started and knows a leader, and where that
+    /// is this node, a majority has lately said so.
     pub fn readiness(&self) -> Readiness {
         let groups = self.cluster.host().groups();
         let mut waiting = Vec::new();
@@ -156,6 +161,12 @@ impl Overview {
         for group in &groups {
             if group.leader().is_none() {
                 waiting.push(format!("group {} knows no leader", group.id()));
+            } else if let Some(age) = quorum_lost(group) {
+                waiting.push(format!(
+                    "group {} is led here, and no majority was heard for {} ms",
+                    group.id(),
+                    age.as_millis()
+                ));
             } else if !recovered(group) {
                 waiting.push(format!("group {} has not caught up with its leader since it was started", group.id()));
             }
@@ -183,6 +194,12 @@ impl Overview {
     }
 }
 
+/// How long a leader was not confirmed by a majority, if that is too long.
+fn quorum_lost(group: &Group) -> Option<Duration> {
+    let age = group.is_leader().then(|| group.status().quorum_age_ms)?;
+    age.map(Duration::from_millis).filter(|age| *age > QUORUM)
+}
+
 /// A replica answers no read at all, eventual included, until it has recovered; so this asks for one.
 fn recovered(group: &Group) -> bool {
     group.try_read(Level::Eventual).is_some()
@@ -200,6 +217,7 @@ fn node_row(info: &NodeInfo, alive: bool) -> NodeRow {
             grpc: address(&info.host, info.grpc_port),
         },
         alive,
+        zone: info.zone.clone(),
     }
 }
 

@@ -99,14 +99,14 @@ fn info(id: NodeId, peer_port: u16) -> NodeInfo {
         cluster_port: 6479 + n,
         http_port: 8080 + n,
         grpc_port: 7070 + n,
+        zone: String::new(),
     }
 }
 
 async fn one_node_on(ground: &Ground, groups: u32) -> Arc<Cluster> {
     let me = NodeId(1);
     let (members, host) = ground.host(me, BTreeMap::new());
-    let layout =
-        Layout { nodes: vec![me], groups, replication_factor: 1, memory: Default::default(), users: Vec::new() };
+    let layout = Layout { nodes: vec![me], groups, replication_factor: 1, ..Layout::default() };
     let cluster = Cluster::new(members, host, info(me, 7000), layout);
     tokio::spawn(cluster.clone().run());
     cluster.ready().await;
@@ -187,8 +187,7 @@ pub async fn three_with_replicas(groups: u32, replication_factor: usize) -> Vec<
         let (members, host) = ground.host(id, peers.clone());
         let info = info(id, port(&door));
         tokio::spawn(host.clone().listen(door, members.clone()));
-        let layout =
-            Layout { nodes: nodes.clone(), groups, replication_factor, memory: Default::default(), users: Vec::new() };
+        let layout = Layout { nodes: nodes.clone(), groups, replication_factor, ..Layout::default() };
         let cluster = Cluster::new(members, host, info, layout);
         tokio::spawn(cluster.clone().run());
         clusters.push(cluster);

@@ -130,7 +130,7 @@ impl Node {
             Err(IdentityError::Removed(_)) => return Ok(None),
             Err(e) => return Err(e.into()),
             Ok(Past::None | Past::Invited(None)) if !founds => {
-                let candidate = Candidate::open(&self.dir, &self.name)?;
+                let candidate = Candidate::open(&self.dir, &self.name, "")?;
                 let (listener, me) = (net::listen(any(PEER_PORT), 0)?, candidate.introduction());
                 let invited = peers::wait_for_invitation(&listener, &me, |one| candidate.accept(one)).await;
                 assert_eq!(invited.node, NodeId(self.id as u64), "those that wait are taken in by their numbers");
@@ -147,7 +147,7 @@ impl Node {
             groups: self.plan.groups,
             replication_factor: 3,
             memory: Memory { limit: self.plan.limit.unwrap_or_default() },
-            users: Vec::new(),
+            ..Layout::default()
         }))
     }
 
@@ -278,6 +278,7 @@ impl Node {
             cluster_port: 6479,
             http_port: 8080,
             grpc_port: 7070,
+            zone: String::new(),
         }
     }
 }

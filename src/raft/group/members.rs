@@ -29,22 +29,40 @@ impl Group {
         })
     }
 
-    /// Asks the leader, wherever it is, for the configuration, after it took a step.
+    /// Asks the leader, wherever it is, for the configuration, after it took a step. Where this replica knows none, because it
+    /// was never given a copy, `voters` are asked one by one.
     pub async fn configure(
         self: &Arc<Self>,
         step: Option<Planned>,
+        voters: &[NodeId],
         deadline: Instant,
     ) -> Result<Configuration, AdminError> {
         let ask = MembersAsk { version: VERSION, step };
         let Some(leader) = self.leader() else {
-            return Err(AdminError::NotLeader { group: self.id(), leader: None });
+            let mut refused = AdminError::NotLeader { group: self.id(), leader: None };
+            for voter in voters.iter().filter(|voter| **voter != self.me()) {
+                match self.configure_at(*voter, &ask, deadline).await {
+                    Ok(told) => return Ok(told),
+                    Err(e) => refused = e,
+                }
+            }
+            return Err(refused);
         };
-        if leader == self.me() {
-            return self.configure_here(ask).await;
+        match leader == self.me() {
+            true => self.configure_here(ask).await,
+            false => self.configure_at(leader, &ask, deadline).await,
         }
-        let failed = |what: &str| AdminError::Failed(format!("node {leader}, which leads group {}: {what}", self.id()));
+    }
+
+    async fn configure_at(
+        &self,
+        leader: NodeId,
+        ask: &MembersAsk,
+        deadline: Instant,
+    ) -> Result<Configuration, AdminError> {
+        let failed = |what: &str| AdminError::Failed(format!("node {leader}, asked about group {}: {what}", self.id()));
         let link = self.peers().link(leader, Lane::Forward(self.worker()));
-        let answer = link.call(Method::Members, self.id(), |out| wire::put(out, &ask));
+        let answer = link.call(Method::Members, self.id(), |out| wire::put(out, ask));
         let answer = answer.map_err(|_| failed("it is out of reach"))?;
         match env::timeout_at(deadline, answer.wait()).await {
             Ok(Ok(bytes)) => {
