@@ -18,24 +18,25 @@ const NEAR: u64 = 8;
 
 /// For each bug a seed that found it.
 const PINNED: &[(Bug, u64)] = &[
-    (Bug::AcknowledgeBeforeSync, 9),
+    (Bug::AcknowledgeBeforeSync, 13),
     (Bug::CountVoteTwice, 1),
     (Bug::ReadUnconfirmed, 1),
     (Bug::NoQuarantine, 1),
-    (Bug::CampaignInQuarantine, 4),
-    (Bug::LongLease, 10),
+    (Bug::CampaignInQuarantine, 5),
+    (Bug::LongLease, WIDE + 9),
     (Bug::ExpiryByLocalClock, 20),
     (Bug::FollowerSweeps, 1),
-    (Bug::RetryUnknown, 5),
+    (Bug::RetryUnknown, WIDE + 1),
     (Bug::AppliedAheadOfState, 6),
     (Bug::LeaderRestored, 1),
     (Bug::EvictByReplica, 1),
     (Bug::PurgeBeforePublish, 6),
     (Bug::HeadAfterCut, 6),
-    (Bug::JoinRunningRound, 1),
+    (Bug::JoinRunningRound, WIDE + 1),
     (Bug::BoundedUnbounded, 7),
     (Bug::TimeUpWhenServed, WIDE + 1),
     (Bug::WatchIgnored, WIDE),
+    (Bug::GoneWhileVoting, WIDE + 12),
 ];
 
 /// Where the search for a seed begins: these need what only wide ones have.
