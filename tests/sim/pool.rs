@@ -36,7 +36,7 @@ const PINNED: &[(Bug, u64)] = &[
     (Bug::BoundedUnbounded, 7),
     (Bug::TimeUpWhenServed, WIDE + 1),
     (Bug::WatchIgnored, WIDE),
-    (Bug::GoneWhileVoting, WIDE + 12),
+    (Bug::GoneWhileVoting, WIDE + 16),
 ];
 
 /// Where the search for a seed begins: these need what only wide ones have.
