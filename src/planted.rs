@@ -43,12 +43,14 @@ pub enum Bug {
     TimeUpWhenServed,
     /// A transaction runs whatever became of the keys that it watches.
     WatchIgnored,
+    /// Of a watched key that was absent it is not noticed that it came and went.
+    AbsenceForgotten,
     /// A node is let go at once, while groups still count on its vote.
     GoneWhileVoting,
 }
 
 impl Bug {
-    pub const ALL: [Bug; 19] = [
+    pub const ALL: [Bug; 20] = [
         Bug::AcknowledgeBeforeSync,
         Bug::CountVoteTwice,
         Bug::ReadUnconfirmed,
@@ -67,6 +69,7 @@ impl Bug {
         Bug::BoundedUnbounded,
         Bug::TimeUpWhenServed,
         Bug::WatchIgnored,
+        Bug::AbsenceForgotten,
         Bug::GoneWhileVoting,
     ];
 }

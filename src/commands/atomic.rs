@@ -1,11 +1,11 @@
 //! The atomic call: several commands as one call of a log entry, with nothing between them.
 //!
 //! ```text
-//! hc.atomic | watches W | { key, version } x W | { words of the call, word ... } ...
+//! hc.atomic | watches W | { key, what was seen } x W | { words of the call, word ... } ...
 //! ```
 //!
-//! Every field is an argument; numbers are decimal. A version is that of the key's last change, 0 if there was no such
-//! key. If every watched key still has its version, the calls run one after the other and the reply is the array of
+//! Every field is an argument; numbers are decimal. What was seen of a key is a number as in `Seen`: the version of its last
+//! change, or since when it was absent. If every watched key is still as it was seen, the calls run one after the other and the reply is the array of
 //! theirs; otherwise nothing runs and the reply is a missing array. Only a node builds it: its name is in no table, so no
 //! door takes it from a client. Its keys and what it may add to memory are those of its calls.
 //!
@@ -16,7 +16,7 @@
 use super::{Run, grown as grown_by_call, growth as growth_of_call, lookup};
 use crate::planted::{self, Bug};
 use crate::resp::{Args, Reply};
-use crate::state::{Keyspace, View};
+use crate::state::{Keyspace, Seen, View};
 use crate::types::Stamp;
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -41,15 +41,15 @@ pub(super) fn number(n: usize) -> Bytes {
     }
 }
 
-/// The vector of the calls, which are numbers of words with their words behind them, on condition of the watched
-/// keys' versions.
-pub(super) fn vector(watches: &[(Bytes, u64)], calls: Vec<Bytes>) -> Args {
+/// The vector of the calls, which are numbers of words with their words behind them, on condition that the watched
+/// keys are as they were seen.
+pub(super) fn vector(watches: &[(Bytes, Seen)], calls: Vec<Bytes>) -> Args {
     let mut args = Vec::with_capacity(2 + 2 * watches.len() + calls.len());
     args.push(Bytes::from_static(NAME));
     args.push(number(watches.len()));
-    for (key, version) in watches {
+    for (key, seen) in watches {
         args.push(key.clone());
-        args.push(Bytes::from(version.to_string()));
+        args.push(Bytes::from(seen.number().to_string()));
     }
     args.extend(calls);
     Args::from_vec(args)
@@ -62,12 +62,13 @@ pub fn is_atomic(args: &Args) -> bool {
 
 /// An atomic call taken apart. Nothing is run before the whole of it was read.
 struct Atomic<'a> {
-    /// Keys and versions in turn.
+    /// Keys and what was seen of them, in turn.
     watches: &'a [Bytes],
     calls: Vec<&'a [Bytes]>,
 }
 
-fn digits<T: std::str::FromStr>(arg: &Bytes) -> Option<T> {
+/// A number that is an argument.
+pub(super) fn digits<T: std::str::FromStr>(arg: &Bytes) -> Option<T> {
     std::str::from_utf8(arg).ok()?.parse().ok()
 }
 
@@ -84,10 +85,11 @@ impl<'a> Atomic<'a> {
         Some(Atomic { watches, calls })
     }
 
-    /// Whether every watched key has its version; 0 means that there is no such key.
-    fn holds(&self, version: impl Fn(&[u8]) -> u64) -> bool {
+    /// Whether every watched key is as it was seen.
+    fn holds(&self, is_as_seen: impl Fn(&[u8], Seen) -> bool) -> bool {
+        let mut watches = self.watches.chunks_exact(2);
         planted::is(Bug::WatchIgnored)
-            || self.watches.chunks_exact(2).all(|watch| digits(&watch[1]) == Some(version(&watch[0])))
+            || watches.all(|watch| digits(&watch[1]).is_some_and(|seen| is_as_seen(&watch[0], Seen::from_number(seen))))
     }
 
     /// The calls one after the other, each with its seed.
@@ -102,14 +104,14 @@ impl<'a> Atomic<'a> {
     }
 }
 
-/// Watched keys with their versions.
-pub type Watches = Vec<(Bytes, u64)>;
+/// Watched keys with what was seen of them.
+pub type Watches = Vec<(Bytes, Seen)>;
 
-/// The watched keys with their versions, and the calls, of an atomic call in which scripts are among the calls: it is
+/// The watched keys, and the calls, of an atomic call in which scripts are among the calls: it is
 /// not applied as such, the scripts' executor runs it. None if it cannot be read.
 pub fn take_apart(args: &Args) -> Option<(Watches, Vec<Args>)> {
     let atomic = Atomic::parse(args).filter(|_| is_atomic(args))?;
-    let watch = |pair: &[Bytes]| Some((pair[0].clone(), digits(&pair[1])?));
+    let watch = |pair: &[Bytes]| Some((pair[0].clone(), Seen::from_number(digits(&pair[1])?)));
     let watches = atomic.watches.chunks_exact(2).map(watch).collect::<Option<_>>()?;
     Some((watches, atomic.calls.iter().map(|call| call.iter().cloned().collect()).collect()))
 }
@@ -131,7 +133,7 @@ pub fn too_much() -> Reply {
 /// Applies it. Whatever the arguments are, the answer is a reply.
 pub(super) fn apply(args: &Args, keyspace: &mut Keyspace, stamp: &Stamp) -> Reply {
     let Some(atomic) = Atomic::parse(args) else { return malformed() };
-    if !atomic.holds(|key| keyspace.get(key).map_or(0, |entry| entry.version())) {
+    if !atomic.holds(|key, seen| keyspace.is_as_seen(key, seen)) {
         return Reply::NilArray;
     }
     atomic.each(stamp.seed, |call, seed, room| match lookup(call).map(|command| command.run) {
@@ -146,7 +148,7 @@ pub(super) fn apply(args: &Args, keyspace: &mut Keyspace, stamp: &Stamp) -> Repl
 /// The same for one that only reads: it needs no entry.
 pub fn read(args: &Args, view: &View<'_>) -> Reply {
     let Some(atomic) = Atomic::parse(args) else { return malformed() };
-    if !atomic.holds(|key| view.get(key).map_or(0, |entry| entry.version())) {
+    if !atomic.holds(|key, seen| view.is_as_seen(key, seen)) {
         return Reply::NilArray;
     }
     atomic.each(0, |call, _, room| match lookup(call).map(|command| command.run) {
@@ -185,8 +187,9 @@ mod tests {
         split_words(line.as_bytes()).unwrap()
     }
 
-    fn atomic(watches: &[(&'static str, u64)], lines: &[&str]) -> Args {
-        let watches: Vec<(Bytes, u64)> = watches.iter().map(|(key, version)| (Bytes::from(*key), *version)).collect();
+    fn atomic(watches: &[(&'static str, i64)], lines: &[&str]) -> Args {
+        let seen = |(key, number): &(&'static str, i64)| (Bytes::from(*key), Seen::from_number(*number));
+        let watches: Watches = watches.iter().map(seen).collect();
         let calls =
             lines.iter().map(|line| args(line)).flat_map(|call| std::iter::once(number(call.len())).chain(call));
         vector(&watches, calls.collect())
@@ -194,8 +197,8 @@ mod tests {
 
     #[test]
     fn golden_vector_and_seeds() {
-        let line = "hc.atomic 2 a 0 b 18446744073709551615 3 SET a 1 12 mget a a a a a a a a a a a";
-        let built = atomic(&[("a", 0), ("b", u64::MAX)], &["SET a 1", "mget a a a a a a a a a a a"]);
+        let line = "hc.atomic 3 a -8 b 9223372036854775807 c 0 3 SET a 1 12 mget a a a a a a a a a a a";
+        let built = atomic(&[("a", -8), ("b", i64::MAX), ("c", 0)], &["SET a 1", "mget a a a a a a a a a a a"]);
         assert_eq!(built, args(line), "the format of what is in the log may not change");
         assert_eq!(atomic(&[], &[]), args("hc.atomic 0"));
         let seeds = [seed_of(0, 0), seed_of(1, 0), seed_of(1, 1)];
@@ -244,8 +247,8 @@ mod tests {
         let set = |keyspace: &mut Keyspace, line: &str| super::super::apply(&args(line), keyspace, &stamp);
         set(&mut keyspace, "set a 1");
         set(&mut keyspace, "set t 1 px 10");
-        let [a, t] = [&b"a"[..], b"t"].map(|key| keyspace.get(key).unwrap().version());
-        let once = |keyspace: &mut Keyspace, watches: &[(&'static str, u64)]| {
+        let [a, t] = [&b"a"[..], b"t"].map(|key| keyspace.see(key).number());
+        let once = |keyspace: &mut Keyspace, watches: &[(&'static str, i64)]| {
             let call = atomic(watches, &["get a"]);
             let viewed = read(&call, &View::new(keyspace, None));
             assert_eq!(viewed, apply(&call, keyspace, &stamp), "both ways answer alike");
@@ -262,6 +265,25 @@ mod tests {
         assert!(!once(&mut keyspace, &[("a", a)]), "written again with the same value");
         set(&mut keyspace, "flushall");
         assert!(!once(&mut keyspace, &[("a", a)]));
+    }
+
+    #[test]
+    fn a_watched_key_that_was_absent_and_came_and_went_stops_everything() {
+        let mut keyspace = Keyspace::new(7);
+        let stamp = Stamp { now_ms: 1000, seed: 0 };
+        keyspace.advance(&stamp);
+        let seen = keyspace.see(b"a").number();
+        let once = |keyspace: &mut Keyspace| {
+            let call = atomic(&[("a", seen)], &["get a"]);
+            let viewed = read(&call, &View::new(keyspace, None));
+            assert_eq!(viewed, apply(&call, keyspace, &stamp), "both ways answer alike");
+            viewed != Reply::NilArray
+        };
+        assert!(once(&mut keyspace));
+        for line in ["set a 1", "del a"] {
+            super::super::apply(&args(line), &mut keyspace, &stamp);
+            assert!(!once(&mut keyspace), "after {line}");
+        }
     }
 
     #[test]

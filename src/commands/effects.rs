@@ -17,8 +17,9 @@
 //! No client can send this: the name stands in no table. It is met only in [`super::apply`].
 
 use super::Run;
+use super::atomic::digits;
 use crate::resp::{Args, Reply};
-use crate::state::{Keyspace, Packing};
+use crate::state::{Keyspace, Packing, Seen};
 use crate::types::{Millis, Stamp};
 use bytes::Bytes;
 
@@ -36,7 +37,7 @@ pub struct Effects {
     /// The group's version counter, where the script saw more than single keys.
     pub whole: Option<u64>,
     /// Keys with the versions that were seen; 0 for one that was absent.
-    pub watches: Vec<(Bytes, u64)>,
+    pub watches: Vec<(Bytes, Seen)>,
     pub calls: Vec<Args>,
 }
 
@@ -64,8 +65,8 @@ impl Effects {
         args.extend([Bytes::from_static(NAME.as_bytes()), number(self.clock), number(self.seed), number(self.form)]);
         args.push(self.whole.map_or(Bytes::from_static(b"-"), number));
         args.push(number(self.watches.len() as u64));
-        for (key, version) in &self.watches {
-            args.extend([key.clone(), number(*version)]);
+        for (key, seen) in &self.watches {
+            args.extend([key.clone(), Bytes::from(seen.number().to_string())]);
         }
         for call in &self.calls {
             args.push(number(call.len() as u64));
@@ -76,7 +77,7 @@ impl Effects {
 
     /// Reads what [`Effects::to_args`] wrote; `None` if it is something else.
     fn read(args: &Args) -> Option<Effects> {
-        let number = |word: &Bytes| std::str::from_utf8(word).ok()?.parse::<u64>().ok();
+        let number = digits::<u64>;
         let mut words = args.iter().skip(1);
         let (clock, seed, form) = (number(words.next()?)?, number(words.next()?)?, number(words.next()?)?);
         let whole = match words.next()? {
@@ -85,7 +86,7 @@ impl Effects {
         };
         let mut effects = Effects { clock, seed, form, whole, ..Effects::default() };
         for _ in 0..number(words.next()?)? {
-            effects.watches.push((words.next()?.clone(), number(words.next()?)?));
+            effects.watches.push((words.next()?.clone(), Seen::from_number(digits(words.next()?)?)));
         }
         while let Some(count) = words.next() {
             let call: Args = words.by_ref().take(usize::try_from(number(count)?).ok()?).cloned().collect();
@@ -99,9 +100,7 @@ impl Effects {
 
     /// Whether nothing that was seen has changed.
     fn holds(&self, keyspace: &Keyspace) -> bool {
-        let unchanged =
-            |(key, version): &(Bytes, u64)| keyspace.get(key).map_or(0, |entry| entry.version()) == *version;
-        self.watches.iter().all(unchanged)
+        self.watches.iter().all(|(key, seen)| keyspace.is_as_seen(key, *seen))
     }
 
     /// Whether a field of what was seen died since the script's clock: that changes no version before it is swept.
@@ -182,8 +181,8 @@ mod tests {
         split_words(line.as_bytes()).unwrap()
     }
 
-    fn key(name: &'static str, version: u64) -> (Bytes, u64) {
-        (Bytes::from_static(name.as_bytes()), version)
+    fn key(name: &'static str, seen: i64) -> (Bytes, Seen) {
+        (Bytes::from_static(name.as_bytes()), Seen::from_number(seen))
     }
 
     /// A keyspace at this clock in which `a` has the version 1.
@@ -262,7 +261,7 @@ mod tests {
             let version = keyspace.get(b"h").map_or(0, |entry| entry.version());
             packing.into_iter().for_each(|packing| keyspace.set_packing(packing));
             keyspace.advance(&stamp(now_ms));
-            let watches = vec![key("h", version)];
+            let watches = vec![key("h", version as i64)];
             let effects = Effects { clock: 110, watches, calls: vec![call("incr a")], ..Effects::default() };
             apply(&effects.to_args(), &mut keyspace)
         };

@@ -403,9 +403,7 @@ proptest! {
             before.iter().for_each(|(args, _)| drop(apply(args, keyspace, &stamp)));
         }
         let words = inside.iter().flat_map(|call| std::iter::once(atomic::number(call.len())).chain(call.iter().cloned()));
-        let watched: Vec<(Bytes, u64)> = ["k", "{k}2"]
-            .map(|key| (Bytes::from(key), replicas[0].get(key.as_bytes()).map_or(0, |entry| entry.version())))
-            .into();
+        let watched: atomic::Watches = ["k", "{k}2"].map(|key| (key.into(), replicas[0].see(key.as_bytes()))).into();
         let call = atomic::vector(&watched, words.collect());
         let stamp = Stamp { now_ms: 2000, seed: 2 };
         let [one, other, apart] = &mut replicas;
@@ -416,7 +414,7 @@ proptest! {
         prop_assert_eq!(&reply, &again);
         prop_assert_eq!(one.state_hash(), other.state_hash());
         // A key that died since it was watched stops it.
-        let holds = watched.iter().all(|(key, version)| apart.get(key).map_or(0, |entry| entry.version()) == *version);
+        let holds = watched.iter().all(|(key, seen)| apart.is_as_seen(key, *seen));
         if !holds {
             prop_assert_eq!(&reply, &Reply::NilArray);
             prop_assert_eq!(one.state_hash(), apart.state_hash());

@@ -13,7 +13,7 @@ use super::script::ScriptCommand;
 use super::{Command, Keys, Run, Scope, Spec};
 use super::{atomic, pubsub};
 use crate::resp::{Args, Reply, integer};
-use crate::state::View;
+use crate::state::{Seen, View};
 use bytes::Bytes;
 
 /// What a command does with the transaction of its connection.
@@ -104,7 +104,7 @@ impl Queue {
 #[derive(Default)]
 pub struct Transaction {
     /// Keys with their versions when they were first watched.
-    watches: Vec<(Bytes, u64)>,
+    watches: atomic::Watches,
     watched_bytes: usize,
     queue: Option<Queue>,
 }
@@ -286,24 +286,24 @@ impl Transaction {
         });
     }
 
-    /// The keys of `WATCH key ...` have these versions, as [`versions`] answered. The reply to the client.
-    pub fn watch(&mut self, keys: &[Bytes], versions: Reply) -> Reply {
-        let versions = match versions {
-            Reply::Array(versions) if versions.len() == keys.len() => versions,
+    /// This was seen of the keys of `WATCH key ...`, as [`sights`] answered. The reply to the client.
+    pub fn watch(&mut self, keys: &[Bytes], sights: Reply) -> Reply {
+        let sights = match sights {
+            Reply::Array(sights) if sights.len() == keys.len() => sights,
             Reply::Error(text) => return Reply::Error(text),
-            _ => return Reply::error("ERR the versions of the watched keys cannot be told apart"),
+            _ => return Reply::error("ERR what was seen of the watched keys cannot be told apart"),
         };
-        for (key, version) in keys.iter().zip(versions) {
-            let Reply::Int(version) = version else { continue };
+        for (key, seen) in keys.iter().zip(sights) {
+            let Reply::Int(seen) = seen else { continue };
             if self.watches.iter().any(|(known, _)| known == key) {
                 continue;
             }
-            let bytes = key.len() + 2 * atomic::ARGUMENT_BYTES + u64::MAX.ilog10() as usize;
+            let bytes = key.len() + 2 * atomic::ARGUMENT_BYTES + i64::MIN.unsigned_abs().ilog10() as usize + 2;
             if self.watches.len() >= WATCHES_MAX || self.watched_bytes + bytes > atomic::BYTES_MAX / 2 {
                 return Reply::error("ERR too many watched keys (1024, or 32 MiB); the rest is not watched");
             }
             self.watched_bytes += bytes;
-            self.watches.push((key.clone(), version as u64));
+            self.watches.push((key.clone(), Seen::from_number(seen)));
         }
         Reply::OK
     }
@@ -353,10 +353,9 @@ pub fn aborted(why: &Reply) -> Reply {
     Reply::error([b"EXECABORT Transaction discarded because of: ", text].concat())
 }
 
-/// The versions of the keys of `WATCH key ...`: 0 for one that does not exist.
-pub fn versions(args: &Args, view: &View<'_>) -> Reply {
-    let version = |key: &Bytes| view.get(key).map_or(0, |entry| entry.version());
-    Reply::Array(args[1..].iter().map(|key| Reply::Int(version(key) as i64)).collect())
+/// What is seen of the keys of `WATCH key ...`, as numbers ([`Seen::number`]).
+pub fn sights(args: &Args, view: &View<'_>) -> Reply {
+    Reply::Array(args[1..].iter().map(|key| Reply::Int(view.see(key).number())).collect())
 }
 
 impl Weave {

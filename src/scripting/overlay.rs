@@ -13,7 +13,7 @@
 use crate::commands::effects::{self, Effects};
 use crate::commands::{self, Command, Keys, Run, Scope};
 use crate::resp::{Args, Reply};
-use crate::state::{Entry, Keyspace, Packing, View};
+use crate::state::{Entry, Keyspace, Packing, Seen, View};
 use crate::types::Millis;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -34,8 +34,8 @@ pub struct Overlay {
     seed: u64,
     /// Scripts that have begun.
     runs: u64,
-    /// Keys that were copied, with their versions then; 0 for one that was absent.
-    seen: BTreeMap<Bytes, u64>,
+    /// Keys that were copied, with what was seen of them then.
+    seen: BTreeMap<Bytes, Seen>,
     whole: Option<u64>,
     /// The script removed every key: nothing is copied any more.
     cleared: bool,
@@ -140,16 +140,28 @@ impl Overlay {
         }
         let entries = self.source.entries(&fresh, self.clock);
         for (key, entry) in fresh.into_iter().zip(entries) {
-            self.seen.insert(key, entry.as_ref().map_or(0, |entry| entry.as_ref().version()));
+            let seen = entry.as_ref().map_or(Seen::Absent, |entry| Seen::Version(entry.as_ref().version()));
+            self.seen.insert(key, seen);
             if let Some(entry) = entry {
                 self.scratch.adopt(entry);
             }
         }
     }
 
-    /// The version that a touched key had in the group's state; 0 if it was absent.
-    pub fn version_seen(&self, key: &Bytes) -> Option<u64> {
-        self.seen.get(key).copied()
+    /// Copies watched keys; whether they are as they were seen when they began to be watched. If so, the effects depend
+    /// on it: what is compared here is compared again where they are applied.
+    pub fn watch(&mut self, watches: &[(Bytes, Seen)]) -> bool {
+        self.touch(watches.iter().map(|(key, _)| key));
+        let mut unchanged = false;
+        self.source.with(&mut |keyspace| unchanged = watches.iter().all(|(key, seen)| keyspace.is_as_seen(key, *seen)));
+        for (key, watched) in watches {
+            let Some(seen) = self.seen.get_mut(key) else { return false };
+            match (*seen, *watched) {
+                (Seen::Absent, Seen::AbsentSince(_)) => *seen = *watched,
+                _ => unchanged &= seen == watched,
+            }
+        }
+        unchanged
     }
 
     /// Runs a command that reads or writes keys; its syntax is checked here. `command` is what `args` names.

@@ -3,7 +3,7 @@
 use super::*;
 use crate::commands::effects::Effects;
 use crate::resp::{Args, Reply};
-use crate::state::{Entry, Keyspace, PackedLimits, Packing};
+use crate::state::{Entry, Keyspace, PackedLimits, Packing, Seen};
 use crate::types::{Millis, Stamp};
 use bytes::Bytes;
 use std::cell::{Cell, RefCell};
@@ -110,7 +110,10 @@ fn a_script_reads_what_it_wrote_and_its_effects_do_the_same() {
     assert_eq!(ran.reply, Reply::Array(vec![Reply::bulk("12"), Reply::Int(100)]));
     let effects = effects.unwrap();
     assert_eq!(effects.calls.len(), 3);
-    assert_eq!(effects.watches, [(Bytes::from_static(b"a"), 1), (Bytes::from_static(b"b"), 0)]);
+    assert_eq!(
+        effects.watches,
+        [(Bytes::from_static(b"a"), Seen::Version(1)), (Bytes::from_static(b"b"), Seen::Absent)]
+    );
     assert_eq!(effects.whole, None);
     // What it saw has changed by now, through itself.
     assert_eq!(stage.apply(&effects), Reply::Nil);

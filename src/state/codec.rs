@@ -6,7 +6,8 @@
 //! ```text
 //! head   "HCH" version(1)  seed u64  clock v  version v  keys v  expires v  bytes v  images v
 //!        limit bytes v  policy(1)  samples(1)
-//!        packing: entries v and value v of hash, set, sorted; integers of a set v; of a list zig-zag v  checksum u64
+//!        packing: entries v and value v of hash, set, sorted; integers of a set v; of a list zig-zag v
+//!        removals: floor v  slots v  { slot, less the one before and one more v  version above the floor v }*  checksum u64
 //! image  "HCS" version(1)  slot u16  body length u64  count v  entry*  checksum u64
 //! entry  type(1)  key length v  key  deadline v  version v  written v  value length v  value
 //! ```
@@ -24,6 +25,7 @@ use super::collections::body::{put_blob, put_number};
 use super::collections::{PACKING_NUMBERS, Packing};
 use super::entry::{Entry, EntryRef};
 use super::eviction::{Kind, Limit};
+use super::removals::Removals;
 use super::unit::Unit;
 use super::value::{Value, ValueRef};
 use crate::types::{Millis, SLOTS, Slot};
@@ -33,7 +35,7 @@ use xxhash_rust::xxh3::xxh3_64;
 const HEAD_MAGIC: &[u8] = b"HCH";
 const IMAGE_MAGIC: &[u8] = b"HCS";
 /// The format written, and the only one that is read.
-const FORMAT: u8 = 3;
+const FORMAT: u8 = 4;
 /// Where the body length of an image stands.
 const LENGTH_AT: usize = 6;
 
@@ -48,6 +50,7 @@ pub struct CutHead {
     pub(super) images: u64,
     pub(super) limit: Limit,
     pub(super) packing: Packing,
+    pub(super) removals: Removals,
 }
 
 /// A unit at the moment of a cut: some or all entries of a slot. Whoever writes waits while it is made, so it is a copy of
@@ -127,6 +130,7 @@ impl CutHead {
         out.put_u8(self.limit.policy.number());
         out.put_u8(self.limit.samples);
         self.packing.numbers().into_iter().for_each(|number| put_number(&mut out, number));
+        put_removals(&mut out, &self.removals);
         seal(out)
     }
 
@@ -140,6 +144,7 @@ impl CutHead {
             images: reader.number()?,
             limit: reader.limit()?,
             packing: reader.packing()?,
+            removals: reader.removals()?,
         };
         reader.end()?;
         Ok(head)
@@ -212,6 +217,17 @@ fn decode_entry(reader: &mut Reader<'_>) -> Result<Entry, RestoreError> {
     let (deadline, version, written_ms) = (reader.number()?, reader.number()?, reader.number()?);
     let value = Value::from_body(tag, reader.blob()?).ok_or(reader.damaged("value"))?;
     Ok(Entry { key, value, deadline, version, written_ms })
+}
+
+fn put_removals(out: &mut Vec<u8>, removals: &Removals) {
+    put_number(out, removals.floor());
+    put_number(out, removals.slots().count() as u64);
+    let mut next = 0;
+    for (slot, version) in removals.slots() {
+        put_number(out, u64::from(slot.0) - next);
+        put_number(out, version - removals.floor());
+        next = u64::from(slot.0) + 1;
+    }
 }
 
 /// Appends the checksum.
@@ -293,6 +309,22 @@ impl<'a> Reader<'a> {
         Ok(Packing::from_numbers(numbers))
     }
 
+    fn removals(&mut self) -> Result<Removals, RestoreError> {
+        let floor = self.number()?;
+        let mut removals = Removals::default();
+        removals.raise_all(floor);
+        let mut next = 0u64;
+        for _ in 0..self.number()? {
+            let slot = next.checked_add(self.number()?).filter(|slot| *slot < SLOTS as u64);
+            let slot = slot.ok_or(self.damaged("slot number"))?;
+            let above = self.number()?;
+            let version = floor.checked_add(above).filter(|_| above > 0).ok_or(self.damaged("version of a removal"))?;
+            removals.raise(Slot(slot as u16), version);
+            next = slot + 1;
+        }
+        Ok(removals)
+    }
+
     fn blob(&mut self) -> Result<&'a [u8], RestoreError> {
         let length = self.number()?;
         if length > self.rest.len() as u64 {
@@ -345,6 +377,10 @@ mod tests {
     fn the_bytes_on_disk_are_golden() {
         let account = Account { keys: 1, expires: 1, bytes: 300 };
         let limit = Limit { bytes: 4096, policy: Kind::S3Fifo, samples: 5 };
+        let mut removals = Removals::default();
+        removals.raise_all(20);
+        removals.raise(Slot(3), 41);
+        removals.raise(Slot(16_383), 21);
         let head = CutHead {
             seed: 7,
             clock: 1_700_000_000_000,
@@ -353,6 +389,7 @@ mod tests {
             images: 1,
             limit,
             packing: Packing::default(),
+            removals,
         };
         assert_eq!(hex(&head.to_bytes()), GOLDEN_HEAD);
         assert_eq!(CutHead::from_bytes(&head.to_bytes()).unwrap(), head);
@@ -373,11 +410,10 @@ mod tests {
         assert_eq!(hex(&image(slot_of(b"t"), &entries, 7)), GOLDEN_HASHES);
     }
 
-    const GOLDEN_HASHES: &str = "48435303133e68000000000000000205047b747d650001024f000166417676767676767676767676767676767676767676767676767676767676767676767676767676767676767676767676767676767676767676767676767676767676f4d395ffbc310167017704047b747d640001020401660176251091d265db2355";
+    const GOLDEN_HASHES: &str = "48435304133e68000000000000000205047b747d650001024f000166417676767676767676767676767676767676767676767676767676767676767676767676767676767676767676767676767676767676767676767676767676767676f4d395ffbc310167017704047b747d6400010204016601766e49e53b9827b46a";
 
-    const GOLDEN_HEAD: &str =
-        "48434803070000000000000080d095ffbc312a0101ac02018020010580014080014080014080040325ac357d7e7670d4";
-    const GOLDEN_IMAGE: &str = "48435303133e29000000000000000301047b747d61f4d395ffbc31ac0202013102047b747d6200010203302e3503047b747d63000102008450ef909352c413";
+    const GOLDEN_HEAD: &str = "48434804070000000000000080d095ffbc312a0101ac02018020010580014080014080014080040314020315fb7f01273cec0ac5058670";
+    const GOLDEN_IMAGE: &str = "48435304133e29000000000000000301047b747d61f4d395ffbc31ac0202013102047b747d6200010203302e3503047b747d6300010200ab7dda633e7c4acc";
 
     #[test]
     fn sets_are_golden() {
@@ -395,7 +431,7 @@ mod tests {
         assert_eq!(hex(&image(slot_of(b"t"), &entries, 7)), GOLDEN_SETS);
     }
 
-    const GOLDEN_SETS: &str = "48435303133e81000000000000000409047b747d68000102040162013708047b747d660001020502ffff070008047b747d67000102090407000000a08601000a047b747d690001024601370162416161616161616161616161616161616161616161616161616161616161616161616161616161616161616161616161616161616161616161616161616161616161fe05be10f61a07e0";
+    const GOLDEN_SETS: &str = "48435304133e81000000000000000409047b747d68000102040162013708047b747d660001020502ffff070008047b747d67000102090407000000a08601000a047b747d69000102460137016241616161616161616161616161616161616161616161616161616161616161616161616161616161616161616161616161616161616161616161616161616161616118c1d3825122f31f";
 
     #[test]
     fn lists_are_golden() {
@@ -408,7 +444,7 @@ mod tests {
         assert_eq!(hex(&image(slot_of(b"t"), &entries, 7)), GOLDEN_LISTS);
     }
 
-    const GOLDEN_LISTS: &str = "48435303133e29010000000000000206047b747d6a0001028901036f6e650082017878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787807047b747d6b0001028901036f6e6500820178787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878cef40c768df6da0b";
+    const GOLDEN_LISTS: &str = "48435304133e29010000000000000206047b747d6a0001028901036f6e650082017878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787807047b747d6b0001028901036f6e6500820178787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878d325d6cb6c3aff93";
 
     #[test]
     fn a_damaged_image_is_refused_whatever_is_damaged() {
@@ -421,7 +457,7 @@ mod tests {
             assert!(decode_slot(&image[..at]).is_err(), "cut at {at}");
         }
         let newer = [IMAGE_MAGIC, &[FORMAT + 1], &image[4..]].concat();
-        assert!(matches!(decode_slot(&newer), Err(RestoreError::Newer { found: 4, .. })));
+        assert!(matches!(decode_slot(&newer), Err(RestoreError::Newer { found: 5, .. })));
         let older = [IMAGE_MAGIC, &[FORMAT - 1], &image[4..]].concat();
         assert!(matches!(decode_slot(&older), Err(RestoreError::Damaged { .. })));
     }

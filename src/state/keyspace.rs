@@ -5,6 +5,7 @@
 //! - `account` equals the sum over all entries.
 //! - No entry is stored with a deadline at or before the clock of its own write.
 //! - The earliest deadline of a unit is never before its hint (`expiry.rs`).
+//! - Whatever removes a key raises the number of its slot to the version it had (`removals.rs`).
 //! - While a cut runs, a unit is changed only after its image is made (`cut.rs`).
 //! - Marks and wishes to know of writes are in no hash, account or snapshot.
 //!
@@ -23,9 +24,11 @@ use super::entry::{Draft, Entry, EntryRef};
 use super::events::{Class, Record, Recorder, Wanted};
 use super::eviction::{Limit, Recency, Row};
 use super::expiry::HashRange;
+use super::removals::{Removals, Seen};
 use super::table::Table;
 use super::unit::{Leftover, Swept, Unit, hash_of};
 use super::value::Value;
+use crate::planted::{self, Bug};
 use crate::slot::slot_of;
 use crate::types::{Author, Millis, Slot, Stamp};
 use std::collections::BTreeSet;
@@ -42,6 +45,7 @@ pub struct Keyspace {
     clock: Millis,
     version: u64,
     account: Account,
+    removals: Removals,
     table: Table,
     cut: Option<Cut>,
     /// Of the last cut that was begun.
@@ -170,6 +174,7 @@ impl Keyspace {
             clock: 0,
             version: 0,
             account: Account::default(),
+            removals: Removals::default(),
             table: Table::new(hash_seed, 0, precision),
             precision,
             probes: Probes::default(),
@@ -288,6 +293,27 @@ impl Keyspace {
         self.get(key).is_some()
     }
 
+    /// What there is to remember of a key, so that [`Keyspace::is_as_seen`] can say later whether it changed.
+    pub fn see(&self, key: &[u8]) -> Seen {
+        self.get(key).map_or(Seen::AbsentSince(self.version), |entry| Seen::Version(entry.version()))
+    }
+
+    /// Whether a key has not changed since this was seen of it. Of one that is still absent this may be denied though it
+    /// is so (`removals.rs`).
+    pub fn is_as_seen(&self, key: &[u8], seen: Seen) -> bool {
+        match (self.get(key), seen) {
+            (Some(entry), Seen::Version(version)) => entry.version() == version,
+            (None, Seen::Absent) => true,
+            (None, Seen::AbsentSince(_)) if planted::is(Bug::AbsenceForgotten) => true,
+            // It may have come since and be dead, and lie here yet.
+            (None, Seen::AbsentSince(version)) => {
+                self.removals.of(slot_of(key)) <= version
+                    && self.locate(key).is_none_or(|dead| dead.entry.version() <= version)
+            }
+            (Some(_), _) | (None, Seen::Version(_)) => false,
+        }
+    }
+
     /// What the filters say of a key: `false` if it is surely absent. Of one that is dead and not yet swept, too, they
     /// say that it may be there.
     pub fn might_contain(&self, key: &[u8]) -> bool {
@@ -370,7 +396,7 @@ impl Keyspace {
     /// empty afterwards takes its key with it.
     pub fn change<R>(&mut self, key: &[u8], change: impl FnOnce(&mut Value) -> Changed<R>) -> Option<R> {
         let (position, entry) = self.find(key)?;
-        let before = Account::of(&entry);
+        let (before, had) = (Account::of(&entry), entry.version());
         self.before_change(position.0, position.1);
         let clock = self.clock;
         let mut pruned = false;
@@ -388,7 +414,7 @@ impl Keyspace {
         self.account.add(after);
         self.account.subtract(before);
         if self.locate_at(position).entry.value().is_empty() {
-            self.drop_at(position);
+            self.drop_at(position, had);
         } else {
             self.version += 1;
             self.note_write(position.0, position.1, false);
@@ -433,10 +459,11 @@ impl Keyspace {
     /// Removes a living key and gives what it held.
     pub fn take(&mut self, key: &[u8]) -> Option<Entry> {
         let (position, entry) = self.find(key)?;
-        let before = Account::of(&entry);
+        let (before, had) = (Account::of(&entry), entry.version());
         self.before_change(position.0, position.1);
         self.version += 1;
         self.note_touched(position.0, position.1);
+        self.removals.raise(position.0, had);
         let entry = self.table.take(position, saver(&mut self.cut))?;
         self.account.subtract(before);
         self.recorder.change(key);
@@ -445,16 +472,18 @@ impl Keyspace {
 
     /// Removes a key; whether it was alive.
     pub fn remove(&mut self, key: &[u8]) -> bool {
-        let Some((position, _)) = self.find(key) else { return false };
-        self.drop_at(position);
+        let Some((position, entry)) = self.find(key) else { return false };
+        let version = entry.version();
+        self.drop_at(position, version);
         self.recorder.change(key);
         true
     }
 
-    /// Removes the entry that was just found here.
-    fn drop_at(&mut self, position: Position) {
+    /// Removes the entry that was just found here. It had this version before whatever emptied it.
+    fn drop_at(&mut self, position: Position, version: u64) {
         self.before_change(position.0, position.1);
         self.version += 1;
+        self.removals.raise(position.0, version);
         self.note_touched(position.0, position.1);
         let (before, leftover) =
             self.table.remove(position, saver(&mut self.cut)).expect("the key was found a moment ago");
@@ -487,6 +516,7 @@ impl Keyspace {
         if self.is_empty() {
             return;
         }
+        self.removals.raise_all(self.version);
         self.version += 1;
         self.touched.extend(&self.wanted);
         let table = std::mem::replace(&mut self.table, Table::new(self.seed, self.clock, self.precision));
@@ -550,8 +580,9 @@ impl Keyspace {
             );
             self.touched.extend(self.wanted.range(first..=last));
             self.table.sweep(range, self.clock, version, saver(&mut self.cut), |what| match what {
-                Swept::Gone(account, leftover) => {
+                Swept::Gone { version, account, leftover } => {
                     swept += 1;
+                    self.removals.raise(range.slot, version);
                     self.account.subtract(account);
                     self.garbage.put(leftover);
                 }
@@ -613,7 +644,7 @@ impl Keyspace {
             Some((at, unit.entry(at)))
         });
         let Some((at, _)) = found.filter(|(_, entry)| entry.version == version) else { return false };
-        self.drop_at((slot, hash, at));
+        self.drop_at((slot, hash, at), version);
         self.recorder.event(Class::Evicted, "evicted", key);
         self.recorder.change(key);
         self.evicted += 1;
@@ -835,6 +866,7 @@ impl Keyspace {
             images,
             limit: self.limit,
             packing: self.packing,
+            removals: self.removals.clone(),
         }
     }
 
@@ -867,7 +899,7 @@ impl Keyspace {
         let head = CutHead::from_bytes(head)?;
         let mut keyspace = Keyspace::with_filters(head.seed, precision);
         (keyspace.clock, keyspace.version) = (head.clock, head.version);
-        (keyspace.limit, keyspace.packing) = (head.limit, head.packing);
+        (keyspace.limit, keyspace.packing, keyspace.removals) = (head.limit, head.packing, head.removals);
         // Most keys were written near the end.
         keyspace.table = Table::new(head.seed, head.clock, precision);
         let mut count = 0;

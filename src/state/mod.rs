@@ -21,6 +21,7 @@
 //! | `candidates.rs` | the keyspace as an eviction policy sees it |
 //! | `cuckoo.rs` | of each unit: is this key surely absent? Follows the unit's index |
 //! | `account.rs` | how much memory the state is said to take, by formula |
+//! | `removals.rs` | what is left of removed keys, for those who watch absent ones |
 //! | `cut.rs` | a snapshot taken unit by unit while writers go on |
 //! | `codec.rs` | bytes of entries, units and the head; golden, versioned |
 
@@ -37,6 +38,7 @@ mod expiry;
 mod filters;
 mod index;
 mod keyspace;
+mod removals;
 mod row;
 mod table;
 mod unit;
@@ -65,5 +67,6 @@ pub use filters::{
     PIECE_MAX, Piece, RATE_CAP,
 };
 pub use keyspace::{Changed, FilterStatus, Garbage, Keyspace, Located};
+pub use removals::Seen;
 pub use value::{Form, Text, TextRef, Value, ValueRef};
 pub use view::View;

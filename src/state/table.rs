@@ -337,7 +337,7 @@ impl Table {
             save(slot, unit);
             let mut gone = 0;
             unit.sweep(clock, version, first..=last, |what| {
-                gone += u64::from(matches!(what, Swept::Gone(..)));
+                gone += u64::from(matches!(what, Swept::Gone { .. }));
                 tell(what);
             });
             let earliest = unit.earliest_due();

@@ -164,8 +164,8 @@ pub(super) type Leftover = Option<Box<Entry>>;
 
 /// What a sweep did to a key.
 pub(super) enum Swept {
-    /// What it counted for, and what is left of it.
-    Gone(Account, Leftover),
+    /// The version it had, what it counted for, and what is left of it.
+    Gone { version: u64, account: Account, leftover: Leftover },
     /// It lost elements: what it counted for, and what it counts for now.
     Pruned { before: Account, after: Account },
 }
@@ -496,7 +496,8 @@ impl Unit {
             .collect();
         for (hash, key) in due {
             let at = self.find(hash, &key).expect("it was met a moment ago");
-            let (before, dead) = (Account::of(&self.entry(at)), self.entry(at).is_dead(clock));
+            let entry = self.entry(at);
+            let (before, had, dead) = (Account::of(&entry), entry.version, entry.is_dead(clock));
             if !dead {
                 let (pruned, after) = self.edit(at, version, clock, |value| Changed::when(value.prune(clock), ()));
                 if !self.entry(at).value.is_empty() {
@@ -507,7 +508,7 @@ impl Unit {
                 }
             }
             let leftover = self.forget(hash, at);
-            tell(Swept::Gone(before, leftover));
+            tell(Swept::Gone { version: had, account: before, leftover });
         }
         self.settle();
     }

@@ -11,6 +11,7 @@
 use super::collections::Packing;
 use super::entry::EntryRef;
 use super::keyspace::{Keyspace, STEP, scramble};
+use super::removals::Seen;
 use crate::types::{Millis, SLOTS, Slot};
 use bytes::Bytes;
 use std::cell::{Cell, RefCell};
@@ -100,6 +101,18 @@ impl<'a> View<'a> {
 
     pub fn contains(&self, key: &[u8]) -> bool {
         self.get(key).is_some()
+    }
+
+    /// What there is to remember of a key, so that it can be told later whether it changed.
+    pub fn see(&self, key: &[u8]) -> Seen {
+        self.look_at(key);
+        self.keyspace.see(key)
+    }
+
+    /// Whether a key has not changed since this was seen of it.
+    pub fn is_as_seen(&self, key: &[u8], seen: Seen) -> bool {
+        self.look_at(key);
+        self.keyspace.is_as_seen(key, seen)
     }
 
     /// What the filters say: `false` if the key is surely absent.

@@ -68,8 +68,8 @@ impl Bare {
             Step::Unwatch => self.transaction.unwatch(),
             Step::Watch if self.transaction.is_open() => transaction::watch_inside(),
             Step::Watch => {
-                let versions = transaction::versions(args, &self.view());
-                self.transaction.watch(&args[1..], versions)
+                let sights = transaction::sights(args, &self.view());
+                self.transaction.watch(&args[1..], sights)
             }
             Step::Exec => {
                 let Exec { call, writes, weave, .. } = match self.transaction.exec(false) {

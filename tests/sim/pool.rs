@@ -36,13 +36,14 @@ const PINNED: &[(Bug, u64)] = &[
     (Bug::BoundedUnbounded, 7),
     (Bug::TimeUpWhenServed, WIDE + 1),
     (Bug::WatchIgnored, WIDE),
+    (Bug::AbsenceForgotten, WIDE + 12),
     (Bug::GoneWhileVoting, WIDE + 16),
 ];
 
 /// Where the search for a seed begins: these need what only wide ones have.
 fn first_seed(bug: Bug) -> u64 {
     match bug {
-        Bug::TimeUpWhenServed | Bug::WatchIgnored | Bug::GoneWhileVoting => WIDE,
+        Bug::TimeUpWhenServed | Bug::WatchIgnored | Bug::AbsenceForgotten | Bug::GoneWhileVoting => WIDE,
         _ => 1,
     }
 }

@@ -2,6 +2,7 @@
 //! between nodes as it stands here.
 
 use crate::commands::Command;
+use crate::commands::atomic::Watches;
 use crate::commands::ordinal::{self, ordinal};
 use crate::raft::Outcome;
 use crate::resp::{Args, Reply};
@@ -244,9 +245,9 @@ pub(super) enum Step {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) enum Work {
     Script(ScriptCall),
-    /// EXEC with scripts among its commands, if the watched keys have these versions.
+    /// EXEC with scripts among its commands, if the watched keys are as they were seen.
     Transaction {
-        watches: Vec<(Bytes, u64)>,
+        watches: Watches,
         steps: Vec<Step>,
     },
 }

@@ -21,7 +21,7 @@ use crate::raft::carry::Carried;
 use crate::raft::{Group, Outcome};
 use crate::resp::{Args, Reply};
 use crate::scripting::{self, ENGINE, Interpreter, Libraries, Library, Limits, Stop, Watch};
-use crate::state::Keyspace;
+use crate::state::{Keyspace, Seen};
 use crate::types::Slot;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -249,7 +249,7 @@ impl Scripts {
             let mut calls = vec![words(&[b"INCR", CHANGES])];
             calls.extend(delete.iter().map(|name| words(&[b"DEL", &document(name)])));
             calls.extend(put.iter().map(|library| words(&[b"SET", &document(&library.name), &to_document(library)])));
-            let watches = vec![(Bytes::from_static(CHANGES), version)];
+            let watches = vec![(Bytes::from_static(CHANGES), Seen::from_number(version as i64))];
             let clock = meta.peek(|keyspace| keyspace.clock());
             let effects = Effects { clock, watches, calls, ..Effects::default() };
             match meta.propose_and_wait(vec![effects.to_args()], deadline).await {

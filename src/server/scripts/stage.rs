@@ -31,7 +31,7 @@ use crate::resp::{Args, Reply};
 use crate::scripting::{self, Caller, Flags, Interpreter, Limits, Overlay, Ran, Rights, Rules, Source, Stop, Watch};
 use crate::security::User;
 use crate::slot::slot_of;
-use crate::state::{Entry, Keyspace, eviction};
+use crate::state::{Entry, Keyspace, Seen, eviction};
 use crate::types::{Author, Level, Millis};
 use bytes::Bytes;
 use std::cell::RefCell;
@@ -318,14 +318,12 @@ impl Stage {
     /// Runs the commands of a transaction one after the other. One of its scripts that is stopped undoes all of it.
     fn transaction(
         &mut self,
-        watches: &[(Bytes, u64)],
+        watches: &[(Bytes, Seen)],
         steps: &[Step],
         turn: &Turn,
         mut overlay: Overlay,
     ) -> (Overlay, Result<Reply, Stopped>) {
-        overlay.touch(watches.iter().map(|(key, _)| key));
-        // What is compared here is compared again where the effects are applied.
-        if watches.iter().any(|(key, version)| overlay.version_seen(key) != Some(*version)) {
+        if !overlay.watch(watches) {
             return (overlay, Ok(Reply::NilArray));
         }
         let (mut replies, mut kept) = (Vec::new(), 0);
@@ -497,7 +495,7 @@ impl Stage {
                 None => return Conclusion::Failed(Outcome::NotApplied(Refusal::ShuttingDown)),
             };
             let unchanged = self.group.check(&permit, |keyspace, view| {
-                let same = |(key, version): &(Bytes, u64)| {
+                let same = |(key, seen): &(Bytes, Seen)| {
                     let entry = view.get(key);
                     // What the script took for dead must be so by the log: a field asks for a tick as a key does.
                     if let Some(hash) = entry.as_ref().and_then(|entry| entry.value().as_hash()) {
@@ -506,7 +504,7 @@ impl Stage {
                             view.is_alive_until(next);
                         }
                     }
-                    entry.map_or(0, |entry| entry.version()) == *version
+                    keyspace.is_as_seen(key, *seen)
                 };
                 effects.whole.is_none_or(|version| keyspace.version() == version) && effects.watches.iter().all(same)
             });

@@ -76,7 +76,7 @@ impl Connection {
         self.answered(asked, reply);
     }
 
-    /// WATCH asks for the versions of its keys.
+    /// WATCH asks what is seen of its keys.
     pub(super) fn run_watch(&mut self, group: GroupId, request: Request, mute: bool) {
         let asked = self.asked(Some(request.ordinal), &request.args, mute);
         if self.transaction.is_open() {
@@ -86,7 +86,7 @@ impl Connection {
         if let Err(refused) = dispatch::may_queue(&request, first, &self.session, &self.shared, &self.routes) {
             return self.answer(asked, refused);
         }
-        let kind = Kind::Read { run: transaction::versions, level: Level::Linearizable, quiet: false };
+        let kind = Kind::Read { run: transaction::sights, level: Level::Linearizable, quiet: false };
         let seq = self.ring.next_seq();
         self.awaits = Some(seq);
         let keys: Args = request.args[1..].iter().cloned().collect();

@@ -13,7 +13,9 @@ impl CutHead {
         let account = &self.account;
         let limit = [self.limit.bytes, u64::from(self.limit.policy.number()), u64::from(self.limit.samples)];
         let state = [self.seed, self.clock, self.version, account.keys, account.expires, account.bytes];
+        let removals = self.removals.slots().flat_map(|(slot, version)| [u64::from(slot.0), version]);
         let numbers = state.into_iter().chain(limit).chain(self.packing.numbers());
+        let numbers = numbers.chain([self.removals.floor()]).chain(removals);
         let bytes: Vec<u8> = numbers.flat_map(|number| number.to_le_bytes()).collect();
         xxh3_128_with_seed(&bytes, self.seed)
     }
@@ -51,19 +53,16 @@ mod tests {
     use crate::state::{Keyspace, Value};
     use std::collections::BTreeMap;
 
-    /// Two hundred keys of one slot and two hundred of others. What was there before went in one of two ways, which took
-    /// as many versions. `odd` holds another value.
-    fn filled(cleared: bool, odd: Option<u32>) -> Keyspace {
+    /// Two hundred keys of one slot and two hundred of others. What was there before went in one order or the other. `odd`
+    /// holds another value.
+    fn filled(forwards: bool, odd: Option<u32>) -> Keyspace {
         let mut keyspace = Keyspace::new(5);
-        for i in 0..200 {
-            let key = if cleared { format!("gone{i}") } else { "gone".to_owned() };
-            keyspace.set(key.as_bytes(), Value::text(b"g"), None);
+        let mut gone: Vec<String> = (0..200).map(|i| format!("{{a}}gone{i}")).collect();
+        gone.iter().for_each(|key| keyspace.set(key.as_bytes(), Value::text(b"g"), None));
+        if !forwards {
+            gone.reverse();
         }
-        if cleared {
-            keyspace.clear();
-        } else {
-            keyspace.remove(b"gone");
-        }
+        assert!(gone.iter().all(|key| keyspace.remove(key.as_bytes())));
         for i in 0..200 {
             let value: &[u8] = if odd == Some(i) { b"z" } else { b"x" };
             keyspace.set(format!("{{a}}{i}").as_bytes(), Value::text(value), None);
