@@ -46,7 +46,11 @@ impl SnapshotCodec for Lz4 {
     }
 
     fn pack(&self, content: &[u8], out: &mut Vec<u8>) {
-        out.extend_from_slice(&lz4_flex::block::compress(content));
+        let from = out.len();
+        out.resize(from + lz4_flex::block::get_maximum_output_size(content.len()), 0);
+        let packed =
+            lz4_flex::block::compress_into(content, &mut out[from..]).expect("there is room for the worst case");
+        out.truncate(from + packed);
     }
 
     fn unpack(&self, packed: Bytes, length: usize) -> Result<Bytes, Malformed> {
@@ -95,7 +99,7 @@ pub fn default_codec() -> &'static dyn SnapshotCodec {
 /// If the content is larger than [`MAX_CHUNK_BYTES`].
 pub fn pack(codec: &dyn SnapshotCodec, place: u32, content: &[u8]) -> Vec<u8> {
     assert!(content.len() <= MAX_CHUNK_BYTES, "a stream is cut into chunks before it is packed");
-    let mut out = Vec::with_capacity(content.len() / 2 + HEAD_BYTES + SUM_BYTES);
+    let mut out = Vec::with_capacity(content.len() * 9 / 8 + 64 + HEAD_BYTES + SUM_BYTES);
     let head = content.len() as u32 | u32::from(codec.number()) << 24;
     out.extend_from_slice(&head.to_le_bytes());
     codec.pack(content, &mut out);

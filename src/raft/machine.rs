@@ -20,7 +20,7 @@ use crate::planted::{self, Bug};
 use crate::state::events::{Class, Classes, Wanted};
 use crate::state::{Chooser, Keyspace, Leaving, Precision, SlotImage, eviction};
 use crate::types::{GroupId, Stamp};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
@@ -445,19 +445,21 @@ type OfCut = Option<Option<Vec<SlotImage>>>;
 /// Writes a cut's head and its images. False if it was given up.
 fn write_cut(head: &[u8], writer: &mut ChunkWriter, mut next: impl FnMut() -> OfCut) -> Result<bool, StorageError> {
     writer.push(head)?;
-    let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
+    let mut stream = Vec::with_capacity(2 * CHUNK_BYTES);
     loop {
         let Some(images) = next() else { return Ok(false) };
         let Some(images) = images else { break };
         for image in images {
-            put_image(&mut chunk, &image.into_bytes());
-            while chunk.len() >= CHUNK_BYTES {
-                writer.push(&chunk.split_to(CHUNK_BYTES))?;
-            }
+            put_image(&mut stream, image);
         }
+        let whole = stream.len() - stream.len() % CHUNK_BYTES;
+        for chunk in stream[..whole].chunks(CHUNK_BYTES) {
+            writer.push(chunk)?;
+        }
+        stream.drain(..whole);
     }
-    if !chunk.is_empty() {
-        writer.push(&chunk)?;
+    if !stream.is_empty() {
+        writer.push(&stream)?;
     }
     Ok(true)
 }

@@ -16,6 +16,7 @@ use super::SnapshotMeta;
 use super::chunk;
 use super::entry::Malformed;
 use super::storage::{Family, Storage, StorageError, TableWriter, Write, meta_key, sealed, unsealed};
+use crate::state::SlotImage;
 use crate::types::GroupId;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
@@ -293,9 +294,12 @@ pub fn images_in(
 }
 
 /// Adds a slot image to the stream.
-pub fn put_image(chunk: &mut BytesMut, image: &[u8]) {
-    chunk.put_u64_le(image.len() as u64);
-    chunk.put_slice(image);
+pub fn put_image(stream: &mut Vec<u8>, image: SlotImage) {
+    let start = stream.len();
+    stream.put_u64_le(0);
+    image.put_into(stream);
+    let length = (stream.len() - start - 8) as u64;
+    stream[start..start + 8].copy_from_slice(&length.to_le_bytes());
 }
 
 fn chunk_key(group: GroupId, number: u64, chunk: u32) -> Bytes {

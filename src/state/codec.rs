@@ -23,7 +23,7 @@ pub use digest::digest;
 use super::account::Account;
 use super::collections::body::{put_blob, put_number};
 use super::collections::{PACKING_NUMBERS, Packing};
-use super::entry::{Entry, EntryRef};
+use super::entry::{Draft, EntryRef};
 use super::eviction::{Kind, Limit};
 use super::removals::Removals;
 use super::unit::Unit;
@@ -86,18 +86,28 @@ impl SlotImage {
 
     /// The image as it is stored. Takes a while: not to be called under a lock.
     pub fn into_bytes(self) -> Bytes {
-        let mut out = Vec::with_capacity(64 + (self.unit.row_bytes() + self.owned) * 5 / 4);
+        let mut out = Vec::with_capacity(64 + self.len() * 5 / 4);
+        self.put_into(&mut out);
+        Bytes::from(out)
+    }
+
+    /// The same, behind what is in `out`.
+    pub fn put_into(self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.reserve(64 + self.len() * 5 / 4);
         out.put_slice(IMAGE_MAGIC);
         out.put_u8(FORMAT);
         out.put_u16_le(self.slot.0);
         out.put_u64_le(0);
-        put_number(&mut out, self.unit.len() as u64);
+        put_number(out, self.unit.len() as u64);
         for (_, entry, _) in self.unit.ordered(0) {
-            encode_entry(&mut out, &entry);
+            encode_entry(out, &entry);
         }
-        let body = (out.len() - LENGTH_AT - 8) as u64;
-        out[LENGTH_AT..LENGTH_AT + 8].copy_from_slice(&body.to_le_bytes());
-        Bytes::from(seal(out))
+        let (length_at, body_at) = (start + LENGTH_AT, start + LENGTH_AT + 8);
+        let body = (out.len() - body_at) as u64;
+        out[length_at..body_at].copy_from_slice(&body.to_le_bytes());
+        let sum = xxh3_64(&out[start..]);
+        out.put_u64_le(sum);
     }
 }
 
@@ -167,7 +177,7 @@ impl CutHead {
 }
 
 /// The slot of an image and its entries, in the image's order.
-pub(super) fn decode_slot(bytes: &[u8]) -> Result<(Slot, Vec<Entry>), RestoreError> {
+pub(super) fn decode_slot(bytes: &[u8]) -> Result<(Slot, Vec<Draft<'_>>), RestoreError> {
     let mut reader = Reader::open("slot image", IMAGE_MAGIC, bytes)?;
     let slot = u16::from_le_bytes(reader.array()?);
     if usize::from(slot) >= SLOTS {
@@ -211,12 +221,12 @@ fn put_value(out: &mut Vec<u8>, value: &Value) {
     }
 }
 
-fn decode_entry(reader: &mut Reader<'_>) -> Result<Entry, RestoreError> {
+fn decode_entry<'a>(reader: &mut Reader<'a>) -> Result<Draft<'a>, RestoreError> {
     let [tag] = reader.array()?;
-    let key = reader.blob()?.into();
+    let key = reader.blob()?;
     let (deadline, version, written_ms) = (reader.number()?, reader.number()?, reader.number()?);
     let value = Value::from_body(tag, reader.blob()?).ok_or(reader.damaged("value"))?;
-    Ok(Entry { key, value, deadline, version, written_ms })
+    Ok(Draft { key, value, deadline, version, written_ms })
 }
 
 fn put_removals(out: &mut Vec<u8>, removals: &Removals) {
@@ -343,7 +353,7 @@ impl<'a> Reader<'a> {
 #[cfg(test)]
 mod tests {
     use super::super::collections::{HashValue, SetValue};
-    use super::super::entry::Draft;
+    use super::super::entry::Entry;
     use super::super::unit::hash_of;
     use super::super::value::Form;
     use super::*;
@@ -484,6 +494,7 @@ mod tests {
             let image = |entries: &[Entry]| image(Slot(9), entries, seed);
             let bytes = image(&entries);
             let (slot, decoded) = decode_slot(&bytes).unwrap();
+            let decoded: Vec<Entry> = decoded.into_iter().map(Draft::into_entry).collect();
             // Order of insertion leaves no trace.
             let reversed: Vec<Entry> = decoded.iter().rev().cloned().collect();
             prop_assert_eq!(image(&reversed), bytes);

@@ -25,7 +25,7 @@ use super::events::{Class, Record, Recorder, Wanted};
 use super::eviction::{Limit, Recency, Row};
 use super::expiry::HashRange;
 use super::removals::{Removals, Seen};
-use super::table::Table;
+use super::table::{SPLIT_ABOVE, Table};
 use super::unit::{Leftover, Swept, Unit, hash_of};
 use super::value::Value;
 use crate::planted::{self, Bug};
@@ -918,14 +918,27 @@ impl Keyspace {
         Ok(keyspace)
     }
 
-    fn restore_slot(&mut self, slot: Slot, entries: Vec<Entry>) -> Result<(), RestoreError> {
-        for Entry { key, value, deadline, version, written_ms } in entries {
-            let (of_key, hash) = self.place_of(&key);
+    fn restore_slot(&mut self, slot: Slot, entries: Vec<Draft<'_>>) -> Result<(), RestoreError> {
+        let damaged = |what| RestoreError::Damaged { part: "slot image", what };
+        let mut hashed: Vec<(u64, Draft<'_>)> = Vec::with_capacity(entries.len());
+        for draft in entries {
+            let (of_key, hash) = self.place_of(draft.key);
             if of_key != slot {
-                return Err(RestoreError::Damaged { part: "slot image", what: "a key of another slot" });
+                return Err(damaged("a key of another slot"));
             }
+            if hashed.last().is_some_and(|(before, last)| (*before, last.key) >= (hash, draft.key)) {
+                return Err(damaged("keys out of order"));
+            }
+            hashed.push((hash, draft));
+        }
+        if self.table.slot_len(slot) == 0 && hashed.len() <= SPLIT_ABOVE {
+            hashed.iter().for_each(|(_, draft)| self.account.add(Account::of(&draft.as_ref())));
+            self.table.fill(slot, hashed, self.epoch);
+            return Ok(());
+        }
+        for (hash, draft) in hashed {
             // A key comes once, so an image that is there twice is noticed; one that is missing is by its number.
-            if self.put(slot, hash, Draft { key: &key, value, deadline, version, written_ms }) {
+            if self.put(slot, hash, draft) {
                 return Err(RestoreError::Twice(slot));
             }
         }

@@ -273,6 +273,29 @@ impl Table {
         (before, leftover)
     }
 
+    /// Writes entries of a slot that holds none, which stand by (hash, key), each key once. Cheaper than one after the other.
+    ///
+    /// # Panics
+    /// If the slot holds keys, or if these are more than a unit may have.
+    pub fn fill(&mut self, slot: Slot, entries: Vec<(u64, Draft<'_>)>, epoch: u32) {
+        let page = usize::from(slot.0) / PAGE;
+        let Some((_, first)) = entries.first() else { return };
+        assert!(entries.len() <= SPLIT_ABOVE, "they are one unit");
+        if self.units == 0 {
+            self.base = first.written_ms;
+        }
+        let (keys, due) = (entries.len(), entries.iter().map(|(_, draft)| draft.as_ref().due()));
+        let due = due.filter(|due| *due != 0).min().unwrap_or(0);
+        let unit = Unit::of(entries, self.seed, self.base, epoch, self.precision);
+        self.pages[page].get_or_insert_with(|| Box::new(Page { slots: [const { Place::Empty }; PAGE] }));
+        let place = place_of(&mut self.pages, slot).expect("its page was made just now");
+        assert!(matches!(place, Place::Empty), "a slot is filled once");
+        *place = Place::One(Box::new(unit));
+        self.hints.note(slot, &mut place.units_mut()[0], due);
+        self.units += 1;
+        self.counts[page] += keys as u64;
+    }
+
     /// Changes a value in place: what [`Unit::edit`] gives. The position is one of the unit that has this hash.
     pub fn edit<R>(
         &mut self,

@@ -212,6 +212,20 @@ impl Unit {
         }
     }
 
+    /// A unit of entries that stand by (hash, key), each key once: index and filter are made for as many as there are.
+    pub fn of(entries: Vec<(u64, Draft<'_>)>, seed: u64, base: Millis, epoch: u32, precision: Precision) -> Unit {
+        let mut unit = Unit::new(seed, base, epoch, precision);
+        let hashes: Vec<u64> = entries.iter().map(|(hash, _)| *hash).collect();
+        unit.index = Index::with_room(hashes.len());
+        for (hash, draft) in entries {
+            unit.mortal += u32::from(draft.as_ref().due() != 0);
+            let spot = unit.store(draft);
+            unit.link(hash, spot, 0);
+        }
+        unit.filter = UnitFilter::of(precision, hashes.len(), || hashes.iter().copied());
+        unit
+    }
+
     /// What is here now, for whoever reads it later: rows are copied, long values shared. Marks and filter stay behind.
     pub fn copy(&self) -> Unit {
         Unit {
