@@ -6,7 +6,8 @@
 //!
 //! Little-endian. The length is that of the content; the number of the codec stands where its highest byte would be, and
 //! that of lz4 is 0, so the chunks of the time before there was a choice are what they were. A chunk says by itself how
-//! it is packed: which codec a node writes with is its own affair, and every node reads all of them.
+//! it is packed: which codec a node writes with is its own affair, and every node reads all of them. A chunk that does not
+//! become much smaller is stored as it is, whatever the codec.
 //!
 //! A checksum proves that the bytes are those that were packed; only [`unpack`] proves that they can be unpacked.
 
@@ -27,14 +28,20 @@ pub trait SnapshotCodec: Send + Sync {
     fn number(&self) -> u8;
     /// What it is called in the configuration.
     fn name(&self) -> &'static str;
+    /// Whether packing this content is worth its time.
+    fn pays(&self, content: &[u8]) -> bool;
     /// Appends the packed content.
     fn pack(&self, content: &[u8], out: &mut Vec<u8>);
     /// The content, which is `length` bytes long.
     fn unpack(&self, packed: Bytes, length: usize) -> Result<Bytes, Malformed>;
 }
 
-/// LZ4 blocks: about half the size for text, at half a millisecond of CPU a megabyte.
+/// LZ4 blocks: about half the size for text, at half a millisecond of CPU a megabyte. Three times that where matches are
+/// many and short, as in random letters, for nothing: hence [`SAMPLE_BYTES`].
 struct Lz4;
+
+/// Of a long chunk so many bytes, from its middle, show whether all of it becomes smaller by at least an eighth.
+const SAMPLE_BYTES: usize = 8 << 10;
 
 impl SnapshotCodec for Lz4 {
     fn number(&self) -> u8 {
@@ -43,6 +50,14 @@ impl SnapshotCodec for Lz4 {
 
     fn name(&self) -> &'static str {
         "lz4"
+    }
+
+    fn pays(&self, content: &[u8]) -> bool {
+        if content.len() < 8 * SAMPLE_BYTES {
+            return true;
+        }
+        let sample = &content[content.len() / 2..][..SAMPLE_BYTES];
+        lz4_flex::block::compress(sample).len() <= SAMPLE_BYTES / 8 * 7
     }
 
     fn pack(&self, content: &[u8], out: &mut Vec<u8>) {
@@ -69,6 +84,10 @@ impl SnapshotCodec for Plain {
 
     fn name(&self) -> &'static str {
         "none"
+    }
+
+    fn pays(&self, _content: &[u8]) -> bool {
+        true
     }
 
     fn pack(&self, content: &[u8], out: &mut Vec<u8>) {
@@ -99,6 +118,7 @@ pub fn default_codec() -> &'static dyn SnapshotCodec {
 /// If the content is larger than [`MAX_CHUNK_BYTES`].
 pub fn pack(codec: &dyn SnapshotCodec, place: u32, content: &[u8]) -> Vec<u8> {
     assert!(content.len() <= MAX_CHUNK_BYTES, "a stream is cut into chunks before it is packed");
+    let codec = if codec.pays(content) { codec } else { &Plain };
     let mut out = Vec::with_capacity(content.len() * 9 / 8 + 64 + HEAD_BYTES + SUM_BYTES);
     let head = content.len() as u32 | u32::from(codec.number()) << 24;
     out.extend_from_slice(&head.to_le_bytes());
@@ -172,6 +192,25 @@ mod tests {
         let (body, sum) = plain.split_at(plain.len() - SUM_BYTES);
         assert_eq!(hex(body), format!("1c000001{}", "6162".repeat(14)));
         assert_eq!(sum, xxh3_64_with_seed(body, 1).to_le_bytes());
+    }
+
+    #[test]
+    fn a_long_chunk_is_packed_if_that_makes_it_much_smaller() {
+        let mut draw = 1u64;
+        let mut letters = |alphabet: u64| -> Vec<u8> {
+            let letter = |_| {
+                draw = draw.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                b'a' + ((draw >> 33) % alphabet) as u8
+            };
+            (0..256 << 10).map(letter).collect()
+        };
+        let (odd, alike) = (letters(26), letters(3));
+        for (content, codec) in [(&odd, &Plain as &dyn SnapshotCodec), (&alike, &Lz4)] {
+            let stored = pack(&Lz4, 7, content);
+            assert_eq!(stored[3], codec.number(), "{}", codec.name());
+            assert_eq!(unpack(7, stored.into()).unwrap(), content);
+        }
+        assert_eq!(pack(&Lz4, 7, &odd[..1000])[3], Lz4.number(), "short ones are not sampled");
     }
 
     #[test]
