@@ -3,13 +3,14 @@
 //! ```text
 //! look      what each group on the survivor's disk ends with
 //! confirm   the operator names the id of the cluster that is given up
+//! begin     the new cluster's id is noted in the identity    from here on no node starts on the directory
 //! store     every group consists of this node alone          one synced write (raft::alone)
 //! identity  the new cluster's id                             from here on the node starts, and the old ones are refused
 //! start     the node leads, and has the meta group say so    (cluster::recovery)
 //! ```
 //!
-//! Cut off between the two writes it is done again, which does no harm: the id is still the old one. Done, it is not done again. Nothing is decided here
-//! about which survivor is the best: that is seen by comparing what each of them holds.
+//! Cut off in between it is done again, with the id that was noted: what is done twice does no harm. Done, it is not done again. Nothing is decided
+//! here about which survivor is the best: that is seen by comparing what each of them holds.
 
 use crate::cluster::{IdentityError, Lone};
 use crate::config::{Problems, Sources};
@@ -42,6 +43,8 @@ pub struct Found {
     pub cluster: String,
     pub data_dir: PathBuf,
     pub groups: Vec<Held>,
+    /// A recovery was begun here and cut off.
+    pub half_done: bool,
     lone: Lone,
     survivor: Survivor,
 }
@@ -65,7 +68,8 @@ pub fn look(config: &Path) -> Result<Found, RecoverError> {
         return Err(RecoverError::Nothing(data_dir));
     }
     let (node, name, cluster) = (lone.node(), lone.name().to_owned(), lone.cluster().to_owned());
-    Ok(Found { node, name, cluster, data_dir, groups, lone, survivor })
+    let half_done = lone.is_half_forced();
+    Ok(Found { node, name, cluster, data_dir, groups, half_done, lone, survivor })
 }
 
 impl Found {
@@ -81,7 +85,9 @@ impl Found {
             return Err(RecoverError::OtherCluster { known, given });
         }
         let path = self.data_dir.clone();
+        let new = self.lone.begin_to_force()?;
         self.survivor.stand_alone().map_err(|source| RecoverError::Store { path, source })?;
-        Ok(self.lone.force()?)
+        self.lone.force(&new)?;
+        Ok(new)
     }
 }

@@ -355,11 +355,23 @@ fn a_lost_majority_is_given_up_for_a_cluster_of_one_survivor_that_has_the_data()
     refused(&cluster.ctl(&[], &[&recover[..], &["--unsafe"]].concat()), "HC-3210", 5);
     let wrong = "0".repeat(40);
     refused(&cluster.ctl(&[], &[&recover[..], &["--unsafe", "--cluster-id", &wrong]].concat()), "HC-3210", 5);
+    // One that was cut off is finished before anything else.
+    let identity = cluster.node(1).data.join("identity.json");
+    let half = "5".repeat(40);
+    let mut card: Value = serde_json::from_slice(&fs::read(&identity).unwrap()).unwrap();
+    card["becoming"] = half.as_str().into();
+    fs::write(&identity, card.to_string()).unwrap();
+    let refused = cluster.node(1).command().output().unwrap();
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("was begun here and not finished"));
+    assert!(!refused.status.success());
     let done = cluster.ctl_json(&[], &[&recover[..], &["--unsafe", "--cluster-id", &old]].concat());
+    assert_eq!(done["cluster_id"], half.as_str(), "it goes on with the id of then");
     let new = done["cluster_id"].as_str().unwrap().to_owned();
     assert!(done["recovered"] == true && new != old && new.len() == 40, "{done}");
     let again = cluster.ctl_json(&[], &[&recover[..], &["--unsafe", "--cluster-id", &old]].concat());
-    assert_eq!(again["cluster_id"], done["cluster_id"], "done twice it is the same");
+    let ends = |told: &Value| (told["cluster_id"].clone(), told["given_up"].clone(), told["recovered"].clone());
+    assert_eq!(ends(&again), ends(&done), "done twice it is the same");
+    assert_eq!(again["given_up"], old.as_str());
     cluster.start(1);
     cluster.wait_serving_on(&[1]);
     written.check(&cluster);

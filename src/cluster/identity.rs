@@ -57,6 +57,9 @@ struct Card {
     /// The cluster that was given up for that.
     #[serde(default)]
     given_up: String,
+    /// The id of the cluster of its own that it is being made: what its store holds may be the old cluster's or the new one's.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    becoming: String,
     /// It was invited, and its store is not made yet: an empty one is no loss.
     #[serde(default)]
     unbound: bool,
@@ -76,6 +79,7 @@ impl Card {
             invited: false,
             forced: false,
             given_up: String::new(),
+            becoming: String::new(),
             removed: false,
             unbound: false,
         }
@@ -107,6 +111,10 @@ pub enum IdentityError {
         "{0} exists: a restore into this directory was not finished. Run the same `hypercachectl snapshot restore` again, or empty the directory"
     )]
     Unfinished(PathBuf),
+    #[error(
+        "{0}: `hypercachectl recover --unsafe` was begun here and not finished. Run the same command again before the node is started"
+    )]
+    HalfRecovered(PathBuf),
     #[error(
         "{0} cannot be read: {1}. It is not repaired by guessing: restore it from a backup, or empty the directory and replace the node"
     )]
@@ -141,6 +149,7 @@ pub fn past(dir: &Path) -> Result<Past, IdentityError> {
     };
     match (card.removed, card.invited) {
         (true, _) => Err(IdentityError::Removed(path)),
+        _ if !card.becoming.is_empty() => Err(IdentityError::HalfRecovered(path)),
         (false, false) => Ok(Past::Founder),
         (false, true) => Ok(Past::Invited(Some(card.node).filter(|node| *node != NodeId(0)))),
     }
@@ -201,8 +210,9 @@ pub struct Lone {
 
 impl Lone {
     /// # Errors
-    /// When there is no identity, or one that cannot be used.
+    /// When there is no identity, or one that cannot be used; when the directory is still being restored.
     pub fn open(dir: &Path) -> Result<Lone, IdentityError> {
+        refuse_unfinished(dir)?;
         let path = dir.join(FILE);
         let bytes = fs::read(&path).map_err(|e| IdentityError::Io(path.clone(), e))?;
         let card = parse(&path, &bytes)?;
@@ -230,12 +240,28 @@ impl Lone {
         self.card.incarnation
     }
 
-    /// Makes it the only node of a new cluster, whose id is given: nodes of the old one are refused from now on. It founds
-    /// nothing, whatever its configuration says: its groups are there.
-    pub fn force(&self) -> Result<String, IdentityError> {
-        let cluster = new_cluster_id();
+    /// Whether it is being made a cluster of its own, and that was not finished.
+    pub fn is_half_forced(&self) -> bool {
+        !self.card.becoming.is_empty()
+    }
+
+    /// Notes that it is about to become the only node of a new cluster, and gives that one's id: no node starts on the directory
+    /// until [`Lone::force`] is done. Begun before, it is the id of then.
+    pub fn begin_to_force(&self) -> Result<String, IdentityError> {
+        if self.is_half_forced() {
+            return Ok(self.card.becoming.clone());
+        }
+        let card = Card { becoming: new_cluster_id(), ..self.card.clone() };
+        write(&self.path, &card).map_err(|e| IdentityError::Io(self.path.clone(), e))?;
+        Ok(card.becoming)
+    }
+
+    /// Makes it the only node of this new cluster: nodes of the old one are refused from now on. It founds nothing, whatever
+    /// its configuration says: its groups are there.
+    pub fn force(&self, cluster: &str) -> Result<(), IdentityError> {
         let card = Card {
-            cluster: cluster.clone(),
+            cluster: cluster.to_owned(),
+            becoming: String::new(),
             addresses: BTreeMap::new(),
             seeds: BTreeMap::new(),
             invited: true,
@@ -243,8 +269,7 @@ impl Lone {
             given_up: self.card.cluster.clone(),
             ..self.card.clone()
         };
-        write(&self.path, &card).map_err(|e| IdentityError::Io(self.path.clone(), e))?;
-        Ok(cluster)
+        write(&self.path, &card).map_err(|e| IdentityError::Io(self.path.clone(), e))
     }
 }
 
@@ -296,10 +321,7 @@ impl Members {
         let path = dir.join(FILE);
         let io = |e| IdentityError::Io(path.clone(), e);
         fs::create_dir_all(dir).map_err(io)?;
-        let unfinished = dir.join(UNFINISHED);
-        if unfinished.try_exists().map_err(io)? {
-            return Err(IdentityError::Unfinished(unfinished));
-        }
+        refuse_unfinished(dir)?;
         let card = match fs::read(&path) {
             Ok(bytes) => read(&path, &bytes, node, name)?,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -311,6 +333,9 @@ impl Members {
         };
         if card.removed {
             return Err(IdentityError::Removed(path));
+        }
+        if !card.becoming.is_empty() {
+            return Err(IdentityError::HalfRecovered(path));
         }
         let configured = card.configured(seeds);
         if configured != card {
@@ -565,6 +590,16 @@ impl Identity for Members {
     }
 }
 
+/// Refuses a directory that is being made from a snapshot file.
+fn refuse_unfinished(dir: &Path) -> Result<(), IdentityError> {
+    let unfinished = dir.join(UNFINISHED);
+    match unfinished.try_exists() {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(IdentityError::Unfinished(unfinished)),
+        Err(e) => Err(IdentityError::Io(unfinished, e)),
+    }
+}
+
 fn read(path: &Path, bytes: &[u8], node: NodeId, name: &str) -> Result<Card, IdentityError> {
     let card = parse(path, bytes)?;
     if card.node != node || card.name != name {
@@ -752,15 +787,27 @@ mod tests {
         let at = dir.path().join("2");
         let lone = Lone::open(&at).unwrap();
         assert_eq!((lone.cluster(), lone.given_up(), lone.node()), (one.cluster().as_str(), "", NodeId(2)));
-        let new = lone.force().unwrap();
+        let new = lone.begin_to_force().unwrap();
         assert_ne!(new, one.cluster());
+        // Cut off here, its store may be the old cluster's or the new one's.
+        assert!(matches!(past(&at), Err(IdentityError::HalfRecovered(_))));
+        let started = Members::open(&at, NodeId(2), "node-2", BTreeMap::new());
+        assert!(matches!(started, Err(IdentityError::HalfRecovered(_))));
+        let lone = Lone::open(&at).unwrap();
+        assert_eq!((lone.cluster(), lone.is_half_forced()), (one.cluster().as_str(), true));
+        assert_eq!(lone.begin_to_force().unwrap(), new, "it goes on with what was begun");
+        lone.force(&new).unwrap();
         assert_eq!(past(&at).unwrap(), Past::Invited(Some(NodeId(2))), "it founds nothing");
-        assert_eq!(Lone::open(&at).unwrap().given_up(), one.cluster());
+        let lone = Lone::open(&at).unwrap();
+        assert_eq!((lone.cluster(), lone.given_up()), (new.as_str(), one.cluster().as_str()));
+        assert!(!lone.is_half_forced());
         let two = node(dir.path(), 2);
         assert!(greet(&two, &one).unwrap_err().contains("belongs to cluster") && two.is_forced());
         two.note_settled();
         drop(two);
         assert!(!node(dir.path(), 2).is_forced());
+        fs::write(at.join(UNFINISHED), "x").unwrap();
+        assert!(matches!(Lone::open(&at), Err(IdentityError::Unfinished(_))), "half restored, it is no survivor");
     }
 
     #[test]
