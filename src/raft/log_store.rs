@@ -29,6 +29,9 @@ use std::sync::Arc;
 /// Flushed entries are kept in memory for followers that are a little behind, up to this many bytes a group.
 const TAIL_BYTES: usize = 4 << 20;
 
+/// A family with a key and its value, or with the keys where a range begins and ends.
+type Kept = (Family, bytes::Bytes, bytes::Bytes);
+
 const VOTE: u8 = b'v';
 const PURGED: u8 = b'p';
 
@@ -197,7 +200,7 @@ impl LogStore {
         Ok(())
     }
 
-    fn give(&self, puts: Vec<(Family, bytes::Bytes, bytes::Bytes)>, done: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+    fn give(&self, puts: Vec<Kept>, done: Box<dyn FnOnce() + Send>) -> io::Result<()> {
         Ok(self.storage.write(Write { puts, delete_ranges: Vec::new(), must_sync: false, done })?)
     }
 }
@@ -264,12 +267,19 @@ impl RaftLogReader<Types> for LogStore {
 }
 
 /// What the store holds of a log whose entries up to `last` were all purged, and of a vote.
-pub(super) fn founding_marks(group: GroupId, vote: &Vote, last: &LogId) -> Vec<(Family, bytes::Bytes, bytes::Bytes)> {
+pub(super) fn founding_marks(group: GroupId, vote: &Vote, last: &LogId) -> Vec<Kept> {
     vec![own_vote(group, vote), (Family::Meta, meta_key(PURGED, group), sealed(last))]
 }
 
+/// The mark of a log of which nothing is kept, as all of it is covered up to `last`, and the range of all its entries: both for one
+/// write, in which the range goes first.
+pub(super) fn purge_to(group: GroupId, last: &LogId) -> (Kept, Kept) {
+    let all = (Family::Log, log_key(group, 0), log_key(GroupId(group.0 + 1), 0));
+    ((Family::Meta, meta_key(PURGED, group), sealed(last)), all)
+}
+
 /// What the store holds of a vote.
-pub(super) fn own_vote(group: GroupId, vote: &Vote) -> (Family, bytes::Bytes, bytes::Bytes) {
+pub(super) fn own_vote(group: GroupId, vote: &Vote) -> Kept {
     (Family::Meta, meta_key(VOTE, group), sealed(vote))
 }
 

@@ -204,16 +204,26 @@ impl Storage {
 
     /// Waits until everything that was given to the writer so far is written. Blocks.
     pub(super) fn settle(&self) -> Result<(), StorageError> {
-        self.block_on_write(Vec::new(), false)
+        self.disk.block_on(Write {
+            puts: Vec::new(),
+            delete_ranges: Vec::new(),
+            must_sync: false,
+            done: Box::new(|| ()),
+        })
     }
 
     /// Writes in one batch; on stable storage when this returns. Blocks.
     pub(super) fn write_and_block(&self, puts: Vec<(Family, Bytes, Bytes)>) -> Result<(), StorageError> {
-        self.block_on_write(puts, true)
+        self.change_and_block(puts, Vec::new())
     }
 
-    fn block_on_write(&self, puts: Vec<(Family, Bytes, Bytes)>, must_sync: bool) -> Result<(), StorageError> {
-        self.disk.block_on(Write { puts, delete_ranges: Vec::new(), must_sync, done: Box::new(|| ()) })
+    /// Deletes these ranges, then writes, in one batch; on stable storage when this returns. Blocks.
+    pub(super) fn change_and_block(
+        &self,
+        puts: Vec<(Family, Bytes, Bytes)>,
+        delete_ranges: Vec<(Family, Bytes, Bytes)>,
+    ) -> Result<(), StorageError> {
+        self.disk.block_on(Write { puts, delete_ranges, must_sync: true, done: Box::new(|| ()) })
     }
 
     /// How the chunks of new snapshots are packed.
