@@ -35,6 +35,8 @@ const CLOSING: Duration = Duration::from_secs(30);
 const REPAIR: Duration = Duration::from_secs(60);
 /// A node whose votes were given to others gets its share again when it was heard for so long.
 const BACK: Duration = Duration::from_secs(10);
+/// A leader that no majority has confirmed for so long may be the one that is cut off: it learns nothing of who is silent.
+const CONFIRMED: Duration = Duration::from_secs(2);
 /// Between attempts to write the first roster.
 const FIRST: Duration = Duration::from_secs(1);
 
@@ -46,6 +48,19 @@ struct Seen {
     back: BTreeMap<NodeId, Instant>,
     /// When the first roster was tried last.
     tried: Option<Instant>,
+}
+
+impl Seen {
+    /// Notes which nodes are silent, and which of those that were away are heard. Nothing counts from before a time in which this
+    /// leader was not `confirmed` by a majority: it heard nobody then, whoever was there.
+    fn note(&mut self, silent: &BTreeSet<NodeId>, back: &BTreeSet<NodeId>, confirmed: bool) {
+        for (seen, now) in [(&mut self.silent, silent), (&mut self.back, back)] {
+            seen.retain(|node, _| confirmed && now.contains(node));
+            now.iter().filter(|_| confirmed).for_each(|node| {
+                seen.entry(*node).or_insert_with(env::now);
+            });
+        }
+    }
 }
 
 /// What nodes do by themselves, and the roster does not say yet.
@@ -131,14 +146,17 @@ impl Cluster {
                 self.progress.lock().remove(id);
             }
         }
-        let news = self.news(roster, &table, seen);
+        let news = self.news(meta, roster, &table, seen);
         let published = self.table_is_true(roster, &table);
         if due.is_empty() && !roster.level_leaders && published && news.none() {
             return;
         }
         let deadline = env::now() + ASK;
-        let newest = meta.barrier(Level::Linearizable, deadline).await.is_ok();
-        if !newest || !stands(meta, roster) {
+        if meta.barrier(Level::Linearizable, deadline).await.is_err() {
+            seen.note(&BTreeSet::new(), &BTreeSet::new(), false);
+            return;
+        }
+        if !stands(meta, roster) {
             return;
         }
         let levelled = due.is_empty();
@@ -159,18 +177,13 @@ impl Cluster {
     }
 
     /// What is to be written into the roster without anybody's wish.
-    fn news(&self, roster: &Roster, table: &RoutingTable, seen: &mut Seen) -> News {
+    fn news(&self, meta: &Group, roster: &Roster, table: &RoutingTable, seen: &mut Seen) -> News {
         let belongs = |node: &NodeId| matches!(roster.standing(*node), Some(Standing::Member | Standing::Draining));
-        let nodes = || roster.nodes.keys().copied().filter(belongs);
-        seen.silent.retain(|node, _| belongs(node) && !self.alive(*node));
-        nodes().filter(|node| !self.alive(*node)).for_each(|node| {
-            seen.silent.entry(node).or_insert_with(env::now);
-        });
         let away = |node: &NodeId| roster.nodes.get(node).is_some_and(|entry| entry.away);
-        seen.back.retain(|node, _| away(node) && self.alive(*node));
-        nodes().filter(|node| away(node) && self.alive(*node)).for_each(|node| {
-            seen.back.entry(node).or_insert_with(env::now);
-        });
+        let nodes = roster.nodes.keys().copied().filter(belongs);
+        let (heard, silent): (BTreeSet<NodeId>, BTreeSet<NodeId>) = nodes.partition(|node| self.alive(*node));
+        let confirmed = meta.unconfirmed_for().is_none_or(|age| age < CONFIRMED);
+        seen.note(&silent, &heard.into_iter().filter(away).collect(), confirmed);
         let since = |seen: &BTreeMap<NodeId, Instant>, limit: Duration| -> BTreeSet<NodeId> {
             seen.iter().filter(|(_, since)| since.elapsed() > limit).map(|(node, _)| *node).collect()
         };
@@ -185,23 +198,28 @@ impl Cluster {
         }
     }
 
+    /// What was seen before the leaders were asked counts only for those of whom it is so still.
     async fn take_news(&self, meta: &Arc<Group>, table: &RoutingTable, news: &News) {
+        let (heard, unheard) = (|node: &NodeId| self.alive(*node), |node: &NodeId| !self.alive(*node));
+        let silent: BTreeSet<NodeId> = news.silent.iter().copied().filter(unheard).collect();
+        let lost: BTreeSet<NodeId> = news.lost.iter().copied().filter(unheard).collect();
+        let back: BTreeSet<NodeId> = news.back.iter().copied().filter(heard).collect();
         if news.zones {
             self.edit(meta, |roster| {
                 roster.note_zones(table.nodes.values().map(|info| (info.id, info.zone.as_str())));
             })
             .await;
         }
-        if !news.silent.is_empty() {
-            self.edit(meta, |roster| roster.stand_in(&news.silent, |node| self.alive(node))).await;
+        if !silent.is_empty() {
+            self.edit(meta, |roster| roster.stand_in(&silent, |node| self.alive(node))).await;
         }
-        if !news.lost.is_empty() {
-            tracing::warn!(nodes = ?news.lost, "node-lost: silent for too long; others are to vote in its place");
-            self.edit(meta, |roster| roster.note_away(&news.lost, true)).await;
+        if !lost.is_empty() {
+            tracing::warn!(nodes = ?lost, "node-lost: silent for too long; others are to vote in its place");
+            self.edit(meta, |roster| roster.note_away(&lost, true)).await;
         }
-        if !news.back.is_empty() {
-            tracing::info!(nodes = ?news.back, "node-back: it gets its share of votes again");
-            self.edit(meta, |roster| roster.note_away(&news.back, false)).await;
+        if !back.is_empty() {
+            tracing::info!(nodes = ?back, "node-back: it gets its share of votes again");
+            self.edit(meta, |roster| roster.note_away(&back, false)).await;
         }
     }
 
@@ -399,6 +417,22 @@ fn in_words(step: &Step) -> String {
 mod tests {
     use super::super::roster::Entry;
     use super::*;
+
+    #[test]
+    fn what_a_leader_that_is_cut_off_believes_of_others_counts_for_nothing() {
+        let (mut seen, nobody, two) = (Seen::default(), BTreeSet::new(), BTreeSet::from([NodeId(2)]));
+        let known = |seen: &BTreeMap<NodeId, Instant>| seen.keys().copied().collect::<BTreeSet<_>>();
+        seen.note(&two, &nobody, true);
+        let since = seen.silent[&NodeId(2)];
+        seen.note(&two, &nobody, true);
+        assert_eq!(seen.silent[&NodeId(2)], since, "it is silent since it was first");
+        seen.note(&two, &nobody, false);
+        assert_eq!(known(&seen.silent), nobody, "cut off, it hears nobody");
+        seen.note(&nobody, &two, true);
+        assert_eq!((known(&seen.silent), known(&seen.back)), (nobody.clone(), two.clone()));
+        seen.note(&two, &nobody, true);
+        assert_eq!((known(&seen.silent), known(&seen.back)), (two, nobody));
+    }
 
     #[test]
     fn only_a_node_that_is_alive_stands_in_for_a_silent_one() {

@@ -194,11 +194,9 @@ impl Overview {
     }
 }
 
-/// How long a leader was not confirmed by a majority, if that is too long. One that votes alone is its own majority: nobody
-/// confirms it while nothing is written.
+/// How long a leader was not confirmed by a majority, if that is too long.
 fn quorum_lost(group: &Group) -> Option<Duration> {
-    let status = group.is_leader().then(|| group.status()).filter(|status| status.voters.len() > 1)?;
-    status.quorum_age_ms.map(Duration::from_millis).filter(|age| *age > QUORUM)
+    group.unconfirmed_for().filter(|age| *age > QUORUM)
 }
 
 /// A replica answers no read at all, eventual included, until it has recovered; so this asks for one.

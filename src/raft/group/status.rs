@@ -131,6 +131,18 @@ impl Group {
         self.replica.with(|state| (state.applied.map_or(0, |id| id.index()), state.keyspace.state_hash()))
     }
 
+    /// How long ago a majority last confirmed this leader. None: it does not lead, or votes alone and is its own majority, whom
+    /// nobody confirms while nothing is written.
+    pub fn unconfirmed_for(&self) -> Option<Duration> {
+        if !self.is_leader() {
+            return None;
+        }
+        let core = self.core();
+        let metrics = core.metrics.borrow_watched();
+        let several = metrics.membership_config.voter_ids().nth(1).is_some();
+        metrics.last_quorum_acked.filter(|_| several).map(|at| at.into_inner().elapsed())
+    }
+
     /// What this node knows of the group.
     pub fn status(&self) -> GroupStatus {
         let core = self.core();
