@@ -97,6 +97,7 @@ pub(super) fn wanted(roster: &Roster, table: &RoutingTable, id: GroupId, alive: 
         closing: gone.into_iter().filter(|node| table.nodes.contains_key(node)).collect(),
         not_leading: not_leading.into_iter().flat_map(|standing| roster.with(standing)).collect(),
         leader: target.first().copied().filter(|first| roster.level_leaders && alive(*first)),
+        silent: roster.nodes.keys().copied().filter(|node| !alive(*node)).collect(),
     }
 }
 
@@ -266,7 +267,7 @@ impl Cluster {
                     (Next::WaitFor(node, Some(entries)), _) => {
                         format!("waits for node {node}, which is {entries} entries behind")
                     }
-                    (Next::WaitFor(node, None), _) => format!("waits for node {node}, which was not heard yet"),
+                    (Next::WaitFor(node, None), _) => format!("waits for node {node}, which is not heard"),
                     (Next::Stuck, _) => "has nobody who could lead or vote instead".to_owned(),
                 },
             };

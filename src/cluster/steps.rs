@@ -1,7 +1,8 @@
 //! The next step of a group from what it is to what it should be. Pure.
 //!
-//! Invariants: a node votes only after it was a learner that is level with the leader's log; of each set of voters all but
-//! one are in the next; nobody leads a group that is to lose its vote; a copy that is not wanted goes last.
+//! Invariants: a node votes only after it was a learner that is level with the leader's log, and while it is heard; of each set
+//! of voters all but one are in the next, and a majority of the next is heard; who is silent goes before others do; nobody
+//! leads a group that is to lose its vote; a copy that is not wanted goes last.
 
 use crate::raft::{Configuration, Step};
 use crate::types::NodeId;
@@ -22,6 +23,8 @@ pub(super) struct Wanted {
     pub not_leading: BTreeSet<NodeId>,
     /// Who should lead, if that is to be seen to.
     pub leader: Option<NodeId>,
+    /// Nodes that are not heard just now: they are given neither votes nor leadership.
+    pub silent: BTreeSet<NodeId>,
 }
 
 /// What to do for a group.
@@ -29,7 +32,7 @@ pub(super) struct Wanted {
 pub(super) enum Next {
     Settled,
     Do(Step),
-    /// It goes on when this node has caught up, which is so many entries behind; none: it was not heard yet.
+    /// It goes on when this node has caught up, which is so many entries behind; none: it is not heard.
     WaitFor(NodeId, Option<u64>),
     /// Nobody can lead, or vote, in the place of who should not.
     Stuck,
@@ -71,10 +74,10 @@ pub(super) fn next(now: &Configuration, wanted: &Wanted) -> Next {
     }
     if wanted.not_leading.contains(&now.leader) {
         let others = voters.difference(&wanted.not_leading).copied();
-        return lead(now, others.collect(), wanted.leader);
+        return lead(now, others.collect(), wanted);
     }
     match wanted.leader.filter(|leader| *leader != now.leader && voters.contains(leader)) {
-        Some(leader) => lead(now, vec![leader], None),
+        Some(leader) => lead(now, vec![leader], wanted),
         None => Next::Settled,
     }
 }
@@ -90,41 +93,58 @@ fn finish(now: &Configuration, last: &BTreeSet<NodeId>, wanted: &Wanted) -> Next
         return Next::Do(Step::Voters(last.clone()));
     }
     let able: Vec<NodeId> = last.difference(&wanted.not_leading).copied().collect();
-    lead(now, if able.is_empty() { last.iter().copied().collect() } else { able }, wanted.leader)
+    lead(now, if able.is_empty() { last.iter().copied().collect() } else { able }, wanted)
 }
 
 fn change_voters(now: &Configuration, voters: &BTreeSet<NodeId>, wanted: &Wanted) -> Next {
-    let (coming, going) = (wanted.voters.difference(voters).next(), voters.difference(&wanted.voters));
+    let silent = |node: &NodeId| wanted.silent.contains(node);
     let staying: Vec<NodeId> = voters.intersection(&wanted.voters).copied().collect();
     // Where somebody comes, those who cannot lead yet are no reason to wait.
     let leads_on = wanted.voters.contains(&now.leader);
     if !leads_on && !staying.is_empty() {
-        return lead(now, staying, wanted.leader);
+        return lead(now, staying, wanted);
     }
-    let gone = going.copied().find(|node| *node != now.leader);
+    let mut coming: Vec<NodeId> = wanted.voters.difference(voters).copied().collect();
+    coming.sort_by_key(|node| (silent(node), !is_level(now, *node)));
+    let mut going: Vec<NodeId> =
+        voters.difference(&wanted.voters).filter(|node| **node != now.leader).copied().collect();
+    going.sort_by_key(|node| !silent(node));
     let mut after = voters.clone();
-    if let Some(coming) = coming {
-        if !is_level(now, *coming) {
-            return Next::WaitFor(*coming, now.behind.get(coming).copied());
+    if let Some(comes) = coming.first() {
+        if silent(comes) || !is_level(now, *comes) {
+            return wait_for(now, *comes, wanted);
         }
-        after.insert(*coming);
+        after.insert(*comes);
     }
-    if let Some(gone) = gone {
-        after.remove(&gone);
+    if let Some(goes) = going.first() {
+        after.remove(goes);
     }
-    if after == *voters { Next::Stuck } else { Next::Do(Step::Voters(after)) }
+    if after == *voters {
+        return Next::Stuck;
+    }
+    // Without those who are heard the group would not even agree on the change.
+    match after.iter().find(|node| silent(node)) {
+        Some(missed) if after.iter().filter(|node| !silent(node)).count() * 2 <= after.len() => {
+            wait_for(now, *missed, wanted)
+        }
+        _ => Next::Do(Step::Voters(after)),
+    }
 }
 
-/// Hands leadership to the first choice among these, or to the one that is nearest to the leader's log.
-fn lead(now: &Configuration, among: Vec<NodeId>, first: Option<NodeId>) -> Next {
-    let level = |node: &NodeId| is_level(now, *node);
-    if let Some(first) = first.filter(|first| among.contains(first) && level(first)) {
+fn wait_for(now: &Configuration, node: NodeId, wanted: &Wanted) -> Next {
+    Next::WaitFor(node, now.behind.get(&node).copied().filter(|_| !wanted.silent.contains(&node)))
+}
+
+/// Hands leadership to the wanted leader if it is among these, or to the one that is nearest to the leader's log.
+fn lead(now: &Configuration, among: Vec<NodeId>, wanted: &Wanted) -> Next {
+    let able = |node: &NodeId| is_level(now, *node) && !wanted.silent.contains(node);
+    if let Some(first) = wanted.leader.filter(|first| among.contains(first) && able(first)) {
         return Next::Do(Step::Lead(first));
     }
-    let nearest = among.iter().copied().filter(level).min_by_key(|node| (now.behind[node], *node));
+    let nearest = among.iter().copied().filter(able).min_by_key(|node| (now.behind[node], *node));
     match (nearest, among.first()) {
         (Some(nearest), _) => Next::Do(Step::Lead(nearest)),
-        (None, Some(node)) => Next::WaitFor(*node, now.behind.get(node).copied()),
+        (None, Some(node)) => wait_for(now, *node, wanted),
         (None, None) => Next::Stuck,
     }
 }
@@ -140,7 +160,8 @@ mod tests {
 
     fn wanted(voters: &[u64], copies: &[u64]) -> Wanted {
         let (closing, not_leading) = (BTreeSet::new(), BTreeSet::new());
-        Wanted { voters: set(voters), copies: set(copies), closing, not_leading, leader: None }
+        let silent = BTreeSet::new();
+        Wanted { voters: set(voters), copies: set(copies), closing, not_leading, leader: None, silent }
     }
 
     fn group(voters: &[u64], learners: &[u64], leader: u64) -> Configuration {
@@ -216,6 +237,62 @@ mod tests {
             prop_assert!(wanted.has(&now.voters, &now.learners), "{now:?} is not {wanted:?}");
             prop_assert!(wanted.may_lead(now.leader) || wanted.voters.is_subset(&wanted.not_leading));
         }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(500))]
+        /// Whoever is silent: no step gives a vote or leadership to one of them, or leaves less than a majority of voters that
+        /// are heard; and as soon as they are back it goes on to the end.
+        #[test]
+        fn no_step_counts_on_a_node_that_is_silent(
+            from in prop::collection::btree_set(1..8u64, 1..6),
+            to in prop::collection::btree_set(1..8u64, 1..6),
+            silent in prop::collection::btree_set(1..8u64, 0..4),
+        ) {
+            let ids = |of: &BTreeSet<u64>| of.iter().copied().collect::<Vec<_>>();
+            let leader = *from.iter().find(|node| !silent.contains(node)).unwrap_or(from.first().unwrap());
+            // A leader leads only by a majority that it hears.
+            let silent: BTreeSet<u64> = silent.into_iter().filter(|node| *node != leader).collect();
+            prop_assume!(from.difference(&silent).count() * 2 > from.len());
+            let mut now = group(&ids(&from), &ids(&to.difference(&from).copied().collect()), leader);
+            let mut wanted = Wanted { silent: set(&ids(&silent)), ..wanted(&ids(&to), &ids(&to)) };
+            for _ in 0..40 {
+                let before = now.clone();
+                match next(&now, &wanted) {
+                    Next::Do(step) => take(&mut now, step, false),
+                    Next::WaitFor(node, _) => {
+                        prop_assert!(wanted.silent.contains(&node), "nobody else is waited for: {now:?} {wanted:?}");
+                        wanted.silent.clear();
+                    }
+                    Next::Settled => break,
+                    Next::Stuck => prop_assert!(false, "{now:?}"),
+                }
+                now.behind = now.voters.iter().flatten().chain(&now.learners).map(|node| (*node, 3)).collect();
+                let (voters, last) = (&now.voters[0], &before.voters[0]);
+                let heard = voters.difference(&wanted.silent).count();
+                prop_assert!(voters == last || heard * 2 > voters.len(), "{now:?}, silent {:?}", wanted.silent);
+                prop_assert!(voters.difference(last).all(|node| !wanted.silent.contains(node)), "{now:?}");
+                prop_assert!(now.leader == before.leader || !wanted.silent.contains(&now.leader), "{now:?}");
+            }
+            prop_assert!(wanted.has(&now.voters, &now.learners), "{now:?} is not {wanted:?}");
+        }
+    }
+
+    #[test]
+    fn who_is_silent_is_given_no_vote_and_is_the_first_to_lose_one() {
+        let silent = |ids: &[u64], wanted: Wanted| Wanted { silent: set(ids), ..wanted };
+        let now = group(&[1, 2, 3], &[4, 5], 1);
+        let one = wanted(&[1, 2, 4], &[1, 2, 3, 4, 5]);
+        assert_eq!(next(&now, &silent(&[4], one)), Next::WaitFor(NodeId(4), None), "it was level when it died");
+        let two = wanted(&[1, 4, 5], &[1, 2, 3, 4, 5]);
+        assert_eq!(next(&now, &silent(&[4], two.clone())), Next::Do(Step::Voters(set(&[1, 3, 5]))));
+        assert_eq!(next(&now, &silent(&[3], two)), Next::Do(Step::Voters(set(&[1, 2, 4]))));
+        let fewer = wanted(&[1, 2], &[1, 2, 3, 4, 5]);
+        assert_eq!(
+            next(&now, &silent(&[2], fewer)),
+            Next::WaitFor(NodeId(2), None),
+            "two of which one is dead decide nothing"
+        );
     }
 
     #[test]
