@@ -4,7 +4,7 @@
 //! what the groups' leaders tell, so another node goes on wherever this one stopped.
 //!
 //! Invariants: nothing is begun on a roster that is not the newest; at most one step of a group at a time, and
-//! [`FILLING`] groups at a time whose new copies are far behind; a node is dismissed only when no group's committed
+//! [`FILLING`] groups at a time whose new copies are far behind, on nodes that are heard; a node is dismissed only when no group's committed
 //! configuration gives it a vote, and its copies are taken from it only when its doors are closed.
 
 use super::placement;
@@ -99,6 +99,12 @@ pub(super) fn wanted(roster: &Roster, table: &RoutingTable, id: GroupId, alive: 
         leader: target.first().copied().filter(|first| roster.level_leaders && alive(*first)),
         silent: roster.nodes.keys().copied().filter(|node| !alive(*node)).collect(),
     }
+}
+
+/// Whether a copy that is to be filled is far behind. One on a node that is silent is not being filled, and nobody waits for it.
+fn fills(wanted: &Wanted, now: &Configuration) -> bool {
+    let copies = wanted.copies.intersection(&now.learners).filter(|node| !wanted.silent.contains(node));
+    copies.into_iter().any(|node| now.behind.get(node).is_none_or(|entries| *entries > LEVEL))
 }
 
 impl Cluster {
@@ -235,14 +241,8 @@ impl Cluster {
 
     /// Has each group take its next step. Those that would begin to fill a copy wait for their turn.
     async fn take_steps(&self, told: &[Told], deadline: Instant) {
-        let fills = |(_, wanted, now): &&Told| {
-            let far = |now: &Configuration| {
-                let mut copies = wanted.copies.intersection(&now.learners);
-                copies.any(|node| now.behind.get(node).is_none_or(|entries| *entries > LEVEL))
-            };
-            now.as_ref().is_ok_and(far)
-        };
-        let mut filling = told.iter().filter(fills).count();
+        let filled = |(_, wanted, now): &&Told| now.as_ref().is_ok_and(|now| fills(wanted, now));
+        let mut filling = told.iter().filter(filled).count();
         let mut steps = Vec::new();
         for (group, wanted, now) in told {
             let how = match now {
@@ -252,11 +252,12 @@ impl Cluster {
                         self.progress.lock().remove(&group.id());
                         continue;
                     }
-                    (Next::Do(Step::AddLearner(node)), _) if filling >= FILLING => {
+                    (Next::Do(Step::AddLearner(node)), _) if filling >= FILLING && !wanted.silent.contains(&node) => {
                         format!("waits until others have filled their copies, and then gives one to node {node}")
                     }
                     (Next::Do(step), Some(at)) => {
-                        filling += usize::from(matches!(step, Step::AddLearner(_)));
+                        filling +=
+                            usize::from(matches!(&step, Step::AddLearner(node) if !wanted.silent.contains(node)));
                         let how = in_words(&step);
                         let planned = Planned { at, term: now.term, step };
                         let leader = [now.leader];
@@ -433,6 +434,31 @@ mod tests {
         assert_eq!((known(&seen.silent), known(&seen.back)), (nobody.clone(), two.clone()));
         seen.note(&two, &nobody, true);
         assert_eq!((known(&seen.silent), known(&seen.back)), (two, nobody));
+    }
+
+    #[test]
+    fn a_copy_that_is_far_behind_on_a_dead_node_holds_up_no_other() {
+        let set = |ids: &[u64]| ids.iter().map(|id| NodeId(*id)).collect::<BTreeSet<_>>();
+        let mut wanted = Wanted {
+            voters: set(&[1, 2]),
+            copies: set(&[1, 2, 3, 4]),
+            closing: BTreeSet::new(),
+            not_leading: BTreeSet::new(),
+            leader: None,
+            silent: BTreeSet::new(),
+        };
+        let now = Configuration {
+            version: 1,
+            at: Some((1, 1)),
+            term: 1,
+            voters: vec![set(&[1, 2])],
+            learners: set(&[3, 4]),
+            leader: NodeId(1),
+            behind: [(1, 0), (2, 0), (3, LEVEL + 1), (4, LEVEL)].map(|(node, behind)| (NodeId(node), behind)).into(),
+        };
+        assert!(fills(&wanted, &now));
+        wanted.silent = set(&[3]);
+        assert!(!fills(&wanted, &now));
     }
 
     #[test]

@@ -115,7 +115,7 @@ impl Cluster {
             Wish::Remove { node, force } => {
                 let edit = |roster: &mut Roster| {
                     let node = roster.named(node)?;
-                    roster.leave(node, *force).map(|()| node)
+                    roster.leave(node, *force, self.alive(node)).map(|()| node)
                 };
                 let Edited { outcome: node, before, after } = self.edit_roster(&meta, dry_run, deadline, edit).await?;
                 self.change(&meta, Some(node), &before.target, &after, dry_run)

@@ -4,7 +4,8 @@
 //! from, so of two changes at once one begins again (`membership.rs`); what it asks for is brought about by `driver.rs`.
 //!
 //! Invariants: a number is given out once and its node is never forgotten; one node at a time is joining, and none is
-//! admitted while others leave, though several may leave at once, as one of them may wait for another that died; the target
+//! admitted while others leave, though several may leave at once, as one of them may wait for another that died, and one that
+//! is dead may leave while another joins; the target
 //! names nodes that may vote, and every group as often as there are copies, as far as there are nodes.
 
 use super::placement::{self, Target};
@@ -269,11 +270,13 @@ impl Roster {
         Ok(())
     }
 
-    /// Lets a node go, also while others are leaving: what they wait for may be this one. `force`: with fewer copies, if there are not enough others.
-    pub fn leave(&mut self, node: NodeId, force: bool) -> Result<(), Refused> {
+    /// Lets a node go, also while others are leaving: what they wait for may be this one; one that is not alive also while another
+    /// joins. `force`: with fewer copies, if there are not enough others.
+    pub fn leave(&mut self, node: NodeId, force: bool, alive: bool) -> Result<(), Refused> {
         match self.standing(node) {
             None => return Err(Refused::NoSuchNode(node.to_string())),
             Some(Standing::Gone | Standing::Leaving) => return Ok(()),
+            Some(_) if !alive => {}
             Some(_) => {
                 if let Some(other) = self.with(Standing::Joining).find(|other| *other != node) {
                     return Err(Refused::Busy { node: other, standing: Standing::Joining });
@@ -377,9 +380,9 @@ mod tests {
         let votes = |r: &Roster, node| r.target.iter().filter(|(g, v)| g.0 > 0 && v.contains(&node)).count();
         assert_eq!((1..=4).map(|id| votes(&roster, NodeId(id))).collect::<Vec<_>>(), [6; 4]);
         assert_eq!(roster.target[&GroupId::META].len(), 3);
-        roster.leave(NodeId(2), false).unwrap();
+        roster.leave(NodeId(2), false, true).unwrap();
         assert_eq!(voters(&roster), [1, 3, 4].map(NodeId).into());
-        assert_eq!(roster.leave(NodeId(2), false), Ok(()), "asked twice");
+        assert_eq!(roster.leave(NodeId(2), false, true), Ok(()), "asked twice");
         let busy = roster.admit("node-5", "h5:7000", 1005, "", None);
         assert_eq!(busy, Err(Refused::Busy { node: NodeId(2), standing: Standing::Leaving }));
         roster.dismiss(NodeId(2));
@@ -403,22 +406,22 @@ mod tests {
     #[test]
     fn three_nodes_do_not_become_two_without_force() {
         let mut roster = roster(3, 8);
-        assert_eq!(roster.leave(NodeId(3), false), Err(Refused::TooFew { left: 2, copies: 3 }));
-        roster.leave(NodeId(3), true).unwrap();
+        assert_eq!(roster.leave(NodeId(3), false, true), Err(Refused::TooFew { left: 2, copies: 3 }));
+        roster.leave(NodeId(3), true, true).unwrap();
         assert_eq!((roster.copies, voters(&roster)), (2, [1, 2].map(NodeId).into()));
-        assert!(self::roster(1, 1).leave(NodeId(1), true).is_err(), "somebody stays");
+        assert!(self::roster(1, 1).leave(NodeId(1), true, true).is_err(), "somebody stays");
     }
 
     #[test]
     fn a_node_that_died_may_go_while_another_waits_for_it() {
         let mut roster = roster(3, 8);
         let (four, five) = (join(&mut roster, 4), join(&mut roster, 5));
-        roster.leave(NodeId(2), false).unwrap();
+        roster.leave(NodeId(2), false, true).unwrap();
         assert!(voters(&roster).contains(&four));
-        roster.leave(four, false).unwrap();
+        roster.leave(four, false, true).unwrap();
         assert_eq!(roster.with(Standing::Leaving).collect::<Vec<_>>(), [NodeId(2), four]);
         assert_eq!(voters(&roster), [NodeId(1), NodeId(3), five].into());
-        assert_eq!(roster.leave(five, false), Err(Refused::TooFew { left: 2, copies: 3 }));
+        assert_eq!(roster.leave(five, false, true), Err(Refused::TooFew { left: 2, copies: 3 }));
         assert!(roster.admit("node-6", "h6:7000", 1006, "", None).is_err());
     }
 
@@ -426,8 +429,25 @@ mod tests {
     fn a_node_that_is_still_joining_may_go_again() {
         let mut roster = roster(3, 8);
         let four = roster.admit("node-4", "h4:7000", 1004, "", None).unwrap();
-        roster.leave(four, false).unwrap();
+        roster.leave(four, false, true).unwrap();
         assert_eq!((roster.standing(four), roster.copies), (Some(Standing::Leaving), 3));
+    }
+
+    #[test]
+    fn a_dead_node_may_go_while_another_joins() {
+        let mut roster = roster(4, 8);
+        roster.rebalance(Some(3)).unwrap();
+        let five = roster.admit("node-5", "h5:7000", 1005, "", None).unwrap();
+        let busy = Refused::Busy { node: five, standing: Standing::Joining };
+        assert_eq!(roster.leave(NodeId(2), false, true), Err(busy));
+        roster.leave(NodeId(2), false, false).unwrap();
+        assert_eq!(voters(&roster), [1, 3, 4].map(NodeId).into());
+        roster.welcome(five);
+        assert_eq!(
+            (roster.standing(NodeId(2)), roster.standing(five)),
+            (Some(Standing::Leaving), Some(Standing::Member))
+        );
+        assert_eq!(roster.leave(NodeId(3), false, false), Ok(()), "three are left");
     }
 
     #[test]
@@ -473,7 +493,7 @@ mod tests {
         let four = join(&mut roster, 4);
         assert_eq!(voters(&roster), [NodeId(1), NodeId(3), four].into(), "a spare has come");
         assert_eq!(
-            roster.leave(NodeId(3), false),
+            roster.leave(NodeId(3), false, true),
             Err(Refused::TooFew { left: 2, copies: 3 }),
             "the dead do not count"
         );
@@ -530,7 +550,7 @@ mod tests {
                     }
                     1 => roster.with(Standing::Joining).collect::<Vec<_>>().into_iter().for_each(|n| roster.welcome(n)),
                     2 => drop(roster.drain(node)),
-                    3 => drop(roster.leave(node, id % 2 == 0)),
+                    3 => drop(roster.leave(node, id % 2 == 0, id % 3 > 0)),
                     5 => roster.note_away(&BTreeSet::from([node]), true),
                     6 => roster.note_away(&BTreeSet::from([node]), false),
                     7 => {
