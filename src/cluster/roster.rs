@@ -321,23 +321,31 @@ impl Roster {
 
     /// Draws up who votes where.
     fn plan(&mut self) {
-        let mut may_vote = self.zoned(self.able());
+        let able: Vec<NodeId> = self.able().collect();
         // Where there is no spare, those that are drained or away go on voting: the ones that do so already, first.
         let away = self.with(Standing::Member).filter(|node| self.nodes[node].away);
-        let mut draining: Vec<NodeId> = self.with(Standing::Draining).chain(away).collect();
-        draining.sort_by_key(|node| !self.target.values().flatten().any(|voter| voter == node));
-        let missing = self.copies.saturating_sub(may_vote.len());
-        may_vote.extend(self.zoned(draining.iter().take(missing).copied()));
+        let others: Vec<NodeId> = self.with(Standing::Draining).chain(away).collect();
+        let filled = |target: &Target, voters: usize| {
+            let mut fill = others.clone();
+            fill.sort_by_key(|node| !target.values().flatten().any(|voter| voter == node));
+            fill.truncate(voters.saturating_sub(able.len()));
+            self.zoned(able.iter().copied().chain(fill))
+        };
+        let mut data = self.target.clone();
+        let meta = Target::from([(GroupId::META, data.remove(&GroupId::META).unwrap_or_default())]);
+        let may_vote = filled(&data, self.copies);
         if may_vote.is_empty() {
             return;
         }
-        let before = self.target.clone();
-        let meta = self.target.remove(&GroupId::META).unwrap_or_default();
-        let may_lead = |node| !draining.contains(&node);
-        let mut after = placement::plan(&self.target, &may_vote, self.copies, may_lead);
-        let voters = placement::meta_voters(may_vote.len());
-        after.extend(placement::plan(&Target::from([(GroupId::META, meta)]), &may_vote, voters, may_lead));
-        self.level_leaders |= after != before;
+        let may_lead = |node| !others.contains(&node);
+        let mut after = placement::plan(&data, &may_vote, self.copies, may_lead);
+        // Three nodes are enough for a third vote, be one of them away: with two voters the next loss would be one too many.
+        let voters = match able.len() + others.len() {
+            3.. => placement::meta_voters(able.len()).max(placement::meta_voters(3)),
+            _ => placement::meta_voters(may_vote.len()),
+        };
+        after.extend(placement::plan(&meta, &filled(&meta, voters), voters, may_lead));
+        self.level_leaders |= after != self.target;
         self.target = after;
     }
 }
@@ -500,6 +508,39 @@ mod tests {
         roster.note_away(&dead, false);
         let votes = |node| roster.target.iter().filter(|(g, v)| g.0 > 0 && v.contains(&node)).count();
         assert_eq!((1..=4).map(|id| votes(NodeId(id))).collect::<Vec<_>>(), [6; 4]);
+    }
+
+    #[test]
+    fn a_node_that_is_away_or_drained_takes_no_vote_of_the_meta_group_with_it_where_there_is_no_spare() {
+        for copies in [1, 2] {
+            let mut roster = roster(3, 8);
+            roster.rebalance(Some(copies)).unwrap();
+            let meta = |roster: &Roster| roster.target[&GroupId::META].iter().copied().collect::<BTreeSet<_>>();
+            let all = BTreeSet::from([1, 2, 3].map(NodeId));
+            roster.note_away(&BTreeSet::from([NodeId(2)]), true);
+            assert_eq!(meta(&roster), all, "{copies} copies");
+            assert!(roster.target.iter().all(|(g, v)| g.0 == 0 || !v.contains(&NodeId(2))), "others vote in its place");
+            assert_ne!(roster.target[&GroupId::META][0], NodeId(2));
+            let four = join(&mut roster, 4);
+            assert_eq!(meta(&roster), [NodeId(1), NodeId(3), four].into(), "a spare has come");
+            roster.leave(four, false, true).unwrap();
+            roster.dismiss(four);
+            assert_eq!(meta(&roster), all);
+            roster.note_away(&BTreeSet::from([NodeId(2)]), false);
+            assert_eq!(roster.drain(NodeId(3)), Ok(false), "it goes on voting in the meta group");
+            assert_eq!(meta(&roster), all);
+        }
+    }
+
+    #[test]
+    fn the_meta_group_has_an_odd_number_of_voters_whoever_is_drained() {
+        let mut roster = roster(3, 8);
+        for id in [4, 5] {
+            join(&mut roster, id);
+        }
+        assert_eq!(roster.target[&GroupId::META].len(), 5);
+        assert_eq!(roster.drain(NodeId(2)), Ok(true), "four are left");
+        assert_eq!(roster.target[&GroupId::META].len(), 3);
     }
 
     #[test]
