@@ -11,6 +11,8 @@ use crate::raft::members::{Configuration, MembersAsk, Planned, Step, VERSION};
 use crate::raft::wire::{self, Lane, Method};
 use crate::raft::{leader_of, log_id};
 use crate::types::NodeId;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use openraft::async_runtime::WatchReceiver;
 use openraft::{ChangeMembers, Precondition, ServerState};
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +21,19 @@ use std::time::Duration;
 
 /// How long the leader may take to answer and to have a step committed, if the caller has so much time.
 const STEP: Duration = Duration::from_secs(5);
+
+/// What the first of these that succeeds gives, or what the last to fail does. None of them: none.
+async fn first_to_tell<T, E>(asked: impl Iterator<Item = impl Future<Output = Result<T, E>>>) -> Option<Result<T, E>> {
+    let mut answers: FuturesUnordered<_> = asked.collect();
+    let mut refused = None;
+    while let Some(answer) = answers.next().await {
+        match answer {
+            Ok(told) => return Some(Ok(told)),
+            Err(e) => refused = Some(Err(e)),
+        }
+    }
+    refused
+}
 
 impl Group {
     /// The sets of voters, and the learners, as of the last entry applied here.
@@ -30,7 +45,7 @@ impl Group {
     }
 
     /// Asks the leader, wherever it is, for the configuration, after it took a step. Where this replica knows none, because it
-    /// was never given a copy, `voters` are asked one by one.
+    /// was never given a copy, `voters` are asked, all at once: one that says nothing keeps nobody waiting.
     pub async fn configure(
         self: &Arc<Self>,
         step: Option<Planned>,
@@ -39,14 +54,9 @@ impl Group {
     ) -> Result<Configuration, AdminError> {
         let ask = MembersAsk { version: VERSION, step };
         let Some(leader) = self.leader() else {
-            let mut refused = AdminError::NotLeader { group: self.id(), leader: None };
-            for voter in voters.iter().filter(|voter| **voter != self.me()) {
-                match self.configure_at(*voter, &ask, deadline).await {
-                    Ok(told) => return Ok(told),
-                    Err(e) => refused = e,
-                }
-            }
-            return Err(refused);
+            let others = voters.iter().copied().filter(|voter| *voter != self.me());
+            let told = first_to_tell(others.map(|voter| self.configure_at(voter, &ask, deadline))).await;
+            return told.unwrap_or(Err(AdminError::NotLeader { group: self.id(), leader: None }));
         };
         match leader == self.me() {
             true => self.configure_here(ask).await,
@@ -153,5 +163,30 @@ impl Group {
             leader: self.me(),
             behind,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+    use futures_util::future::{BoxFuture, pending, ready};
+
+    #[test]
+    fn a_voter_that_says_nothing_keeps_nobody_waiting() {
+        let asked = |answers: Vec<Option<Result<u8, u8>>>| {
+            let ask = |answer: Option<Result<u8, u8>>| -> BoxFuture<'static, Result<u8, u8>> {
+                answer.map_or_else(|| pending().boxed(), |answer| ready(answer).boxed())
+            };
+            first_to_tell(answers.into_iter().map(ask)).now_or_never()
+        };
+        assert_eq!(
+            asked(vec![None, Some(Err(1)), Some(Ok(7))]),
+            Some(Some(Ok(7))),
+            "the first is silent, another knows"
+        );
+        assert_eq!(asked(vec![Some(Err(1)), Some(Err(2))]), Some(Some(Err(2))));
+        assert_eq!(asked(vec![None, Some(Err(1))]), None, "the one that is silent may still know");
+        assert_eq!(asked(vec![]), Some(None));
     }
 }
