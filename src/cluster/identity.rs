@@ -430,6 +430,12 @@ impl Members {
         self.card.lock().forced
     }
 
+    /// As after a recovery that the meta group was not told of yet.
+    #[cfg(test)]
+    pub(super) fn force_for_tests(&self) {
+        self.card.lock().forced = true;
+    }
+
     /// The meta group says so now.
     pub(super) fn note_settled(&self) {
         let mut card = self.card.lock();

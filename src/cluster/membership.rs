@@ -210,6 +210,11 @@ impl Cluster {
         deadline: Instant,
         edit: impl Fn(&mut Roster) -> Result<T, Refused>,
     ) -> Result<Edited<T>, WishError> {
+        if self.members.is_forced() {
+            // The roster of the cluster that was given up counts until this node has said that it is alone.
+            let why = "this node was made a cluster of its own, and the meta group does not say so yet";
+            return Err(WishError::Unreadable(why.to_owned()));
+        }
         loop {
             meta.barrier(Level::Linearizable, deadline).await.map_err(WishError::NotWritten)?;
             let (known, before) = match roster_of(meta).map_err(WishError::Unreadable)? {

@@ -220,6 +220,11 @@ impl Cluster {
         node == self.info.id || self.host.peers().last_seen(node).is_some_and(|ago| ago < ALIVE)
     }
 
+    #[cfg(test)]
+    pub(crate) fn force_for_tests(&self) {
+        self.members.force_for_tests();
+    }
+
     /// The groups of this node.
     pub fn host(&self) -> &Host {
         &self.host

@@ -29,6 +29,7 @@ mod memory;
 mod monitor;
 mod pause;
 mod pubsub;
+mod recovery;
 mod script_messages;
 mod scripts;
 mod seeds;
