@@ -64,8 +64,10 @@ pub struct Caller {
     published: usize,
 }
 
-/// Bytes of channels and messages that a script may publish.
+/// Bytes of channels and messages that a script may publish, with what each costs beside them.
 const PUBLISHED_BYTES_MAX: usize = 8 << 20;
+/// What a message that is kept costs beside its words: an empty one is kept as well.
+const MESSAGE_BYTES: usize = 128;
 
 /// Session commands that have a meaning in a script.
 const ALLOWED: [&str; 4] = ["command", "echo", "ping", "select"];
@@ -166,7 +168,7 @@ impl Caller {
         if self.rules.read_only {
             return Reply::error(READ_ONLY);
         }
-        let bytes: usize = args.iter().map(|arg| arg.len()).sum();
+        let bytes = MESSAGE_BYTES + args.iter().map(|arg| arg.len()).sum::<usize>();
         if self.published + bytes > PUBLISHED_BYTES_MAX {
             return Reply::error("ERR the script publishes more than scripts may (8 MiB)");
         }

@@ -100,6 +100,16 @@ impl Stage {
     }
 }
 
+/// They were free, and a script could have the server keep as many as it had time for.
+#[test]
+fn empty_messages_count_too() {
+    let mut stage = Stage::new();
+    let body = "local n = 0 while n < 100000 do redis.call('publish', '', '') n = n + 1 end return n";
+    let (ran, _) = stage.run_with(body, &[], &[], Rules::all(), After(Cell::new(1_000_000), Stop::Time));
+    let Reply::Error(text) = ran.reply else { panic!("{:?}", ran.reply) };
+    assert!(String::from_utf8_lossy(&text).contains("publishes more than scripts may (8 MiB)"), "{text:?}");
+}
+
 #[test]
 fn a_script_reads_what_it_wrote_and_its_effects_do_the_same() {
     let mut stage = Stage::new();
