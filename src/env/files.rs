@@ -19,38 +19,52 @@ const REMOVAL_REST: Duration = Duration::from_millis(20);
 
 /// Sees to it that a large file reaches the disk while it is written, so that little is left when it is synced.
 pub struct WriteBehind {
-    file: File,
+    /// None: the file system takes no such hints.
+    file: Option<File>,
     waiting: usize,
 }
 
 impl WriteBehind {
     /// For the file of this name, which somebody else writes.
     pub fn of(path: &Path) -> io::Result<WriteBehind> {
-        Ok(WriteBehind { file: File::open(path)?, waiting: 0 })
+        Ok(WriteBehind { file: Some(File::open(path)?), waiting: 0 })
     }
 
-    /// Told of each write. Waits for the disk where it is slower than the writer; nothing is durable by that.
+    /// Told of each write. Waits for the disk where it is slower than the writer; nothing is durable by that. Where the system
+    /// knows no such thing it does nothing: whoever writes syncs in the end anyway.
+    ///
+    /// # Errors
+    /// When bytes that were written cannot be stored.
     pub fn wrote(&mut self, bytes: usize) -> io::Result<()> {
         self.waiting += bytes;
-        if self.waiting < BEHIND_BYTES {
-            return Ok(());
-        }
+        let Some(file) = self.file.as_ref().filter(|_| self.waiting >= BEHIND_BYTES) else { return Ok(()) };
         self.waiting = 0;
         let how = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE;
-        // SAFETY: the descriptor is open for as long as `self.file` is; no memory is passed.
-        match unsafe { libc::sync_file_range(self.file.as_raw_fd(), 0, 0, how) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
+        // SAFETY: the descriptor is open for as long as `file` is borrowed; no memory is passed.
+        if unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, how) } == 0 {
+            return Ok(());
         }
+        let error = io::Error::last_os_error();
+        if !error.raw_os_error().is_some_and(knows_no_hints) {
+            return Err(error);
+        }
+        self.file = None;
+        Ok(())
     }
 }
 
-/// Removes a file that nobody reads any more, a few megabytes at a time. One that has other names keeps its bytes. Blocks.
-pub fn remove_bit_by_bit(path: &Path) -> io::Result<()> {
+/// Whether an error says that the system or this kind of file takes no hints, and nothing of the bytes.
+fn knows_no_hints(error: i32) -> bool {
+    [libc::ENOSYS, libc::EINVAL, libc::EOPNOTSUPP, libc::ESPIPE].contains(&error)
+}
+
+/// Removes a file that nobody reads any more, a few megabytes at a time. One that has other names keeps its bytes: `other` is the
+/// one that it had, as not every file system counts names. Blocks.
+pub fn remove_bit_by_bit(path: &Path, other: &Path) -> io::Result<()> {
     use std::os::unix::fs::MetadataExt;
     let file = File::options().write(true).open(path)?;
     let about = file.metadata()?;
-    if about.nlink() == 1 {
+    if about.nlink() == 1 && !other.try_exists()? {
         let mut left = about.len();
         while left > REMOVED_AT_ONCE {
             left -= REMOVED_AT_ONCE;
@@ -108,11 +122,31 @@ mod tests {
         let mut behind = WriteBehind::of(&one).unwrap();
         behind.wrote(bytes.len()).unwrap();
         std::fs::hard_link(&one, &other).unwrap();
-        remove_bit_by_bit(&one).unwrap();
+        let third = dir.path().join("third");
+        remove_bit_by_bit(&one, &third).unwrap();
         assert!(!one.exists());
         assert!(std::fs::read(&other).unwrap() == bytes, "whoever has the other name has all of it");
-        remove_bit_by_bit(&other).unwrap();
+        // A file system that says of every file that it has one name.
+        std::fs::write(&one, &bytes).unwrap();
+        let reads = File::open(&one).unwrap();
+        remove_bit_by_bit(&one, &other).unwrap();
+        assert!(!one.exists());
+        assert_eq!(reads.metadata().unwrap().len(), bytes.len() as u64, "whoever had it open has all of it");
+        let shrinks = File::open(&other).unwrap();
+        remove_bit_by_bit(&other, &one).unwrap();
         assert!(!other.exists());
-        assert_eq!(remove_bit_by_bit(&other).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(shrinks.metadata().unwrap().len(), 5, "bit by bit");
+        assert_eq!(remove_bit_by_bit(&other, &one).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn where_nobody_takes_hints_writing_goes_on() {
+        // No regular file: it refuses to be written through.
+        let mut behind = WriteBehind::of(Path::new("/dev/null")).unwrap();
+        behind.wrote(BEHIND_BYTES).unwrap();
+        assert!(behind.file.is_none(), "it is not asked again");
+        behind.wrote(BEHIND_BYTES).unwrap();
+        assert!(knows_no_hints(libc::ENOSYS) && knows_no_hints(libc::EINVAL));
+        assert!(!knows_no_hints(libc::EIO) && !knows_no_hints(libc::ENOSPC), "those are about the bytes");
     }
 }

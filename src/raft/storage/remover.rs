@@ -2,7 +2,7 @@
 //!
 //! RocksDB unlinks a file when it is done with it, all of it at once ([`crate::env::files`] says what that costs). So a file
 //! that is about to be dropped gets a second name here first, and what is left when RocksDB is done shrinks slowly. The bytes
-//! of a file that RocksDB has still are never touched: it has a name of its own then, and this one is simply taken away.
+//! of a file that RocksDB has still are never touched: its own name is there then, and this one is simply taken away.
 
 use crate::env::{self, files};
 use std::fs;
@@ -12,7 +12,13 @@ use std::sync::mpsc;
 
 pub(super) struct Remover {
     dir: PathBuf,
-    tx: mpsc::Sender<PathBuf>,
+    tx: mpsc::Sender<Caught>,
+}
+
+/// A file with a name of our own beside RocksDB's.
+pub(super) struct Caught {
+    ours: PathBuf,
+    theirs: PathBuf,
 }
 
 impl Remover {
@@ -23,11 +29,11 @@ impl Remover {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => fs::create_dir(&dir)?,
         }
-        let (tx, rx) = mpsc::channel::<PathBuf>();
+        let (tx, rx) = mpsc::channel::<Caught>();
         env::spawn_thread("file-remover", move || {
-            for file in rx {
-                if let Err(e) = files::remove_bit_by_bit(&file) {
-                    tracing::warn!(file = %file.display(), error = %e, "a file that is not needed any more was not removed; the next start tries again");
+            for Caught { ours, theirs } in rx {
+                if let Err(e) = files::remove_bit_by_bit(&ours, &theirs) {
+                    tracing::warn!(file = %ours.display(), error = %e, "a file that is not needed any more was not removed; the next start tries again");
                 }
             }
         });
@@ -35,13 +41,13 @@ impl Remover {
     }
 
     /// Gives a file a second name, unless the file system knows no such thing: then it goes at once, as ever.
-    pub fn catch(&self, file: &Path) -> Option<PathBuf> {
-        let caught = self.dir.join(file.file_name()?);
-        fs::hard_link(file, &caught).ok().map(|()| caught)
+    pub fn catch(&self, file: &Path) -> Option<Caught> {
+        let caught = Caught { ours: self.dir.join(file.file_name()?), theirs: file.to_owned() };
+        fs::hard_link(file, &caught.ours).ok().map(|()| caught)
     }
 
     /// What was caught has been dropped.
-    pub fn remove(&self, caught: PathBuf) {
+    pub fn remove(&self, caught: Caught) {
         // The thread ends after the last sender, which is here.
         let _ = self.tx.send(caught);
     }

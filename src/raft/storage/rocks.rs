@@ -4,7 +4,7 @@
 //! runs the callbacks. A failed write or sync is fatal: the kernel may have dropped the pages, so nothing that is asked again
 //! can be trusted. The process says so and ends; the other replicas have the data.
 
-use super::remover::Remover;
+use super::remover::{Caught, Remover};
 use super::torn;
 use super::{Disk, EXIT_DISK, Family, Options_, Pair, StorageError, Sync, TableWriter, Write};
 use crate::env::{self, files::WriteBehind};
@@ -215,7 +215,7 @@ impl Disk for Rocks {
 
     fn drop_files(&self, family: Family, from: &[u8], to: &[u8]) -> Result<(), StorageError> {
         let doomed = self.files_within(family, from, to)?;
-        let caught: Vec<PathBuf> = doomed.iter().filter_map(|file| self.remover.catch(file)).collect();
+        let caught: Vec<Caught> = doomed.iter().filter_map(|file| self.remover.catch(file)).collect();
         let dropped = self.db.delete_file_in_range_cf(self.handle(family), from, to);
         caught.into_iter().for_each(|file| self.remover.remove(file));
         Ok(dropped?)
