@@ -75,38 +75,70 @@ pub fn wrong_length(dir: &Path) -> io::Result<Option<WrongLength>> {
     Ok(None)
 }
 
+/// The header of a physical record.
+struct Header {
+    /// Where it begins.
+    at: u64,
+    sum: u32,
+    /// Bytes that the record has behind it, as it says.
+    length: u16,
+    kind: u8,
+    /// Bytes that its block has behind it.
+    room: u64,
+}
+
+impl Header {
+    /// Where the record's own bytes begin, and where they end.
+    fn begins(&self) -> u64 {
+        self.at + HEADER
+    }
+
+    fn ends(&self) -> u64 {
+        self.begins() + u64::from(self.length)
+    }
+
+    /// Whether the block and a file of this size have so many bytes.
+    fn fits(&self, size: u64) -> bool {
+        self.ends() <= size && u64::from(self.length) <= self.room
+    }
+}
+
+/// The next header behind `at`, where the reader stands; then it stands behind the header. None: the file ends before.
+fn next_header(reader: &mut BufReader<&File>, at: u64, size: u64) -> io::Result<Option<Header>> {
+    let left = BLOCK - at % BLOCK;
+    let padding = if left < HEADER { left } else { 0 };
+    reader.seek_relative(padding as i64)?;
+    let at = at + padding;
+    if at + HEADER > size {
+        return Ok(None);
+    }
+    let mut header = [0; HEADER as usize];
+    reader.read_exact(&mut header)?;
+    let [sum @ .., low, high, kind] = header;
+    let (sum, length) = (u32::from_le_bytes(sum), u16::from_le_bytes([low, high]));
+    Ok(Some(Header { at, sum, length, kind, room: BLOCK - at % BLOCK - HEADER }))
+}
+
 /// Where the first record begins that says to end behind the end of the file, if it would be whole with a length that
 /// differs in one bit. By the headers alone: RocksDB looks at the rest.
 fn record_of_wrong_length(log: &File, size: u64) -> io::Result<Option<u64>> {
     let mut reader = BufReader::with_capacity(BLOCK as usize, log);
     let mut at = 0;
-    loop {
-        let left = BLOCK - at % BLOCK;
-        if left < HEADER {
-            reader.seek_relative(left as i64)?;
-            at += left;
-        }
-        if at + HEADER > size {
-            return Ok(None);
-        }
-        let mut header = [0; HEADER as usize];
-        reader.read_exact(&mut header)?;
-        let [sum @ .., low, high, kind] = header;
-        let length = u16::from_le_bytes([low, high]);
-        let (begins, rest) = (at + HEADER, BLOCK - at % BLOCK - HEADER);
-        if begins + u64::from(length) <= size && u64::from(length) <= rest {
-            reader.seek_relative(i64::from(length))?;
-            at = begins + u64::from(length);
+    while let Some(header) = next_header(&mut reader, at, size)? {
+        if header.fits(size) {
+            reader.seek_relative(i64::from(header.length))?;
+            at = header.ends();
             continue;
         }
-        let mut body = vec![kind];
-        reader.take(rest.min(size - begins)).read_to_end(&mut body)?;
+        let mut body = vec![header.kind];
+        reader.take(header.room.min(size - header.begins())).read_to_end(&mut body)?;
         let was = |bit: u32| {
-            let length = usize::from(length ^ (1 << bit));
-            body.get(..1 + length).is_some_and(|body| masked(crc32c(body)) == u32::from_le_bytes(sum))
+            let length = usize::from(header.length ^ (1 << bit));
+            body.get(..1 + length).is_some_and(|body| masked(crc32c(body)) == header.sum)
         };
-        return Ok((0..u16::BITS).any(was).then_some(at));
+        return Ok((0..u16::BITS).any(was).then_some(header.at));
     }
+    Ok(None)
 }
 
 /// The log with the highest number that has bytes.
@@ -132,31 +164,20 @@ fn torn_record(log: &File, size: u64) -> io::Result<Option<u64>> {
     // Where the logical record began of which parts are still to come.
     let mut unfinished = None;
     let mut body = Vec::new();
-    loop {
-        let left = BLOCK - at % BLOCK;
-        if left < HEADER {
-            reader.seek_relative(left as i64)?;
-            at += left;
-        }
-        if at + HEADER > size {
-            return Ok(None);
-        }
-        let mut header = [0; HEADER as usize];
-        reader.read_exact(&mut header)?;
-        let [sum @ .., low, high, kind] = header;
-        let end = at + HEADER + u64::from(u16::from_le_bytes([low, high]));
-        let begins = unfinished.unwrap_or(at);
+    while let Some(header) = next_header(&mut reader, at, size)? {
+        let begins = unfinished.unwrap_or(header.at);
         body.clear();
-        body.push(kind);
-        if end <= size && end - at <= BLOCK - at % BLOCK {
-            reader.by_ref().take(end - at - HEADER).read_to_end(&mut body)?;
+        body.push(header.kind);
+        if header.fits(size) {
+            reader.by_ref().take(u64::from(header.length)).read_to_end(&mut body)?;
         }
-        if body.len() as u64 != end - at - HEADER + 1 || masked(crc32c(&body)) != u32::from_le_bytes(sum) {
-            return Ok((env::files::next_hole(log, at)? < end.min(size)).then_some(begins));
+        if body.len() != 1 + usize::from(header.length) || masked(crc32c(&body)) != header.sum {
+            return Ok((env::files::next_hole(log, header.at)? < header.ends().min(size)).then_some(begins));
         }
-        unfinished = matches!(kind, FIRST | MIDDLE).then_some(begins);
-        at = end;
+        unfinished = matches!(header.kind, FIRST | MIDDLE).then_some(begins);
+        at = header.ends();
     }
+    Ok(None)
 }
 
 /// CRC-32C, bit by bit: a log is read once, after a power cut.
