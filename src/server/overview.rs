@@ -283,6 +283,34 @@ fn range_text((first, last): &(u16, u16)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::testing::{all_of_three_with, one_node, until};
+
+    #[tokio::test]
+    async fn a_lone_node_to_which_nobody_writes_stays_ready() {
+        let node = one_node().await;
+        let groups = node.cluster.host().groups();
+        let idle = |group: &Arc<Group>| group.status().quorum_age_ms.is_some_and(|ms| ms > QUORUM.as_millis() as u64);
+        until(|| groups.iter().all(idle)).await;
+        let Readiness { ready, waiting } = node.readiness();
+        assert!(ready, "{waiting:?}");
+    }
+
+    #[tokio::test]
+    async fn a_cluster_to_which_nobody_writes_stays_ready() {
+        let nodes: Vec<Arc<Overview>> = all_of_three_with(1).await.into_iter().map(Overview::new).collect();
+        until(|| nodes.iter().all(|node| node.readiness().ready)).await;
+        let since = env::now();
+        let mut looks = 0;
+        while since.elapsed() < QUORUM * 3 / 2 {
+            for node in &nodes {
+                let Readiness { ready, waiting } = node.readiness();
+                assert!(ready, "after {:?}: {waiting:?}", since.elapsed());
+            }
+            looks += 1;
+            env::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(looks > 10, "it was looked at only {looks} times");
+    }
 
     #[test]
     fn neighbouring_slots_become_one_range() {
