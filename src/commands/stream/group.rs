@@ -89,6 +89,10 @@ impl Start {
                 return Err(subcommand_error("XGROUP", &args[1]));
             }
         }
+        // An option may be said twice, as long as there are not more words than all of them once.
+        if args.len() > if may_create { 8 } else { 7 } {
+            return Err(subcommand_error("XGROUP", &args[1]));
+        }
         // Behind the options, as in Redis.
         let id = match &args[4][..] {
             b"$" => None,
@@ -434,7 +438,8 @@ impl WriteCommand for Xreadgroup {
                  consumer by specifying a proper ID, or use the > ID to get new messages. The $ ID would just return \
                  an empty result set.",
             )),
-            id => Ok((key, What::Pending(strict_id(id, 0)?))),
+            // Nothing can come after the last of all ids, so that Redis takes it for `>`.
+            id => Ok((key, Some(strict_id(id, 0)?).filter(|id| *id != StreamId::MAX).map_or(What::New, What::Pending))),
         });
         let (count, noack) = (sources.count, sources.noack);
         Ok(Xreadgroup { group, consumer, count, noack, sources: pairs.collect::<Result<_, Reply>>()? })
