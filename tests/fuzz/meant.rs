@@ -409,13 +409,17 @@ fn near(ours: &Reply, theirs: &Reply) -> bool {
     }
 }
 
-/// The member that a search in a geographic index is around, or that GEOHASH is asked for.
-pub fn centre(args: &Args) -> Option<&Bytes> {
-    if is(&args[0], "georadiusbymember") || is(&args[0], "georadiusbymember_ro") || is(&args[0], "geohash") {
-        return args.get(2);
+/// The member that a search in a geographic index is around, or those that GEOHASH is asked for.
+pub fn places(args: &Args) -> &[Bytes] {
+    if is(&args[0], "geohash") {
+        return args.get(2..).unwrap_or_default();
     }
-    let at = args.iter().position(|word| is(word, "frommember"))?;
-    args.get(at + 1).filter(|_| args[0].len() > 3 && is(&args[0].slice(..3), "geo"))
+    if is(&args[0], "georadiusbymember") || is(&args[0], "georadiusbymember_ro") {
+        return args.get(2..3).unwrap_or_default();
+    }
+    let geo = args[0].len() > 3 && is(&args[0].slice(..3), "geo");
+    let at = args.iter().position(|word| geo && is(word, "frommember"));
+    at.and_then(|at| args.get(at + 1..at + 2)).unwrap_or_default()
 }
 
 /// XINFO without consumers that nothing is pending for.

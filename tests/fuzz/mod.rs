@@ -165,16 +165,17 @@ impl<O: Ours> Pair<'_, O> {
         }
     }
 
-    /// Whether a search is around a member whose score no place has.
+    /// Whether it is about a member whose score no place has.
     fn is_off_the_map(&mut self, args: &Args) -> bool {
-        let Some(member) = meant::centre(args) else { return false };
-        let ask: Args = [Bytes::from("zscore"), args[1].clone(), member.clone()].into_iter().collect();
-        let score = match self.redis.answer(&ask) {
-            Reply::Bulk(text) => std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok()),
-            Reply::Double(score) => Some(score),
-            _ => None,
-        };
-        score.is_some_and(|score: f64| !(0.0..MAP).contains(&score))
+        meant::places(args).iter().any(|member| {
+            let ask: Args = [Bytes::from("zscore"), args[1].clone(), member.clone()].into_iter().collect();
+            let score = match self.redis.answer(&ask) {
+                Reply::Bulk(text) => std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok()),
+                Reply::Double(score) => Some(score),
+                _ => None,
+            };
+            score.is_some_and(|score: f64| !(0.0..MAP).contains(&score))
+        })
     }
 
     /// Whether both replies to a SORT are right, which leaves an order open.

@@ -258,11 +258,8 @@ impl WriteCommand for Xclaim {
 
     fn parse(args: &Args) -> Result<Xclaim, Reply> {
         let idle = min_idle(&args[4], "XCLAIM")?;
-        // Ids, and from the first word on that is none, options.
+        // Ids, and from the first word on that is none, options; there may be no id at all.
         let ids: Vec<StreamId> = args[5..].iter().map_while(|word| strict_id(word, 0).ok()).collect();
-        if ids.is_empty() {
-            strict_id(&args[5], 0)?;
-        }
         let options = Claim::parse(args, 5 + ids.len())?;
         Ok(Xclaim { key: args[1].clone(), group: args[2].clone(), consumer: args[3].clone(), idle, ids, options })
     }
