@@ -511,7 +511,7 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
     ("flushslots", "CLUSTER FLUSHSLOTS", "rebalance"),
     ("forget", "CLUSTER FORGET", "node remove"),
     ("meet", "CLUSTER MEET", "node add"),
-    ("replicate", "CLUSTER REPLICATE", "group describe"),
+    ("replicate", "CLUSTER REPLICATE", "rebalance --copies"),
     ("reset", "CLUSTER RESET", "node remove"),
     ("saveconfig", "CLUSTER SAVECONFIG", "status"),
     ("set-config-epoch", "CLUSTER SET-CONFIG-EPOCH", "status"),

@@ -12,7 +12,8 @@
 //!          1vvvvvll            l+1 registers are v+1
 //! ```
 //!
-//! The cached count is never written as valid: reading a count must not be a write.
+//! The cached count is never written as valid: reading a count must not be a write. One that came with a value of Redis' is
+//! believed, as there.
 
 use super::syntax::either;
 use super::text::text_of;
@@ -163,7 +164,7 @@ impl Sketch {
         self.registers.iter_mut().zip(other.registers.iter()).for_each(|(mine, theirs)| *mine = (*mine).max(*theirs));
     }
 
-    fn count(&self) -> u64 {
+    fn count(&self) -> i64 {
         let mut histogram = [0u32; 64];
         self.registers.iter().for_each(|register| histogram[usize::from(*register)] += 1);
         let m = REGISTERS as f64;
@@ -172,7 +173,11 @@ impl Sketch {
             z = (z + f64::from(*count)) * 0.5;
         }
         z += m * sigma(f64::from(histogram[0]) / m);
-        (0.5 / std::f64::consts::LN_2 * m * m / z).round() as u64
+        match (0.5 / std::f64::consts::LN_2 * m * m / z).round() {
+            // No elements make such registers. Redis answers what its processor makes of a number without a place.
+            count if count >= i64::MAX as f64 => i64::MIN,
+            count => count as i64,
+        }
     }
 }
 
@@ -230,6 +235,12 @@ fn murmur64a(bytes: &[u8], seed: u64) -> u64 {
 /// The sketch of an entry, an empty one if there is no entry.
 fn sketch_of(entry: Option<EntryRef<'_>>) -> Result<Sketch, Reply> {
     text_of(entry)?.map_or_else(|| Ok(Sketch::empty()), |text| Sketch::decode(&text))
+}
+
+/// The count that a value brings along, if it says that it is valid.
+fn cached_count(sketch: &[u8]) -> Option<i64> {
+    let count = i64::from_le_bytes(*sketch.get(8..)?.first_chunk()?);
+    (count >= 0).then_some(count)
 }
 
 /// Bytes that a sketch takes at most.
@@ -316,7 +327,11 @@ impl ReadCommand for Pfcount {
                 Err(reply) => return reply,
             }
         }
-        Reply::Int(sum.count() as i64)
+        let cached = || {
+            let [key] = &self.0[..] else { return None };
+            cached_count(&text_of(Some(view.get(key)?)).ok()??)
+        };
+        Reply::Int(cached().unwrap_or_else(|| sum.count()))
     }
 }
 

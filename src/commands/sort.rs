@@ -89,13 +89,18 @@ impl Sort {
         let copy = |element: &[u8]| Bytes::copy_from_slice(element);
         let Some(entry) = find(&self.key) else { return Ok(Vec::new()) };
         let value = entry.value();
+        // What has an order of its own keeps it or is turned round.
+        let backwards = self.descending && matches!(self.by, By::Nothing);
         if let Some(list) = value.as_list() {
-            Ok(list.iter_from(0).map(copy).collect())
+            let mut elements: Vec<Bytes> = list.iter_from(0).map(copy).collect();
+            if backwards {
+                elements.reverse();
+            }
+            Ok(elements)
         } else if let Some(set) = value.as_set() {
             Ok(set.iter().map(|member| copy(&member)).collect())
         } else if let Some(sorted) = value.as_sorted() {
             let in_order = sorted.iter().map(|scored| copy(scored.member));
-            let backwards = self.descending && matches!(self.by, By::Nothing);
             Ok(if backwards { in_order.rev().collect() } else { in_order.collect() })
         } else {
             Err(wrong_type())
@@ -186,11 +191,12 @@ impl Sort {
     }
 }
 
-/// A weight as C reads it: what ends at once, or with a NUL, is a number as far as it goes, and nothing is 0.
+/// A weight as C reads it: what ends at once, or with a NUL, is a number as far as it goes, and nothing is 0. A decimal
+/// number with fewer digits than others because it is so small is none, which only SORT minds.
 fn weight_of(text: &[u8]) -> Option<f64> {
     match text.split(|byte| *byte == 0).next().unwrap_or_default() {
         b"" => Some(0.0),
-        text => float(text).filter(|number| !number.is_nan()),
+        text => float(text).filter(|number| !number.is_subnormal() || text.contains(&b'x') || text.contains(&b'X')),
     }
 }
 

@@ -259,6 +259,8 @@ impl Transaction {
                 queue.calls(command, args);
                 Part::Keyed(command)
             }
+            // UNWATCH, the only one of its kind that is queued: EXEC has forgotten what was watched before it comes to it.
+            Ok(()) if matches!(command.run, Run::Transaction(_)) => Part::Settled(command, Reply::OK),
             Ok(()) => Part::Local(command, args),
         };
         queue.parts.push(part);

@@ -12,10 +12,14 @@ pub struct Case<'a> {
     pub args: &'a Args,
     pub ours: &'a Reply,
     pub theirs: &'a Reply,
+    /// Whether it was part of a transaction.
+    pub past: bool,
     /// Whether the first of its keys is not there, for Redis.
     pub missing: bool,
     /// Whether it is about a member whose score is no place on the map.
     pub off_the_map: bool,
+    /// Whether it leaves no order open, or one reply has another order than what it leaves open.
+    pub in_order: bool,
 }
 
 /// A difference that is meant.
@@ -36,6 +40,23 @@ impl Meant {
 
 pub static MEANT: &[Meant] = &[
     Meant {
+        of: &["georadiusbymember", "georadiusbymember_ro"],
+        why: "Redis does not read the radius if there is no key, and stores the nothing that it found",
+        forgets: true,
+        holds: |case| case.missing && case.ours.is_error() && (case.theirs.is_error() || is_nothing(case.theirs)),
+    },
+    Meant {
+        of: &["copy"],
+        why: "there is one database",
+        forgets: true,
+        holds: |case| {
+            let other = |pair: &[Bytes]| is(&pair[0], "db") && number(&pair[1]).is_some_and(|db| (1..16).contains(&db));
+            said(case.ours, "ERR DB index is out of range")
+                && matches!(case.theirs, Reply::Int(0 | 1))
+                && case.args[3..].windows(2).any(other)
+        },
+    },
+    Meant {
         of: &[],
         why: "what is wrong with the arguments is told before anybody looks at the keys, so that it never reaches the log",
         forgets: false,
@@ -46,10 +67,16 @@ pub static MEANT: &[Meant] = &[
         },
     },
     Meant {
-        of: &["keys", "smembers", "sinter", "sunion", "sdiff", "hgetall", "hkeys", "hvals", "sort", "sort_ro"],
+        of: &["keys", "smembers", "sinter", "sunion", "sdiff", "hgetall", "hkeys", "hvals"],
         why: "the order of keys, and of the elements of a set or of a large hash, is nobody's promise",
         forgets: false,
         holds: |case| sorted(case.ours) == sorted(case.theirs),
+    },
+    Meant {
+        of: &["sort", "sort_ro"],
+        why: "SORT BY leaves open in which order texts of one weight, or a set's elements without any, are answered",
+        forgets: false,
+        holds: |case| !case.in_order,
     },
     Meant {
         of: &["srandmember", "hrandfield", "zrandmember", "spop", "randomkey"],
@@ -100,7 +127,12 @@ pub static MEANT: &[Meant] = &[
         of: &["client"],
         why: "names of clients and libraries have at most 512 bytes",
         forgets: false,
-        holds: |case| case.ours.is_error() && case.args.iter().any(|word| word.len() > 512),
+        holds: |case| {
+            let long = |reply: &Reply| matches!(reply, Reply::Bulk(name) if name.len() > 512);
+            let refused = case.ours.is_error() && case.args.iter().any(|word| word.len() > 512);
+            // The one that Redis has taken.
+            refused || is(&case.args[1], "getname") && long(case.theirs) && !long(case.ours)
+        },
     },
     Meant {
         of: &["lcs"],
@@ -150,12 +182,6 @@ pub static MEANT: &[Meant] = &[
         holds: |case| said(case.ours, "INVALIDOBJ"),
     },
     Meant {
-        of: &["georadiusbymember", "georadiusbymember_ro"],
-        why: "Redis does not read the radius if there is no key",
-        forgets: false,
-        holds: |case| case.missing && case.ours.is_error() && case.theirs.is_error(),
-    },
-    Meant {
         of: &["xread", "xreadgroup"],
         why: "the text is that of 7.2",
         forgets: false,
@@ -163,12 +189,16 @@ pub static MEANT: &[Meant] = &[
     },
     Meant {
         of: &["sort", "sort_ro"],
-        why: "Redis takes a number too small for a double, read by an earlier command, for a mistake of the next SORT",
+        why: "Redis takes a number too small for a double, read by an earlier command of a transaction, for a mistake of SORT",
+        forgets: true,
+        holds: |case| case.past && is_no_weight(case.theirs) && !case.ours.is_error(),
+    },
+    Meant {
+        of: &["xsetid"],
+        why: "an id below the largest that was deleted is refused since 7.2",
         forgets: true,
         holds: |case| {
-            let is_number = |item: &Reply| matches!(numbers(item), Reply::Double(_));
-            let in_order = items(case.ours).is_some_and(|items| items.iter().all(is_number));
-            said(case.theirs, "ERR One or more scores can't be") && (in_order || matches!(case.ours, Reply::Int(_)))
+            said(case.ours, "ERR The ID specified in XSETID is smaller than current") && *case.theirs == Reply::OK
         },
     },
     Meant {
@@ -248,11 +278,11 @@ pub fn is_left_out(name: &str, command: &Command) -> bool {
         || LEFT_OUT.iter().any(|(names, _)| names.split(' ').any(|left_out| left_out == name))
 }
 
-fn is(word: &Bytes, name: &str) -> bool {
+pub fn is(word: &Bytes, name: &str) -> bool {
     word.eq_ignore_ascii_case(name.as_bytes())
 }
 
-fn number(word: &Bytes) -> Option<i64> {
+pub fn number(word: &Bytes) -> Option<i64> {
     std::str::from_utf8(word).ok()?.parse().ok()
 }
 
@@ -297,6 +327,14 @@ pub fn copies_ties(args: &Args) -> bool {
     is(&args[0], "sort") && has("store") && has("alpha") && has("by")
 }
 
+pub fn sorts(args: &Args) -> bool {
+    is(&args[0], "sort") || is(&args[0], "sort_ro")
+}
+
+pub fn is_no_weight(reply: &Reply) -> bool {
+    said(reply, "ERR One or more scores can't be converted into double")
+}
+
 pub fn has_limit(args: &Args) -> bool {
     args.iter().any(|word| is(word, "limit"))
 }
@@ -322,7 +360,7 @@ fn is_nothing(reply: &Reply) -> bool {
         || matches!(items(reply), Some([Reply::Bulk(_), page]) if items(page).is_some_and(<[Reply]>::is_empty))
 }
 
-fn items(reply: &Reply) -> Option<&[Reply]> {
+pub fn items(reply: &Reply) -> Option<&[Reply]> {
     match reply {
         Reply::Array(items) | Reply::Set(items) => Some(items),
         _ => None,
@@ -340,7 +378,7 @@ fn sorted(reply: &Reply) -> Option<Vec<String>> {
 }
 
 /// What a reply is, but for its bytes.
-fn shape(reply: &Reply) -> String {
+pub fn shape(reply: &Reply) -> String {
     match reply {
         Reply::Bulk(_) => "bulk".into(),
         Reply::Array(items) => format!("array {:?}", items.iter().map(shape).collect::<Vec<_>>()),
@@ -371,13 +409,17 @@ fn near(ours: &Reply, theirs: &Reply) -> bool {
     }
 }
 
-/// The member that a search in a geographic index is around, or that GEOHASH is asked for.
-pub fn centre(args: &Args) -> Option<&Bytes> {
-    if is(&args[0], "georadiusbymember") || is(&args[0], "georadiusbymember_ro") || is(&args[0], "geohash") {
-        return args.get(2);
+/// The member that a search in a geographic index is around, or those that GEOHASH is asked for.
+pub fn places(args: &Args) -> &[Bytes] {
+    if is(&args[0], "geohash") {
+        return args.get(2..).unwrap_or_default();
     }
-    let at = args.iter().position(|word| is(word, "frommember"))?;
-    args.get(at + 1).filter(|_| args[0].len() > 3 && is(&args[0].slice(..3), "geo"))
+    if is(&args[0], "georadiusbymember") || is(&args[0], "georadiusbymember_ro") {
+        return args.get(2..3).unwrap_or_default();
+    }
+    let geo = args[0].len() > 3 && is(&args[0].slice(..3), "geo");
+    let at = args.iter().position(|word| geo && is(word, "frommember"));
+    at.and_then(|at| args.get(at + 1..at + 2)).unwrap_or_default()
 }
 
 /// XINFO without consumers that nothing is pending for.

@@ -5,7 +5,9 @@
 
 mod argument;
 mod group;
+mod group_read;
 mod info;
+mod pending;
 
 pub use group::STREAM_GROUP;
 pub use info::STREAM_INFO;
