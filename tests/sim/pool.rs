@@ -35,7 +35,7 @@ const PINNED: &[(Bug, u64)] = &[
     (Bug::JoinRunningRound, WIDE + 1),
     (Bug::BoundedUnbounded, 7),
     (Bug::TimeUpWhenServed, WIDE + 1),
-    (Bug::WatchIgnored, WIDE),
+    (Bug::WatchIgnored, WIDE + 1),
     (Bug::AbsenceForgotten, WIDE + 12),
     (Bug::GoneWhileVoting, WIDE + 16),
 ];
