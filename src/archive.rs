@@ -192,7 +192,8 @@ pub enum Part {
 pub struct Reader {
     path: PathBuf,
     file: BufReader<File>,
-    whole: Xxh3,
+    /// None if the whole was verified before.
+    whole: Option<Xxh3>,
     salt: u64,
     at: u64,
     size: u64,
@@ -201,19 +202,29 @@ pub struct Reader {
     groups_read: usize,
     /// Chunks of the present group: read, and in all.
     chunks: (u32, u32),
+    over: bool,
     ended: Option<u128>,
 }
 
 impl Reader {
     /// Opens a file and reads what it says of itself.
     pub fn open(path: &Path) -> Result<Reader, ArchiveError> {
+        Reader::begin(path, Some(Xxh3::new()))
+    }
+
+    /// The same for a file that was read to its verified end before: each part is verified again, the whole is not.
+    pub fn reopen(path: &Path) -> Result<Reader, ArchiveError> {
+        Reader::begin(path, None)
+    }
+
+    fn begin(path: &Path, whole: Option<Xxh3>) -> Result<Reader, ArchiveError> {
         let io = |source| ArchiveError::Io { path: path.to_owned(), source };
         let file = File::open(path).map_err(io)?;
         let size = file.metadata().map_err(io)?.len();
         let mut reader = Reader {
             path: path.to_owned(),
             file: BufReader::with_capacity(BUFFER_BYTES, file),
-            whole: Xxh3::new(),
+            whole,
             salt: 0,
             at: 0,
             size,
@@ -226,6 +237,7 @@ impl Reader {
             },
             groups_read: 0,
             chunks: (0, 0),
+            over: false,
             ended: None,
         };
         if size < START_BYTES {
@@ -257,17 +269,17 @@ impl Reader {
         (self.at, self.size)
     }
 
-    /// The checksum of the whole file, once it was read to its end.
+    /// The checksum of the whole file, once it was read to its end and if that was compared.
     pub fn checksum(&self) -> Option<u128> {
         self.ended
     }
 
     /// The next part; none at the verified end.
     pub fn next_part(&mut self) -> Result<Option<Part>, ArchiveError> {
-        if self.ended.is_some() {
+        if self.over {
             return Ok(None);
         }
-        let before = self.whole.digest128();
+        let before = self.whole.as_ref().map(Xxh3::digest128);
         let (kind, at, payload) = self.frame()?;
         let (read, all) = self.chunks;
         let groups = self.opening.groups.len();
@@ -286,13 +298,13 @@ impl Reader {
                 Ok(Some(Part::Head(head)))
             }
             END if read == all && self.groups_read == groups => {
-                if payload != before.to_le_bytes() {
+                if before.is_some_and(|before| payload != before.to_le_bytes()) {
                     return Err(self.damaged(at, "the checksum of the whole file is wrong"));
                 }
                 if self.at != self.size {
                     return Err(self.damaged(self.at, "something follows behind the end"));
                 }
-                self.ended = Some(before);
+                (self.ended, self.over) = (before, true);
                 Ok(None)
             }
             _ => Err(self.damaged(at, format!("a part of kind {kind} does not belong here"))),
@@ -320,10 +332,13 @@ impl Reader {
             // Room is made for what is there, not for what is announced.
             return Err(self.damaged(self.size, "the file ends here, but it was longer when it was written"));
         }
-        let mut bytes = vec![0; n];
-        let read = self.file.read_exact(&mut bytes);
+        let mut bytes = Vec::with_capacity(n);
+        let read = (&mut self.file).take(n as u64).read_to_end(&mut bytes);
+        let read = read.and_then(|read| if read == n { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) });
         read.map_err(|source| ArchiveError::Io { path: self.path.clone(), source })?;
-        self.whole.update(&bytes);
+        if let Some(whole) = &mut self.whole {
+            whole.update(&bytes);
+        }
         self.at += n as u64;
         Ok(bytes)
     }

@@ -274,7 +274,7 @@ fn write_stores(
     }
     let mut hosted = vec![0; targets.len()];
     let mut heads = Vec::new();
-    let mut reader = Reader::open(file)?;
+    let mut reader = Reader::reopen(file)?;
     let placed = place(&mut reader, targets, &stores, cluster, &mut heads)?;
     hosted.iter_mut().for_each(|n| *n += 1);
     let mut open: Option<Open> = None;

@@ -265,18 +265,23 @@ pub fn images_in(
     group: GroupId,
     mut chunks: impl Iterator<Item = Result<Bytes, StorageError>>,
 ) -> impl Iterator<Item = Result<Bytes, StorageError>> {
-    let mut rest = BytesMut::new();
+    // An image that lies in one chunk is shown where it lies; only what spans several is copied together. Of these one is
+    // empty at any time.
+    let (mut rest, mut joined) = (Bytes::new(), BytesMut::new());
     let mut over = false;
     std::iter::from_fn(move || {
         while !over {
-            if let Some(len) = rest.first_chunk::<8>().map(|len| u64::from_le_bytes(*len) as usize)
-                && rest.len() - 8 >= len
-            {
-                rest.advance(8);
-                return Some(Ok(rest.split_to(len).freeze()));
+            if length_of_image(&joined).is_some() {
+                rest = std::mem::take(&mut joined).freeze();
             }
+            if let Some(length) = length_of_image(&rest) {
+                rest.advance(8);
+                return Some(Ok(rest.split_to(length)));
+            }
+            joined.extend_from_slice(&std::mem::take(&mut rest));
             match chunks.next() {
-                Some(Ok(chunk)) => rest.extend_from_slice(&chunk),
+                Some(Ok(chunk)) if joined.is_empty() => rest = chunk,
+                Some(Ok(chunk)) => joined.extend_from_slice(&chunk),
                 Some(Err(e)) => {
                     over = true;
                     return Some(Err(e));
@@ -285,12 +290,18 @@ pub fn images_in(
                     over = true;
                     let source = Malformed::Short("the last slot image");
                     let short = StorageError::Damaged { group, place: "snapshot end".to_owned(), source };
-                    return (!rest.is_empty()).then_some(Err(short));
+                    return (!joined.is_empty()).then_some(Err(short));
                 }
             }
         }
         None
     })
+}
+
+/// The length of the image that this begins with, if all of it is there.
+fn length_of_image(stream: &[u8]) -> Option<usize> {
+    let length = u64::from_le_bytes(*stream.first_chunk::<8>()?);
+    usize::try_from(length).ok().filter(|length| stream.len() - 8 >= *length)
 }
 
 /// Adds a slot image to the stream.
@@ -308,4 +319,27 @@ fn chunk_key(group: GroupId, number: u64, chunk: u32) -> Bytes {
     key.put_u64(number);
     key.put_u32(chunk);
     key.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_come_out_as_they_went_in_however_the_stream_is_cut() {
+        let lengths = [0, 1, 7, 40, 0, 9, 300, 2, 0, 8, 5];
+        let images: Vec<Vec<u8>> = lengths.iter().enumerate().map(|(i, length)| vec![i as u8; *length]).collect();
+        let stream: Vec<u8> =
+            images.iter().flat_map(|image| [&(image.len() as u64).to_le_bytes(), image.as_slice()].concat()).collect();
+        for at_once in 1..=stream.len() {
+            let chunks = || stream.chunks(at_once).map(|chunk| Ok(Bytes::copy_from_slice(chunk)));
+            let found: Vec<Bytes> = images_in(GroupId(1), chunks()).map(Result::unwrap).collect();
+            assert_eq!(found, images, "{at_once} bytes at a time");
+            // Whatever is missing at the end shows.
+            let short = stream[..stream.len() - 1].chunks(at_once).map(|chunk| Ok(Bytes::copy_from_slice(chunk)));
+            let found: Vec<_> = images_in(GroupId(1), short).collect();
+            assert!(found[..images.len() - 1].iter().all(Result::is_ok) && found.len() == images.len());
+            assert!(found[images.len() - 1].is_err(), "{at_once} bytes at a time");
+        }
+    }
 }
