@@ -515,7 +515,7 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
     ("reset", "CLUSTER RESET", "node remove"),
     ("saveconfig", "CLUSTER SAVECONFIG", "status"),
     ("set-config-epoch", "CLUSTER SET-CONFIG-EPOCH", "status"),
-    ("setslot", "CLUSTER SETSLOT", "slots move"),
+    ("setslot", "CLUSTER SETSLOT", "rebalance"),
 ];
 
 struct Elsewhere<const N: usize>;
