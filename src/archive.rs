@@ -31,8 +31,8 @@ const FRAME_HEAD_BYTES: usize = 5;
 const SUM_BYTES: usize = 8;
 /// The largest payload: a chunk of 16 MiB that did not become smaller.
 const PAYLOAD_MAX_BYTES: usize = 32 << 20;
-/// What is read and written at a time.
-const BUFFER_BYTES: usize = 1 << 20;
+/// What is buffered: room for heads and sums, so that a chunk, which is longer, goes between its place and the file itself.
+const BUFFER_BYTES: usize = 16 << 10;
 
 const OPENING: u8 = 1;
 const HEAD: u8 = 2;

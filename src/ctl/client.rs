@@ -21,6 +21,8 @@ use tonic::{Request, Response, Status};
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 /// Longest answer: slot ranges of many groups are the largest.
 const ANSWER_MAX_BYTES: usize = 64 << 20;
+/// What a node may send in one piece: a snapshot's chunk goes in one or two instead of sixteen.
+const FRAME_BYTES: u32 = 256 << 10;
 
 pub type Client = AdminClient<InterceptedService<Channel, Credentials>>;
 
@@ -62,6 +64,7 @@ pub async fn connect(endpoint: &str, credentials: &Credentials) -> Result<Client
     let channel = Endpoint::from_shared(format!("http://{endpoint}"))
         .map_err(|error| format!("{endpoint} is not HOST:PORT: {}", causes(&error)))?
         .connect_timeout(ANSWER_LIMIT)
+        .max_frame_size(FRAME_BYTES)
         .connect()
         .await
         .map_err(|error| format!("{endpoint}: {}", causes(&error)))?;

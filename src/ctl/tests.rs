@@ -126,7 +126,7 @@ impl Admin for Played {
         }
         let group = request.into_inner().group;
         let head = SnapshotHead { group, index: 9, term: 3, keys: 5, chunks: 2, bytes: 8, ..SnapshotHead::default() };
-        let chunk = || snapshot_part::Part::Chunk(vec![7; 4]);
+        let chunk = || snapshot_part::Part::Chunk(vec![7; 4].into());
         let mut parts = vec![snapshot_part::Part::Working(Working {}), snapshot_part::Part::Head(head), chunk()];
         parts.extend((group != 0).then(chunk));
         let (tx, rx) = tokio::sync::mpsc::channel(8);

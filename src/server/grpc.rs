@@ -625,7 +625,7 @@ fn send_snapshot(export: &(Export, tokio::sync::OwnedSemaphorePermit), group: Gr
     for number in 0..export.chunks() {
         pace.rest();
         let next = match export.chunk(number) {
-            Ok(chunk) => part(snapshot_part::Part::Chunk(chunk.into())),
+            Ok(chunk) => part(snapshot_part::Part::Chunk(chunk)),
             Err(e) => Err(refusal(Code::DataLoss, codes::NOT_DONE, format!("group {group}: {e}"))),
         };
         let failed = next.is_err();

@@ -23,11 +23,11 @@ pub use digest::digest;
 use super::account::Account;
 use super::collections::body::{put_blob, put_number};
 use super::collections::{PACKING_NUMBERS, Packing};
-use super::entry::{Draft, EntryRef};
+use super::entry::{Draft, Drafted, EntryRef};
 use super::eviction::{Kind, Limit};
 use super::removals::Removals;
 use super::unit::Unit;
-use super::value::{Value, ValueRef};
+use super::value::{Form, Value, ValueRef};
 use crate::types::{Millis, SLOTS, Slot};
 use bytes::{BufMut, Bytes};
 use xxhash_rust::xxh3::xxh3_64;
@@ -225,7 +225,11 @@ fn decode_entry<'a>(reader: &mut Reader<'a>) -> Result<Draft<'a>, RestoreError> 
     let [tag] = reader.array()?;
     let key = reader.blob()?;
     let (deadline, version, written_ms) = (reader.number()?, reader.number()?, reader.number()?);
-    let value = Value::from_body(tag, reader.blob()?).ok_or(reader.damaged("value"))?;
+    let body = reader.blob()?;
+    let value = match Form::of_tag(tag) {
+        Some(form) => Drafted::Text(form, body),
+        None => Value::from_body(tag, body).ok_or(reader.damaged("value"))?.into(),
+    };
     Ok(Draft { key, value, deadline, version, written_ms })
 }
 
@@ -373,7 +377,7 @@ mod tests {
     fn unit_of(entries: &[Entry], seed: u64) -> Unit {
         let mut unit = Unit::new(seed, 1000, 0, Precision::default());
         for Entry { key, value, deadline, version, written_ms } in entries.iter().cloned() {
-            unit.put(hash_of(seed, &key), Draft { key: &key, value, deadline, version, written_ms });
+            unit.put(hash_of(seed, &key), Draft { key: &key, value: value.into(), deadline, version, written_ms });
         }
         unit
     }

@@ -1,8 +1,9 @@
 //! A key with what is known of it: owned, and as reads are shown it.
 
 use super::account::cost;
-use super::value::{Value, ValueRef};
+use super::value::{Form, Value, ValueRef};
 use crate::types::Millis;
+use bytes::Bytes;
 
 /// One key and what is known of it, owned: what was taken out of the keyspace, or lies beside its chunks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,11 +110,41 @@ impl<'a> EntryRef<'a> {
     }
 }
 
+/// The value of an entry about to be written.
+#[derive(Debug)]
+pub(super) enum Drafted<'a> {
+    Made(Value),
+    /// A string that lies in an image: copied once, to where it stays.
+    Text(Form, &'a [u8]),
+}
+
+impl From<Value> for Drafted<'_> {
+    fn from(value: Value) -> Self {
+        Drafted::Made(value)
+    }
+}
+
+impl Drafted<'_> {
+    pub fn as_ref(&self) -> ValueRef<'_> {
+        match self {
+            Drafted::Made(value) => ValueRef::Owned(value),
+            Drafted::Text(form, bytes) => ValueRef::Plain(form.tag(), bytes),
+        }
+    }
+
+    fn into_value(self) -> Value {
+        match self {
+            Drafted::Made(value) => value,
+            Drafted::Text(form, bytes) => Value::formed(Bytes::copy_from_slice(bytes), form),
+        }
+    }
+}
+
 /// An entry about to be written.
 #[derive(Debug)]
 pub(super) struct Draft<'a> {
     pub key: &'a [u8],
-    pub value: Value,
+    pub value: Drafted<'a>,
     /// 0: none.
     pub deadline: Millis,
     pub version: u64,
@@ -124,7 +155,7 @@ impl Draft<'_> {
     pub fn as_ref(&self) -> EntryRef<'_> {
         EntryRef {
             key: self.key,
-            value: ValueRef::Owned(&self.value),
+            value: self.value.as_ref(),
             deadline: self.deadline,
             version: self.version,
             written_ms: self.written_ms,
@@ -133,6 +164,6 @@ impl Draft<'_> {
 
     pub fn into_entry(self) -> Entry {
         let Draft { key, value, deadline, version, written_ms } = self;
-        Entry { key: key.into(), value, deadline, version, written_ms }
+        Entry { key: key.into(), value: value.into_value(), deadline, version, written_ms }
     }
 }

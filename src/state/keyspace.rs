@@ -219,7 +219,7 @@ impl Keyspace {
     pub fn adopt(&mut self, entry: Entry) {
         let (slot, hash) = self.place_of(entry.key());
         let Entry { key, value, deadline, version, written_ms } = entry;
-        self.put(slot, hash, Draft { key: &key, value, deadline, version, written_ms });
+        self.put(slot, hash, Draft { key: &key, value: value.into(), deadline, version, written_ms });
     }
 
     /// Changes of keys so far.
@@ -352,7 +352,7 @@ impl Keyspace {
         let (slot, hash) = self.place_of(key);
         self.version += 1;
         let (version, written_ms) = (self.version, self.clock);
-        let draft = Draft { key, value, deadline: deadline.unwrap_or(0), version, written_ms };
+        let draft = Draft { key, value: value.into(), deadline: deadline.unwrap_or(0), version, written_ms };
         self.put(slot, hash, draft);
     }
 
@@ -505,7 +505,11 @@ impl Keyspace {
         let value = entry.value().to_value();
         self.version += 1;
         let (version, written_ms) = (self.version, self.clock);
-        self.put(position.0, position.1, Draft { key, value, deadline: deadline.unwrap_or(0), version, written_ms });
+        self.put(
+            position.0,
+            position.1,
+            Draft { key, value: value.into(), deadline: deadline.unwrap_or(0), version, written_ms },
+        );
         self.recorder.change(key);
         true
     }

@@ -29,15 +29,17 @@ const HAS_DEADLINE: u8 = 1 << 4;
 const IS_INTEGER: u8 = 1 << 5;
 const IS_DEAD: u8 = 1 << 7;
 
-pub(super) type Row = SmallVec<[u8; 128]>;
+/// Never on the heap: a row that grew there would be allocated three times for one write.
+pub(super) type Row = SmallVec<[u8; ROW_MAX]>;
 
 /// The row of an entry; `None` if it is too long, or its value is of a type that does not lie in rows.
 pub(super) fn encode(draft: &Draft<'_>, base: Millis) -> Option<Row> {
-    let body = draft.value.plain_body()?;
+    let value = draft.value.as_ref();
+    let body = value.plain_body()?;
     if NUMBERS_MAX + draft.key.len() + body.len() > ROW_MAX {
         return None;
     }
-    let tag = draft.value.tag();
+    let tag = value.tag();
     let integer = (tag == Form::Set.tag()).then(|| as_integer(body)).flatten();
     let mut row = Row::new();
     let mut flags = tag;
@@ -155,7 +157,7 @@ mod tests {
         ) {
             let form = [Form::Set, Form::Float, Form::Edited][form];
             let [base, version, written_ms, deadline] = numbers.map(|number| number >> shift);
-            let draft = Draft { key: &key, value: Value::formed(text.into(), form), deadline, version, written_ms };
+            let draft = Draft { key: &key, value: Value::formed(text.into(), form).into(), deadline, version, written_ms };
             let row = encode(&draft, base).unwrap();
             let longer = [&row[..], b"what follows"].concat();
             let (entry, length) = parse(&longer, base);
@@ -167,7 +169,13 @@ mod tests {
 
     #[test]
     fn long_entries_have_no_row_and_the_longest_row_fits() {
-        let draft = |key, value| Draft { key, value, deadline: 1, version: u64::MAX, written_ms: u64::MAX };
+        let draft = |key, value: Value| Draft {
+            key,
+            value: value.into(),
+            deadline: 1,
+            version: u64::MAX,
+            written_ms: u64::MAX,
+        };
         let room = ROW_MAX - NUMBERS_MAX;
         let (long, longer) = (vec![b'x'; room], vec![b'x'; room + 1]);
         assert!(encode(&draft(&long, Value::text(b"")), 1 << 62).unwrap().len() <= ROW_MAX);

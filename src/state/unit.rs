@@ -221,6 +221,13 @@ impl Unit {
             unit.mortal += u32::from(draft.as_ref().due() != 0);
             let spot = unit.store(draft);
             unit.link(hash, spot, 0);
+            // Nearly all chunks will be full: they are made whole at once, and the last one is cut to what it took.
+            if let Some(chunk) = unit.chunks.last_mut().filter(|chunk| chunk.bytes.capacity() < CHUNK) {
+                chunk.bytes.reserve_exact(CHUNK - chunk.bytes.len());
+            }
+        }
+        if let Some(chunk) = unit.chunks.last_mut() {
+            chunk.bytes.shrink_to(capacity_for(chunk.bytes.len()));
         }
         unit.filter = UnitFilter::of(precision, hashes.len(), || hashes.iter().copied());
         unit
@@ -417,7 +424,7 @@ impl Unit {
             return (result, Account::of(&entry));
         }
         let (key, deadline) = (row::Row::from_slice(entry.key), entry.deadline);
-        let draft = Draft { key: &key, value, deadline, version, written_ms };
+        let draft = Draft { key: &key, value: value.into(), deadline, version, written_ms };
         let after = Account::of(&draft.as_ref());
         self.overwrite(at, draft);
         (result, after)
@@ -448,7 +455,7 @@ impl Unit {
             && entry.value.plain_body().is_some_and(|body| body.len() <= row::ROW_MAX)
         {
             let Entry { key, value, deadline, version, written_ms } = (**entry).clone();
-            self.overwrite(at, Draft { key: &key, value, deadline, version, written_ms });
+            self.overwrite(at, Draft { key: &key, value: value.into(), deadline, version, written_ms });
         }
         (result, after)
     }

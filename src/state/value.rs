@@ -491,6 +491,15 @@ impl<'a> ValueRef<'a> {
             ValueRef::Owned(value) => value.tag(),
         }
     }
+
+    /// As [`Value::plain_body`]; `None` for an integer too, whose digits are nowhere.
+    pub(super) fn plain_body(self) -> Option<&'a [u8]> {
+        match self {
+            ValueRef::Plain(_, body) => Some(body),
+            ValueRef::Integer(_) => None,
+            ValueRef::Owned(value) => value.plain_body().map(AsRef::as_ref),
+        }
+    }
 }
 
 /// A string as a read is shown it; its bytes are what it dereferences to.

@@ -171,7 +171,10 @@ impl Disk for Rocks {
     }
 
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
-        Ok(self.db.get_cf(self.handle(family), key)?)
+        let mut read = rocksdb::ReadOptions::default();
+        // A chunk of a snapshot is read once, and would push everything else out.
+        read.fill_cache(family != Family::Snap);
+        Ok(self.db.get_cf_opt(self.handle(family), key, &read)?)
     }
 
     fn scan(
