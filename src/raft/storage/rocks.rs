@@ -33,6 +33,8 @@ const TABLE_BYTES_PER_SYNC: u64 = 1 << 20;
 static SST_OPTIONS: LazyLock<Options> = LazyLock::new(|| {
     let mut options = Options::default();
     options.set_compression_type(rocksdb::DBCompressionType::None);
+    // A chunk is longer and so goes to the file at once, instead of through a buffer.
+    options.set_writable_file_max_buffer_size(64 << 10);
     options
 });
 
