@@ -58,6 +58,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("cluster|countkeysinslot", "answered on the proxy face too; counts this node's own replica"),
     ("cluster|getkeysinslot", "answered on the proxy face too; at most 100,000 keys, those of this node's own replica"),
     ("command|docs", "`syntax` instead of Redis' tree of arguments"),
+    ("command|info", "no tips, which tell a client of a cluster whom else to ask; COMMAND too"),
     ("bgsave", "a snapshot of every replica of this node, all groups"),
     ("copy", "keys in one slot, or CROSSSLOT; any keys where the cluster has one data group (proxy face)"),
     ("dump", "a form of our own, with a version and a checksum; Redis' dumps are not read, nor ours by Redis"),
@@ -226,7 +227,7 @@ fn commands_document() -> String {
          keys must share a slot, except on the proxy face of a cluster with one data group. *Split by group*: keys\n\
          may lie anywhere on the proxy face; on the cluster face they must share a slot. *All groups*: on the proxy face\n\
          every group, on the cluster face those that the node leads. A *script* runs where its keys are led, and is a\n\
-         read or a write by what it does.\n",
+         read or a write by what it does. The texts of HELP and DOCTOR are our own.\n",
     );
     for (family, commands) in families {
         let _ = write!(out, "\n## {family}\n\n| command | what it does | since | way |\n|---|---|---|---|\n");

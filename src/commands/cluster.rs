@@ -260,7 +260,7 @@ impl NodeCommand for Slots {
                 bulk(m.host.clone()),
                 Reply::Int(i64::from(m.port)),
                 bulk(m.hex.clone()),
-                Reply::Array(Vec::new()),
+                Reply::Map(Vec::new()),
             ])
         };
         let mut rows: Vec<((u16, u16), Vec<Reply>)> = Vec::new();
@@ -326,11 +326,11 @@ impl NodeCommand for Shards {
 }
 
 fn slot_arg(arg: &Bytes) -> Result<Slot, Reply> {
-    let slot: i64 = integer(arg)?;
-    match u16::try_from(slot) {
-        Ok(slot) if usize::from(slot) < SLOTS => Ok(Slot(slot)),
-        _ => Err(Reply::error("ERR Invalid slot")),
-    }
+    slot_numbered(integer(arg)?).ok_or_else(|| Reply::error("ERR Invalid slot"))
+}
+
+fn slot_numbered(number: i64) -> Option<Slot> {
+    u16::try_from(number).ok().filter(|number| usize::from(*number) < SLOTS).map(Slot)
 }
 
 struct CountKeysInSlot(Slot);
@@ -365,11 +365,10 @@ impl NodeCommand for GetKeysInSlot {
     );
 
     fn parse(args: &Args) -> Result<Self, Reply> {
-        let slot = slot_arg(&args[2])?;
-        let count: i64 = integer(&args[3])?;
-        match usize::try_from(count) {
-            Ok(count) => Ok(GetKeysInSlot(slot, count.min(KEYS_IN_SLOT_MAX))),
-            Err(_) => Err(Reply::error("ERR Invalid number of keys")),
+        let (slot, count) = (integer(&args[2])?, integer::<i64>(&args[3])?);
+        match (slot_numbered(slot), usize::try_from(count)) {
+            (Some(slot), Ok(count)) => Ok(GetKeysInSlot(slot, count.min(KEYS_IN_SLOT_MAX))),
+            _ => Err(Reply::error("ERR Invalid slot or number of keys")),
         }
     }
 

@@ -15,9 +15,9 @@ const GET_DEFAULT: usize = 10;
 
 /// How many entries to answer with; -1: all.
 fn count(arg: &Bytes) -> Result<usize, Reply> {
-    match integer::<i64>(arg)? {
-        -1 => Ok(usize::MAX),
-        n if n >= 0 => Ok(n as usize),
+    match integer::<i64>(arg) {
+        Ok(-1) => Ok(usize::MAX),
+        Ok(n) if n >= 0 => Ok(n as usize),
         _ => Err(Reply::error("ERR count should be greater than or equal to -1")),
     }
 }

@@ -320,9 +320,9 @@ impl SessionCommand for SetInfo {
 
     fn parse(args: &Args) -> Result<Self, Reply> {
         if is(&args[2], "lib-name") {
-            client_word(&args[3], "lib-name").map(SetInfo::Name)
+            client_word(&args[3], &text(&args[2])).map(SetInfo::Name)
         } else if is(&args[2], "lib-ver") {
-            client_word(&args[3], "lib-ver").map(SetInfo::Version)
+            client_word(&args[3], &text(&args[2])).map(SetInfo::Version)
         } else {
             Err(Reply::error(format!("ERR Unrecognized option '{}'", text(&args[2]))))
         }

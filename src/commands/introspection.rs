@@ -107,13 +107,17 @@ fn key_specs(name: &str, command: &Command) -> Reply {
             vec![key_spec(of_first, Begin::Keyword(word), "range", find)]
         }
     };
-    Reply::Array(specs)
+    Reply::Set(specs)
 }
 
 fn command_info(name: &str, command: &'static Command) -> Reply {
     let (first, last, step) = key_range(&command.spec.keys);
-    let subcommands =
-        command.subcommands.iter().map(|sub| command_info(&format!("{name}|{}", sub.spec.name), sub)).collect();
+    let of_sub = |sub: &'static Command| command_info(&format!("{name}|{}", sub.spec.name), sub);
+    // As Redis does: none are a set, some are an array.
+    let subcommands = match command.subcommands {
+        [] => Reply::Set(Vec::new()),
+        some => Reply::Array(some.iter().map(of_sub).collect()),
+    };
     Reply::Array(vec![
         bulk(name),
         Reply::Int(i64::from(command.spec.arity)),
@@ -122,9 +126,9 @@ fn command_info(name: &str, command: &'static Command) -> Reply {
         Reply::Int(last),
         Reply::Int(step),
         Reply::Set(categories(command).names().map(|name| status(format!("@{name}"))).collect()),
-        Reply::Array(Vec::new()),
+        Reply::Set(Vec::new()),
         key_specs(name, command),
-        Reply::Array(subcommands),
+        subcommands,
     ])
 }
 
@@ -186,7 +190,7 @@ impl SessionCommand for CommandInfo {
         if self.0.is_empty() {
             return CommandAll.reply();
         }
-        let one = |name: &String| named(name).map_or(Reply::NilArray, |c| command_info(&name.to_ascii_lowercase(), c));
+        let one = |name: &String| named(name).map_or(Reply::Nil, |c| command_info(&name.to_ascii_lowercase(), c));
         Reply::Array(self.0.iter().map(one).collect())
     }
 }

@@ -218,7 +218,7 @@ impl NodeCommand for WaitAof {
     fn parse(args: &Args) -> Result<Self, Reply> {
         let local: i64 = integer(&args[1])?;
         if !(0..=1).contains(&local) {
-            return Err(Reply::error("ERR value is out of range, must be between 0 and 1"));
+            return Err(Reply::error("ERR value is out of range, value must between 0 and 1"));
         }
         if integer::<i64>(&args[2])? < 0 {
             return Err(Reply::error("ERR value is out of range, must be positive"));

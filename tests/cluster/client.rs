@@ -1,7 +1,7 @@
 //! A Redis client for tests: blocking, one connection, RESP2 unless it says HELLO.
 
 use bytes::BytesMut;
-use hypercache::resp::{Limits, Reply, ReplyDecoder};
+use hypercache::resp::{Args, Limits, Protocol, Reply, ReplyDecoder};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -45,6 +45,13 @@ impl Client {
     /// The same for a command whose reply must be OK.
     pub fn ok(&mut self, words: &[&str]) {
         assert_eq!(self.must(words), Reply::OK, "{words:?}");
+    }
+
+    /// Sends a command of any bytes and waits for its reply; a connection that breaks is the test's failure.
+    pub fn ask(&mut self, args: &Args) -> Reply {
+        let mut request = BytesMut::new();
+        Reply::Array(args.iter().cloned().map(Reply::Bulk).collect()).encode(Protocol::Resp2, &mut request);
+        self.send_raw(&request).and_then(|()| self.reply()).unwrap_or_else(|e| panic!("{args:?}: {e}"))
     }
 
     /// Sends a command and waits for nothing.

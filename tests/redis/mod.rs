@@ -6,6 +6,7 @@
 use bytes::{Bytes, BytesMut};
 use hypercache::resp::{Args, Limits, Protocol, Reply, ReplyDecoder};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -41,6 +42,24 @@ impl Drop for Redis {
 impl Redis {
     /// `None` if none is installed.
     pub fn start() -> Option<Redis> {
+        Redis::launch(&[])
+    }
+
+    /// The same in cluster mode, with all slots its own.
+    pub fn start_in_cluster_mode() -> Option<Redis> {
+        // Nobody speaks to its bus, but it needs a port for it.
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+        let mut redis =
+            Redis::launch(&["--cluster-enabled", "yes", "--bind", "127.0.0.1", "--cluster-port", port.as_str()])?;
+        redis.answer(&words("CLUSTER ADDSLOTSRANGE 0 16383"));
+        // It says so itself, some seconds after its start. Each question waits a little for a replica that does not exist.
+        while !format!("{:?}", redis.answer(&words("CLUSTER INFO"))).contains("cluster_state:ok") {
+            redis.answer(&words("WAIT 1 20"));
+        }
+        Some(redis)
+    }
+
+    fn launch(options: &[&str]) -> Option<Redis> {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join(SOCKET);
         let mut process = Command::new("redis-server")
@@ -48,6 +67,7 @@ impl Redis {
             .arg(&socket)
             .arg("--dir")
             .arg(folder.path())
+            .args(options)
             .stdout(Stdio::piped())
             .spawn()
             .ok()?;

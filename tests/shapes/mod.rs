@@ -3,11 +3,15 @@
 //!
 //! ```text
 //! int bulk status double bool verbatim nil nil-array    one of them; nil-array is what RESP2 says for a missing array
-//! [a|b]     an array of these, in any number           ~[a]     a set
+//! [a|b]     an array of these, in any number           ~[a]     a set           >[a]     what is pushed
 //! {a:b}     a map                                       any      whatever it is
 //! ```
 
-use hypercache::resp::Reply;
+// Each test uses what it needs of it.
+#![allow(dead_code)]
+
+use hypercache::commands;
+use hypercache::resp::{Args, Protocol, Reply};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::iter::Peekable;
@@ -19,6 +23,7 @@ pub struct Shape {
     words: BTreeSet<String>,
     array: Option<Box<Shape>>,
     set: Option<Box<Shape>>,
+    push: Option<Box<Shape>>,
     map: Option<Box<(Shape, Shape)>>,
 }
 
@@ -43,13 +48,16 @@ impl Shape {
             Reply::Double(_) => "double",
             Reply::BigNumber(_) => "big-number",
             Reply::Verbatim { .. } => "verbatim",
-            Reply::Push(_) => "push",
             Reply::Array(items) => {
                 shape.array = all(items);
                 return shape;
             }
             Reply::Set(items) => {
                 shape.set = all(items);
+                return shape;
+            }
+            Reply::Push(items) => {
+                shape.push = all(items);
                 return shape;
             }
             Reply::Map(pairs) => {
@@ -69,7 +77,8 @@ impl Shape {
 
     pub fn add(&mut self, other: Shape) {
         self.words.extend(other.words);
-        for (mine, other) in [(&mut self.array, other.array), (&mut self.set, other.set)] {
+        for (mine, other) in [(&mut self.array, other.array), (&mut self.set, other.set), (&mut self.push, other.push)]
+        {
             if let Some(other) = other {
                 mine.get_or_insert_default().add(*other);
             }
@@ -91,6 +100,7 @@ impl Shape {
             || self.words.is_subset(&other.words)
                 && within(&self.array, &other.array)
                 && within(&self.set, &other.set)
+                && within(&self.push, &other.push)
                 && match (&self.map, &other.map) {
                     (Some(mine), Some(other)) => mine.0.is_within(&other.0) && mine.1.is_within(&other.1),
                     (mine, _) => mine.is_none(),
@@ -109,10 +119,11 @@ impl Shape {
                     text.next();
                     shape.array = Some(Box::new(inside(text, ']')?));
                 }
-                '~' => {
-                    text.next();
+                '~' | '>' => {
+                    let kind = text.next();
                     (text.next()? == '[').then_some(())?;
-                    shape.set = Some(Box::new(inside(text, ']')?));
+                    let items = Some(Box::new(inside(text, ']')?));
+                    *(if kind == Some('~') { &mut shape.set } else { &mut shape.push }) = items;
                 }
                 '{' => {
                     text.next();
@@ -139,8 +150,9 @@ impl fmt::Display for Shape {
         let words = self.words.iter().cloned();
         let array = self.array.iter().map(|items| format!("[{items}]"));
         let set = self.set.iter().map(|items| format!("~[{items}]"));
+        let push = self.push.iter().map(|items| format!(">[{items}]"));
         let map = self.map.iter().map(|map| format!("{{{}:{}}}", map.0, map.1));
-        f.write_str(&words.chain(array).chain(set).chain(map).collect::<Vec<_>>().join("|"))
+        f.write_str(&words.chain(array).chain(set).chain(push).chain(map).collect::<Vec<_>>().join("|"))
     }
 }
 
@@ -169,4 +181,34 @@ pub fn declared() -> Shapes {
 /// A line of the declaration.
 pub fn line(name: &str, [resp2, resp3]: &[Shape; 2]) -> String {
     if resp2 == resp3 { format!("{name} {resp2}") } else { format!("{name} {resp2} {resp3}") }
+}
+
+/// A request, its reply as a client reads it, and the protocol that this came in.
+pub type Heard = (Args, Reply, Protocol);
+
+/// The shapes of all replies that are no errors, by command.
+pub fn of_all(heard: impl IntoIterator<Item = Heard>) -> Shapes {
+    let names: BTreeMap<_, _> = commands::all().map(|(name, command)| (std::ptr::from_ref(command), name)).collect();
+    let mut shapes = Shapes::new();
+    for (args, reply, protocol) in heard {
+        if let Ok(command) = commands::lookup(&args)
+            && !reply.is_error()
+            && reply != Reply::status("QUEUED")
+        {
+            let both = shapes.entry(names[&std::ptr::from_ref(command)].clone()).or_default();
+            both[usize::from(protocol == Protocol::Resp3)].add(Shape::of(&reply));
+        }
+    }
+    shapes
+}
+
+/// Fails if a reply is not as declared, in the words of the declaration. Gives the shapes that were found.
+pub fn hold(heard: impl IntoIterator<Item = Heard>) -> Shapes {
+    let (found, declared) = (of_all(heard), declared());
+    let is_not = |(name, both): &(&String, &[Shape; 2])| {
+        declared.get(*name).is_none_or(|declared| !both.iter().zip(declared).all(|(one, other)| one.is_within(other)))
+    };
+    let wrong: String = found.iter().filter(is_not).map(|(name, both)| line(name, both) + "\n").collect();
+    assert!(wrong.is_empty(), "these replies are not as tests/commands/shapes declares:\n{wrong}");
+    found
 }
