@@ -348,14 +348,24 @@ pub(super) fn run(keyspace: &mut Keyspace, batch: &Batch) -> io::Result<Applied>
             false => _ = keyspace.evict(key, *version),
         }
     }
-    let mut replies = Vec::with_capacity(calls.len());
+    let (mut replies, mut elsewhere) = (Vec::with_capacity(calls.len()), Vec::new());
+    // What stands behind a call of several slots that is not run may have been sent behind it by the same connection, and
+    // could be undone by it later: the rest of the entry waits with it.
+    let mut waits = false;
     while let Some(args) = calls.take_next().map_err(io::Error::other)? {
         keyspace.name_author(Authored::of(&front.authored, replies.len()));
         // Each call draws by itself: two that are alike do not draw alike.
         let own = Stamp { seed: commands::atomic::seed_of(stamp.seed, replies.len()), ..stamp };
-        replies.push(commands::apply(&args, keyspace, &own));
+        let held = waits && !commands::handover::is(&args);
+        let reply = if held { None } else { commands::apply_here(&args, keyspace, &own) };
+        let reply = reply.unwrap_or_else(|| {
+            waits = waits || commands::handover::is_of_several_slots(&args);
+            elsewhere.push(replies.len() as u32);
+            commands::handover::elsewhere()
+        });
+        replies.push(reply);
     }
-    Ok(Applied { replies })
+    Ok(Applied { replies, elsewhere })
 }
 
 /// Removes a key that this replica chooses ([`Bug::EvictByReplica`]).

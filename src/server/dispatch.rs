@@ -343,7 +343,7 @@ fn answered_anywhere(request: &Request, session: &Session) -> bool {
 }
 
 /// MOVED, if another node leads the group.
-fn moved(shared: &Shared, routes: &Routes, slot: Slot, group: GroupId) -> Option<Reply> {
+pub(super) fn moved(shared: &Shared, routes: &Routes, slot: Slot, group: GroupId) -> Option<Reply> {
     // A group without a leader is waited for here, like a request that came in by the other face.
     let leader = shared.cluster.host().group(group)?.leader()?;
     if leader == shared.me.id {
@@ -361,15 +361,20 @@ fn visible(session: &Session, shared: &Shared, routes: &Routes) -> Vec<(Slot, Gr
     routes.order.iter().filter(shown).copied().collect()
 }
 
-/// Parts by group, in the order in which the groups first occur among the keys.
 fn split(request: &Request, merge: Merge, routes: &Routes) -> Route {
+    let (parts, places) = parts(request.command, &request.args, routes);
+    Route::Split { merge, parts, places }
+}
+
+/// Parts by group, in the order in which the groups first occur among the keys, and which of the keys each has.
+pub(super) fn parts(command: &Command, args: &Args, routes: &Routes) -> (Vec<(GroupId, Args)>, Vec<Vec<usize>>) {
     let mut parts: Vec<(GroupId, Args)> = Vec::new();
     let mut places: Vec<Vec<usize>> = Vec::new();
-    let head = match request.command.spec.keys {
-        Keys::Range { first, .. } => &request.args[..first.min(request.args.len())],
-        _ => &request.args[..1],
+    let head = match command.spec.keys {
+        Keys::Range { first, .. } => &args[..first.min(args.len())],
+        _ => &args[..1],
     };
-    for (place, key) in commands::keys(request.command, &request.args).enumerate() {
+    for (place, key) in commands::keys(command, args).enumerate() {
         let group = routes.table.group_of(slot_of(key));
         let at = parts.iter().position(|(g, _)| *g == group).unwrap_or_else(|| {
             parts.push((group, head.iter().cloned().collect()));
@@ -379,7 +384,7 @@ fn split(request: &Request, merge: Merge, routes: &Routes) -> Route {
         parts[at].1.push(key.clone());
         places[at].push(place);
     }
-    Route::Split { merge, parts, places }
+    (parts, places)
 }
 
 /// Where a cursor stands. One that stands in no group, or in none that is visible, is at the end.

@@ -11,6 +11,7 @@
 mod blocking;
 mod ending;
 mod pushes;
+mod rerouting;
 mod transaction;
 
 pub(super) use blocking::{Blocking, Unblock};
@@ -153,6 +154,8 @@ struct Connection {
     changing: bool,
     /// Decoding stopped for lack of room or because of `postponed`, not of bytes.
     more: bool,
+    /// Slots have moved, and what is under way is waited for before the new routes count.
+    turning: bool,
     /// A request whose turn has not come; nothing behind it is decoded.
     postponed: Option<Args>,
     /// The client will send nothing more.
@@ -260,6 +263,7 @@ impl Connection {
             read_size: READ_MIN,
             changing: false,
             more: false,
+            turning: false,
             postponed: None,
             eof: false,
             stopping: None,
@@ -280,11 +284,7 @@ impl Connection {
         if let Some(how) = self.client.take_unblock() {
             self.unblock(how);
         }
-        let routes = self.shared.routes();
-        if !Arc::ptr_eq(&routes, &self.routes) {
-            self.routes = routes;
-            self.lanes.retain(|lane| !lane.is_free());
-        }
+        self.follow_routes();
         self.decode();
         loop {
             let stepped = self.step_lanes();
@@ -344,7 +344,10 @@ impl Connection {
 
     /// Whether nothing more may be decoded at present.
     fn is_full(&self) -> bool {
-        self.awaits.is_some() || self.ring.len() >= IN_FLIGHT_MAX || self.kept() >= self.shared.settings.output_max
+        self.awaits.is_some()
+            || self.turning
+            || self.ring.len() >= IN_FLIGHT_MAX
+            || self.kept() >= self.shared.settings.output_max
     }
 
     fn decode(&mut self) {
@@ -418,7 +421,7 @@ impl Connection {
     fn may_step(&self, at: usize) -> bool {
         let lane = &self.lanes[at];
         let room = self.kept() < self.shared.settings.output_max;
-        lane.can_step() && (room || lane.next_read().is_none_or(|seq| seq == self.ring.base()))
+        lane.can_step() && !self.turning && (room || lane.next_read().is_none_or(|seq| seq == self.ring.base()))
     }
 
     fn begin(&mut self, at: usize, step: Step) {
@@ -698,11 +701,15 @@ impl Connection {
 
     /// What a read notes before it is run, if the client keeps what it reads. `args`: the read's, or a part of them.
     fn reading(&self, request: &Request, args: &Args) -> Option<Box<Reading>> {
+        self.reading_of(request.command, args)
+    }
+
+    fn reading_of(&self, command: &Command, args: &Args) -> Option<Box<Reading>> {
         let tracking = self.session.tracking.as_ref()?;
-        if !request.command.is_read() || !tracking.remembers() {
+        if !command.is_read() || !tracking.remembers() {
             return None;
         }
-        let keys = commands::keys(request.command, args).cloned().collect();
+        let keys = commands::keys(command, args).cloned().collect();
         Reading::new(&self.shared, &self.client, keys)
     }
 
@@ -896,6 +903,12 @@ impl Connection {
 
     fn run_finished(&mut self, group: GroupId, outcome: Outcome) {
         let Some(at) = self.lanes.iter().position(|lane| lane.id == group) else { return };
+        if let Outcome::Elsewhere { replies, calls, .. } = outcome {
+            let held: Vec<u32> = calls.iter().map(|call| call.place).collect();
+            let tickets = self.lanes[at].run_came_back(calls, env::now());
+            let answered = (0u32..).zip(tickets.into_iter().zip(replies)).filter(|(at, _)| !held.contains(at));
+            return answered.for_each(|(_, (ticket, reply))| self.complete(ticket, reply));
+        }
         let tickets = self.lanes[at].run_finished();
         match outcome {
             Outcome::Applied { replies, .. } if replies.len() == tickets.len() => {

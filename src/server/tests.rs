@@ -25,6 +25,7 @@ mod cores;
 mod encodings;
 mod events;
 mod failover;
+mod handover;
 mod memory;
 mod monitor;
 mod pause;

@@ -11,6 +11,7 @@
 use super::collections::Packing;
 use super::entry::EntryRef;
 use super::keyspace::{Keyspace, STEP, scramble};
+use super::ownership::Ownership;
 use super::removals::Seen;
 use crate::types::{Millis, SLOTS, Slot};
 use bytes::Bytes;
@@ -75,6 +76,11 @@ impl<'a> View<'a> {
     /// Whether what was read may not be answered before a tick.
     pub fn needs_tick(&self) -> bool {
         self.needs_tick.get()
+    }
+
+    /// Which slots the group answers for.
+    pub fn ownership(&self) -> &'a Ownership {
+        self.keyspace.ownership()
     }
 
     /// The group clock.
@@ -173,7 +179,7 @@ impl<'a> View<'a> {
 
     /// Keys, with those that are dead and not yet swept.
     pub fn len(&self) -> u64 {
-        self.keyspace.len()
+        self.keyspace.visible_len()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -251,9 +257,9 @@ impl<'a> View<'a> {
             return next.or_else(|| self.entries().next());
         }
         for _ in 0..RANDOM_TRIES {
-            let entry = self.keyspace.draw_entry([self.keyspace.draw(), self.keyspace.draw()])?.entry;
-            if self.is_alive(&entry) {
-                return Some(entry);
+            let drawn = self.keyspace.draw_entry([self.keyspace.draw(), self.keyspace.draw()])?;
+            if self.keyspace.ownership().owns(drawn.slot) && self.is_alive(&drawn.entry) {
+                return Some(drawn.entry);
             }
         }
         self.entries().next()

@@ -23,7 +23,7 @@ use super::call::{Beside, By, Kind, Program, RightsOf, ScriptCall, Step, Work};
 use super::executor::{Claim, Done, Job, Running, What};
 use crate::cluster::Cluster;
 use crate::commands::effects::Effects;
-use crate::commands::{self, atomic, pubsub, transaction};
+use crate::commands::{self, atomic, handover, pubsub, transaction};
 use crate::env::{self, Instant};
 use crate::raft::carry::Hold;
 use crate::raft::{Group, Outcome, Refusal};
@@ -105,6 +105,8 @@ struct Unit {
     reply: Option<Reply>,
     /// Of its last run.
     beside: Beside,
+    /// It counts for nothing: the group does not answer for its slots.
+    elsewhere: bool,
 }
 
 impl Unit {
@@ -184,13 +186,18 @@ impl Stage {
                 owners.push((calls.len(), done));
                 let unit = |work| {
                     let (by, claim) = (by.clone(), claim.clone());
-                    Unit { work, by, author, shows, claim, deadline, reply: None, beside: Beside::default() }
+                    let beside = Beside::default();
+                    Unit { work, by, author, shows, claim, deadline, reply: None, beside, elsewhere: false }
                 };
                 units.extend(calls.into_iter().map(unit));
             }
             self.settle(&mut units);
             let unknown = || Outcome::Unknown { index: None }.failure_reply();
-            let done = |unit: Unit| Done { reply: unit.reply.unwrap_or_else(unknown), beside: unit.beside };
+            let done = |unit: Unit| Done {
+                reply: unit.reply.unwrap_or_else(unknown),
+                beside: unit.beside,
+                elsewhere: unit.elsewhere,
+            };
             let mut all = units.into_iter().map(done);
             for (count, owner) in owners {
                 let _ = owner.send(all.by_ref().take(count).collect());
@@ -248,7 +255,11 @@ impl Stage {
                         }
                         Conclusion::Failed(outcome) => {
                             let reply = outcome.failure_reply();
-                            open_of(units).take(count).for_each(|unit| unit.fail(reply.clone()));
+                            let elsewhere = matches!(outcome, Outcome::Elsewhere { .. });
+                            open_of(units).take(count).for_each(|unit| {
+                                unit.elsewhere = elsewhere;
+                                unit.fail(reply.clone());
+                            });
                         }
                     }
                 }
@@ -494,7 +505,10 @@ impl Stage {
                 Some(Err(refusal)) => return Conclusion::Failed(Outcome::NotApplied(refusal)),
                 None => return Conclusion::Failed(Outcome::NotApplied(Refusal::ShuttingDown)),
             };
+            let mut elsewhere = false;
             let unchanged = self.group.check(&permit, |keyspace, view| {
+                let ownership = keyspace.ownership();
+                elsewhere = ownership.guards() && handover::is_elsewhere(&effects.to_args(), ownership);
                 let same = |(key, seen): &(Bytes, Seen)| {
                     let entry = view.get(key);
                     // What the script took for dead must be so by the log: a field asks for a tick as a key does.
@@ -509,6 +523,10 @@ impl Stage {
                 effects.whole.is_none_or(|version| keyspace.version() == version) && effects.watches.iter().all(same)
             });
             match unchanged {
+                Ok(_) if elsewhere => {
+                    let nothing = Outcome::Elsewhere { index: 0, replies: Vec::new(), calls: Vec::new() };
+                    return Conclusion::Failed(nothing);
+                }
                 Ok(true) => return Conclusion::Done,
                 Ok(false) => return Conclusion::Changed,
                 Err(_) => {
