@@ -5,7 +5,7 @@
 
 use super::counters::{self, Ordinal};
 use super::guard::{self, Access};
-use super::scan::slot_of_cursor;
+use super::scan::Range;
 use super::{Routes, Shared};
 use crate::commands::acl::{self, Change};
 use crate::commands::pubsub::Ask;
@@ -44,11 +44,10 @@ pub(super) enum Route {
     },
     /// On every node: what concerns those who listen.
     Nodes(Ask),
-    /// SCAN: the groups in order with their first slots, and where to begin.
-    Scan {
-        order: Vec<(Slot, GroupId)>,
-        begin: usize,
-    },
+    /// A part in every group.
+    Everywhere(Merge),
+    /// SCAN: what is to be visited, in the order of slots.
+    Scan(Vec<Range>),
 }
 
 /// Finds the command, unwrapping HC.READ. One that has too many or too few arguments is told with the error.
@@ -223,13 +222,10 @@ pub(super) fn route(request: &Request, session: &Session, shared: &Shared, route
             let groups = visible(session, shared, routes);
             Ok(match groups.as_slice() {
                 [(_, only)] => Route::One(*only),
-                _ => {
-                    let parts = groups.into_iter().map(|(_, g)| (g, request.args.clone()));
-                    Route::Split { merge, parts: parts.collect(), places: Vec::new() }
-                }
+                _ => Route::Everywhere(merge),
             })
         }
-        Scope::Cursor => Ok(scan(request, &visible(session, shared, routes), routes)),
+        Scope::Cursor => Ok(Route::Scan(visible_ranges(session, shared, routes))),
     }
 }
 
@@ -355,10 +351,17 @@ pub(super) fn moved(shared: &Shared, routes: &Routes, slot: Slot, group: GroupId
 
 /// The groups that commands about all keys mean: all of them on the proxy face; on the cluster face those led here,
 /// since a cluster client asks every leader and adds up.
-fn visible(session: &Session, shared: &Shared, routes: &Routes) -> Vec<(Slot, GroupId)> {
+pub(super) fn visible(session: &Session, shared: &Shared, routes: &Routes) -> Vec<(Slot, GroupId)> {
     let led = |id: GroupId| shared.cluster.host().group(id).is_some_and(|g| g.is_leader());
     let shown = |g: &&(Slot, GroupId)| session.face == Face::Proxy || led(g.1);
     routes.order.iter().filter(shown).copied().collect()
+}
+
+/// The slots that SCAN goes through, in order.
+pub(super) fn visible_ranges(session: &Session, shared: &Shared, routes: &Routes) -> Vec<Range> {
+    let groups = visible(session, shared, routes);
+    let shown = |range: &Range| groups.iter().any(|(_, group)| *group == range.2);
+    routes.table.ranges().into_iter().filter(shown).collect()
 }
 
 fn split(request: &Request, merge: Merge, routes: &Routes) -> Route {
@@ -385,16 +388,4 @@ pub(super) fn parts(command: &Command, args: &Args, routes: &Routes) -> (Vec<(Gr
         places[at].push(place);
     }
     (parts, places)
-}
-
-/// Where a cursor stands. One that stands in no group, or in none that is visible, is at the end.
-fn scan(request: &Request, visible: &[(Slot, GroupId)], routes: &Routes) -> Route {
-    let cursor = request.args.get(1).and_then(|c| std::str::from_utf8(c).ok()).and_then(|c| c.parse::<u64>().ok());
-    let begin = match cursor {
-        None | Some(0) => Some(0),
-        Some(cursor) => slot_of_cursor(cursor)
-            .map(|slot| routes.table.group_of(slot))
-            .and_then(|group| visible.iter().position(|(_, g)| *g == group)),
-    };
-    Route::Scan { begin: begin.unwrap_or(visible.len()), order: visible.to_vec() }
 }

@@ -15,6 +15,7 @@ mod rerouting;
 mod transaction;
 
 pub(super) use blocking::{Blocking, Unblock};
+pub(super) use rerouting::Everywhere;
 
 use super::clients::{Client, Figures};
 use super::counters::{Counters, Ordinal, add};
@@ -24,7 +25,7 @@ use super::lane::{Kind, Lane, Op, ReadFn, Step, Tried};
 use super::merge::Gather;
 use super::pubsub::{self, Turn, peers};
 use super::ring::{Asked, Ring, State, Ticket};
-use super::scan::{Next, Scan};
+use super::scan::{Next, Range, Scan};
 use super::scripts::{By, Who};
 use super::slow::{self, Head};
 use super::tracking::Reading;
@@ -536,8 +537,9 @@ impl Connection {
             Ok(Route::Users(change)) => self.run_change(&request, mute, change),
             Ok(Route::Nodes(ask)) => self.run_on_nodes(ask, &request, mute),
             Ok(Route::Cluster(call)) => self.run_agreed(&request, mute, call),
+            Ok(Route::Everywhere(merge)) => self.run_everywhere(request, mute, merge),
             Ok(Route::Split { merge, parts, places }) => self.run_split(&request, mute, merge, parts, places),
-            Ok(Route::Scan { order, begin }) => self.run_scan(request, mute, &order, begin),
+            Ok(Route::Scan(ranges)) => self.run_scan(request, mute, &ranges),
             Err(reply) => {
                 self.counters.rejected(request.ordinal);
                 let reply = self.refused_in_transaction(Some(request.command), reply);
@@ -790,16 +792,43 @@ impl Connection {
         }
     }
 
-    fn run_scan(&mut self, request: Request, mute: bool, order: &[(crate::types::Slot, GroupId)], begin: usize) {
+    fn run_everywhere(&mut self, request: Request, mute: bool, merge: Merge) {
+        let asked = self.asked(Some(request.ordinal), &request.args, mute);
+        let (kind, deadline, routes) = (self.kind(&request), self.deadline(), self.routes.clone());
+        let groups = dispatch::visible(&self.session, &self.shared, &routes);
+        let (writes, weight) = (request.command.is_write(), request.args.iter().map(|a| a.len()).sum());
+        let mut parts = Everywhere::new(merge, writes, request.args, kind, deadline, &routes);
+        if groups.is_empty() {
+            return self.answer(asked, parts.finish());
+        }
+        let begun = parts.begin(self.ring.next_seq(), &groups, &routes);
+        let seq = self.ring.push(asked, State::Everywhere(Box::new(parts)), weight);
+        if writes {
+            self.awaits = Some(seq);
+        }
+        self.put_parts(begun);
+    }
+
+    fn put_parts(&mut self, parts: Vec<(GroupId, Op)>) {
+        for (group, op) in parts {
+            match self.lane(group) {
+                Some(at) => self.lanes[at].push(op),
+                None => self.complete(op.ticket, unserved(group)),
+            }
+        }
+    }
+
+    fn run_scan(&mut self, request: Request, mute: bool, ranges: &[Range]) {
         let asked = self.asked(Some(request.ordinal), &request.args, mute);
         let Kind::Read { run, level, .. } = self.kind(&request) else {
             return self.answer(asked, Reply::error("ERR only a read can go through all groups"));
         };
-        let Some((_, group)) = order.get(begin).copied() else {
+        let (deadline, named) = (self.deadline(), self.routes.only.is_none());
+        let Some(scan) = Scan::new(request.args, run, level, deadline, ranges, named) else {
             let end = Reply::Array(vec![Reply::bulk("0"), Reply::Array(Vec::new())]);
             return self.answer(asked, end);
         };
-        let scan = Scan::new(request.args, run, level, self.deadline(), order, begin);
+        let group = scan.group();
         let op = scan_op(&scan, self.ring.next_seq());
         let seq = self.ring.push(asked, State::Scanning(Box::new(scan)), 0);
         match self.lane(group) {
@@ -880,6 +909,19 @@ impl Connection {
                 return self.finish_transaction(ticket.seq, reply);
             }
             State::Gathering(gather) => gather.put(ticket.part, reply).then(|| gather.finish()),
+            State::Everywhere(parts) => match parts.put(ticket.part, reply) {
+                false => None,
+                true => {
+                    let routes = self.shared.routes();
+                    let groups = dispatch::visible(&self.session, &self.shared, &routes);
+                    if parts.is_torn(&routes, self.now) && !groups.is_empty() {
+                        let begun = parts.begin(ticket.seq, &groups, &routes);
+                        return self.put_parts(begun);
+                    }
+                    self.awaits = self.awaits.filter(|awaited| *awaited != ticket.seq);
+                    Some(parts.finish())
+                }
+            },
             State::Scanning(scan) => match scan.page(reply) {
                 Next::Answer(reply) => Some(reply),
                 Next::Visit(group) => {

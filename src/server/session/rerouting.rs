@@ -16,9 +16,9 @@ use super::super::merge::Gather;
 use super::super::ring::{State, Ticket};
 use super::{Connection, unserved};
 use crate::commands::session::Face;
-use crate::commands::{self, Scope, handover};
+use crate::commands::{self, Merge, Scope, handover};
 use crate::env::Instant;
-use crate::resp::Args;
+use crate::resp::{Args, Reply};
 use crate::slot::slot_of;
 use crate::types::{GroupId, Level, Slot};
 use bytes::Bytes;
@@ -30,6 +30,60 @@ fn groups_of(args: &Args, routes: &Routes) -> Vec<GroupId> {
     match commands::lookup(args) {
         Ok(command) => commands::keys(command, args).map(group).collect(),
         Err(_) => handover::first_key(args).iter().map(group).collect(),
+    }
+}
+
+/// A request about all keys, of which every group answers a part. Keys that change their group meanwhile may be in two parts,
+/// or in none: if slots have moved by the time the last part is there, all parts are begun anew. Nothing of the connection
+/// that comes behind one that writes is begun before it has ended, so it is not undone.
+pub(in crate::server) struct Everywhere {
+    gather: Gather,
+    merge: Merge,
+    writes: bool,
+    args: Args,
+    kind: Kind,
+    deadline: Instant,
+    routes: Arc<Routes>,
+}
+
+impl Everywhere {
+    /// Nothing is begun yet.
+    pub fn new(
+        merge: Merge,
+        writes: bool,
+        args: Args,
+        kind: Kind,
+        deadline: Instant,
+        routes: &Arc<Routes>,
+    ) -> Everywhere {
+        let gather = Gather::new(merge, writes, 0, Vec::new());
+        Everywhere { gather, merge, writes, args, kind, deadline, routes: routes.clone() }
+    }
+
+    /// A part for each group, none of which has an answer.
+    pub fn begin(&mut self, seq: u64, groups: &[(Slot, GroupId)], routes: &Arc<Routes>) -> Vec<(GroupId, Op)> {
+        self.gather = Gather::new(self.merge, self.writes, groups.len(), Vec::new());
+        self.routes = routes.clone();
+        let op = |(part, (_, group)): (u32, &(Slot, GroupId))| {
+            let (args, kind, deadline) = (self.args.clone(), self.kind, self.deadline);
+            (*group, Op { ticket: Ticket { seq, part }, args, kind, deadline, reading: None })
+        };
+        (0..).zip(groups).map(op).collect()
+    }
+
+    /// Notes a part's reply; true once all are there.
+    pub fn put(&mut self, part: u32, reply: Reply) -> bool {
+        self.gather.put(part, reply)
+    }
+
+    /// Whether slots have moved since its parts were begun, as far as this node knows, and there is time to begin anew.
+    pub fn is_torn(&self, routes: &Routes, now: Instant) -> bool {
+        routes.table.slots != self.routes.table.slots && now < self.deadline
+    }
+
+    /// The reply of the whole. All parts must be there.
+    pub fn finish(&mut self) -> Reply {
+        self.gather.finish()
     }
 }
 
@@ -46,7 +100,7 @@ impl Connection {
             }
             self.routes = routes;
             if moved {
-                self.reroute();
+                self.reroute(true);
             }
             self.lanes.retain(|lane| !lane.is_free());
         }
@@ -62,26 +116,36 @@ impl Connection {
         let now = self.now;
         let due = |lane: &Lane| lane.held_until().is_some_and(|until| until <= now);
         if self.lanes.iter().any(due) {
-            self.reroute();
+            self.reroute(false);
             self.lanes.iter_mut().filter(|lane| due(lane)).for_each(|lane| lane.release(now));
         }
     }
 
     /// Takes what waits to the groups that the table names. Where something goes elsewhere, all that waits is dealt anew in the
     /// order in which it was sent: a part of a request may come to a group in which later ones wait already.
-    fn reroute(&mut self) {
+    ///
+    /// `moved`: the table is another one, so that what names no key may belong elsewhere, too.
+    fn reroute(&mut self, moved: bool) {
         let routes = self.routes.clone();
         if routes.only.is_some() {
             return;
         }
         let away = |lane: &Lane| lane.waiting().any(|op| groups_of(&op.args, &routes).iter().any(|g| *g != lane.id));
-        if !self.lanes.iter().filter(|lane| !lane.is_under_way()).any(away) {
+        if !moved && !self.lanes.iter().filter(|lane| !lane.is_under_way()).any(away) {
             return;
         }
         let idle = self.lanes.iter_mut().filter(|lane| !lane.is_under_way());
         let mut out: Vec<(GroupId, Op)> = idle.flat_map(|lane| lane.take_out().map(|op| (lane.id, op))).collect();
         out.sort_by_key(|(_, op)| (op.ticket.seq, op.ticket.part));
-        for (known, op) in out {
+        for (known, mut op) in out {
+            let ranges = dispatch::visible_ranges(&self.session, &self.shared, &routes);
+            let mut known = known;
+            if let Some(State::Scanning(scan)) = self.ring.get(op.ticket.seq).map(|asked| &mut asked.state)
+                && scan.stand(&ranges)
+            {
+                op.args = scan.args.clone();
+                known = scan.group();
+            }
             self.send_on(known, op, &routes);
         }
     }
