@@ -169,6 +169,12 @@ fn table_of(meta: &Group) -> Result<Option<(Bytes, TableDocument)>, String> {
     json.map(|json| TableDocument::parse(&json).map(|table| (json, table))).transpose()
 }
 
+/// The version of the table that the meta group's state holds; 0: none yet.
+pub fn epoch_of(meta: &View<'_>) -> Result<u64, String> {
+    let json = meta.get(TABLE.as_bytes()).and_then(|e| e.value().as_text()).map(|text| text.to_bytes(0));
+    json.map_or(Ok(0), |json| TableDocument::parse(&json).map(|table| table.epoch))
+}
+
 /// This node's view of its cluster.
 pub struct Cluster {
     members: Arc<Members>,

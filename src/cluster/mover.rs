@@ -36,14 +36,24 @@ const LOOK: Duration = Duration::from_millis(50);
 const ASK: Duration = Duration::from_secs(6);
 /// What is not whole so long after it was frozen comes to nothing: clients wait for it, and not longer than requests may take.
 const FROZEN: Duration = Duration::from_secs(3);
+/// The same for what another driver had frozen: nobody knows for how long.
+const FROZEN_BEFORE: Duration = Duration::from_secs(1);
+/// How long this node's copies of both groups may take to show that they are up to date, before anything is frozen.
+const FRESH: Duration = Duration::from_secs(1);
 /// Bytes of an entry that installs, about; a single value may be larger.
 const PART_BYTES: usize = 1 << 20;
 /// Bytes of a value that does not move: it would be one entry, and stall both groups while it is read.
 const VALUE_MAX: usize = 64 << 20;
 /// Keys that one entry clears away.
 const CLEARED_AT_ONCE: usize = 2_000;
-/// Before slots that could not go are tried again.
+/// Bytes that one batch takes, if that is more than one slot.
+const BYTES_AT_ONCE: u64 = 64 << 20;
+/// Before slots that could not go are tried again; twice as long each time, so that clients do not wait for them half of the
+/// time, and at most [`AGAIN_MOST`].
 const AGAIN: Duration = Duration::from_secs(5);
+const AGAIN_MOST: Duration = Duration::from_secs(320);
+/// A batch that is in one phase for so long is told in the log, each time that this has passed.
+const STUCK: Duration = Duration::from_secs(10);
 /// Between two batches: as long as the last one took, within these. So clients have half of the time to themselves.
 const REST: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
@@ -95,26 +105,54 @@ use Stop::{Later, Refused};
 
 /// What is remembered between two looks.
 struct Seen {
-    /// Since when the batch of this number is frozen, as far as this node knows.
+    /// Until when the batch of this number may be frozen.
     frozen: Option<(u64, Instant)>,
     /// Slots that could not go lately, until when they are passed over, and why.
     waits: BTreeMap<u16, (Instant, String)>,
+    /// How often in a row slots could not go.
+    failed: BTreeMap<u16, u32>,
+    /// The batch and its phase, and when its being there is worth a line in the log.
+    phase: Option<(u64, Phase, Instant)>,
     /// Slots at once: fewer after a batch that was not whole in time.
     most: usize,
+    /// That a target did not take over what is its own has been told.
+    refused: bool,
     began: Option<Instant>,
     rest: Option<Instant>,
 }
 
 impl Default for Seen {
     fn default() -> Seen {
-        Seen { frozen: None, waits: BTreeMap::new(), most: moves::SLOTS_AT_ONCE, began: None, rest: None }
+        let (waits, failed) = (BTreeMap::new(), BTreeMap::new());
+        let most = moves::SLOTS_AT_ONCE;
+        Seen { frozen: None, waits, failed, phase: None, most, refused: false, began: None, rest: None }
     }
 }
 
 impl Seen {
-    fn postpone(&mut self, slots: &SlotSet, why: &str) {
-        let until = env::now() + AGAIN;
-        self.waits.extend(slots.iter().map(|slot| (slot.0, (until, why.to_owned()))));
+    fn postpone(&mut self, slots: &SlotSet, why: &str, now: Instant) {
+        for slot in slots.iter() {
+            let failed = self.failed.entry(slot.0).or_default();
+            let again = AGAIN.saturating_mul(1 << (*failed).min(16)).min(AGAIN_MOST);
+            *failed += 1;
+            self.waits.insert(slot.0, (now + again, why.to_owned()));
+        }
+    }
+
+    /// They have gone.
+    fn moved(&mut self, slots: &SlotSet) {
+        slots.iter().for_each(|slot| _ = self.failed.remove(&slot.0));
+    }
+
+    /// Whether a batch has been in its phase for so long that this is to be told once more.
+    fn is_stuck(&mut self, batch: &Batch, now: Instant) -> bool {
+        let (id, phase, tell) = *self.phase.get_or_insert((batch.id, batch.phase, now + STUCK));
+        let same = (id, phase) == (batch.id, batch.phase);
+        let stuck = same && now >= tell;
+        if !same || stuck {
+            self.phase = Some((batch.id, batch.phase, now + STUCK));
+        }
+        stuck
     }
 
     /// What could not go, in words: each reason once.
@@ -210,29 +248,40 @@ impl Cluster {
         loop {
             env::sleep(LOOK).await;
             let leads = meta.is_leader() && !self.members.is_forced();
-            let wished = leads && matches!(table_of(&meta), Ok(Some((_, table))) if !table.moves.is_settled());
-            if !wished {
-                seen = Seen::default();
-                self.moving.lock().clear();
-                continue;
-            }
+            let table = if leads { table_of(&meta) } else { Ok(None) };
+            let under_way = match table {
+                Ok(Some((_, table))) if !table.moves.is_settled() => table.moves.under_way,
+                Err(why) => {
+                    *self.moving.lock() = vec![format!("the table cannot be read: {why}")];
+                    continue;
+                }
+                _ => {
+                    seen = Seen::default();
+                    self.moving.lock().clear();
+                    continue;
+                }
+            };
             if seen.rest.is_some_and(|until| env::now() < until) {
                 continue;
             }
             let stopped = self.look_at_slots(&meta, &mut seen).await.err();
             let mut told = seen.told();
-            if let Some(Later(why) | Refused(why)) = stopped {
-                tracing::debug!(why, "slots-wait");
-                told.push(why);
+            let why = stopped.map(|(Later(why) | Refused(why))| why);
+            if let Some(batch) = under_way.filter(|batch| seen.is_stuck(batch, env::now())) {
+                let (id, from, to, phase) = (batch.id, batch.from, batch.to, batch.phase.name());
+                let why = why.as_deref().unwrap_or_default();
+                tracing::warn!(id, %from, %to, slots = %batch.slots, phase, why, "slots-stuck");
             }
+            told.extend(why);
             *self.moving.lock() = told;
         }
     }
 
     async fn look_at_slots(&self, meta: &Arc<Group>, seen: &mut Seen) -> Result<(), Stop> {
         let deadline = env::now() + ASK;
-        let newest = meta.barrier(Level::Linearizable, deadline).await.is_ok();
-        if !newest || !meta.is_leader() {
+        let newest = meta.barrier(Level::Linearizable, deadline).await;
+        newest.map_err(|refusal| Later(format!("the meta group does not answer: {refusal:?}")))?;
+        if !meta.is_leader() {
             return Ok(());
         }
         let unreadable = |e: String| Later(format!("the table cannot be read: {e}"));
@@ -247,26 +296,26 @@ impl Cluster {
         match batch.phase {
             Phase::Shipping => {
                 match self.ship(batch, &owners, source, target, seen, deadline).await {
-                    Ok(()) => {}
-                    Err(Refused(why)) => return self.give_up(meta, batch, &why, seen, deadline).await,
+                    Ok(()) => {
+                        let commit = |table: &mut TableDocument| {
+                            let owners = moves::owners_of(&table.ranges).map_err(WishError::Unreadable)?;
+                            if let Some(after) = table.moves.commit(batch.id, &owners) {
+                                table.ranges = moves::ranges_of(after);
+                                table.epoch += 1;
+                            }
+                            Ok(())
+                        };
+                        self.edit_table(meta, false, deadline, commit).await.map_err(|e| Later(e.to_string()))?;
+                    }
+                    Err(Refused(why)) => self.give_up(meta, batch, &why, seen, deadline).await?,
                     later => return later,
                 }
-                let commit = |table: &mut TableDocument| {
-                    let owners = moves::owners_of(&table.ranges).map_err(WishError::Unreadable)?;
-                    if let Some(after) = table.moves.commit(batch.id, &owners) {
-                        table.ranges = moves::ranges_of(after);
-                        table.epoch += 1;
-                    }
-                    Ok(())
-                };
-                self.edit_table(meta, false, deadline, commit).await.map_err(|e| Later(e.to_string()))?;
-                // What was decided is read again: it may be another's decision.
+                // What was decided is read again, for it may be another's decision, and done at once: clients wait for it.
                 let (id, now) = (batch.id, table_of(meta).map_err(unreadable)?);
                 let decided = now.and_then(|(_, table)| table.moves.under_way).filter(|batch| batch.id == id);
-                match decided {
-                    Some(batch) if batch.phase == Phase::Committed => {
-                        self.settle(meta, &batch, source, target, seen, deadline).await
-                    }
+                match decided.as_ref().map(|batch| (batch, batch.phase)) {
+                    Some((batch, Phase::Committed)) => self.settle(meta, batch, source, target, seen, deadline).await,
+                    Some((batch, Phase::Aborted)) => self.undo(meta, batch, source, target, seen, deadline).await,
                     _ => Ok(()),
                 }
             }
@@ -292,17 +341,26 @@ impl Cluster {
         let waits = |slot: Slot| seen.waits.contains_key(&slot.0);
         let Some((from, to, slots)) = table.moves.next(owners, seen.most, waits, keys) else { return Ok(()) };
         let (source, target) = (self.hosted(from)?, self.hosted(to)?);
-        if let Err(why) = may_go(&source, &target, &slots).await {
-            // One that is too large keeps only its own slot back.
-            match slots.len() {
-                1 => seen.postpone(&slots, &why),
-                _ => seen.most = 1,
-            }
-            return Ok(());
+        for group in [&source, &target] {
+            fresh(group, deadline).await.map_err(Later)?;
         }
+        let slots = match may_go(&source, &target, &slots).await {
+            Ok(slots) => slots,
+            Err(why) => {
+                // One that is too large keeps only its own slot back.
+                match slots.len() {
+                    1 => seen.postpone(&slots, &why, env::now()),
+                    _ => seen.most = 1,
+                }
+                return Ok(());
+            }
+        };
+        let known = [&source, &target].map(|group| group.peek(|keys| keys.ownership().last()));
+        let known = known.into_iter().max().unwrap_or(0);
         seen.began = Some(env::now());
         let begin = |table: &mut TableDocument| {
-            table.moves.begin(from, to, slots.clone());
+            let owners = moves::owners_of(&table.ranges).map_err(WishError::Unreadable)?;
+            table.moves.begin(from, to, &slots, known, &owners);
             Ok(())
         };
         self.edit_table(meta, false, deadline, begin).await.map_err(|e| Later(e.to_string()))?;
@@ -321,10 +379,35 @@ impl Cluster {
         deadline: Instant,
     ) -> Result<(), Stop> {
         let id = batch.id;
-        if seen.frozen.is_some_and(|(of, since)| of == id && since.elapsed() > FROZEN) {
+        let mut shipped = self.ship_frozen(batch, owners, source, target, seen, deadline).await;
+        if seen.frozen.is_some_and(|(of, until)| of == id && env::now() >= until) {
             seen.most = (seen.most / 2).max(1);
-            return Err(Refused("the target did not have all of it in time".to_owned()));
+            if let Err(Later(why)) = shipped {
+                shipped = Err(Refused(format!("the target did not have all of it in time: {why}")));
+            }
         }
+        shipped
+    }
+
+    async fn ship_frozen(
+        &self,
+        batch: &Batch,
+        owners: &Owners,
+        source: &Arc<Group>,
+        target: &Arc<Group>,
+        seen: &mut Seen,
+        deadline: Instant,
+    ) -> Result<(), Stop> {
+        let id = batch.id;
+        // Another driver may have frozen it.
+        let frozen = source.peek(|keys| keys.ownership().handover().is_some_and(|of| of.id == id));
+        let until = match seen.frozen {
+            Some((of, until)) if of == id => until,
+            _ if frozen => seen.frozen.insert((id, env::now() + FROZEN_BEFORE)).1,
+            _ => deadline,
+        };
+        let deadline = deadline.min(until);
+        fresh(source, deadline).await.map_err(Refused)?;
         for group in [source, target] {
             if group.peek(|keys| keys.ownership().owned().is_none()) {
                 let owned = (0u16..).map(Slot).zip(owners).filter(|(_, owner)| **owner == group.id());
@@ -343,10 +426,11 @@ impl Cluster {
         if frozen != Progress::Whole {
             return Err(Refused("the source does not answer that it is frozen".to_owned()));
         }
-        let (_, since) = *seen.frozen.insert(match seen.frozen {
-            Some((of, since)) if of == id => (id, since),
-            _ => (id, env::now()),
+        let (_, until) = *seen.frozen.insert(match seen.frozen {
+            Some((of, until)) if of == id => (id, until),
+            _ => (id, env::now() + FROZEN),
         });
+        let deadline = deadline.min(until);
         // Every replica that has applied the freeze holds the same in these slots; this one is asked.
         let late = || Later("this node's copy of the source is behind".to_owned());
         let mut applied = source.watch_applied();
@@ -354,8 +438,11 @@ impl Cluster {
             return Err(late());
         }
         while let Progress::Expects(place) = told {
-            if since.elapsed() > FROZEN {
+            if env::now() >= deadline {
                 return Err(Later("it takes too long".to_owned()));
+            }
+            if source.fenced() {
+                return Err(Refused(differs(source)));
             }
             let now = source.estimate().unwrap_or(0);
             let excerpt = source.peek(|keys| keys.hand_over(id, place, PART_BYTES, now)).ok_or_else(late)?;
@@ -378,7 +465,7 @@ impl Cluster {
         deadline: Instant,
     ) -> Result<(), Stop> {
         tracing::warn!(id = batch.id, from = %batch.from, to = %batch.to, slots = %batch.slots, why, "slots-not-moved");
-        seen.postpone(&batch.slots, why);
+        seen.postpone(&batch.slots, why, env::now());
         let abort = |table: &mut TableDocument| {
             if table.moves.under_way.as_ref().is_some_and(|one| one.id == batch.id) {
                 table.moves.abort();
@@ -401,12 +488,17 @@ impl Cluster {
         let decided = |refused| match refused {
             // The one thing that must never be: it was whole, and is not taken.
             Refused(why) => {
-                tracing::error!(id = batch.id, to = %batch.to, why, "slots-not-activated");
+                if !std::mem::replace(&mut seen.refused, true) {
+                    tracing::error!(id = batch.id, to = %batch.to, why, "slots-not-activated");
+                }
                 Later(format!("group {} does not take over slots {}: {why}", batch.to, batch.slots))
             }
             later => later,
         };
-        take(target, Step::Activate(batch.id), deadline).await.map_err(decided)?;
+        let activated = take(target, Step::Activate(batch.id), deadline).await;
+        activated.map_err(decided)?;
+        seen.refused = false;
+        seen.moved(&batch.slots);
         take(source, Step::Drop(batch.id), deadline).await?;
         clear(source, deadline).await?;
         seen.most = (seen.most * 2).min(moves::SLOTS_AT_ONCE);
@@ -486,24 +578,50 @@ async fn clear(group: &Arc<Group>, deadline: Instant) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Whether slots could be handed over now, as far as this node's copies tell; else why not. Nothing is frozen before this is
-/// asked.
-async fn may_go(source: &Arc<Group>, target: &Arc<Group>, slots: &SlotSet) -> Result<(), String> {
-    let (mut survey, mut from) = (Survey::default(), Some(Place::FIRST));
-    while let Some(place) = from {
-        from = source.peek(|keys| keys.survey(slots, place, &mut survey));
-        tokio::task::yield_now().await;
+fn differs(group: &Group) -> String {
+    format!("this node's copy of group {} differs from the others and is being rebuilt", group.id())
+}
+
+/// Whether this node's copy of a group is as it should be, and up to date; else why not.
+async fn fresh(group: &Arc<Group>, deadline: Instant) -> Result<(), String> {
+    if group.fenced() {
+        return Err(differs(group));
     }
-    if let Some((slot, key)) = survey.key.filter(|_| survey.largest > VALUE_MAX) {
-        let (key, bytes) = (key.escape_ascii(), survey.largest);
-        return Err(format!("the key '{key}' of slot {} has {bytes} bytes, more than {VALUE_MAX} do not move", slot.0));
+    let deadline = deadline.min(env::now() + FRESH);
+    let newest = group.barrier(Level::Linearizable, deadline).await;
+    newest.map_err(|refusal| format!("this node's copy of group {} is not up to date: {refusal:?}", group.id()))?;
+    Ok(())
+}
+
+/// Which of these slots could be handed over now, as this node's copies tell: as many of the first as are not too many bytes.
+/// Else why not. Nothing is frozen before this is asked.
+async fn may_go(source: &Arc<Group>, target: &Arc<Group>, slots: &SlotSet) -> Result<SlotSet, String> {
+    let (mut bytes, mut go) = (0, SlotSet::default());
+    for slot in slots.iter() {
+        let (one, mut survey, mut from) = (SlotSet::from_iter([slot]), Survey::default(), Some(Place::FIRST));
+        while let Some(place) = from {
+            from = source.peek(|keys| keys.survey(&one, place, &mut survey));
+            tokio::task::yield_now().await;
+        }
+        if bytes + survey.bytes > BYTES_AT_ONCE && !go.is_empty() {
+            break;
+        }
+        if let Some((slot, key)) = survey.key.filter(|_| survey.largest > VALUE_MAX) {
+            let (key, bytes) = (key.escape_ascii(), survey.largest);
+            return Err(format!(
+                "the key '{key}' of slot {} has {bytes} bytes, more than {VALUE_MAX} do not move",
+                slot.0
+            ));
+        }
+        bytes += survey.bytes;
+        go.insert(slot);
     }
     let (limit, used) = target.peek(|keys| (keys.limit(), keys.used_bytes()));
     // With another policy what is too much leaves, as it does for writes.
-    let full = limit.bytes > 0 && limit.policy == Kind::NoEviction && used + survey.bytes > limit.bytes;
+    let full = limit.bytes > 0 && limit.policy == Kind::NoEviction && used + bytes > limit.bytes;
     match full {
-        true => Err(format!("group {} has no room for {} bytes more", target.id(), survey.bytes)),
-        false => Ok(()),
+        true => Err(format!("group {} has no room for {bytes} bytes more", target.id())),
+        false => Ok(go),
     }
 }
 
@@ -521,12 +639,43 @@ mod tests {
         assert!(matches!(part_of((7, Reply::OK)), Err(Refused(_))));
     }
 
+    /// A slot that always takes too long would be frozen half of the time.
+    #[test]
+    fn what_fails_again_and_again_is_tried_more_and_more_seldom() {
+        let (mut seen, slot, now) = (Seen::default(), "7".parse().unwrap(), env::now());
+        let waits = |seen: &mut Seen| {
+            seen.postpone(&slot, "it takes too long", now);
+            seen.waits[&7].0.saturating_since(now)
+        };
+        assert_eq!([waits(&mut seen), waits(&mut seen), waits(&mut seen)], [AGAIN, AGAIN * 2, AGAIN * 4]);
+        for _ in 0..60 {
+            assert!(waits(&mut seen) <= AGAIN_MOST);
+        }
+        assert_eq!(waits(&mut seen), AGAIN_MOST);
+        seen.moved(&slot);
+        assert_eq!(waits(&mut seen), AGAIN);
+    }
+
+    #[test]
+    fn a_batch_that_stays_in_a_phase_is_told_of_now_and_then() {
+        let (mut seen, begun) = (Seen::default(), env::now());
+        let mut stuck = |id, phase, after: u32| {
+            let batch = Batch { id, slots: SlotSet::default(), from: GroupId(1), to: GroupId(2), phase };
+            seen.is_stuck(&batch, begun + STUCK * after)
+        };
+        assert!(!stuck(1, Phase::Shipping, 0));
+        assert!(!stuck(1, Phase::Committed, 1), "it has gone on");
+        assert!(stuck(1, Phase::Committed, 2) && !stuck(1, Phase::Committed, 2));
+        assert!(stuck(1, Phase::Committed, 3));
+        assert!(!stuck(2, Phase::Committed, 4) && !stuck(2, Phase::Committed, 4));
+    }
+
     #[test]
     fn a_reason_is_told_once_for_all_of_its_slots() {
         let mut seen = Seen::default();
-        seen.postpone(&"3-5".parse().unwrap(), "it is full");
-        seen.postpone(&"9".parse().unwrap(), "it is full");
-        seen.postpone(&"4".parse().unwrap(), "a key is too large");
+        seen.postpone(&"3-5".parse().unwrap(), "it is full", env::now());
+        seen.postpone(&"9".parse().unwrap(), "it is full", env::now());
+        seen.postpone(&"4".parse().unwrap(), "a key is too large", env::now());
         let told = ["slots 4 are tried again: a key is too large", "slots 3,5,9 are tried again: it is full"];
         assert_eq!(seen.told(), told);
     }

@@ -160,10 +160,15 @@ impl Moves {
         Some((from, to, chosen))
     }
 
-    /// Begins it. Nothing happens where something else is under way.
-    pub fn begin(&mut self, from: GroupId, to: GroupId, slots: SlotSet) {
-        if self.under_way.is_none() {
-            self.last += 1;
+    /// Begins it, with those of the slots that are still `from`'s and still wished to be `to`'s: time has passed since they were
+    /// chosen. Nothing happens where that is none, or something else is under way. `known`: the highest number that the two
+    /// groups have heard of; what is given out is above it, even if this document has forgotten it.
+    pub fn begin(&mut self, from: GroupId, to: GroupId, slots: &SlotSet, known: u64, owners: &Owners) {
+        let Some(wished) = self.wished.get(&to).filter(|_| self.under_way.is_none()) else { return };
+        let still = |slot: &Slot| wished.0.has(*slot) && owners.get(usize::from(slot.0)) == Some(&from);
+        let slots: SlotSet = slots.iter().filter(still).collect();
+        if !slots.is_empty() {
+            self.last = self.last.max(known) + 1;
             self.under_way = Some(Batch { id: self.last, slots, from, to, phase: Phase::Shipping });
         }
     }
@@ -247,7 +252,7 @@ mod tests {
         moves.wish(&slots("0-99"), B, &owners);
         while let Some((from, to, some)) = next(&moves, &owners) {
             assert!((from, to) == (A, B) && some.len() <= SLOTS_AT_ONCE);
-            moves.begin(from, to, some);
+            moves.begin(from, to, &some, 0, &owners);
             assert!(next(&moves, &owners).is_none(), "one at a time");
             owners = moves.commit(moves.last, &owners).unwrap();
             moves.finish(moves.last, &owners);
@@ -263,7 +268,7 @@ mod tests {
     fn what_is_decided_stays_so() {
         let (mut moves, owners) = (Moves::default(), all(A));
         moves.wish(&slots("7"), B, &owners);
-        moves.begin(A, B, slots("7"));
+        moves.begin(A, B, &slots("7"), 0, &owners);
         moves.finish(1, &owners);
         assert!(moves.commit(2, &owners).is_none() && moves.under_way.is_some(), "nothing was decided yet");
         let mut aborted = moves.clone();
@@ -271,7 +276,7 @@ mod tests {
         assert!(aborted.commit(1, &owners).is_none());
         aborted.finish(1, &owners);
         assert_eq!(next(&aborted, &owners), Some((A, B, slots("7"))), "it is wished still");
-        aborted.begin(A, B, slots("7"));
+        aborted.begin(A, B, &slots("7"), 0, &owners);
         assert_eq!(aborted.under_way.as_ref().unwrap().id, 2, "under another number");
         let after = moves.commit(1, &owners).unwrap();
         assert!(after[7] == B && after[6] == A);
@@ -284,7 +289,7 @@ mod tests {
     fn a_wish_that_is_cancelled_or_changed_ends_what_is_shipping() {
         let (mut moves, owners) = (Moves::default(), all(A));
         moves.wish(&slots("0-9"), B, &owners);
-        moves.begin(A, B, slots("0-9"));
+        moves.begin(A, B, &slots("0-9"), 0, &owners);
         // Back again, or on to another, while it is on its way: that is wished, too.
         moves.wish(&slots("3"), A, &owners);
         moves.wish(&slots("4"), C, &owners);
@@ -294,11 +299,45 @@ mod tests {
         assert_eq!(next(&moves, &after), Some((B, A, slots("3"))));
         let mut moves = Moves::default();
         moves.wish(&slots("0-9"), B, &owners);
-        moves.begin(A, B, slots("0-9"));
+        moves.begin(A, B, &slots("0-9"), 0, &owners);
         moves.cancel(&slots("5"));
         assert_eq!(moves.under_way.as_ref().unwrap().phase, Phase::Aborted);
         moves.finish(1, &owners);
         assert_eq!(next(&moves, &owners), Some((A, B, slots("0-4,6-9"))));
+    }
+
+    /// Between the choice of a batch and its beginning lie seconds, in which its wish may go.
+    #[test]
+    fn what_is_not_wished_any_more_does_not_begin() {
+        let owners = all(A);
+        let after = |change: &dyn Fn(&mut Moves), owners: &Owners| {
+            let mut moves = Moves::default();
+            moves.wish(&slots("0-9"), B, owners);
+            let (from, to, some) = (A, B, slots("0-9"));
+            change(&mut moves);
+            moves.begin(from, to, &some, 0, owners);
+            moves.under_way.map(|batch| batch.slots.to_string())
+        };
+        assert_eq!(after(&|_| {}, &owners).as_deref(), Some("0-9"));
+        assert_eq!(after(&|moves| moves.cancel(&slots("3")), &owners).as_deref(), Some("0-2,4-9"));
+        assert_eq!(after(&|moves| moves.cancel(&slots("0-9")), &owners), None);
+        assert_eq!(after(&|moves| moves.wish(&slots("0-9"), A, &all(A)), &owners), None, "they are to stay");
+        assert_eq!(after(&|moves| moves.wish(&slots("0-8"), C, &all(A)), &owners).as_deref(), Some("9"));
+        let mut gone = all(A);
+        gone[4] = C;
+        assert_eq!(after(&|_| {}, &gone).as_deref(), Some("0-3,5-9"), "another owns it by now");
+    }
+
+    #[test]
+    fn a_number_that_a_group_has_heard_of_is_not_given_out_again() {
+        let (mut moves, owners) = (Moves::default(), all(A));
+        moves.wish(&slots("0-9"), B, &owners);
+        moves.begin(A, B, &slots("0-4"), 17, &owners);
+        assert_eq!((moves.last, moves.under_way.as_ref().map(|batch| batch.id)), (18, Some(18)));
+        let after = moves.commit(18, &owners).unwrap();
+        moves.finish(18, &after);
+        moves.begin(A, B, &slots("5-9"), 3, &after);
+        assert_eq!(moves.last, 19);
     }
 
     #[test]
@@ -318,7 +357,7 @@ mod tests {
     fn it_reads_back_what_it_wrote() {
         let (mut moves, owners) = (Moves::default(), all(A));
         moves.wish(&slots("0-99,205"), B, &owners);
-        moves.begin(A, B, slots("0-31"));
+        moves.begin(A, B, &slots("0-31"), 0, &owners);
         let json = serde_json::to_string(&moves).unwrap();
         assert!(json.contains(r#""slots":"0-31""#) && json.contains(r#""phase":"shipping""#), "{json}");
         assert_eq!(serde_json::from_str::<Moves>(&json).unwrap(), moves);
@@ -338,10 +377,15 @@ mod tests {
             let mut decisions = decisions.into_iter();
             for (a, b, to) in wishes {
                 let (some, to) = ((a.min(b)..=a.max(b)).map(Slot).collect::<SlotSet>(), GroupId(to));
+                // Chosen before the wish, begun after it.
+                let chosen = next(&moves, &owners);
                 moves.wish(&some, to, &owners);
                 some.iter().for_each(|slot| want[usize::from(slot.0)] = to);
-                if let Some((from, to, some)) = next(&moves, &owners) {
-                    moves.begin(from, to, some);
+                if let Some((from, to, some)) = chosen.or_else(|| next(&moves, &owners)) {
+                    moves.begin(from, to, &some, 0, &owners);
+                    if let Some(batch) = moves.under_way.as_ref().filter(|batch| batch.id == moves.last) {
+                        prop_assert!(batch.slots.iter().all(|slot| owners[usize::from(slot.0)] == batch.from));
+                    }
                 }
                 if decisions.next().unwrap_or(false) {
                     moves.abort();
@@ -357,7 +401,7 @@ mod tests {
                 }
                 if let Some((from, to, some)) = next(&moves, &owners) {
                     prop_assert!(some.iter().all(|slot| owners[usize::from(slot.0)] == from) && from != to);
-                    moves.begin(from, to, some);
+                    moves.begin(from, to, &some, 0, &owners);
                 }
             }
             prop_assert_eq!(owners, want);

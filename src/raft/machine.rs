@@ -349,17 +349,15 @@ pub(super) fn run(keyspace: &mut Keyspace, batch: &Batch) -> io::Result<Applied>
         }
     }
     let (mut replies, mut elsewhere) = (Vec::with_capacity(calls.len()), Vec::new());
-    // What stands behind a call of several slots that is not run may have been sent behind it by the same connection, and
-    // could be undone by it later: the rest of the entry waits with it.
-    let mut waits = false;
+    // What stands behind a call that is not run may have been sent behind it by the same connection: the rest of the entry
+    // waits with it.
     while let Some(args) = calls.take_next().map_err(io::Error::other)? {
         keyspace.name_author(Authored::of(&front.authored, replies.len()));
         // Each call draws by itself: two that are alike do not draw alike.
         let own = Stamp { seed: commands::atomic::seed_of(stamp.seed, replies.len()), ..stamp };
-        let held = waits && !commands::handover::is(&args);
+        let held = !elsewhere.is_empty() && !commands::handover::is(&args);
         let reply = if held { None } else { commands::apply_here(&args, keyspace, &own) };
         let reply = reply.unwrap_or_else(|| {
-            waits = waits || commands::handover::is_of_several_slots(&args);
             elsewhere.push(replies.len() as u32);
             commands::handover::elsewhere()
         });

@@ -48,6 +48,11 @@ impl Gather {
         self.missing == 0
     }
 
+    /// Whether a part is an error.
+    pub fn has_error(&self) -> bool {
+        self.parts.iter().flatten().any(Reply::is_error)
+    }
+
     /// The reply of the whole. All parts must be there.
     pub fn finish(&mut self) -> Reply {
         let parts: Vec<Reply> = std::mem::take(&mut self.parts).into_iter().flatten().collect();

@@ -12,15 +12,9 @@
 use crate::env::Instant;
 use crate::resp::{Args, Reply};
 use crate::slot::slot_of;
-use crate::state::View;
+use crate::state::{CURSOR_FREE, CURSOR_HASH_BITS, View};
 use crate::types::{GroupId, Level, SLOTS, Slot};
 use bytes::Bytes;
-
-/// Low bits of a cursor that hold the place inside a slot.
-const PLACE_BITS: u32 = 48;
-
-/// Lowest bits of a place that name its group.
-const GROUP_BITS: u64 = 0xff;
 
 /// Neighbouring slots of one group: first, last, owner.
 pub(super) type Range = (Slot, Slot, GroupId);
@@ -48,12 +42,12 @@ pub(super) enum Next {
 
 /// The slot in which a cursor stands; None if the number cannot be one of ours.
 pub(super) fn slot_of_cursor(cursor: u64) -> Option<Slot> {
-    let slot = cursor >> PLACE_BITS;
+    let slot = cursor >> CURSOR_HASH_BITS;
     (slot < SLOTS as u64).then_some(Slot(slot as u16))
 }
 
 fn start_of(slot: Slot) -> u64 {
-    u64::from(slot.0) << PLACE_BITS
+    u64::from(slot.0) << CURSOR_HASH_BITS
 }
 
 fn number(args: &Args) -> u64 {
@@ -95,7 +89,7 @@ impl Scan {
         let begin = match slot < first {
             true => start_of(first),
             false if !self.named || place == 0 => cursor,
-            false if place & GROUP_BITS == u64::from(group.0) & GROUP_BITS => cursor & !GROUP_BITS,
+            false if place & CURSOR_FREE == u64::from(group.0) & CURSOR_FREE => cursor & !CURSOR_FREE,
             false => start_of(slot),
         };
         self.args[1] = word(begin);
@@ -112,7 +106,7 @@ impl Scan {
         let Some((cursor, mut keys)) = split(&page) else { return Next::Answer(page) };
         let (_, last, group) = self.here;
         if cursor != 0 && slot_of_cursor(cursor).is_some_and(|slot| slot <= last) {
-            let named = if self.named { cursor & !GROUP_BITS | u64::from(group.0) & GROUP_BITS } else { cursor };
+            let named = if self.named { cursor | u64::from(group.0) & CURSOR_FREE } else { cursor };
             return Next::Answer(Reply::Array(vec![Reply::Bulk(word(named)), Reply::Array(keys)]));
         }
         // What lies behind the range is another's turn.
@@ -188,13 +182,13 @@ mod tests {
 
     #[test]
     fn a_place_in_a_slot_counts_only_with_the_group_that_gave_it() {
-        let Next::Answer(told) = scan_from(0).unwrap().page(page(3 << 48 | 0xabcd, &["k"])) else { panic!("a page") };
-        assert_eq!(told, page(3 << 48 | 0xab02, &["k"]));
-        assert_eq!(scan_from(3 << 48 | 0xab02).unwrap().args[1], word(3 << 48 | 0xab00));
-        assert_eq!(scan_from(6 << 48 | 0xab02).unwrap().args[1], word(6 << 48), "the slot has moved: it begins anew");
+        let Next::Answer(told) = scan_from(0).unwrap().page(page(3 << 48 | 0xab000, &["k"])) else { panic!("a page") };
+        assert_eq!(told, page(3 << 48 | 0xab002, &["k"]));
+        assert_eq!(scan_from(3 << 48 | 0xab002).unwrap().args[1], word(3 << 48 | 0xab000));
+        assert_eq!(scan_from(6 << 48 | 0xab002).unwrap().args[1], word(6 << 48), "the slot has moved: it begins anew");
         assert_eq!(scan_from(6 << 48).unwrap().group(), GroupId(1));
         // It waits while its slot moves.
-        let mut s = scan_from(3 << 48 | 0xab02).unwrap();
+        let mut s = scan_from(3 << 48 | 0xab002).unwrap();
         assert!(s.stand(&[(Slot(0), Slot(16_383), GroupId(1))]) && s.group() == GroupId(1));
         assert_eq!(s.args[1], word(3 << 48));
         assert!(!s.stand(&[(Slot(0), Slot(2), GroupId(1))]), "nothing is left of what is visible here");

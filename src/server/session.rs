@@ -15,7 +15,7 @@ mod rerouting;
 mod transaction;
 
 pub(super) use blocking::{Blocking, Unblock};
-pub(super) use rerouting::Everywhere;
+pub(super) use rerouting::{After, Everywhere};
 
 use super::clients::{Client, Figures};
 use super::counters::{Counters, Ordinal, add};
@@ -797,11 +797,11 @@ impl Connection {
         let (kind, deadline, routes) = (self.kind(&request), self.deadline(), self.routes.clone());
         let groups = dispatch::visible(&self.session, &self.shared, &routes);
         let (writes, weight) = (request.command.is_write(), request.args.iter().map(|a| a.len()).sum());
-        let mut parts = Everywhere::new(merge, writes, request.args, kind, deadline, &routes);
         if groups.is_empty() {
-            return self.answer(asked, parts.finish());
+            return self.answer(asked, Gather::new(merge, writes, 0, Vec::new()).finish());
         }
-        let begun = parts.begin(self.ring.next_seq(), &groups, &routes);
+        let mut parts = Everywhere::new(merge, writes, request.args, kind, deadline);
+        let begun = parts.begin(self.ring.next_seq(), &groups, routes.table.epoch);
         let seq = self.ring.push(asked, State::Everywhere(Box::new(parts)), weight);
         if writes {
             self.awaits = Some(seq);
@@ -889,7 +889,7 @@ impl Connection {
 
     fn count_read(&mut self, at: usize, ticket: Ticket, reply: &Reply) {
         // A refusal is no read that was answered.
-        let refused = matches!(reply, Reply::Error(_));
+        let refused = matches!(reply, Reply::Error(_)) || self.lanes[at].id == GroupId::META;
         let Some(slot) = self.ring.get(ticket.seq).filter(|_| !refused) else { return };
         let level = match &slot.state {
             State::Scanning(scan) => scan.level,
@@ -909,19 +909,27 @@ impl Connection {
                 return self.finish_transaction(ticket.seq, reply);
             }
             State::Gathering(gather) => gather.put(ticket.part, reply).then(|| gather.finish()),
-            State::Everywhere(parts) => match parts.put(ticket.part, reply) {
-                false => None,
-                true => {
-                    let routes = self.shared.routes();
-                    let groups = dispatch::visible(&self.session, &self.shared, &routes);
-                    if parts.is_torn(&routes, self.now) && !groups.is_empty() {
-                        let begun = parts.begin(ticket.seq, &groups, &routes);
+            State::Everywhere(parts) => {
+                let groups = || dispatch::visible(&self.session, &self.shared, &self.shared.routes());
+                let host = self.shared.cluster.host();
+                let takes_part = |group| host.group(group).is_some_and(|g| g.peek(|keys| keys.ownership().guards()));
+                let moved = || groups().into_iter().any(|(_, group)| takes_part(group));
+                match parts.put(ticket.part, reply, moved, self.now) {
+                    After::Nothing => return,
+                    After::Confirm => {
+                        let op = parts.confirm(ticket.seq);
+                        return self.put_parts(vec![(GroupId::META, op)]);
+                    }
+                    After::Anew(epoch) => {
+                        let begun = parts.begin(ticket.seq, &groups(), epoch);
                         return self.put_parts(begun);
                     }
-                    self.awaits = self.awaits.filter(|awaited| *awaited != ticket.seq);
-                    Some(parts.finish())
+                    After::Answer(reply) => {
+                        self.awaits = self.awaits.filter(|awaited| *awaited != ticket.seq);
+                        Some(reply)
+                    }
                 }
-            },
+            }
             State::Scanning(scan) => match scan.page(reply) {
                 Next::Answer(reply) => Some(reply),
                 Next::Visit(group) => {

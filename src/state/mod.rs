@@ -73,4 +73,4 @@ pub use keyspace::{Changed, Excerpt, FilterStatus, Garbage, Keyspace, Located, S
 pub use ownership::{Handover, NoSlots, NotTaken, Ownership, Place, Progress, Side, SlotSet};
 pub use removals::Seen;
 pub use value::{Form, Text, TextRef, Value, ValueRef};
-pub use view::View;
+pub use view::{CURSOR_FREE, CURSOR_HASH_BITS, View};

@@ -259,6 +259,23 @@ impl Ownership {
         self.handover.as_ref()
     }
 
+    /// The first slot behind this one that is not the group's; none if there is none, or if this one is not. What lies behind
+    /// may be another group's, and is not to be passed over as if nothing was there.
+    pub fn border(&self, slot: Slot) -> Option<Slot> {
+        let owned = self.owned.as_ref().filter(|owned| owned.has(slot))?;
+        (slot.0..SLOTS as u16).map(Slot).find(|slot| !owned.has(*slot))
+    }
+
+    /// The highest number of a handover that this group has heard of.
+    pub fn last(&self) -> u64 {
+        self.handover.as_ref().map_or(0, |of| of.id).max(self.ended)
+    }
+
+    /// How many slots are frozen.
+    pub fn frozen(&self) -> usize {
+        self.handover.as_ref().filter(|of| of.side == Side::Source).map_or(0, |of| of.slots.len())
+    }
+
     /// Whether a slot is on its way to this group.
     fn arrives(&self, slot: Slot) -> bool {
         self.handover.as_ref().is_some_and(|of| matches!(of.side, Side::Target(_)) && of.slots.has(slot))

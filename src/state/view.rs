@@ -38,7 +38,9 @@ const TTL_SLACK_MS: Millis = 250;
 const RANDOM_TRIES: usize = 100;
 
 /// Low bits of a SCAN cursor that hold the position inside a slot.
-const CURSOR_HASH_BITS: u32 = 48;
+pub const CURSOR_HASH_BITS: u32 = 48;
+/// The lowest bits of a cursor are 0: who joins the scans of several groups notes there whose place it is.
+pub const CURSOR_FREE: u64 = 0xfff;
 
 impl<'a> View<'a> {
     /// `estimate_ms`: the stamp the leader would write now; `None` for reads that do not promise the present.
@@ -218,9 +220,14 @@ impl<'a> View<'a> {
     pub fn scan(&self, cursor: u64, count: usize) -> (Vec<EntryRef<'a>>, u64) {
         let Ok(first) = u16::try_from(cursor >> CURSOR_HASH_BITS) else { return (Vec::new(), 0) };
         let (mut found, mut seen, mut last) = (Vec::new(), 0, None);
+        let border = self.ownership().border(Slot(first));
         for located in self.keyspace.walk(Slot(first), cursor << (64 - CURSOR_HASH_BITS)) {
+            if border.is_some_and(|border| located.slot >= border) {
+                break;
+            }
             // Keys that share a position are given together, or the cursor could not stand between them.
-            let position = u64::from(located.slot.0) << CURSOR_HASH_BITS | located.hash >> (64 - CURSOR_HASH_BITS);
+            let place = located.hash >> (64 - CURSOR_HASH_BITS) & !CURSOR_FREE;
+            let position = u64::from(located.slot.0) << CURSOR_HASH_BITS | place;
             if seen >= count && last != Some(position) {
                 return (found, position);
             }
@@ -230,7 +237,7 @@ impl<'a> View<'a> {
                 found.push(located.entry);
             }
         }
-        (found, 0)
+        (found, border.map_or(0, |border| u64::from(border.0) << CURSOR_HASH_BITS))
     }
 
     /// When values stop being packed.

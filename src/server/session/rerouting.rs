@@ -15,11 +15,13 @@ use super::super::lane::{Kind, Lane, Op};
 use super::super::merge::Gather;
 use super::super::ring::{State, Ticket};
 use super::{Connection, unserved};
+use crate::cluster::epoch_of;
 use crate::commands::session::Face;
 use crate::commands::{self, Merge, Scope, handover};
 use crate::env::Instant;
 use crate::resp::{Args, Reply};
 use crate::slot::slot_of;
+use crate::state::View;
 use crate::types::{GroupId, Level, Slot};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -34,8 +36,9 @@ fn groups_of(args: &Args, routes: &Routes) -> Vec<GroupId> {
 }
 
 /// A request about all keys, of which every group answers a part. Keys that change their group meanwhile may be in two parts,
-/// or in none: if slots have moved by the time the last part is there, all parts are begun anew. Nothing of the connection
-/// that comes behind one that writes is begun before it has ended, so it is not undone.
+/// or in none. So when the last part is there the meta group is asked, behind all of them, for the version of its table: if it
+/// is not the one by which the parts were begun, they are begun anew. (This node's own table may be old at both times.)
+/// Nothing of the connection that comes behind one that writes is begun before it has ended, so it is not undone.
 pub(in crate::server) struct Everywhere {
     gather: Gather,
     merge: Merge,
@@ -43,27 +46,34 @@ pub(in crate::server) struct Everywhere {
     args: Args,
     kind: Kind,
     deadline: Instant,
-    routes: Arc<Routes>,
+    /// The version of the table by which its parts were begun.
+    epoch: u64,
 }
+
+/// What follows a reply.
+pub(in crate::server) enum After {
+    Nothing,
+    /// All parts are there: [`Everywhere::confirm`] tells what confirms them.
+    Confirm,
+    /// Slots have moved, and the table has this version now.
+    Anew(u64),
+    Answer(Reply),
+}
+
+/// The number of the part that confirms the others.
+const CONFIRMS: u32 = u32::MAX;
 
 impl Everywhere {
     /// Nothing is begun yet.
-    pub fn new(
-        merge: Merge,
-        writes: bool,
-        args: Args,
-        kind: Kind,
-        deadline: Instant,
-        routes: &Arc<Routes>,
-    ) -> Everywhere {
+    pub fn new(merge: Merge, writes: bool, args: Args, kind: Kind, deadline: Instant) -> Everywhere {
         let gather = Gather::new(merge, writes, 0, Vec::new());
-        Everywhere { gather, merge, writes, args, kind, deadline, routes: routes.clone() }
+        Everywhere { gather, merge, writes, args, kind, deadline, epoch: 0 }
     }
 
     /// A part for each group, none of which has an answer.
-    pub fn begin(&mut self, seq: u64, groups: &[(Slot, GroupId)], routes: &Arc<Routes>) -> Vec<(GroupId, Op)> {
+    pub fn begin(&mut self, seq: u64, groups: &[(Slot, GroupId)], epoch: u64) -> Vec<(GroupId, Op)> {
         self.gather = Gather::new(self.merge, self.writes, groups.len(), Vec::new());
-        self.routes = routes.clone();
+        self.epoch = epoch;
         let op = |(part, (_, group)): (u32, &(Slot, GroupId))| {
             let (args, kind, deadline) = (self.args.clone(), self.kind, self.deadline);
             (*group, Op { ticket: Ticket { seq, part }, args, kind, deadline, reading: None })
@@ -71,19 +81,46 @@ impl Everywhere {
         (0..).zip(groups).map(op).collect()
     }
 
-    /// Notes a part's reply; true once all are there.
-    pub fn put(&mut self, part: u32, reply: Reply) -> bool {
-        self.gather.put(part, reply)
+    /// Takes the reply to a part. `moved`: slots of some group have moved, as far as this node's copies tell.
+    pub fn put(&mut self, part: u32, reply: Reply, moved: impl FnOnce() -> bool, now: Instant) -> After {
+        if part == CONFIRMS {
+            return match reply {
+                Reply::Int(epoch) if epoch as u64 == self.epoch => After::Answer(self.gather.finish()),
+                Reply::Int(epoch) if now < self.deadline => After::Anew(epoch as u64),
+                _ if self.writes => After::Answer(Reply::error(
+                    "UNCERTAIN slots may have moved meanwhile: the command was applied to some of the keys at least",
+                )),
+                Reply::Int(_) => After::Answer(Reply::error("TRYAGAIN slots have moved meanwhile")),
+                error => After::Answer(error),
+            };
+        }
+        if !self.gather.put(part, reply) {
+            return After::Nothing;
+        }
+        // A read was answered by copies here, which know of a move that has come so far that keys are elsewhere.
+        let confirmed = match self.kind {
+            Kind::Read { level: Level::Linearizable | Level::Lease, .. } => moved(),
+            Kind::Read { .. } => false,
+            _ => true,
+        };
+        match confirmed && !self.gather.has_error() {
+            true => After::Confirm,
+            false => After::Answer(self.gather.finish()),
+        }
     }
 
-    /// Whether slots have moved since its parts were begun, as far as this node knows, and there is time to begin anew.
-    pub fn is_torn(&self, routes: &Routes, now: Instant) -> bool {
-        routes.table.slots != self.routes.table.slots && now < self.deadline
+    /// What confirms the parts, in the meta group.
+    pub fn confirm(&self, seq: u64) -> Op {
+        let kind = Kind::Read { run: epoch, level: Level::Linearizable, quiet: true };
+        let args = [Bytes::from_static(b"PING")].into_iter().collect();
+        Op { ticket: Ticket { seq, part: CONFIRMS }, args, kind, deadline: self.deadline, reading: None }
     }
+}
 
-    /// The reply of the whole. All parts must be there.
-    pub fn finish(&mut self) -> Reply {
-        self.gather.finish()
+fn epoch(_: &Args, meta: &View<'_>) -> Reply {
+    match epoch_of(meta) {
+        Ok(epoch) => Reply::Int(epoch as i64),
+        Err(why) => Reply::error(format!("ERR the table cannot be read: {why}")),
     }
 }
 
@@ -107,9 +144,9 @@ impl Connection {
         self.release_held();
     }
 
-    /// When it is to be looked again at what is held.
+    /// When it is to be looked again at what is held. While new routes wait for what is under way, that is when this ends.
     pub(super) fn held_lanes_until(&self) -> Option<Instant> {
-        self.lanes.iter().filter_map(Lane::held_until).min()
+        self.lanes.iter().filter_map(Lane::held_until).min().filter(|_| !self.turning)
     }
 
     fn release_held(&mut self) {

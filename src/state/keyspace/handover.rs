@@ -30,12 +30,21 @@ pub struct Excerpt {
     pub removed: u64,
     /// The source's clock, or a later estimate of its time if that was given.
     pub clock: Millis,
+    /// The source's clock by its log: what is dead by it stays behind.
+    dead_at: Millis,
     entries: Vec<(Slot, Vec<Entry>)>,
 }
 
 impl Excerpt {
     /// The images of it. Takes a while: not to be called under a lock.
-    pub fn into_images(self) -> Vec<Bytes> {
+    pub fn into_images(mut self) -> Vec<Bytes> {
+        let entries = self.entries.iter_mut().flat_map(|(_, entries)| entries);
+        for entry in entries {
+            // Elements that nobody sees any more do not live again by another clock. Who watches the key is told.
+            if entry.value.prune(self.dead_at) {
+                entry.version = self.version;
+            }
+        }
         self.entries.into_iter().map(|(slot, entries)| codec::image_of(slot, &entries)).collect()
     }
 }
@@ -230,7 +239,8 @@ impl Keyspace {
         let handover = self.ownership.handover().filter(|of| of.id == id && of.side == Side::Source)?;
         let clock = self.clock.max(now);
         let removed = handover.slots.iter().map(|slot| self.removals.of(slot)).max().unwrap_or(0);
-        let mut excerpt = Excerpt { from, next: None, version: self.version, removed, clock, entries: Vec::new() };
+        let (version, dead_at, entries) = (self.version, self.clock, Vec::new());
+        let mut excerpt = Excerpt { from, next: None, version, removed, clock, dead_at, entries };
         let (mut bytes, entries, removed) = (0, &mut excerpt.entries, &mut excerpt.removed);
         excerpt.next = self.pass(&handover.slots, from, |slot, entry| {
             if entry.is_dead(self.clock) {

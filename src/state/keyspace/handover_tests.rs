@@ -92,6 +92,7 @@ fn values_lifetimes_and_versions_arrive_and_nothing_else_does() {
         let mut hash = HashValue::new();
         hash.set(b"f", b"v", 5_700, keyspace.packing().hash);
         hash.set(b"g", b"w", 0, keyspace.packing().hash);
+        hash.set(b"gone", b"x", 5_400, keyspace.packing().hash);
         keyspace.set(b"{m1}hash", Value::Hash(hash), None);
         keyspace.set(b"{m1}dead", Value::text(b"soon"), Some(5_001));
         keyspace.advance(&Stamp { now_ms: 5_500, seed: 0 });
@@ -127,6 +128,8 @@ fn values_lifetimes_and_versions_arrive_and_nothing_else_does() {
     }
     let Value::Hash(hash) = to.get(b"{m1}hash").unwrap().value().to_value() else { panic!() };
     assert_eq!(hash.as_ref().get(b"f").unwrap().deadline, to.clock() + 200);
+    assert!(hash.as_ref().get(b"gone").is_none(), "a field that was dead by the source's clock lives again");
+    assert!(to.get(b"{m1}hash").unwrap().version() > from.get(b"{m1}hash").unwrap().version(), "who watches is told");
     assert!(!to.contains(b"{m1}dead") && to.locate(b"{m1}dead").is_none(), "the dead stay behind");
     assert!(to.version() >= from.version() - 1, "what is written next has a version of its own");
     assert_eq!((from.visible_len(), from.walk(Slot(0), 0).count()), (1, 1));
