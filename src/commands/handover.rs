@@ -288,6 +288,25 @@ mod tests {
     }
 
     #[test]
+    fn a_scan_stops_where_the_group_owns_nothing_and_does_not_begin_there() {
+        let mut keyspace = Keyspace::new(1);
+        for n in 0..500 {
+            run(&mut keyspace, &format!("set k{n} x"));
+        }
+        let before = |slot: u16| (0..500).filter(|n| slot_of(format!("k{n}").as_bytes()).0 < slot).count();
+        run(&mut keyspace, "hc.slots own 0-4999,6000-16383");
+        let view = crate::state::View::new(&keyspace, None);
+        let (found, next) = view.scan(0, usize::MAX);
+        assert_eq!((found.len(), next), (before(5000), 5000 << CURSOR_HASH_BITS));
+        let (found, next) = view.scan(6000 << CURSOR_HASH_BITS, usize::MAX);
+        assert_eq!((found.len(), next), (500 - before(6000), 0));
+        for (slot, elsewhere) in [(0u64, false), (4999, false), (5000, true), (5999, true), (6000, false)] {
+            let line = format!("scan {}", slot << CURSOR_HASH_BITS | 7);
+            assert_eq!(is_elsewhere(&args(&line), keyspace.ownership()), elsewhere, "{slot}");
+        }
+    }
+
+    #[test]
     fn the_first_key_is_found_wherever_it_stands() {
         for (line, key) in [
             ("get a", Some("a")),

@@ -13,7 +13,7 @@
 //! entry  type(1)  key length v  key  deadline v  version v  written v  value length v  value
 //! ```
 //!
-//! A head has version 4 if slots of the group ever moved, and 3 otherwise. Both are read.
+//! A head has version 5 if slots of the group ever moved, and 4 otherwise. Both are read.
 //!
 //! An image is self-delimiting and its entries stand by (hash, key). It shows a unit; where the borders between the
 //! units of a slot lie differs from replica to replica, so a slot has any number of images, in any order. The head

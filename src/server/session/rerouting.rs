@@ -234,3 +234,60 @@ impl Connection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env;
+    use std::time::Duration;
+
+    fn begun(kind: Kind, writes: bool) -> Everywhere {
+        let mut whole = Everywhere::new(Merge::Sum, writes, Args::new(), kind, env::now() + Duration::from_secs(5));
+        assert_eq!(whole.begin(3, &[(Slot(0), GroupId(1)), (Slot(9), GroupId(2))], 7).len(), 2);
+        whole
+    }
+
+    fn put(whole: &mut Everywhere, part: u32, reply: Reply, moved: bool) -> After {
+        whole.put(part, reply, || moved, env::now())
+    }
+
+    const READ: Kind = Kind::Read { run: epoch, level: Level::Linearizable, quiet: false };
+
+    #[test]
+    fn what_was_answered_beside_a_move_is_asked_anew() {
+        for (kind, writes) in [(Kind::Write, true), (READ, false)] {
+            let mut whole = begun(kind, writes);
+            assert!(matches!(put(&mut whole, 1, Reply::Int(5), true), After::Nothing));
+            assert!(matches!(put(&mut whole, 0, Reply::Int(4), true), After::Confirm));
+            assert!(matches!(put(&mut whole, CONFIRMS, Reply::Int(8), true), After::Anew(8)));
+            whole.begin(3, &[(Slot(0), GroupId(1))], 8);
+            assert!(matches!(put(&mut whole, 0, Reply::Int(2), true), After::Confirm));
+            let After::Answer(told) = put(&mut whole, CONFIRMS, Reply::Int(8), true) else { panic!("it is confirmed") };
+            assert_eq!(told, Reply::Int(2), "of the last parts alone");
+        }
+    }
+
+    #[test]
+    fn who_cannot_be_confirmed_says_so() {
+        let late = env::now() + Duration::from_secs(60);
+        for (kind, writes, code) in [(Kind::Write, true, "UNCERTAIN"), (READ, false, "TRYAGAIN")] {
+            let mut whole = begun(kind, writes);
+            put(&mut whole, 0, Reply::Int(1), true);
+            put(&mut whole, 1, Reply::Int(1), true);
+            let told = whole.put(CONFIRMS, Reply::Int(8), || true, late);
+            assert!(matches!(told, After::Answer(Reply::Error(text)) if text.starts_with(code.as_bytes())), "{code}");
+        }
+    }
+
+    #[test]
+    fn where_no_slot_ever_moved_a_read_asks_nobody_and_a_write_does() {
+        for (kind, writes) in [(READ, false), (Kind::Write, true)] {
+            let mut whole = begun(kind, writes);
+            put(&mut whole, 0, Reply::Int(1), false);
+            assert_eq!(matches!(put(&mut whole, 1, Reply::Int(1), false), After::Confirm), writes);
+        }
+        let mut whole = begun(Kind::Write, true);
+        put(&mut whole, 0, Reply::error("TRYAGAIN x"), false);
+        assert!(matches!(put(&mut whole, 1, Reply::Int(1), false), After::Answer(Reply::Error(_))));
+    }
+}
