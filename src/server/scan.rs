@@ -50,8 +50,9 @@ fn start_of(slot: Slot) -> u64 {
     u64::from(slot.0) << CURSOR_HASH_BITS
 }
 
-fn number(args: &Args) -> u64 {
-    args.get(1).and_then(|c| std::str::from_utf8(c).ok()).and_then(|c| c.parse().ok()).unwrap_or(0)
+/// None for what is no number: whoever runs it says so.
+fn number(args: &Args) -> Option<u64> {
+    std::str::from_utf8(args.get(1)?).ok()?.parse().ok()
 }
 
 fn word(cursor: u64) -> Bytes {
@@ -80,7 +81,8 @@ impl Scan {
 
     /// Goes on by other ranges from where it stands; whether there is anything more.
     pub fn stand(&mut self, ranges: &[Range]) -> bool {
-        let cursor = number(&self.args);
+        let known = number(&self.args);
+        let cursor = known.unwrap_or(0);
         let Some(slot) = slot_of_cursor(cursor) else { return false };
         self.rest = ranges.iter().filter(|(_, last, _)| *last >= slot).rev().copied().collect();
         let Some(here) = self.rest.pop() else { return false };
@@ -92,7 +94,9 @@ impl Scan {
             false if place & CURSOR_FREE == u64::from(group.0) & CURSOR_FREE => cursor & !CURSOR_FREE,
             false => start_of(slot),
         };
-        self.args[1] = word(begin);
+        if known.is_some_and(|known| known != begin) {
+            self.args[1] = word(begin);
+        }
         true
     }
 
@@ -197,6 +201,9 @@ mod tests {
     #[test]
     fn a_cursor_of_nowhere_is_at_the_end_and_an_error_goes_out_unchanged() {
         assert!(scan_from(u64::MAX).is_none());
+        let args: Args = ["SCAN", "x"].into_iter().map(Bytes::from).collect();
+        let s = Scan::new(args, |_, _| Reply::Nil, Level::Eventual, env::now(), &RANGES, true).unwrap();
+        assert_eq!((s.group(), s.args[1].as_ref()), (GroupId(2), &b"x"[..]));
         assert_eq!((slot_of_cursor(u64::MAX), slot_of_cursor(0)), (None, Some(Slot(0))));
         assert!(
             matches!(scan_from(0).unwrap().page(Reply::error("ERR syntax error")), Next::Answer(p) if p.is_error())
