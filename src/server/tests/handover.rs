@@ -45,6 +45,15 @@ impl Moving {
     }
 
     async fn finish(&self, id: u64) {
+        self.ship(id).await;
+        self.publish().await;
+        assert_eq!(take(self, self.to, Step::Activate(id)).await, Some(Progress::Ended));
+        assert_eq!(take(self, self.from, Step::Drop(id)).await, Some(Progress::Ended));
+        take(self, self.from, Step::Clear(1000)).await;
+    }
+
+    /// Brings the target all that the source holds.
+    async fn ship(&self, id: u64) {
         let source = self.cluster.host().group(self.from).unwrap();
         let excerpt = source.peek(|keyspace| keyspace.hand_over(id, Place::FIRST, 1 << 20, 0)).unwrap();
         let sent = Sent {
@@ -56,10 +65,6 @@ impl Moving {
         };
         let install = Step::Install(id, sent, excerpt.into_images());
         assert_eq!(take(self, self.to, install).await, Some(Progress::Whole));
-        self.publish().await;
-        assert_eq!(take(self, self.to, Step::Activate(id)).await, Some(Progress::Ended));
-        assert_eq!(take(self, self.from, Step::Drop(id)).await, Some(Progress::Ended));
-        take(self, self.from, Step::Clear(1000)).await;
     }
 
     /// Writes the table in which the slots are the target's.
@@ -156,6 +161,56 @@ async fn what_stands_behind_a_call_of_several_slots_waits_with_it() {
     c.pipeline(&format!("DEL {{a}}1 {b}\nSET {b} x\nGET {b}")).await;
     moving.finish(1).await;
     assert_eq!([c.read().await, c.read().await, c.read().await], ["0", "OK", "x"]);
+}
+
+/// The part of FLUSHALL in the target runs before this node knows that the slot is there, and the SET that was sent before it
+/// goes there behind it.
+#[tokio::test]
+async fn what_was_sent_before_flushall_does_not_outlive_it_although_its_slot_moves_meanwhile() {
+    let rig = rig(2).await;
+    let mut c = rig.proxy().await;
+    let moving = Moving::begin(&rig, "{a}1", 1).await;
+    let there = rig.key_in(moving.to.0);
+    assert_eq!(c.ask(&format!("SET {there} 1")).await, "OK");
+    c.pipeline("SET {a}1 x\nFLUSHALL\nGET {a}1\nDBSIZE").await;
+    moving.ship(1).await;
+    assert_eq!(take(&moving, moving.to, Step::Activate(1)).await, Some(Progress::Ended));
+    testing::until(|| rig.group(moving.to.0).peek(|keys| keys.get(there.as_bytes()).is_none())).await;
+    moving.publish().await;
+    assert_eq!(take(&moving, moving.from, Step::Drop(1)).await, Some(Progress::Ended));
+    for reply in ["OK", "OK", "nil", "0"] {
+        assert_eq!(c.read().await, reply);
+    }
+}
+
+#[tokio::test]
+async fn a_scan_meets_every_key_although_slots_move_behind_it_and_before_it() {
+    let rig = rig(2).await;
+    let mut c = rig.proxy().await;
+    let sets: String = (0..400).map(|n| format!("SET k{n} v\n")).collect();
+    c.ask_all(&sets).await;
+    let slots = |from: u16, to: u16| (from..to).map(Slot).collect::<SlotSet>();
+    let owner = |slot: u16| rig.cluster.table().group_of(Slot(slot));
+    let other = |group: GroupId| if group == GroupId(1) { GroupId(2) } else { GroupId(1) };
+    let (mut cursor, mut seen, mut calls) = ("0".to_owned(), std::collections::BTreeSet::new(), 0);
+    loop {
+        c.pipeline(&format!("SCAN {cursor} COUNT 10")).await;
+        let Some(Reply::Array(page)) = c.next().await else { panic!("a page") };
+        let [Reply::Bulk(next), Reply::Array(keys)] = page.as_slice() else { panic!("{page:?}") };
+        seen.extend(keys.iter().map(show));
+        cursor = String::from_utf8(next.to_vec()).unwrap();
+        calls += 1;
+        match calls {
+            // What was passed already, what lies before it, and both back again.
+            3 | 9 => move_slots(&rig, &slots(0, 30), other(owner(0))).await,
+            6 | 12 => move_slots(&rig, &slots(16_300, 16_330), other(owner(16_300))).await,
+            _ => {}
+        }
+        if cursor == "0" {
+            break;
+        }
+    }
+    assert!(seen.len() == 400 && calls > 12, "{} in {calls}", seen.len());
 }
 
 /// Wishes that slots go to a group, and waits until they are there.
