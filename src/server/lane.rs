@@ -41,6 +41,9 @@ const RUN_BYTES_MAX: usize = 1 << 20;
 const RUN_SPREAD: Duration = Duration::from_millis(250);
 /// How long a lane is held before it is looked again whether its group answers for the slot, or which one does.
 const HOLD: Duration = Duration::from_millis(2);
+/// The same if this node's replica has not applied yet what refused the call: it would say that the group answers, and each
+/// look would be an entry of the log.
+const HOLD_BEHIND: Duration = Duration::from_millis(20);
 
 pub(super) type ReadFn = fn(&Args, &View<'_>) -> Reply;
 
@@ -311,8 +314,9 @@ impl Lane {
         }
     }
 
-    /// The same for one of which some calls were not run, because the group does not answer for them: these are held.
-    pub fn run_came_back(&mut self, calls: Vec<Elsewhere>, now: Instant) -> Vec<Ticket> {
+    /// The same for one of which some calls were not run, because the group does not answer for them: these are held. `index`:
+    /// of the entry that refused them.
+    pub fn run_came_back(&mut self, index: u64, calls: Vec<Elsewhere>, now: Instant) -> Vec<Ticket> {
         let State::Writing(_, kind, deadline) = self.state else { return Vec::new() };
         let tickets = self.run_finished();
         for Elsewhere { place, call } in calls.into_iter().rev() {
@@ -320,7 +324,8 @@ impl Lane {
                 self.queue.push_front(Op { ticket: *ticket, args: call, kind, deadline, reading: None });
             }
         }
-        self.held = Some(now + HOLD);
+        let behind = *self.group.watch_applied().borrow() < index;
+        self.held = Some(now + if behind { HOLD_BEHIND } else { HOLD });
         tickets
     }
 

@@ -953,9 +953,9 @@ impl Connection {
 
     fn run_finished(&mut self, group: GroupId, outcome: Outcome) {
         let Some(at) = self.lanes.iter().position(|lane| lane.id == group) else { return };
-        if let Outcome::Elsewhere { replies, calls, .. } = outcome {
+        if let Outcome::Elsewhere { index, replies, calls } = outcome {
             let held: Vec<u32> = calls.iter().map(|call| call.place).collect();
-            let tickets = self.lanes[at].run_came_back(calls, env::now());
+            let tickets = self.lanes[at].run_came_back(index, calls, env::now());
             let answered = (0u32..).zip(tickets.into_iter().zip(replies)).filter(|(at, _)| !held.contains(at));
             return answered.for_each(|(_, (ticket, reply))| self.complete(ticket, reply));
         }

@@ -31,7 +31,7 @@ use crate::resp::{Args, Reply};
 use crate::scripting::{self, Caller, Flags, Interpreter, Limits, Overlay, Ran, Rights, Rules, Source, Stop, Watch};
 use crate::security::User;
 use crate::slot::slot_of;
-use crate::state::{Entry, Keyspace, Seen, eviction};
+use crate::state::{Entry, Keyspace, Ownership, Seen, eviction};
 use crate::types::{Author, Level, Millis};
 use bytes::Bytes;
 use std::cell::RefCell;
@@ -114,6 +114,28 @@ impl Unit {
     fn fail(&mut self, reply: Reply) {
         self.reply = Some(reply);
         self.beside.take_back();
+    }
+
+    /// It did nothing, because its slots are on their way or elsewhere.
+    fn put_off(&mut self) {
+        self.elsewhere = true;
+        self.fail(handover::elsewhere());
+    }
+}
+
+/// Whether the group does not answer for a key that it names.
+fn is_elsewhere(work: &Work, ownership: &Ownership) -> bool {
+    let away = |key: &Bytes| !ownership.serves(slot_of(key));
+    match work {
+        Work::Script(call) => call.keys().iter().any(away),
+        Work::Transaction { watches, steps } => {
+            let step = |step: &Step| match step {
+                Step::Command(words) => handover::is_elsewhere(&words.iter().cloned().collect(), ownership),
+                Step::Script(call) => call.keys().iter().any(away),
+                Step::Settled(_) => false,
+            };
+            watches.iter().any(|(key, _)| away(key)) || steps.iter().any(step)
+        }
     }
 }
 
@@ -224,6 +246,7 @@ impl Stage {
                     unit.fail(Refusal::Deadline.reply());
                 }
             }
+            self.set_aside(units);
             let Some(deadline) = units.iter().filter(|unit| unit.reply.is_none()).map(|unit| unit.deadline).min()
             else {
                 return;
@@ -255,10 +278,9 @@ impl Stage {
                         }
                         Conclusion::Failed(outcome) => {
                             let reply = outcome.failure_reply();
-                            let elsewhere = matches!(outcome, Outcome::Elsewhere { .. });
-                            open_of(units).take(count).for_each(|unit| {
-                                unit.elsewhere = elsewhere;
-                                unit.fail(reply.clone());
+                            open_of(units).take(count).for_each(|unit| match outcome {
+                                Outcome::Elsewhere { .. } => unit.put_off(),
+                                _ => unit.fail(reply.clone()),
                             });
                         }
                     }
@@ -266,6 +288,23 @@ impl Stage {
             }
         }
         open_of(units).for_each(|unit| unit.fail(Refusal::Busy.reply()));
+    }
+
+    /// Settles those for whose keys the group does not answer now: what they would find counts for nothing. Those behind them
+    /// that the same connection sent wait with them.
+    fn set_aside(&self, units: &mut [Unit]) {
+        if !self.group.peek(|keyspace| keyspace.ownership().guards()) {
+            return;
+        }
+        for nth in 0..units.len() {
+            let (before, rest) = units.split_at_mut(nth);
+            let unit = &mut rest[0];
+            let of_same = |other: &Unit| other.elsewhere && Arc::ptr_eq(&other.claim, &unit.claim);
+            let away = || self.group.peek(|keyspace| is_elsewhere(&unit.work, keyspace.ownership()));
+            if unit.reply.is_none() && (before.iter().any(of_same) || away()) {
+                unit.put_off();
+            }
+        }
     }
 
     /// Runs those that are not settled, one after the other, or the first `most` of them.
@@ -438,6 +477,8 @@ impl Stage {
             return Err(Reply::error("ERR Can not run script on cluster, 'no-cluster' flag is set."));
         }
         let id = self.group.id();
+        // The group knows better than this node's table, which may be older or newer than what the group has done.
+        let owned = self.group.peek(|keyspace| keyspace.ownership().owned().cloned());
         let rights = |user: &Arc<User>| -> Box<dyn Rights> {
             Box::new(RightsOf { user: user.clone(), beside: turn.beside.clone() })
         };
@@ -454,7 +495,10 @@ impl Stage {
             }),
             read_only: call.read_only || flags.no_writes,
             one_slot: several && !flags.compatible && !flags.allow_cross_slot,
-            owns: Box::new(move |slot| !several || table.group_of(slot) == id),
+            owns: Box::new(move |slot| match &owned {
+                Some(owned) => owned.has(slot),
+                None => !several || table.group_of(slot) == id,
+            }),
             owns_all: !several,
             rights: turn.rights.as_ref().map(rights),
         })

@@ -119,6 +119,51 @@ async fn a_client_of_the_proxy_face_notices_nothing_of_a_slot_that_moves() {
     assert_eq!((keys(moving.from), keys(moving.to)), (0, 5));
 }
 
+/// Hands scripts to a group as a session would that has taken it for the right one.
+async fn scripts_in(moving: &Moving, rig: &Rig, group: GroupId, scripts: &[(&str, &str)]) -> crate::raft::Outcome {
+    let call = |(body, key): &(&str, &str)| ["EVAL", body, "1", key].map(|word| Bytes::from(word.to_owned()));
+    let calls: Vec<Args> = scripts.iter().map(|script| call(script).into_iter().collect()).collect();
+    let (done, outcome) = tokio::sync::oneshot::channel();
+    let deadline = crate::env::now() + std::time::Duration::from_secs(5);
+    let done = Box::new(move |outcome| _ = done.send(outcome));
+    let group = moving.cluster.host().group(group).unwrap();
+    rig.server.shared().scripts.submit(group, calls, Default::default(), deadline, done);
+    outcome.await.unwrap()
+}
+
+/// Where scripts run the table may be older than what the group has done, or newer than what was asked by.
+#[tokio::test]
+async fn a_script_goes_by_what_its_group_answers_for_and_not_by_the_table() {
+    let rig = rig(2).await;
+    let mut c = rig.proxy().await;
+    assert_eq!(c.ask("SET {a}1 5").await, "OK");
+    let moving = Moving::begin(&rig, "{a}1", 1).await;
+    let table = moving.cluster.table();
+    let stays = |key: &String| {
+        let slot = slot_of(key.as_bytes());
+        table.group_of(slot) == moving.from && !moving.slots.has(slot)
+    };
+    let other = (0..).map(|n| format!("k{n}")).find(stays).unwrap();
+    let (incr, nothing) = ("return redis.call('incr', KEYS[1])", "return 7");
+    let came_back = |outcome| match outcome {
+        crate::raft::Outcome::Elsewhere { calls, .. } => calls.iter().map(|call| call.place).collect::<Vec<_>>(),
+        outcome => panic!("{outcome:?}"),
+    };
+    let told = scripts_in(&moving, &rig, moving.from, &[(incr, &other), (incr, "{a}1"), (incr, &other)]).await;
+    assert_eq!(came_back(told), [1, 2], "nothing of a connection overtakes what it sent before");
+    assert_eq!(c.ask(&format!("GET {other}")).await, "1");
+    moving.ship(1).await;
+    assert_eq!(take(&moving, moving.to, Step::Activate(1)).await, Some(Progress::Ended));
+    let told = scripts_in(&moving, &rig, moving.to, &[(incr, "{a}1")]).await;
+    assert!(matches!(&told, crate::raft::Outcome::Applied { replies, .. } if replies == &[Reply::Int(6)]), "{told:?}");
+    moving.publish().await;
+    assert_eq!(take(&moving, moving.from, Step::Drop(1)).await, Some(Progress::Ended));
+    for body in [incr, nothing] {
+        assert_eq!(came_back(scripts_in(&moving, &rig, moving.from, &[(body, "{a}1")]).await), [0]);
+    }
+    assert_eq!(c.ask("GET {a}1").await, "6");
+}
+
 #[tokio::test]
 async fn what_waits_goes_on_where_it_was_if_the_move_comes_to_nothing() {
     let rig = rig(2).await;
