@@ -54,7 +54,6 @@ use crate::raft::{Group, Host, Outcome, StorageError};
 use crate::resp::Args;
 use crate::routing::{self, GroupInfo, NodeInfo, RoutingTable};
 use crate::security::User;
-use crate::state::eviction::Limit;
 use crate::state::{Keyspace, View};
 use crate::types::{GroupId, NodeId, Slot, Stamp};
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -481,10 +480,7 @@ impl Cluster {
         }
         let shares = meta.peek(|keyspace| Shares::read(&View::new(keyspace, None))).unwrap_or_default();
         for group in self.host.groups().into_iter().filter(|group| group.id() != GroupId::META) {
-            // A share that was rounded to nothing is still a limit.
-            let bytes = |share: &u64| if memory.limit.bytes == 0 { 0 } else { (*share).max(1) };
-            let limit = shares.groups.get(&group.id()).map(|share| Limit { bytes: bytes(share), ..memory.limit });
-            group.want(limit, packing);
+            group.want(shares.limit_of(group.id(), memory.limit), packing);
         }
     }
 
