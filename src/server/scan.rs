@@ -16,6 +16,9 @@ use crate::state::{CURSOR_FREE, CURSOR_HASH_BITS, View};
 use crate::types::{GroupId, Level, SLOTS, Slot};
 use bytes::Bytes;
 
+/// What COUNT is where a client does not say it.
+const COUNT_USUAL: usize = 10;
+
 /// Neighbouring slots of one group: first, last, owner.
 pub(super) type Range = (Slot, Slot, GroupId);
 
@@ -29,6 +32,8 @@ pub(super) struct Scan {
     here: Range,
     /// Ranges still to be visited after it, the next one last.
     rest: Vec<Range>,
+    /// What the ranges before this one gave: they are many and short, and fewer keys than were asked for are not worth a reply.
+    found: Vec<Reply>,
     /// Whether places name their group.
     named: bool,
 }
@@ -36,7 +41,7 @@ pub(super) struct Scan {
 /// What follows a page.
 pub(super) enum Next {
     Answer(Reply),
-    /// Nothing was found: go on in this group, with `args` as they now stand.
+    /// Not enough was found: go on in this group, with `args` as they now stand.
     Visit(GroupId),
 }
 
@@ -55,6 +60,13 @@ fn number(args: &Args) -> Option<u64> {
     std::str::from_utf8(args.get(1)?).ok()?.parse().ok()
 }
 
+/// How many keys a client wants at a time, about.
+fn count(args: &Args) -> usize {
+    let at = args.iter().skip(2).position(|word| word.eq_ignore_ascii_case(b"COUNT"));
+    let number = at.and_then(|at| std::str::from_utf8(args.get(at + 3)?).ok()?.parse().ok());
+    number.unwrap_or(COUNT_USUAL)
+}
+
 fn word(cursor: u64) -> Bytes {
     Bytes::from(cursor.to_string())
 }
@@ -70,7 +82,7 @@ impl Scan {
         named: bool,
     ) -> Option<Scan> {
         let here = (Slot(0), Slot(0), GroupId::META);
-        let mut scan = Scan { args, run, level, deadline, here, rest: Vec::new(), named };
+        let mut scan = Scan { args, run, level, deadline, here, rest: Vec::new(), found: Vec::new(), named };
         scan.stand(ranges).then_some(scan)
     }
 
@@ -110,21 +122,24 @@ impl Scan {
         let Some((cursor, mut keys)) = split(&page) else { return Next::Answer(page) };
         let (_, last, group) = self.here;
         if cursor != 0 && slot_of_cursor(cursor).is_some_and(|slot| slot <= last) {
-            let named = if self.named { cursor | u64::from(group.0) & CURSOR_FREE } else { cursor };
-            return Next::Answer(Reply::Array(vec![Reply::Bulk(word(named)), Reply::Array(keys)]));
+            self.found.append(&mut keys);
+            return self.answer(if self.named { cursor | u64::from(group.0) & CURSOR_FREE } else { cursor });
         }
         // What lies behind the range is another's turn.
         keys.retain(|key| !matches!(key, Reply::Bulk(key) if slot_of(key) > last));
-        let Some(next) = self.rest.pop() else {
-            return Next::Answer(Reply::Array(vec![Reply::bulk("0"), Reply::Array(keys)]));
-        };
+        self.found.append(&mut keys);
+        let Some(next) = self.rest.pop() else { return self.answer(0) };
         let (first, _, group) = self.here_is(next);
-        let start = word(start_of(first));
-        if keys.is_empty() {
-            self.args[1] = start;
-            return Next::Visit(group);
+        if self.found.len() >= count(&self.args) {
+            return self.answer(start_of(first));
         }
-        Next::Answer(Reply::Array(vec![Reply::Bulk(start), Reply::Array(keys)]))
+        self.args[1] = word(start_of(first));
+        Next::Visit(group)
+    }
+
+    fn answer(&mut self, cursor: u64) -> Next {
+        let keys = std::mem::take(&mut self.found);
+        Next::Answer(Reply::Array(vec![Reply::Bulk(word(cursor)), Reply::Array(keys)]))
     }
 }
 
@@ -164,21 +179,28 @@ mod tests {
     }
 
     #[test]
-    fn ranges_are_gone_through_in_the_order_of_slots_and_empty_ones_in_one_call() {
+    fn ranges_are_gone_through_in_the_order_of_slots_until_there_is_enough() {
+        let (first, second) = (key_in(0..=4), key_in(5..=8));
         let mut s = scan_from(0).unwrap();
         assert_eq!(s.group(), GroupId(2));
-        assert!(matches!(s.page(page(0, &[])), Next::Visit(GroupId(1))));
+        assert!(matches!(s.page(page(0, &[first])), Next::Visit(GroupId(1))));
         assert_eq!(s.args[1], word(5 << 48));
-        assert!(matches!(s.page(page(0, &[])), Next::Visit(GroupId(2))));
+        assert!(matches!(s.page(page(0, &[second])), Next::Visit(GroupId(2))));
         let Next::Answer(last) = s.page(page(0, &[])) else { panic!("the end") };
-        assert_eq!(last, page(0, &[]));
+        assert_eq!(last, page(0, &[first, second]));
+        let mut s = scan_from(0).unwrap();
+        assert!(matches!(s.page(page(0, &[first])), Next::Visit(GroupId(1))));
+        let Next::Answer(told) = s.page(page(7 << 48, &[second])) else { panic!("a page") };
+        assert_eq!(told, page(7 << 48 | 1, &[first, second]), "a group that stops has found enough");
     }
 
     #[test]
     fn what_a_group_has_behind_the_range_is_left_for_later() {
         let (mine, later) = (key_in(0..=4), key_in(9..=16_383));
         for cursor in [0, 77 << 48 | 9] {
-            let Next::Answer(told) = scan_from(0).unwrap().page(page(cursor, &[mine, later])) else { panic!("a page") };
+            let mut s = scan_from(0).unwrap();
+            s.args.extend(["count", "1"].map(Bytes::from));
+            let Next::Answer(told) = s.page(page(cursor, &[mine, later])) else { panic!("a page") };
             assert_eq!(told, page(5 << 48, &[mine]), "the next range begins there");
             assert!(matches!(scan_from(0).unwrap().page(page(cursor, &[later])), Next::Visit(GroupId(1))));
         }
