@@ -10,7 +10,7 @@
 
 use super::Keyspace;
 use crate::state::codec;
-use crate::state::entry::{Draft, Entry, EntryRef};
+use crate::state::entry::{Draft, Drafted, Entry, EntryRef};
 use crate::state::ownership::{NotTaken, Ownership, Place, Progress, Side, SlotSet};
 use crate::types::{Millis, Slot};
 use bytes::Bytes;
@@ -177,7 +177,9 @@ impl Keyspace {
         let now = self.clock;
         // What has died on the way dies here, when this group's log says so.
         let rebase = |moment: Millis| now.saturating_add(moment.saturating_sub(then)).max(now + 1);
-        value.rebase(then, now);
+        if let Drafted::Made(value) = &mut value {
+            value.rebase(then, now);
+        }
         let deadline = if deadline == 0 { 0 } else { rebase(deadline) };
         let written_ms = now.saturating_sub(then.saturating_sub(written_ms));
         let hash = super::hash_of(self.seed, key);
