@@ -10,15 +10,12 @@
 use super::placement;
 use super::roster::{Roster, Standing};
 use super::steps::{LEVEL, Next, Wanted, is_level, next};
-use super::{Cluster, TABLE, TableDocument, membership};
+use super::{Cluster, TableDocument, membership};
 use crate::env::{self, Instant};
 use crate::planted::{self, Bug};
 use crate::raft::{AdminError, Configuration, Group, Planned, Step};
-use crate::resp::Args;
 use crate::routing::RoutingTable;
-use crate::state::View;
 use crate::types::{GroupId, Level, NodeId};
-use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -354,29 +351,17 @@ impl Cluster {
 
     /// Writes who votes now into the table, for clients and doors.
     async fn publish(&self, meta: &Arc<Group>, roster: &Roster, deadline: Instant) {
-        let document = meta.peek(|keyspace| {
-            let view = View::new(keyspace, None);
-            view.get(TABLE.as_bytes()).and_then(|e| e.value().as_text()).map(|text| text.to_bytes(0))
-        });
-        let Some(old) = document else { return };
-        let Ok(mut table) = TableDocument::parse(&old) else { return };
-        for (id, info) in &mut table.groups {
-            if let Some(voters) = self.voters_to_publish(roster, *id, &info.voters) {
-                info.voters = voters;
+        let edit = |table: &mut TableDocument| {
+            for (id, info) in &mut table.groups {
+                if let Some(voters) = self.voters_to_publish(roster, *id, &info.voters) {
+                    info.voters = voters;
+                }
             }
-        }
-        table.epoch += 1;
-        let json = serde_json::to_vec(&table).expect("the table is plain data");
-        let words: [Bytes; 5] = [
-            Bytes::from_static(b"SET"),
-            Bytes::from_static(TABLE.as_bytes()),
-            json.into(),
-            Bytes::from_static(b"IFEQ"),
-            old,
-        ];
-        let call: Args = words.into_iter().collect();
-        let reply = self.propose_change(meta, call, deadline).await;
-        tracing::debug!(epoch = table.epoch, ?reply, "table-published");
+            table.epoch += 1;
+            Ok(())
+        };
+        let written = self.edit_table(meta, false, deadline, edit).await;
+        tracing::debug!(?written, "table-published");
     }
 }
 

@@ -226,16 +226,29 @@ impl Cluster {
             if dry_run || (known.is_some() && after == before) {
                 return Ok(Edited { outcome, before, after });
             }
-            let (key, json) = (ROSTER.as_bytes(), after.document());
-            let set = match &known {
-                Some(old) => call(&[b"SET", key, json.as_bytes(), b"IFEQ", old]),
-                None => call(&[b"SET", key, json.as_bytes(), b"NX"]),
-            };
-            match self.propose_change(meta, set, deadline).await {
-                Reply::Nil => continue,
-                Reply::Error(text) => return Err(WishError::Unknown(String::from_utf8_lossy(&text).into_owned())),
-                _ => return Ok(Edited { outcome, before, after }),
+            if self.replace(meta, ROSTER, known.as_ref(), after.document().as_bytes(), deadline).await? {
+                return Ok(Edited { outcome, before, after });
             }
+        }
+    }
+
+    /// Writes a document of the meta group if it stands there still as it was `known`; whether it did.
+    pub(super) async fn replace(
+        &self,
+        meta: &Group,
+        key: &str,
+        known: Option<&Bytes>,
+        json: &[u8],
+        deadline: Instant,
+    ) -> Result<bool, WishError> {
+        let set = match known {
+            Some(old) => call(&[b"SET", key.as_bytes(), json, b"IFEQ", old]),
+            None => call(&[b"SET", key.as_bytes(), json, b"NX"]),
+        };
+        match self.propose_change(meta, set, deadline).await {
+            Reply::Nil => Ok(false),
+            Reply::Error(text) => Err(WishError::Unknown(String::from_utf8_lossy(&text).into_owned())),
+            _ => Ok(true),
         }
     }
 

@@ -133,6 +133,18 @@ impl Shares {
         Shares { version: 1, maxmemory, groups }
     }
 
+    /// What a group may hold of what is agreed on now; none while that has not been dealt: shares of no limit at all are no
+    /// limit of nothing, by which everything would have to leave.
+    pub fn limit_of(&self, group: GroupId, agreed: Limit) -> Option<Limit> {
+        let share = *self.groups.get(&group)?;
+        match (agreed.bytes, self.maxmemory) {
+            (0, _) => Some(agreed),
+            (_, 0) => None,
+            // A share that was rounded to nothing is still a limit.
+            _ => Some(Limit { bytes: share.max(1), ..agreed }),
+        }
+    }
+
     /// Whether these are so far from `other` that it is worth an entry in every group's log.
     pub fn far_from(&self, other: &Shares) -> bool {
         let far = |group: &GroupId, share: u64| {
@@ -214,6 +226,21 @@ mod tests {
         let used = [(GroupId(1), 900), (GroupId(2), 100)].into();
         let shares = Shares::deal(1_000_000, &table, &used).groups;
         assert!(shares[&GroupId(1)] > 750_000 && shares[&GroupId(3)] > 10_000, "{shares:?}");
+    }
+
+    /// Between CONFIG SET and the next deal the shares are those of no limit.
+    #[test]
+    fn a_limit_that_was_not_dealt_yet_is_none() {
+        let (table, agreed) = (table(3, 2, 3), Limit { bytes: 1_000_000, ..Limit::default() });
+        let shares = |maxmemory| Shares::deal(maxmemory, &table, &BTreeMap::new());
+        let none = Limit { bytes: 0, ..agreed };
+        assert_eq!(shares(0).limit_of(GroupId(1), agreed), None);
+        assert_eq!(shares(0).limit_of(GroupId(1), none), Some(none));
+        assert_eq!(shares(1_000_000).limit_of(GroupId(1), none), Some(none));
+        let dealt = shares(500_000);
+        assert_eq!(dealt.limit_of(GroupId(1), agreed).map(|limit| limit.bytes), Some(dealt.groups[&GroupId(1)]));
+        assert_eq!(shares(1).limit_of(GroupId(1), agreed).map(|limit| limit.bytes), Some(1));
+        assert_eq!(dealt.limit_of(GroupId(9), agreed), None);
     }
 
     #[test]

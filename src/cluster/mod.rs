@@ -27,6 +27,8 @@ pub mod events;
 mod identity;
 mod membership;
 mod memory;
+mod mover;
+mod moves;
 pub mod number;
 mod packing;
 mod placement;
@@ -39,6 +41,8 @@ pub use agreed::Agreed;
 pub use identity::{Candidate, Founder, IdentityError, Lone, Members, Past, UNFINISHED, new_cluster_id, past};
 pub use membership::{Change, Wish, WishError};
 pub use memory::{Memory, size as memory_size};
+pub use mover::{MoveError, MoveSlots, Moving};
+pub use moves::{Batch, Phase};
 pub use placement::Move;
 pub use roster::{Refused, Roster, Standing};
 
@@ -50,12 +54,12 @@ use crate::raft::{Group, Host, Outcome, StorageError};
 use crate::resp::Args;
 use crate::routing::{self, GroupInfo, NodeInfo, RoutingTable};
 use crate::security::User;
-use crate::state::eviction::Limit;
 use crate::state::{Keyspace, View};
-use crate::types::{GroupId, NodeId, SLOTS, Slot, Stamp};
+use crate::types::{GroupId, NodeId, Slot, Stamp};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use memory::Shares;
+use moves::Moves;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -100,8 +104,10 @@ pub struct Layout {
     pub rebuild_after: Duration,
 }
 
-/// Newest version of the table that is known, and the one that is written.
-const TABLE_VERSION: u32 = 2;
+/// Newest version of the table that is known.
+const TABLE_VERSION: u32 = 3;
+/// The one that is written as long as no slot is wished elsewhere.
+const TABLE_WITHOUT_MOVES: u32 = 2;
 
 /// The document under `table`. Has no `Debug`, so that its seeds get into no log.
 #[derive(Serialize, Deserialize)]
@@ -115,6 +121,9 @@ struct TableDocument {
     /// Since version 2.
     #[serde(default)]
     seeds: Seeds,
+    /// Since version 3.
+    #[serde(default, skip_serializing_if = "Moves::is_none")]
+    moves: Moves,
 }
 
 /// What the data groups seed the hashes of their keys with.
@@ -143,6 +152,26 @@ impl TableDocument {
             false => Ok(document),
         }
     }
+
+    /// As it is written.
+    fn document(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("the table is plain data")
+    }
+}
+
+/// The table in the meta group's state here, as it stands there and as it reads; none where there is none.
+fn table_of(meta: &Group) -> Result<Option<(Bytes, TableDocument)>, String> {
+    let json = meta.peek(|keyspace| {
+        let view = View::new(keyspace, None);
+        view.get(TABLE.as_bytes()).and_then(|e| e.value().as_text()).map(|text| text.to_bytes(0))
+    });
+    json.map(|json| TableDocument::parse(&json).map(|table| (json, table))).transpose()
+}
+
+/// The version of the table that the meta group's state holds; 0: none yet.
+pub fn epoch_of(meta: &View<'_>) -> Result<u64, String> {
+    let json = meta.get(TABLE.as_bytes()).and_then(|e| e.value().as_text()).map(|text| text.to_bytes(0));
+    json.map_or(Ok(0), |json| TableDocument::parse(&json).map(|table| table.epoch))
 }
 
 /// This node's view of its cluster.
@@ -158,6 +187,8 @@ pub struct Cluster {
     /// What each group waits for, as the driver saw it last; here, if this node leads the meta group.
     progress: Mutex<BTreeMap<GroupId, String>>,
     feed: events::Feed,
+    /// What slots that are to go elsewhere wait for; here, if this node leads the meta group.
+    moving: Mutex<Vec<String>>,
     /// Held while what is agreed on is taken over.
     following: Mutex<()>,
     changed: watch::Sender<u64>,
@@ -180,6 +211,7 @@ impl Cluster {
             roster: ArcSwapOption::empty(),
             progress: Mutex::default(),
             feed: events::Feed::default(),
+            moving: Mutex::default(),
             following: Mutex::new(()),
             changed,
         })
@@ -274,6 +306,7 @@ impl Cluster {
         tokio::spawn(self.clone().hear(meta.clone()));
         tokio::spawn(self.clone().settle_alone(meta.clone()));
         tokio::spawn(self.clone().keep_members(meta.clone()));
+        tokio::spawn(self.clone().keep_slots(meta.clone()));
         let mut applied = meta.watch_applied();
         let mut version = u64::MAX;
         loop {
@@ -344,7 +377,8 @@ impl Cluster {
         let ids: Vec<GroupId> = placed.keys().copied().collect();
         let table = RoutingTable { slots: routing::deal(&ids), ..RoutingTable::unformed() };
         let (ranges, seeds) = (table.ranges(), Seeds::draw(placed.keys()));
-        TableDocument { version: TABLE_VERSION, cluster: self.id(), epoch: 1, ranges, groups: placed, seeds }
+        let (version, moves) = (TABLE_WITHOUT_MOVES, Moves::default());
+        TableDocument { version, cluster: self.id(), epoch: 1, ranges, groups: placed, seeds, moves }
     }
 
     /// Takes over what the meta group says now: the table, and the groups that this node has a part in.
@@ -446,10 +480,7 @@ impl Cluster {
         }
         let shares = meta.peek(|keyspace| Shares::read(&View::new(keyspace, None))).unwrap_or_default();
         for group in self.host.groups().into_iter().filter(|group| group.id() != GroupId::META) {
-            // A share that was rounded to nothing is still a limit.
-            let bytes = |share: &u64| if memory.limit.bytes == 0 { 0 } else { (*share).max(1) };
-            let limit = shares.groups.get(&group.id()).map(|share| Limit { bytes: bytes(share), ..memory.limit });
-            group.want(limit, packing);
+            group.want(shares.limit_of(group.id(), memory.limit), packing);
         }
     }
 
@@ -511,6 +542,8 @@ pub enum RelocateError {
     NoTable,
     #[error("{0}")]
     Unreadable(String),
+    #[error("slots were on their way between groups when it was saved: its groups do not fit together")]
+    SlotsUnderWay,
 }
 
 /// Makes the meta group's state that of a new cluster: another id, the groups placed on `nodes`, the next epoch, and
@@ -533,6 +566,9 @@ pub fn relocate(
             .collect();
         (document, old)
     };
+    if document.moves.under_way.is_some() {
+        return Err(RelocateError::SlotsUnderWay);
+    }
     let data_groups = document.groups.keys().filter(|id| **id != GroupId::META).count();
     let groups = routing::place(data_groups as u32, nodes, replication_factor);
     if !groups.keys().eq(document.groups.keys()) {
@@ -560,14 +596,9 @@ fn read_documents(view: &View<'_>) -> Result<(RoutingTable, Seeds), String> {
     if let Some(json) = text(TABLE) {
         let document = TableDocument::parse(&json)?;
         table.epoch = document.epoch;
-        for (first, last, group) in document.ranges {
-            for slot in first.0..=last.0 {
-                *table.slots.get_mut(usize::from(slot)).ok_or("the table names a slot that is none")? = group;
-            }
-        }
+        table.slots = moves::owners_of(&document.ranges)?;
         table.groups = document.groups;
         seeds = document.seeds;
-        assert_eq!(table.slots.len(), SLOTS, "every slot has its place");
     }
     for entry in view.entries().filter(|e| e.key().starts_with(NODE.as_bytes())) {
         let Some(json) = entry.value().as_text() else { continue };
@@ -623,8 +654,8 @@ mod tests {
         let mut keyspace = Keyspace::new(1);
         apply(&mut keyspace, &["SET", TABLE, &table(1, "")]);
         assert_eq!(documents(&keyspace).unwrap().1.of(GroupId(1)), Seeds::default().of(GroupId(1)));
-        apply(&mut keyspace, &["SET", TABLE, &table(3, "")]);
-        assert!(documents(&keyspace).is_err_and(|e| e.contains("version 3")));
+        apply(&mut keyspace, &["SET", TABLE, &table(4, "")]);
+        assert!(documents(&keyspace).is_err_and(|e| e.contains("version 4")));
         assert!(relocate(&mut keyspace, "d", &[NodeId(7)], 1).is_err());
     }
 }

@@ -159,6 +159,13 @@ pub fn read(args: &Args, view: &View<'_>) -> Reply {
     })
 }
 
+/// Whether one of its calls, or of the keys that it watches, is such a one.
+pub(super) fn any_call(args: &Args, call: &mut dyn FnMut(&Args) -> bool, key: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+    let Some(atomic) = Atomic::parse(args) else { return false };
+    atomic.watches.chunks_exact(2).any(|watch| key(&watch[0]))
+        || atomic.calls.iter().any(|words| call(&words.iter().cloned().collect()))
+}
+
 /// What its calls can add to the account; none if every one of them is let through however full memory is.
 pub(super) fn growth(args: &Args, keyspace: &Keyspace, under_way: &mut dyn FnMut(&[u8]) -> u64) -> Option<u64> {
     let mut sum: Option<u64> = None;

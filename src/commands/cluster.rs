@@ -501,20 +501,20 @@ impl SessionCommand for Failover {
 
 /// Subcommands of Redis that change the topology, and what does it here.
 const ELSEWHERE: &[(&str, &str, &str)] = &[
-    ("addslots", "CLUSTER ADDSLOTS", "rebalance"),
-    ("addslotsrange", "CLUSTER ADDSLOTSRANGE", "rebalance"),
+    ("addslots", "CLUSTER ADDSLOTS", "slots move"),
+    ("addslotsrange", "CLUSTER ADDSLOTSRANGE", "slots move"),
     ("bumpepoch", "CLUSTER BUMPEPOCH", "status"),
     ("count-failure-reports", "CLUSTER COUNT-FAILURE-REPORTS", "status"),
-    ("delslots", "CLUSTER DELSLOTS", "rebalance"),
-    ("delslotsrange", "CLUSTER DELSLOTSRANGE", "rebalance"),
-    ("flushslots", "CLUSTER FLUSHSLOTS", "rebalance"),
+    ("delslots", "CLUSTER DELSLOTS", "slots move"),
+    ("delslotsrange", "CLUSTER DELSLOTSRANGE", "slots move"),
+    ("flushslots", "CLUSTER FLUSHSLOTS", "slots move"),
     ("forget", "CLUSTER FORGET", "node remove"),
     ("meet", "CLUSTER MEET", "node add"),
     ("replicate", "CLUSTER REPLICATE", "rebalance --copies"),
     ("reset", "CLUSTER RESET", "node remove"),
     ("saveconfig", "CLUSTER SAVECONFIG", "status"),
     ("set-config-epoch", "CLUSTER SET-CONFIG-EPOCH", "status"),
-    ("setslot", "CLUSTER SETSLOT", "rebalance"),
+    ("setslot", "CLUSTER SETSLOT", "slots move"),
 ];
 
 struct Elsewhere<const N: usize>;

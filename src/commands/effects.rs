@@ -142,6 +142,12 @@ pub(super) fn apply(args: &Args, keyspace: &mut Keyspace) -> Reply {
     })
 }
 
+/// Whether one of the calls, or of the keys that were seen, is such a one.
+pub(super) fn any_call(args: &Args, call: &mut dyn FnMut(&Args) -> bool, key: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+    let Some(effects) = Effects::read(args) else { return false };
+    effects.watches.iter().any(|(watched, _)| key(watched)) || effects.calls.iter().any(call)
+}
+
 /// Runs one write; anything else is an error.
 pub fn run_write(call: &Args, keyspace: &mut Keyspace, stamp: &Stamp) -> Reply {
     match super::lookup(call) {

@@ -48,6 +48,7 @@ pub mod effects;
 pub mod filter;
 pub mod generic;
 pub mod glob;
+pub mod handover;
 pub mod node;
 pub mod ordinal;
 pub mod pubsub;
@@ -612,10 +613,19 @@ pub fn apply(args: &Args, keyspace: &mut Keyspace, stamp: &Stamp) -> Reply {
     if atomic::is_atomic(args) {
         return atomic::apply(args, keyspace, stamp);
     }
+    if handover::is(args) {
+        return handover::apply(args, keyspace);
+    }
     match effects::is(args) {
         true => effects::apply(args, keyspace),
         false => effects::run_write(args, keyspace, stamp),
     }
+}
+
+/// The same, unless the call is about slots that the group does not answer for: then nothing is done, and there is no reply.
+pub fn apply_here(args: &Args, keyspace: &mut Keyspace, stamp: &Stamp) -> Option<Reply> {
+    let elsewhere = keyspace.ownership().guards() && handover::is_elsewhere(args, keyspace.ownership());
+    (!elsewhere).then(|| apply(args, keyspace, stamp))
 }
 
 /// Runs a read; anything else is an error.

@@ -241,7 +241,7 @@ const NEVER: &[(&str, &str, &str)] = &[
     ("psync", "PSYNC", "replicas follow the Raft log"),
     ("sync", "SYNC", "replicas follow the Raft log"),
     ("module", "MODULE", "modules cannot be loaded"),
-    ("migrate", "MIGRATE", "replicas are moved with hypercachectl rebalance"),
+    ("migrate", "MIGRATE", "slots are moved with hypercachectl slots move, replicas with hypercachectl rebalance"),
     ("debug", "DEBUG", "state is inspected with hypercachectl and INFO"),
     ("save", "SAVE", "snapshots are made in the background; make one with hypercachectl snapshot save"),
     (

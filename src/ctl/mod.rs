@@ -14,6 +14,7 @@ mod nodes;
 pub mod output;
 mod progress;
 mod recover;
+mod slots;
 mod snapshot;
 mod top;
 pub mod trouble;
@@ -116,6 +117,11 @@ pub enum Verb {
     Group {
         #[command(subcommand)]
         verb: GroupVerb,
+    },
+    /// Slots: which group owns them, and moving them to another.
+    Slots {
+        #[command(subcommand)]
+        verb: SlotsVerb,
     },
     /// Leadership of groups.
     Leader {
@@ -239,7 +245,7 @@ pub enum NodeVerb {
     },
 }
 
-/// How a change of nodes is gone about.
+/// How a change is gone about.
 #[derive(Args, Debug, Clone, Copy)]
 pub struct Course {
     /// Return when everything is done, with a line for each step on standard error.
@@ -258,6 +264,25 @@ pub enum GroupVerb {
     Verify {
         /// The group; may be repeated. All groups without it.
         group: Vec<u32>,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub enum SlotsVerb {
+    /// Every group with the slots that it owns, and what is on its way.
+    List,
+    /// Moves slots to a group while clients go on. Made again, it tells how far that has come.
+    Move {
+        /// Such as 0-99,205.
+        slots: String,
+        /// The group that is to own them.
+        #[arg(long, value_name = "N", required_unless_present = "cancel")]
+        to: Option<u32>,
+        /// Wish nothing of these slots any more: they stay where they are by then.
+        #[arg(long, conflicts_with_all = ["to", "dry_run"])]
+        cancel: bool,
+        #[command(flatten)]
+        how: Course,
     },
 }
 
@@ -375,6 +400,7 @@ async fn carry_out(cli: &Cli, deadline: env::Instant) -> Result<String, Trouble>
             Ok(output::groups(&groups, &reached.status.nodes, cli.output))
         }
         Verb::Group { verb: GroupVerb::Verify { group } } => verify_groups(cli, &reached, group).await,
+        Verb::Slots { verb } => slots::run(cli, reached, verb).await,
         Verb::Leader { verb: LeaderVerb::Transfer { group, to } } => transfer(cli, &reached, *group, to).await,
         Verb::Snapshot { verb: SnapshotVerb::Make(of) } => make_snapshots(cli, &reached, of).await,
         Verb::Snapshot { .. } => unreachable!("they were carried out without the command's deadline"),

@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Between two questions how far it has come.
-const AGAIN: Duration = Duration::from_millis(300);
+pub(super) const AGAIN: Duration = Duration::from_millis(300);
 
 pub async fn run(cli: &Cli, reached: Reached) -> Result<String, Trouble> {
     let (wish, how) = match &cli.verb {
@@ -62,28 +62,11 @@ async fn change(cli: &Cli, mut reached: Reached, wish: Wish, how: Course) -> Res
         let told = ask(&reached, &wish, how.dry_run).await?;
         return Ok(output::changed(&told, &reached.status.nodes, how.dry_run, cli.output));
     }
-    // The node that is asked may be the one that goes.
-    let doors = reached.status.nodes.iter().filter_map(|node| node.addresses.as_ref()).map(|at| at.grpc.clone());
-    let mut endpoints = cli.endpoint.clone();
-    endpoints.extend(doors.filter(|door| !door.is_empty()));
     let mut told = BTreeSet::new();
     let mut first: Option<ChangeNodesResponse> = None;
     loop {
-        let now = match ask(&reached, &wish, false).await {
-            Ok(now) => now,
-            // Leadership moves, and nodes go, while nodes are changed: the command's own time ends this.
-            Err(trouble) if trouble.passes() => {
-                if let Ok(again) = reach(&endpoints, &cli.credentials()).await {
-                    reached = again;
-                }
-                env::sleep(AGAIN).await;
-                continue;
-            }
-            Err(trouble) => return Err(trouble),
-        };
-        for line in now.waiting.iter().filter(|line| told.insert((*line).clone())) {
-            eprintln!("{line}");
-        }
+        let now = insist(cli, &mut reached, async |reached| ask(reached, &wish, false).await).await?;
+        tell(&now.waiting, &mut told);
         // What it has begun to move is told once.
         let begun = first.get_or_insert_with(|| now.clone());
         if now.done {
@@ -91,6 +74,36 @@ async fn change(cli: &Cli, mut reached: Reached, wish: Wish, how: Course) -> Res
             return Ok(output::changed(&done, &reached.status.nodes, false, cli.output));
         }
         env::sleep(AGAIN).await;
+    }
+}
+
+/// Lines that were not told yet, on standard error.
+pub(super) fn tell(waiting: &[String], told: &mut BTreeSet<String>) {
+    for line in waiting.iter().filter(|line| told.insert((*line).clone())) {
+        eprintln!("{line}");
+    }
+}
+
+/// Asks until there is an answer: leadership moves, and nodes go, while the cluster is changed. The node that is asked may be
+/// the one that goes. The command's own time ends this.
+pub(super) async fn insist<T>(
+    cli: &Cli,
+    reached: &mut Reached,
+    ask: impl AsyncFn(&Reached) -> Result<T, Trouble>,
+) -> Result<T, Trouble> {
+    loop {
+        match ask(reached).await {
+            Err(trouble) if trouble.passes() => {
+                let doors = reached.status.nodes.iter().filter_map(|node| node.addresses.as_ref());
+                let doors = doors.map(|at| at.grpc.clone()).filter(|door| !door.is_empty());
+                let endpoints: Vec<String> = cli.endpoint.iter().cloned().chain(doors).collect();
+                if let Ok(again) = reach(&endpoints, &cli.credentials()).await {
+                    *reached = again;
+                }
+                env::sleep(AGAIN).await;
+            }
+            answer => return answer,
+        }
     }
 }
 

@@ -7,8 +7,8 @@ use crate::ctl::Form;
 use crate::ctl::doctor::Finding;
 use crate::ctl::top::Rates;
 use crate::proto::admin::{
-    ChangeNodesResponse, Event, ExamineResponse, Group, Node, PeerView, StatusResponse, TransferLeaderResponse,
-    TriggerSnapshotResponse, VerifyResponse,
+    ChangeNodesResponse, Event, ExamineResponse, Group, MoveSlotsRequest, Node, PeerView, SlotsOf, SlotsResponse,
+    SlotsUnderWay, StatusResponse, TransferLeaderResponse, TriggerSnapshotResponse, VerifyResponse,
 };
 use crate::recover::Held;
 use comfy_table::{Table, presets};
@@ -220,6 +220,69 @@ pub fn changed(change: &ChangeNodesResponse, nodes: &[Node], dry_run: bool, form
         }
     }
     text
+}
+
+/// Which group owns which slots, and what is on its way.
+pub fn slots(told: &SlotsResponse, form: Form) -> String {
+    if form == Form::Json {
+        return json_text(&slots_json(told));
+    }
+    let mut rows = table(&["GROUP", "SLOTS"]);
+    told.owned.iter().for_each(|one| _ = rows.add_row([one.group.to_string(), one.slots.clone()]));
+    let mut text = table_text(&rows);
+    text.push_str(&on_their_way(told));
+    text
+}
+
+/// How far a move has come that was asked for.
+pub fn slots_moved(told: &SlotsResponse, asked: &MoveSlotsRequest, form: Form) -> String {
+    let done = told.missing.is_empty() && !asked.dry_run;
+    if form == Form::Json {
+        let mut all = slots_json(told);
+        all["dry_run"] = json!(asked.dry_run);
+        all["done"] = json!(done);
+        all["missing"] = json!(told.missing);
+        return json_text(&all);
+    }
+    match (asked.dry_run, done) {
+        (true, _) if told.missing.is_empty() => format!("group {} owns all of these slots already\n", asked.to),
+        (true, _) => format!("slots {} would move to group {}\n", told.missing, asked.to),
+        (false, true) => "done\n".to_owned(),
+        (false, false) => {
+            let under_way = "under way; the same command with --wait ends when it is done\n";
+            format!("{under_way}  slots {} are still to move\n{}", told.missing, on_their_way(told))
+        }
+    }
+}
+
+/// One batch, in words.
+pub fn slots_under_way(batch: &SlotsUnderWay) -> String {
+    let SlotsUnderWay { id, slots, from, to, phase } = batch;
+    format!("slots {slots} are on their way from group {from} to group {to} (number {id}, {phase})")
+}
+
+fn on_their_way(told: &SlotsResponse) -> String {
+    let batch = told.under_way.iter().map(slots_under_way);
+    let wished = told.wished.iter().map(|one| format!("slots {} are to go to group {}", one.slots, one.group));
+    batch.chain(wished).chain(told.waiting.iter().cloned()).map(|line| format!("  {line}\n")).collect()
+}
+
+fn slots_json(told: &SlotsResponse) -> Value {
+    let of = |all: &[SlotsOf]| -> Vec<Value> {
+        all.iter().map(|one| json!({"group": one.group, "slots": one.slots})).collect()
+    };
+    let batch = told
+        .under_way
+        .as_ref()
+        .map(|one| json!({"id": one.id, "slots": one.slots, "from": one.from, "to": one.to, "phase": one.phase}));
+    json!({
+        "epoch": told.epoch,
+        "last": told.last,
+        "owned": of(&told.owned),
+        "wished": of(&told.wished),
+        "under_way": batch,
+        "waiting": told.waiting,
+    })
 }
 
 pub fn transferred(group: u32, done: &TransferLeaderResponse, nodes: &[Node], form: Form) -> String {

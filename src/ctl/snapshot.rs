@@ -1,12 +1,14 @@
 //! `hypercachectl snapshot save | inspect | restore`: a cluster's state as a file, and a cluster from a file.
 
 use crate::archive::{ArchiveError, Head, Opening, Part, Reader, Writer};
-use crate::ctl::client::{Client, reach};
+use crate::ctl::client::{Client, Reached, reach};
 use crate::ctl::progress::Progress;
 use crate::ctl::trouble::Trouble;
 use crate::ctl::{Cli, output};
 use crate::env;
-use crate::proto::admin::{SaveSnapshotRequest, SnapshotHead, SnapshotPart, snapshot_part};
+use crate::proto::admin::{
+    MoveSlotsRequest, SaveSnapshotRequest, SlotsResponse, SnapshotHead, SnapshotPart, snapshot_part,
+};
 use crate::restore;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -32,6 +34,7 @@ pub async fn save(file: &Path, group: Option<u32>, cli: &Cli) -> Result<String, 
         whole: group.is_none(),
         groups: groups.clone(),
     };
+    let moves = if group.is_none() { Some(last_move(&reached).await?) } else { None };
     let archive = |e: ArchiveError| Trouble::archive(&e);
     let mut writer = Writer::create(file, &opening, env::seed()).map_err(archive)?;
     let mut progress = Progress::new("saving");
@@ -41,9 +44,30 @@ pub async fn save(file: &Path, group: Option<u32>, cli: &Cli) -> Result<String, 
         let parts = env::timeout(patience, reached.at_leader(ask)).await.map_err(silent)??;
         heads.push(receive(group, parts, &mut writer, &mut progress, patience, cli).await?);
     }
+    if moves.is_some() && moves != Some(last_move(&reached).await?) {
+        return Err(Trouble::slots_moved_meanwhile());
+    }
     let size = writer.finish().map_err(archive)?;
     drop(progress);
     Ok(output::snapshot_file(&lines(file, &opening, size), &heads, cli.output))
+}
+
+/// The last move of slots that was begun, if none is under way: what is saved before one and after it does not fit together.
+async fn last_move(reached: &Reached) -> Result<u64, Trouble> {
+    let ask = |mut client: Client| async move {
+        let nothing = MoveSlotsRequest { slots: "0".to_owned(), cancel: true, dry_run: true, to: 0 };
+        match client.move_slots(nothing).await {
+            // A node of an older version, where no slot ever moves.
+            Err(status) if status.code() == tonic::Code::Unimplemented => {
+                Ok(tonic::Response::new(SlotsResponse::default()))
+            }
+            told => told,
+        }
+    };
+    match reached.at_leader(ask).await? {
+        SlotsResponse { under_way: None, last, .. } => Ok(last),
+        _ => Err(Trouble::slots_moved_meanwhile()),
+    }
 }
 
 /// Writes what a leader sends of one group.

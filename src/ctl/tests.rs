@@ -99,6 +99,30 @@ impl Admin for Played {
         Ok(Response::new(told))
     }
 
+    /// Slots 0-9 are on their way; everything else is group 1's.
+    async fn move_slots(&self, request: Request<MoveSlotsRequest>) -> Result<Response<SlotsResponse>, Status> {
+        if let Some(refused) = self.refuse() {
+            return Err(refused);
+        }
+        let MoveSlotsRequest { slots, to, cancel, .. } = request.into_inner();
+        let mut told = self.list_slots(Request::new(ListSlotsRequest {})).await?;
+        if cancel {
+            *told.get_mut() = SlotsResponse::default();
+        } else if to != 1 {
+            told.get_mut().missing = slots;
+        }
+        Ok(told)
+    }
+
+    async fn list_slots(&self, _: Request<ListSlotsRequest>) -> Result<Response<SlotsResponse>, Status> {
+        let phase = "shipping".to_owned();
+        let under_way = Some(SlotsUnderWay { id: 7, slots: "0-9".to_owned(), from: 1, to: 2, phase });
+        let owned = vec![SlotsOf { group: 1, slots: "0-16383".to_owned() }];
+        let wished = vec![SlotsOf { group: 2, slots: "0-99".to_owned() }];
+        let waiting = vec!["group 2 has no room for 9 bytes more".to_owned()];
+        Ok(Response::new(SlotsResponse { epoch: 5, owned, wished, under_way, waiting, last: 7, ..Default::default() }))
+    }
+
     async fn transfer_leader(
         &self,
         request: Request<TransferLeaderRequest>,
@@ -276,6 +300,30 @@ async fn a_change_of_nodes_tells_how_far_it_has_come_and_a_wait_for_it_ends() {
     assert_eq!(described["groups"][1], serde_json::json!({"group": 1, "part": "leads"}));
     let nobody = run(&cli(&nodes[0], &["node", "describe", "node-9"])).await.unwrap_err();
     assert_eq!(nobody.code, "HC-3003");
+}
+
+#[tokio::test]
+async fn slots_are_listed_and_a_move_tells_how_far_it_has_come() {
+    let nodes = cluster(["a", "a"], false).await;
+    let listed = json_of(&nodes[0], &["slots", "list"]).await;
+    assert_eq!(listed["owned"][0], serde_json::json!({"group": 1, "slots": "0-16383"}));
+    assert_eq!((&listed["under_way"]["phase"], &listed["wished"][0]["slots"]), (&"shipping".into(), &"0-99".into()));
+    let table = run(&cli(&nodes[0], &["slots", "list"])).await.unwrap();
+    assert!(table.contains("0-16383") && table.contains("on their way from group 1 to group 2"), "{table}");
+    let moved = |rest: &[&str]| {
+        let words: Vec<&str> = ["slots", "move", "0-99"].iter().chain(rest).copied().collect();
+        cli(&nodes[0], &words)
+    };
+    let begun = run(&moved(&["--to", "2"])).await.unwrap();
+    assert!(begun.contains("--wait") && begun.contains("no room"), "{begun}");
+    let plan = run(&moved(&["--to", "2", "--dry-run"])).await.unwrap();
+    assert!(plan.contains("slots 0-99 would move to group 2"), "{plan}");
+    let waited = run(&moved(&["--to", "2", "--wait", "--timeout", "1"])).await.unwrap_err();
+    assert_eq!((waited.exit, waited.code), (6, "HC-3002"));
+    assert_eq!(run(&moved(&["--to", "1", "--wait"])).await.unwrap(), "done\n");
+    assert_eq!(run(&moved(&["--cancel"])).await.unwrap(), "done\n");
+    let neither = Cli::try_parse_from(["hypercachectl", "slots", "move", "0-99"]);
+    assert!(neither.is_err(), "a move goes to a group or is cancelled");
 }
 
 #[tokio::test]

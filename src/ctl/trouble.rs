@@ -91,6 +91,13 @@ impl Trouble {
         Trouble { output: Some(output), ..Trouble::new("HC-3007", exit, message, remedy) }
     }
 
+    /// A snapshot of all groups while slots go from one to another.
+    pub fn slots_moved_meanwhile() -> Trouble {
+        let remedy = "wait until `hypercachectl slots list` shows nothing on its way, and save again";
+        let message = "slots are on their way between groups: a snapshot of all groups would not fit together";
+        Trouble::new("HC-3212", EXIT_FAILED, message, remedy)
+    }
+
     pub fn no_such_code(code: &str) -> Trouble {
         let remedy = "give a code as errors show it, such as HC-3115";
         Trouble::new("HC-3008", EXIT_USAGE, format!("there is no code `{code}`"), remedy)

@@ -348,14 +348,22 @@ pub(super) fn run(keyspace: &mut Keyspace, batch: &Batch) -> io::Result<Applied>
             false => _ = keyspace.evict(key, *version),
         }
     }
-    let mut replies = Vec::with_capacity(calls.len());
+    let (mut replies, mut elsewhere) = (Vec::with_capacity(calls.len()), Vec::new());
+    // What stands behind a call that is not run may have been sent behind it by the same connection: the rest of the entry
+    // waits with it.
     while let Some(args) = calls.take_next().map_err(io::Error::other)? {
         keyspace.name_author(Authored::of(&front.authored, replies.len()));
         // Each call draws by itself: two that are alike do not draw alike.
         let own = Stamp { seed: commands::atomic::seed_of(stamp.seed, replies.len()), ..stamp };
-        replies.push(commands::apply(&args, keyspace, &own));
+        let held = !elsewhere.is_empty() && !commands::handover::is(&args);
+        let reply = if held { None } else { commands::apply_here(&args, keyspace, &own) };
+        let reply = reply.unwrap_or_else(|| {
+            elsewhere.push(replies.len() as u32);
+            commands::handover::elsewhere()
+        });
+        replies.push(reply);
     }
-    Ok(Applied { replies })
+    Ok(Applied { replies, elsewhere })
 }
 
 /// Removes a key that this replica chooses ([`Bug::EvictByReplica`]).

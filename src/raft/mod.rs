@@ -37,7 +37,7 @@ pub mod wire;
 pub use group::{AdminError, Group, GroupStatus, Timers};
 pub use host::{Host, HostOptions, Receiver};
 pub use members::{Configuration, Planned, Step};
-pub use proposer::{OnOutcome, Outcome, Refusal};
+pub use proposer::{Elsewhere, OnOutcome, Outcome, Refusal};
 pub use reads::{NeedsTick, Permit};
 pub use runtime::Runtime;
 pub use storage::{Storage, StorageError, Sync};
@@ -102,6 +102,8 @@ pub(crate) fn leader_of(term: u64) -> openraft::vote::leader_id_std::CommittedLe
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Applied {
     pub replies: Vec<Reply>,
+    /// Places of the calls that were not run, because the group does not answer for their slots; in order.
+    pub elsewhere: Vec<u32>,
 }
 
 impl fmt::Display for Applied {

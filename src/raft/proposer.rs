@@ -19,6 +19,7 @@ use super::group::Group;
 use super::peers::CallError;
 use super::wire::{self, Lane, Method};
 use super::{Applied, Done, Types};
+use crate::commands::handover;
 use crate::env::{self, Instant};
 use crate::planted::{self, Bug};
 use crate::resp::{Args, Reply};
@@ -73,6 +74,19 @@ pub enum Outcome {
     NotApplied(Refusal),
     /// May have taken effect, or may still.
     Unknown { index: Option<u64> },
+    /// As [`Outcome::Applied`], but for some of the calls: the group does not answer for their slots, now or no more, and
+    /// they were certainly not applied. They come back with their places, in order.
+    Elsewhere { index: u64, replies: Vec<Reply>, calls: Vec<Elsewhere> },
+}
+
+/// A call that was not run where it came to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Elsewhere {
+    /// Its place among those that were handed in together.
+    pub place: u32,
+    /// Who sent it to another node has it still.
+    #[serde(skip)]
+    pub call: Args,
 }
 
 /// Why something was not done. Certainly nothing happened.
@@ -132,6 +146,7 @@ impl Outcome {
     pub fn failure_reply(&self) -> Reply {
         match self {
             Outcome::NotApplied(refusal) => refusal.reply(),
+            Outcome::Elsewhere { .. } => handover::elsewhere(),
             Outcome::Unknown { index: Some(index) } => {
                 Reply::error(format!("UNCERTAIN the command may have been applied or may still be (index {index})"))
             }
@@ -250,6 +265,28 @@ impl Submission {
             Err(_) => replies.next(),
         };
         (0..self.calls.len()).map_while(reply).collect()
+    }
+
+    /// Takes back, with their places, those of its calls that were proposed and not run. `before`: calls that were proposed
+    /// before its own; `elsewhere`: places among all that were proposed, from its first on.
+    fn take_back(
+        &mut self,
+        before: &mut usize,
+        elsewhere: &mut std::iter::Peekable<impl Iterator<Item = u32>>,
+    ) -> Vec<Elsewhere> {
+        let first = *before;
+        *before += self.calls.len() - self.refused.len();
+        if elsewhere.peek().is_none() {
+            return Vec::new();
+        }
+        let places: Vec<usize> = self.admitted_places().map(|(place, _)| place).collect();
+        let end = *before as u32;
+        let own = std::iter::from_fn(|| elsewhere.next_if(|place| *place < end));
+        own.map(|nth| {
+            let place = places[nth as usize - first];
+            Elsewhere { place: place as u32, call: std::mem::take(&mut self.calls[place]) }
+        })
+        .collect()
     }
 
     fn finish(mut self, outcome: Outcome) {
@@ -534,14 +571,19 @@ impl Flight {
         std::mem::take(&mut *self.cargo.lock())
     }
 
-    fn applied(mut self, index: u64, replies: Vec<Reply>) {
+    fn applied(mut self, index: u64, Applied { replies, elsewhere }: Applied) {
         let submissions = self.unload();
         self.group.proposer.land(self.sequence, Landing::Effect);
         let mut replies = replies.into_iter();
-        for submission in submissions {
+        let (mut elsewhere, mut before) = (elsewhere.into_iter().peekable(), 0);
+        for mut submission in submissions {
             let own = submission.replies(&mut replies);
             assert_eq!(own.len(), submission.calls.len(), "an entry gives a reply for each of its calls");
-            submission.finish(Outcome::Applied { index, replies: own });
+            let calls = submission.take_back(&mut before, &mut elsewhere);
+            submission.finish(match calls.is_empty() {
+                true => Outcome::Applied { index, replies: own },
+                false => Outcome::Elsewhere { index, replies: own, calls },
+            });
         }
     }
 
@@ -621,10 +663,7 @@ impl Flight {
 
     fn land_result(self, result: ClientWriteResult<Types>) {
         match result {
-            Ok(written) => {
-                let Applied { replies } = written.data;
-                self.applied(written.log_id.index(), replies)
-            }
+            Ok(written) => self.applied(written.log_id.index(), written.data),
             // Refused before it was appended: certainly not applied.
             Err(ClientWriteError::ForwardToLeader(_)) => self.refused(),
             Err(_) if planted::is(Bug::RetryUnknown) => self.refused(),
@@ -842,7 +881,13 @@ fn forward(mut flight: Flight, leader: NodeId, term: u64) -> bool {
             group.spawn(async move {
                 match env::timeout_at(deadline + FORWARD_GRACE, answer.wait()).await {
                     Ok(Ok(bytes)) => match wire::get::<Outcome>(&bytes, "an outcome") {
-                        Ok(Outcome::Applied { index, replies }) => flight.applied(index, replies),
+                        Ok(Outcome::Applied { index, replies }) => {
+                            flight.applied(index, Applied { replies, elsewhere: Vec::new() })
+                        }
+                        Ok(Outcome::Elsewhere { index, replies, calls }) => {
+                            let elsewhere = calls.into_iter().map(|call| call.place).collect();
+                            flight.applied(index, Applied { replies, elsewhere })
+                        }
                         Ok(Outcome::NotApplied(Refusal::WrongTerm)) => flight.refused(),
                         Ok(Outcome::NotApplied(refusal)) => flight.not_applied(refusal),
                         Ok(Outcome::Unknown { index }) => flight.unknown(index),
@@ -879,6 +924,25 @@ mod tests {
         // What another node forwarded is of several connections.
         let forwarded = submission(7, None).authored(authored(&all));
         assert_eq!(told(&[submission(1, None), forwarded]), [(2, 3, 7), (5, 1, 8)]);
+    }
+
+    #[test]
+    fn calls_that_were_not_run_come_back_to_who_sent_them() {
+        let submission = |words: &[&'static str]| {
+            let call = |word: &&'static str| Args::from_vec(vec![Bytes::from_static(word.as_bytes())]);
+            Submission::new(words.iter().map(call).collect(), env::now(), None, Box::new(|_| ()))
+        };
+        let mut all = [submission(&["a", "b"]), submission(&["c", "d", "e"]), submission(&[]), submission(&["f"])];
+        // There was no room for one of them, so it was not among those that were proposed.
+        all[1].refused = vec![1];
+        let (mut before, mut elsewhere) = (0, [1, 3, 4].into_iter().peekable());
+        let back: Vec<Vec<Elsewhere>> =
+            all.iter_mut().map(|submission| submission.take_back(&mut before, &mut elsewhere)).collect();
+        let call = |place, word: &'static str| {
+            let call = Args::from_vec(vec![Bytes::from_static(word.as_bytes())]);
+            vec![Elsewhere { place, call }]
+        };
+        assert_eq!(back, [call(1, "b"), call(2, "e"), vec![], call(0, "f")]);
     }
 
     #[test]

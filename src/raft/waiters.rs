@@ -4,7 +4,8 @@
 //! whoever waits. So nothing that happens to a line can lose or repeat anything. Lines are the leader's own; a leader that
 //! goes forgets its line, and everybody in it is told.
 //!
-//! Who would be answered with an error now, because the key or the group it reads from is gone, has a turn, too.
+//! Who would be answered with an error now, because the key or the group it reads from is gone, has a turn, too; so has who
+//! waits for a key whose slot this group does not answer for any more.
 //!
 //! Locks: the line's before the replica's, never the other way round. Apply takes only the replica's and leaves the rows
 //! that were written in [`Touched`].
@@ -210,7 +211,12 @@ impl Group {
                 let clock = state.keyspace.clock();
                 let found = state.keyspace.locate_row(*row).map(|located| located.entry);
                 let entry = found.filter(|entry| !entry.is_dead(clock));
+                // It is tried, refused, and goes on where the slot is: nothing here will ever be written for it.
+                let away = !state.keyspace.ownership().serves(row.slot());
                 let elements = |call: &Args| {
+                    if away {
+                        return usize::MAX;
+                    }
                     let Some(blocks) = commands::lookup(call).ok().and_then(|command| command.blocks) else { return 0 };
                     match blocks.fails.is_some_and(|fails| fails(call, entry)) {
                         // An error takes nothing from anybody.
@@ -219,7 +225,7 @@ impl Group {
                     }
                 };
                 // That nothing is there is as new as the last change of anything.
-                let version = entry.map_or(state.keyspace.version(), |entry| entry.version());
+                let version = entry.filter(|_| !away).map_or(state.keyspace.version(), |entry| entry.version());
                 for teller in inner.line.turns(*row, version, now, elements) {
                     // Whoever does not listen any more gives its place up, or lets the turn lapse.
                     let _ = teller.send(());

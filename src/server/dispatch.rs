@@ -5,7 +5,7 @@
 
 use super::counters::{self, Ordinal};
 use super::guard::{self, Access};
-use super::scan::slot_of_cursor;
+use super::scan::Range;
 use super::{Routes, Shared};
 use crate::commands::acl::{self, Change};
 use crate::commands::pubsub::Ask;
@@ -44,11 +44,10 @@ pub(super) enum Route {
     },
     /// On every node: what concerns those who listen.
     Nodes(Ask),
-    /// SCAN: the groups in order with their first slots, and where to begin.
-    Scan {
-        order: Vec<(Slot, GroupId)>,
-        begin: usize,
-    },
+    /// A part in every group.
+    Everywhere(Merge),
+    /// SCAN: what is to be visited, in the order of slots.
+    Scan(Vec<Range>),
 }
 
 /// Finds the command, unwrapping HC.READ. One that has too many or too few arguments is told with the error.
@@ -223,13 +222,10 @@ pub(super) fn route(request: &Request, session: &Session, shared: &Shared, route
             let groups = visible(session, shared, routes);
             Ok(match groups.as_slice() {
                 [(_, only)] => Route::One(*only),
-                _ => {
-                    let parts = groups.into_iter().map(|(_, g)| (g, request.args.clone()));
-                    Route::Split { merge, parts: parts.collect(), places: Vec::new() }
-                }
+                _ => Route::Everywhere(merge),
             })
         }
-        Scope::Cursor => Ok(scan(request, &visible(session, shared, routes), routes)),
+        Scope::Cursor => Ok(Route::Scan(visible_ranges(session, shared, routes))),
     }
 }
 
@@ -343,7 +339,7 @@ fn answered_anywhere(request: &Request, session: &Session) -> bool {
 }
 
 /// MOVED, if another node leads the group.
-fn moved(shared: &Shared, routes: &Routes, slot: Slot, group: GroupId) -> Option<Reply> {
+pub(super) fn moved(shared: &Shared, routes: &Routes, slot: Slot, group: GroupId) -> Option<Reply> {
     // A group without a leader is waited for here, like a request that came in by the other face.
     let leader = shared.cluster.host().group(group)?.leader()?;
     if leader == shared.me.id {
@@ -355,21 +351,33 @@ fn moved(shared: &Shared, routes: &Routes, slot: Slot, group: GroupId) -> Option
 
 /// The groups that commands about all keys mean: all of them on the proxy face; on the cluster face those led here,
 /// since a cluster client asks every leader and adds up.
-fn visible(session: &Session, shared: &Shared, routes: &Routes) -> Vec<(Slot, GroupId)> {
+pub(super) fn visible(session: &Session, shared: &Shared, routes: &Routes) -> Vec<(Slot, GroupId)> {
     let led = |id: GroupId| shared.cluster.host().group(id).is_some_and(|g| g.is_leader());
     let shown = |g: &&(Slot, GroupId)| session.face == Face::Proxy || led(g.1);
     routes.order.iter().filter(shown).copied().collect()
 }
 
-/// Parts by group, in the order in which the groups first occur among the keys.
+/// The slots that SCAN goes through, in order.
+pub(super) fn visible_ranges(session: &Session, shared: &Shared, routes: &Routes) -> Vec<Range> {
+    let groups = visible(session, shared, routes);
+    let shown = |range: &Range| groups.iter().any(|(_, group)| *group == range.2);
+    routes.table.ranges().into_iter().filter(shown).collect()
+}
+
 fn split(request: &Request, merge: Merge, routes: &Routes) -> Route {
+    let (parts, places) = parts(request.command, &request.args, routes);
+    Route::Split { merge, parts, places }
+}
+
+/// Parts by group, in the order in which the groups first occur among the keys, and which of the keys each has.
+pub(super) fn parts(command: &Command, args: &Args, routes: &Routes) -> (Vec<(GroupId, Args)>, Vec<Vec<usize>>) {
     let mut parts: Vec<(GroupId, Args)> = Vec::new();
     let mut places: Vec<Vec<usize>> = Vec::new();
-    let head = match request.command.spec.keys {
-        Keys::Range { first, .. } => &request.args[..first.min(request.args.len())],
-        _ => &request.args[..1],
+    let head = match command.spec.keys {
+        Keys::Range { first, .. } => &args[..first.min(args.len())],
+        _ => &args[..1],
     };
-    for (place, key) in commands::keys(request.command, &request.args).enumerate() {
+    for (place, key) in commands::keys(command, args).enumerate() {
         let group = routes.table.group_of(slot_of(key));
         let at = parts.iter().position(|(g, _)| *g == group).unwrap_or_else(|| {
             parts.push((group, head.iter().cloned().collect()));
@@ -379,17 +387,5 @@ fn split(request: &Request, merge: Merge, routes: &Routes) -> Route {
         parts[at].1.push(key.clone());
         places[at].push(place);
     }
-    Route::Split { merge, parts, places }
-}
-
-/// Where a cursor stands. One that stands in no group, or in none that is visible, is at the end.
-fn scan(request: &Request, visible: &[(Slot, GroupId)], routes: &Routes) -> Route {
-    let cursor = request.args.get(1).and_then(|c| std::str::from_utf8(c).ok()).and_then(|c| c.parse::<u64>().ok());
-    let begin = match cursor {
-        None | Some(0) => Some(0),
-        Some(cursor) => slot_of_cursor(cursor)
-            .map(|slot| routes.table.group_of(slot))
-            .and_then(|group| visible.iter().position(|(_, g)| *g == group)),
-    };
-    Route::Scan { begin: begin.unwrap_or(visible.len()), order: visible.to_vec() }
+    (parts, places)
 }

@@ -4,7 +4,7 @@
 //! another node leads, it answers FAILED_PRECONDITION, and says in the message and in the metadata
 //! [`LEADER_METADATA`] where the leader's own door is. Every verb is idempotent.
 
-use crate::cluster::{Change, Cluster, Refused, Standing, Wish, WishError, events};
+use crate::cluster::{Change, Cluster, MoveError, MoveSlots, Moving, Refused, Standing, Wish, WishError, events};
 use crate::env::{self, Paced};
 use crate::proto::admin::admin_server::{Admin, AdminServer};
 use crate::proto::admin::{
@@ -17,7 +17,9 @@ use crate::server::accept::Accept;
 use crate::server::guard::{self, NotAdmitted};
 use crate::server::metrics;
 use crate::server::overview::{self, GroupRow, NodeRow, Overview};
+use crate::state::SlotSet;
 use crate::types::{GroupId, NodeId};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -209,6 +211,37 @@ impl Admin for Service {
             Ok(Err(error)) => Err(wish_refusal(&error)),
             Err(died) => Err(refusal(Code::Internal, codes::NOT_DONE, format!("the change ended at once: {died}"))),
         }
+    }
+
+    async fn move_slots(
+        &self,
+        request: Request<admin::MoveSlotsRequest>,
+    ) -> Result<Response<admin::SlotsResponse>, Status> {
+        self.admit(&request, Verb::Acts)?;
+        let admin::MoveSlotsRequest { slots, to, cancel, dry_run } = request.into_inner();
+        let wrong = |e: crate::state::NoSlots| refusal(Code::InvalidArgument, codes::ARGUMENT, e.to_string());
+        let wish = MoveSlots { slots: slots.parse().map_err(wrong)?, to: (!cancel).then_some(GroupId(to)) };
+        let meta = self.led(GroupId::META)?;
+        let cluster = Arc::clone(self.overview.cluster());
+        let deadline = env::now() + self.options.operation_timeout * 9 / 10;
+        // A task of its own, as for a change of nodes.
+        let granted = tokio::spawn(async move { cluster.move_slots(&wish, dry_run, deadline).await }).await;
+        match granted {
+            Ok(Ok(moving)) => Ok(Response::new(slots_message(&moving))),
+            Ok(Err(MoveError::Wish(WishError::NotWritten(_)))) if !meta.is_leader() => Err(self.led_elsewhere(&meta)),
+            Ok(Err(error)) => Err(move_refusal(&error)),
+            Err(died) => Err(refusal(Code::Internal, codes::NOT_DONE, format!("the change ended at once: {died}"))),
+        }
+    }
+
+    async fn list_slots(
+        &self,
+        request: Request<admin::ListSlotsRequest>,
+    ) -> Result<Response<admin::SlotsResponse>, Status> {
+        self.admit(&request, Verb::Looks)?;
+        let all = MoveSlots { slots: Default::default(), to: None };
+        let moving = self.overview.cluster().moving(&all).map_err(|error| move_refusal(&error))?;
+        Ok(Response::new(slots_message(&moving)))
     }
 
     async fn list_groups(
@@ -670,6 +703,37 @@ fn change_message(change: Change) -> admin::ChangeNodesResponse {
         moves: moves.collect(),
         waiting: change.waiting,
         note: change.note.unwrap_or_default(),
+    }
+}
+
+fn slots_message(moving: &Moving) -> admin::SlotsResponse {
+    let mut owned: BTreeMap<GroupId, SlotSet> = BTreeMap::new();
+    for (first, last, group) in &moving.ranges {
+        owned.entry(*group).or_default().add(&[(*first, *last)].into_iter().collect());
+    }
+    let of = |(group, slots): (GroupId, &SlotSet)| admin::SlotsOf { group: group.0, slots: slots.to_string() };
+    admin::SlotsResponse {
+        epoch: moving.epoch,
+        owned: owned.iter().map(|(group, slots)| of((*group, slots))).collect(),
+        wished: moving.wished.iter().map(|(group, slots)| of((*group, slots))).collect(),
+        under_way: moving.under_way.as_ref().map(|batch| admin::SlotsUnderWay {
+            id: batch.id,
+            slots: batch.slots.to_string(),
+            from: batch.from.0,
+            to: batch.to.0,
+            phase: batch.phase.name().to_owned(),
+        }),
+        missing: moving.missing.to_string(),
+        waiting: moving.waiting.clone(),
+        last: moving.last,
+    }
+}
+
+fn move_refusal(error: &MoveError) -> Status {
+    match error {
+        MoveError::NoGroup(_) => refusal(Code::NotFound, codes::NO_SUCH_GROUP, error.to_string()),
+        MoveError::NoSlots => refusal(Code::InvalidArgument, codes::ARGUMENT, error.to_string()),
+        MoveError::Wish(error) => wish_refusal(error),
     }
 }
 

@@ -14,7 +14,7 @@
 
 mod request;
 
-use crate::commands::{self, Run};
+use crate::commands::{self, Run, handover};
 use crate::env::{self, Instant};
 use crate::raft::{Group, Outcome, Refusal};
 use crate::resp::{Args, Reply};
@@ -284,8 +284,13 @@ async fn read_key(
     door.permits(&user, &subject, &args(&[b"GET", &subject.key]))?;
     let deadline = env::now() + door.options.request_timeout;
     let level = door.level(&subject, &uri)?;
-    let group = door.group(&subject)?;
-    let (found, index) = get_entry(&subject, &group, level, deadline).await?;
+    let (group, (found, index)) = loop {
+        let group = door.group(&subject)?;
+        match get_entry(&subject, &group, level, deadline).await? {
+            Some(got) => break (group, got),
+            None => slot_under_way(&subject, deadline).await?,
+        }
+    };
     let place = door.place(&group);
     let Some(found) = found else {
         let mut failure = subject.failure(StatusCode::NOT_FOUND, "NOT_FOUND", "no such key");
@@ -322,13 +327,12 @@ async fn write_key(
     door.permits(&user, &subject, &args(&[b"SET", &subject.key, b""]))?;
     let deadline = env::now() + door.options.request_timeout;
     let (value, ttl_ms) = door.put_body(&subject, request.into_body(), deadline).await?;
-    let group = door.group(&subject)?;
     let mut call = args(&[b"SET", &subject.key]);
     call.push(value.clone());
     if let Some(ms) = ttl_ms {
         call.extend(args(&[b"PX", ms.to_string().as_bytes()]));
     }
-    let (index, _) = propose(&subject, &group, call, deadline).await?;
+    let (group, index, _) = door.propose(&subject, call, deadline).await?;
     let local = group.is_leader();
     let message = if local { "Stored locally" } else { "Forwarded to primary node" };
     let mut body = Map::new();
@@ -348,8 +352,7 @@ async fn delete_key(
     let subject = door.subject("delete", &uri)?;
     door.permits(&user, &subject, &args(&[b"DEL", &subject.key]))?;
     let deadline = env::now() + door.options.request_timeout;
-    let group = door.group(&subject)?;
-    let (index, reply) = propose(&subject, &group, args(&[b"DEL", &subject.key]), deadline).await?;
+    let (group, index, reply) = door.propose(&subject, args(&[b"DEL", &subject.key]), deadline).await?;
     let mut body = Map::new();
     body.insert("success".into(), true.into());
     body.insert("message".into(), "Delete processed".into());
@@ -359,7 +362,38 @@ async fn delete_key(
     Ok(json_response(StatusCode::OK, &body.into()))
 }
 
+/// Before it is looked again which group answers for a slot that is on its way.
+const SLOT_UNDER_WAY: Duration = Duration::from_millis(5);
+
+/// Waits a little, if there is time.
+async fn slot_under_way(subject: &Subject, deadline: Instant) -> Result<(), Failure> {
+    if env::now() + SLOT_UNDER_WAY >= deadline {
+        return Err(subject.refused(&Refusal::Deadline));
+    }
+    env::sleep(SLOT_UNDER_WAY).await;
+    Ok(())
+}
+
 impl Door {
+    /// Proposes one call where its key is, however often that changes meanwhile.
+    async fn propose(
+        &self,
+        subject: &Subject,
+        call: Args,
+        deadline: Instant,
+    ) -> Result<(Arc<Group>, u64, Reply), Failure> {
+        loop {
+            let group = self.group(subject)?;
+            // Looked at first, or each look would be an entry of the log.
+            if !group.peek(|keyspace| handover::is_elsewhere(&call, keyspace.ownership()))
+                && let Some((index, reply)) = propose(subject, &group, call.clone(), deadline).await?
+            {
+                return Ok((group, index, reply));
+            }
+            slot_under_way(subject, deadline).await?;
+        }
+    }
+
     /// The key in a request's path. Slashes belong to it.
     fn subject(&self, operation: &'static str, uri: &Uri) -> Result<Subject, Failure> {
         let key = request::key(uri.path()).map_err(|raw| {
@@ -488,13 +522,13 @@ fn is_too_long(error: &axum::Error) -> bool {
 }
 
 /// Runs GET at the level, again after a tick as often as the clock has to catch up, until the deadline. The index is
-/// one that the state read had reached: it may have been ahead of it.
+/// one that the state read had reached: it may have been ahead of it. None: the group does not answer for the slot.
 async fn get_entry(
     subject: &Subject,
     group: &Arc<Group>,
     level: Level,
     deadline: Instant,
-) -> Result<(Option<Found>, u64), Failure> {
+) -> Result<Option<(Option<Found>, u64)>, Failure> {
     let call = args(&[b"GET", &subject.key]);
     let run = checked(subject, &call)?;
     let Run::Read(run) = run else {
@@ -508,14 +542,18 @@ async fn get_entry(
     loop {
         let index = group.status().applied;
         let seen = group.read(&permit, |view| {
+            if handover::is_elsewhere(&call, view.ownership()) {
+                return None;
+            }
             let reply = run(&call, view);
             let version = view.get(&subject.key).map_or(0, |entry| entry.version());
-            (reply, version)
+            Some((reply, version))
         });
         match seen {
-            Ok((Reply::Bulk(value), version)) => return Ok((Some(Found { value, version }), index)),
-            Ok((Reply::Error(text), _)) => return Err(subject.said(&text)),
-            Ok(_) => return Ok((None, index)),
+            Ok(None) => return Ok(None),
+            Ok(Some((Reply::Bulk(value), version))) => return Ok(Some((Some(Found { value, version }), index))),
+            Ok(Some((Reply::Error(text), _))) => return Err(subject.said(&text)),
+            Ok(Some(_)) => return Ok(Some((None, index))),
             Err(_) => group.tick(deadline).await.map_err(|refusal| subject.refused(&refusal))?,
         }
     }
@@ -532,8 +570,14 @@ fn checked(subject: &Subject, call: &Args) -> Result<Run, Failure> {
     Ok(command.run)
 }
 
-/// Proposes one call and waits for its fate: its index and its reply.
-async fn propose(subject: &Subject, group: &Group, call: Args, deadline: Instant) -> Result<(u64, Reply), Failure> {
+/// Proposes one call and waits for its fate: its index and its reply. None: it was not applied, because the group does not
+/// answer for the slot.
+async fn propose(
+    subject: &Subject,
+    group: &Group,
+    call: Args,
+    deadline: Instant,
+) -> Result<Option<(u64, Reply)>, Failure> {
     checked(subject, &call)?;
     let (done, outcome) = oneshot::channel();
     group.propose(
@@ -545,10 +589,11 @@ async fn propose(subject: &Subject, group: &Group, call: Args, deadline: Instant
     match env::timeout_at(deadline + OUTCOME_GRACE, outcome).await {
         Ok(Ok(Outcome::Applied { index, mut replies })) => match replies.pop() {
             Some(Reply::Error(text)) => Err(subject.said(&text)),
-            Some(reply) => Ok((index, reply)),
+            Some(reply) => Ok(Some((index, reply))),
             None => Err(subject.uncertain(Some(index))),
         },
         Ok(Ok(Outcome::NotApplied(refusal))) => Err(subject.refused(&refusal)),
+        Ok(Ok(Outcome::Elsewhere { .. })) => Ok(None),
         Ok(Ok(Outcome::Unknown { index })) => Err(subject.uncertain(index)),
         Ok(Err(_)) | Err(_) => Err(subject.uncertain(None)),
     }

@@ -15,12 +15,17 @@
 //! Leave to read covers every request that had arrived when it was given, and nothing else: `before` bounds it, and a
 //! write takes it back, since what the connection wrote meanwhile may not be visible under it.
 //!
+//! What the group does not answer for, because its slot is on its way elsewhere or has gone, was certainly not applied. It
+//! goes back to the front, and the lane is *held*: nothing begins until the session has looked where it belongs now, so
+//! nothing overtakes it.
+//!
 //! Nothing here knows the ring or the socket; the session carries out each [`Step`].
 
 use super::ring::Ticket;
 use super::tracking::Reading;
+use crate::commands::handover;
 use crate::env::Instant;
-use crate::raft::{Group, Permit, Refusal};
+use crate::raft::{Elsewhere, Group, Permit, Refusal};
 use crate::resp::{Args, Reply};
 use crate::state::View;
 use crate::types::{GroupId, Level};
@@ -34,6 +39,11 @@ const RUN_MAX: usize = 1024;
 const RUN_BYTES_MAX: usize = 1 << 20;
 /// Requests whose deadlines lie further apart do not share a run: the run has the earliest one's.
 const RUN_SPREAD: Duration = Duration::from_millis(250);
+/// How long a lane is held before it is looked again whether its group answers for the slot, or which one does.
+const HOLD: Duration = Duration::from_millis(2);
+/// The same if this node's replica has not applied yet what refused the call: it would say that the group answers, and each
+/// look would be an entry of the log.
+const HOLD_BEHIND: Duration = Duration::from_millis(20);
 
 pub(super) type ReadFn = fn(&Args, &View<'_>) -> Reply;
 
@@ -65,6 +75,8 @@ pub(super) enum Tried {
     Answer(Reply),
     NoLeave,
     NeedsTick,
+    /// The group does not answer for its slots.
+    Elsewhere,
 }
 
 /// What the session has to do for a lane.
@@ -93,8 +105,8 @@ pub(super) enum Step {
 
 enum State {
     Idle,
-    /// The tickets of the run under way, in order.
-    Writing(Vec<Ticket>),
+    /// The tickets of the run under way, in order, its kind and its deadline.
+    Writing(Vec<Ticket>, Kind, Instant),
     Waiting,
 }
 
@@ -114,11 +126,13 @@ pub(super) struct Lane {
     leave: Option<Leave>,
     /// Requests with smaller numbers had arrived when leave was asked for.
     asked_before: u64,
+    /// Nothing begins before the session has looked, which it does not do sooner than this.
+    held: Option<Instant>,
 }
 
 impl Lane {
     pub fn new(id: GroupId, group: Arc<Group>) -> Lane {
-        Lane { id, group, state: State::Idle, queue: VecDeque::new(), leave: None, asked_before: 0 }
+        Lane { id, group, state: State::Idle, queue: VecDeque::new(), leave: None, asked_before: 0, held: None }
     }
 
     /// Nothing waits and nothing is under way.
@@ -128,7 +142,34 @@ impl Lane {
 
     /// Whether [`Lane::step`] would do something.
     pub fn can_step(&self) -> bool {
-        matches!(self.state, State::Idle) && !self.queue.is_empty()
+        matches!(self.state, State::Idle) && self.held.is_none() && !self.queue.is_empty()
+    }
+
+    /// Whether something was begun and is not finished.
+    pub fn is_under_way(&self) -> bool {
+        !matches!(self.state, State::Idle)
+    }
+
+    /// When it is to be looked whether what is held may go on.
+    pub fn held_until(&self) -> Option<Instant> {
+        self.held
+    }
+
+    /// Lets what was held go on if the group, as far as this node knows, answers for what is next, or if that is late.
+    pub fn release(&mut self, now: Instant) {
+        let away = |op: &Op| self.group.peek(|keyspace| handover::is_elsewhere(&op.args, keyspace.ownership()));
+        let waits = self.queue.front().is_some_and(|op| op.deadline > now && away(op));
+        self.held = waits.then_some(now + HOLD);
+    }
+
+    /// What waits, in order.
+    pub fn waiting(&self) -> impl Iterator<Item = &Op> {
+        self.queue.iter()
+    }
+
+    /// Takes out all that waits, in order. Not while something is under way.
+    pub fn take_out(&mut self) -> impl Iterator<Item = Op> + use<> {
+        std::mem::take(&mut self.queue).into_iter()
     }
 
     /// The read that would be next, if one is.
@@ -192,8 +233,14 @@ impl Lane {
             }
             run(args, view)
         };
-        match self.group.read(permit, answer) {
-            Ok(reply) => Tried::Answer(reply),
+        let here = |view: &View<'_>| {
+            let ownership = view.ownership();
+            let elsewhere = ownership.guards() && handover::is_elsewhere(args, ownership);
+            (!elsewhere).then(|| answer(view))
+        };
+        match self.group.read(permit, here) {
+            Ok(Some(reply)) => Tried::Answer(reply),
+            Ok(None) => Tried::Elsewhere,
             Err(_) => Tried::NeedsTick,
         }
     }
@@ -222,6 +269,11 @@ impl Lane {
             Tried::Answer(reply) => return Step::Answer(ticket, reply),
             Tried::NoLeave => Step::AskLeave { level, deadline },
             Tried::NeedsTick => Step::Tick { deadline },
+            Tried::Elsewhere => {
+                self.queue.push_front(op);
+                self.held = Some(now + HOLD);
+                return Step::Nothing;
+            }
         };
         self.queue.push_front(op);
         self.state = State::Waiting;
@@ -232,7 +284,8 @@ impl Lane {
     /// The writes at the front, or the scripts, become a run.
     fn take_run(&mut self) -> (Vec<Args>, Instant) {
         let front = self.queue.front().expect("the caller saw one at the front");
-        let (first, kind) = (front.deadline, std::mem::discriminant(&front.kind));
+        let (first, of) = (front.deadline, front.kind);
+        let kind = std::mem::discriminant(&of);
         let (mut calls, mut tickets, mut bytes) = (Vec::new(), Vec::new(), 0);
         while let Some(op) = self.queue.front() {
             let size: usize = op.args.iter().map(|a| a.len()).sum();
@@ -246,19 +299,34 @@ impl Lane {
             tickets.push(op.ticket);
         }
         self.leave = None;
-        self.state = State::Writing(tickets);
+        self.state = State::Writing(tickets, of, first);
         (calls, first)
     }
 
     /// The run under way is finished; gives its tickets in order.
     pub fn run_finished(&mut self) -> Vec<Ticket> {
         match std::mem::replace(&mut self.state, State::Idle) {
-            State::Writing(tickets) => tickets,
+            State::Writing(tickets, ..) => tickets,
             other => {
                 self.state = other;
                 Vec::new()
             }
         }
+    }
+
+    /// The same for one of which some calls were not run, because the group does not answer for them: these are held. `index`:
+    /// of the entry that refused them.
+    pub fn run_came_back(&mut self, index: u64, calls: Vec<Elsewhere>, now: Instant) -> Vec<Ticket> {
+        let State::Writing(_, kind, deadline) = self.state else { return Vec::new() };
+        let tickets = self.run_finished();
+        for Elsewhere { place, call } in calls.into_iter().rev() {
+            if let Some(ticket) = tickets.get(place as usize) {
+                self.queue.push_front(Op { ticket: *ticket, args: call, kind, deadline, reading: None });
+            }
+        }
+        let behind = *self.group.watch_applied().borrow() < index;
+        self.held = Some(now + if behind { HOLD_BEHIND } else { HOLD });
+        tickets
     }
 
     /// What was asked for with [`Step::AskLeave`] came. Gives the requests that a refusal answers.

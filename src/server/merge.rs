@@ -22,6 +22,23 @@ impl Gather {
         Gather { merge, writes, parts: (0..parts).map(|_| None).collect(), missing: parts, places }
     }
 
+    /// A part becomes several, of the keys at these places in it. Gives their numbers; the first keeps its own.
+    pub fn split(&mut self, part: u32, into: &[Vec<usize>]) -> Vec<u32> {
+        let of = self.places.get(part as usize).cloned();
+        let mut numbers = vec![part];
+        numbers.extend((1..into.len()).map(|nth| (self.parts.len() + nth - 1) as u32));
+        let further = numbers.len() - 1;
+        self.parts.extend((0..further).map(|_| None));
+        self.missing += further;
+        if let Some(of) = of {
+            self.places.resize(self.parts.len(), Vec::new());
+            for (number, places) in numbers.iter().zip(into) {
+                self.places[*number as usize] = places.iter().filter_map(|at| of.get(*at).copied()).collect();
+            }
+        }
+        numbers
+    }
+
     /// Notes a part's reply; true once all are there.
     pub fn put(&mut self, part: u32, reply: Reply) -> bool {
         if let Some(place @ None) = self.parts.get_mut(part as usize) {
@@ -29,6 +46,11 @@ impl Gather {
             self.missing -= 1;
         }
         self.missing == 0
+    }
+
+    /// Whether a part is an error.
+    pub fn has_error(&self) -> bool {
+        self.parts.iter().flatten().any(Reply::is_error)
     }
 
     /// The reply of the whole. All parts must be there.
@@ -103,6 +125,20 @@ mod tests {
         assert!(!g.put(1, Reply::Array(vec![bulk("c"), bulk("b")])));
         assert!(g.put(0, Reply::Array(vec![bulk("a"), Reply::Nil])));
         assert_eq!(g.finish(), Reply::Array(vec![bulk("a"), bulk("b"), bulk("c"), Reply::Nil]));
+    }
+
+    #[test]
+    fn a_part_whose_keys_go_different_ways_becomes_several() {
+        let mut g = Gather::new(Merge::PerKey, false, 2, vec![vec![0, 2, 4], vec![1, 3]]);
+        assert_eq!(g.split(0, &[vec![1], vec![0, 2]]), [0, 2]);
+        assert!(!g.put(1, Reply::Array(vec![bulk("b"), bulk("d")])));
+        assert!(!g.put(0, Reply::Array(vec![bulk("c")])));
+        assert!(g.put(2, Reply::Array(vec![bulk("a"), bulk("e")])));
+        assert_eq!(g.finish(), Reply::Array(["a", "b", "c", "d", "e"].into_iter().map(bulk).collect()));
+        let mut sum = Gather::new(Merge::Sum, true, 1, Vec::new());
+        assert_eq!(sum.split(0, &[vec![0], vec![1]]), [0, 1]);
+        assert!(!sum.put(0, Reply::Int(1)) && sum.put(1, Reply::Int(2)));
+        assert_eq!(sum.finish(), Reply::Int(3));
     }
 
     #[test]

@@ -281,6 +281,12 @@ fn of_groups(rows: &[GroupRow]) -> Vec<Metric> {
         ("hypercache_group_verified_ms", "Unix time when they were; 0 for never.", Kind::Gauge, |g| {
             g.verified_ms as f64
         }),
+        (
+            "hypercache_group_frozen_slots",
+            "Slots on their way to another group: clients wait for them.",
+            Kind::Gauge,
+            |g| g.frozen_slots as f64,
+        ),
         ("hypercache_group_fenced", "1 while this replica is fenced off to be rebuilt.", Kind::Gauge, |g| {
             f64::from(u8::from(g.fenced))
         }),

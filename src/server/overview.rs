@@ -76,6 +76,8 @@ pub struct GroupRow {
     pub hosted: bool,
     pub recovered: bool,
     pub fenced: bool,
+    /// Slots that are frozen because they are on their way to another group.
+    pub frozen_slots: usize,
     pub verified: u64,
     pub verified_ms: u64,
     pub verifications: u64,
@@ -244,6 +246,7 @@ fn group_row(group: &Group) -> GroupRow {
         hosted: true,
         recovered: recovered(group),
         fenced: status.fenced,
+        frozen_slots: group.peek(|keyspace| keyspace.ownership().frozen()),
         verified: status.verified,
         verified_ms: status.verified_ms,
         verifications: status.verifications,

@@ -11,7 +11,7 @@
 use super::counters::Ordinal;
 use super::merge::Gather;
 use super::scan::Scan;
-use super::session::Blocking;
+use super::session::{Blocking, Everywhere};
 use super::slow::Head;
 use crate::commands::transaction::Weave;
 use crate::env::Instant;
@@ -43,6 +43,7 @@ pub(super) enum State {
     Waiting,
     Gathering(Box<Gather>),
     Scanning(Box<Scan>),
+    Everywhere(Box<Everywhere>),
     /// WATCH: the keys whose versions are asked for.
     Watching(Args),
     /// EXEC.

@@ -11,9 +11,11 @@
 mod blocking;
 mod ending;
 mod pushes;
+mod rerouting;
 mod transaction;
 
 pub(super) use blocking::{Blocking, Unblock};
+pub(super) use rerouting::{After, Everywhere};
 
 use super::clients::{Client, Figures};
 use super::counters::{Counters, Ordinal, add};
@@ -23,7 +25,7 @@ use super::lane::{Kind, Lane, Op, ReadFn, Step, Tried};
 use super::merge::Gather;
 use super::pubsub::{self, Turn, peers};
 use super::ring::{Asked, Ring, State, Ticket};
-use super::scan::{Next, Scan};
+use super::scan::{Next, Range, Scan};
 use super::scripts::{By, Who};
 use super::slow::{self, Head};
 use super::tracking::Reading;
@@ -153,6 +155,8 @@ struct Connection {
     changing: bool,
     /// Decoding stopped for lack of room or because of `postponed`, not of bytes.
     more: bool,
+    /// Slots have moved, and what is under way is waited for before the new routes count.
+    turning: bool,
     /// A request whose turn has not come; nothing behind it is decoded.
     postponed: Option<Args>,
     /// The client will send nothing more.
@@ -260,6 +264,7 @@ impl Connection {
             read_size: READ_MIN,
             changing: false,
             more: false,
+            turning: false,
             postponed: None,
             eof: false,
             stopping: None,
@@ -280,11 +285,7 @@ impl Connection {
         if let Some(how) = self.client.take_unblock() {
             self.unblock(how);
         }
-        let routes = self.shared.routes();
-        if !Arc::ptr_eq(&routes, &self.routes) {
-            self.routes = routes;
-            self.lanes.retain(|lane| !lane.is_free());
-        }
+        self.follow_routes();
         self.decode();
         loop {
             let stepped = self.step_lanes();
@@ -344,7 +345,10 @@ impl Connection {
 
     /// Whether nothing more may be decoded at present.
     fn is_full(&self) -> bool {
-        self.awaits.is_some() || self.ring.len() >= IN_FLIGHT_MAX || self.kept() >= self.shared.settings.output_max
+        self.awaits.is_some()
+            || self.turning
+            || self.ring.len() >= IN_FLIGHT_MAX
+            || self.kept() >= self.shared.settings.output_max
     }
 
     fn decode(&mut self) {
@@ -418,7 +422,7 @@ impl Connection {
     fn may_step(&self, at: usize) -> bool {
         let lane = &self.lanes[at];
         let room = self.kept() < self.shared.settings.output_max;
-        lane.can_step() && (room || lane.next_read().is_none_or(|seq| seq == self.ring.base()))
+        lane.can_step() && !self.turning && (room || lane.next_read().is_none_or(|seq| seq == self.ring.base()))
     }
 
     fn begin(&mut self, at: usize, step: Step) {
@@ -533,8 +537,9 @@ impl Connection {
             Ok(Route::Users(change)) => self.run_change(&request, mute, change),
             Ok(Route::Nodes(ask)) => self.run_on_nodes(ask, &request, mute),
             Ok(Route::Cluster(call)) => self.run_agreed(&request, mute, call),
+            Ok(Route::Everywhere(merge)) => self.run_everywhere(request, mute, merge),
             Ok(Route::Split { merge, parts, places }) => self.run_split(&request, mute, merge, parts, places),
-            Ok(Route::Scan { order, begin }) => self.run_scan(request, mute, &order, begin),
+            Ok(Route::Scan(ranges)) => self.run_scan(request, mute, &ranges),
             Err(reply) => {
                 self.counters.rejected(request.ordinal);
                 let reply = self.refused_in_transaction(Some(request.command), reply);
@@ -698,11 +703,15 @@ impl Connection {
 
     /// What a read notes before it is run, if the client keeps what it reads. `args`: the read's, or a part of them.
     fn reading(&self, request: &Request, args: &Args) -> Option<Box<Reading>> {
+        self.reading_of(request.command, args)
+    }
+
+    fn reading_of(&self, command: &Command, args: &Args) -> Option<Box<Reading>> {
         let tracking = self.session.tracking.as_ref()?;
-        if !request.command.is_read() || !tracking.remembers() {
+        if !command.is_read() || !tracking.remembers() {
             return None;
         }
-        let keys = commands::keys(request.command, args).cloned().collect();
+        let keys = commands::keys(command, args).cloned().collect();
         Reading::new(&self.shared, &self.client, keys)
     }
 
@@ -783,16 +792,43 @@ impl Connection {
         }
     }
 
-    fn run_scan(&mut self, request: Request, mute: bool, order: &[(crate::types::Slot, GroupId)], begin: usize) {
+    fn run_everywhere(&mut self, request: Request, mute: bool, merge: Merge) {
+        let asked = self.asked(Some(request.ordinal), &request.args, mute);
+        let (kind, deadline, routes) = (self.kind(&request), self.deadline(), self.routes.clone());
+        let groups = dispatch::visible(&self.session, &self.shared, &routes);
+        let (writes, weight) = (request.command.is_write(), request.args.iter().map(|a| a.len()).sum());
+        if groups.is_empty() {
+            return self.answer(asked, Gather::new(merge, writes, 0, Vec::new()).finish());
+        }
+        let mut parts = Everywhere::new(merge, writes, request.args, kind, deadline);
+        let begun = parts.begin(self.ring.next_seq(), &groups, routes.table.epoch);
+        let seq = self.ring.push(asked, State::Everywhere(Box::new(parts)), weight);
+        if writes {
+            self.awaits = Some(seq);
+        }
+        self.put_parts(begun);
+    }
+
+    fn put_parts(&mut self, parts: Vec<(GroupId, Op)>) {
+        for (group, op) in parts {
+            match self.lane(group) {
+                Some(at) => self.lanes[at].push(op),
+                None => self.complete(op.ticket, unserved(group)),
+            }
+        }
+    }
+
+    fn run_scan(&mut self, request: Request, mute: bool, ranges: &[Range]) {
         let asked = self.asked(Some(request.ordinal), &request.args, mute);
         let Kind::Read { run, level, .. } = self.kind(&request) else {
             return self.answer(asked, Reply::error("ERR only a read can go through all groups"));
         };
-        let Some((_, group)) = order.get(begin).copied() else {
+        let (deadline, named) = (self.deadline(), self.routes.only.is_none());
+        let Some(scan) = Scan::new(request.args, run, level, deadline, ranges, named) else {
             let end = Reply::Array(vec![Reply::bulk("0"), Reply::Array(Vec::new())]);
             return self.answer(asked, end);
         };
-        let scan = Scan::new(request.args, run, level, self.deadline(), order, begin);
+        let group = scan.group();
         let op = scan_op(&scan, self.ring.next_seq());
         let seq = self.ring.push(asked, State::Scanning(Box::new(scan)), 0);
         match self.lane(group) {
@@ -853,7 +889,7 @@ impl Connection {
 
     fn count_read(&mut self, at: usize, ticket: Ticket, reply: &Reply) {
         // A refusal is no read that was answered.
-        let refused = matches!(reply, Reply::Error(_));
+        let refused = matches!(reply, Reply::Error(_)) || self.lanes[at].id == GroupId::META;
         let Some(slot) = self.ring.get(ticket.seq).filter(|_| !refused) else { return };
         let level = match &slot.state {
             State::Scanning(scan) => scan.level,
@@ -873,6 +909,27 @@ impl Connection {
                 return self.finish_transaction(ticket.seq, reply);
             }
             State::Gathering(gather) => gather.put(ticket.part, reply).then(|| gather.finish()),
+            State::Everywhere(parts) => {
+                let groups = || dispatch::visible(&self.session, &self.shared, &self.shared.routes());
+                let host = self.shared.cluster.host();
+                let takes_part = |group| host.group(group).is_some_and(|g| g.peek(|keys| keys.ownership().guards()));
+                let moved = || groups().into_iter().any(|(_, group)| takes_part(group));
+                match parts.put(ticket.part, reply, moved, self.now) {
+                    After::Nothing => return,
+                    After::Confirm => {
+                        let op = parts.confirm(ticket.seq);
+                        return self.put_parts(vec![(GroupId::META, op)]);
+                    }
+                    After::Anew(epoch) => {
+                        let begun = parts.begin(ticket.seq, &groups(), epoch);
+                        return self.put_parts(begun);
+                    }
+                    After::Answer(reply) => {
+                        self.awaits = self.awaits.filter(|awaited| *awaited != ticket.seq);
+                        Some(reply)
+                    }
+                }
+            }
             State::Scanning(scan) => match scan.page(reply) {
                 Next::Answer(reply) => Some(reply),
                 Next::Visit(group) => {
@@ -896,6 +953,12 @@ impl Connection {
 
     fn run_finished(&mut self, group: GroupId, outcome: Outcome) {
         let Some(at) = self.lanes.iter().position(|lane| lane.id == group) else { return };
+        if let Outcome::Elsewhere { index, replies, calls } = outcome {
+            let held: Vec<u32> = calls.iter().map(|call| call.place).collect();
+            let tickets = self.lanes[at].run_came_back(index, calls, env::now());
+            let answered = (0u32..).zip(tickets.into_iter().zip(replies)).filter(|(at, _)| !held.contains(at));
+            return answered.for_each(|(_, (ticket, reply))| self.complete(ticket, reply));
+        }
         let tickets = self.lanes[at].run_finished();
         match outcome {
             Outcome::Applied { replies, .. } if replies.len() == tickets.len() => {

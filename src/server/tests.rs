@@ -25,6 +25,7 @@ mod cores;
 mod encodings;
 mod events;
 mod failover;
+mod handover;
 mod memory;
 mod monitor;
 mod pause;
@@ -472,6 +473,9 @@ async fn cluster_replies_show_slots_nodes_and_shards_only_on_the_cluster_face() 
     assert!(shards.starts_with("[[slots [0 16383] nodes [[id "), "{shards}");
     assert!(c.ask("CLUSTER MEET 1.2.3.4 5").await.contains("use hypercachectl node add"));
     assert!(c.ask("REPLICAOF a 1").await.contains("hypercachectl"));
+    for refused in ["CLUSTER SETSLOT 1 MIGRATING x", "CLUSTER ADDSLOTS 1", "MIGRATE h 1 k 0 1"] {
+        assert!(c.ask(refused).await.contains("hypercachectl slots move"), "{refused}");
+    }
     c.ask("SET foo 1").await;
     assert_eq!(c.ask("CLUSTER COUNTKEYSINSLOT 12182").await, "1");
     assert_eq!(c.ask("CLUSTER GETKEYSINSLOT 12182 10").await, "[foo]");

@@ -115,7 +115,13 @@ impl Candidates for Chooser<'_> {
     }
 
     fn may_leave(&self, row: Row) -> bool {
-        !self.leaving.contains(&row) && self.entry(row).is_some_and(|entry| !is_protected(&entry))
+        !self.leaving.contains(&row)
+            && self.keyspace.may_change(row.slot())
+            && self.entry(row).is_some_and(|entry| !is_protected(&entry))
+    }
+
+    fn rests(&self, row: Row) -> bool {
+        !self.keyspace.may_change(row.slot())
     }
 
     fn sample(&self, draw: u64, volatile: bool) -> Option<Row> {

@@ -7,10 +7,13 @@
 //! head   "HCH" version(1)  seed u64  clock v  version v  keys v  expires v  bytes v  images v
 //!        limit bytes v  policy(1)  samples(1)
 //!        packing: entries v and value v of hash, set, sorted; integers of a set v; of a list zig-zag v
-//!        removals: floor v  slots v  { slot, less the one before and one more v  version above the floor v }*  checksum u64
+//!        removals: floor v  slots v  { slot, less the one before and one more v  version above the floor v }*
+//!        from version 5 on: ownership (`ownership.rs`)  checksum u64
 //! image  "HCS" version(1)  slot u16  body length u64  count v  entry*  checksum u64
 //! entry  type(1)  key length v  key  deadline v  version v  written v  value length v  value
 //! ```
+//!
+//! A head has version 5 if slots of the group ever moved, and 4 otherwise. Both are read.
 //!
 //! An image is self-delimiting and its entries stand by (hash, key). It shows a unit; where the borders between the
 //! units of a slot lie differs from replica to replica, so a slot has any number of images, in any order. The head
@@ -23,8 +26,9 @@ pub use digest::digest;
 use super::account::Account;
 use super::collections::body::{put_blob, put_number};
 use super::collections::{PACKING_NUMBERS, Packing};
-use super::entry::{Draft, Drafted, EntryRef};
+use super::entry::{Draft, Drafted, Entry, EntryRef};
 use super::eviction::{Kind, Limit};
+use super::ownership::Ownership;
 use super::removals::Removals;
 use super::unit::Unit;
 use super::value::{Form, Value, ValueRef};
@@ -34,8 +38,10 @@ use xxhash_rust::xxh3::xxh3_64;
 
 const HEAD_MAGIC: &[u8] = b"HCH";
 const IMAGE_MAGIC: &[u8] = b"HCS";
-/// The format written, and the only one that is read.
+/// The format that is written, and the oldest that is read.
 const FORMAT: u8 = 4;
+/// The format of a head with ownership.
+const OWNING: u8 = 5;
 /// Where the body length of an image stands.
 const LENGTH_AT: usize = 6;
 
@@ -51,6 +57,7 @@ pub struct CutHead {
     pub(super) limit: Limit,
     pub(super) packing: Packing,
     pub(super) removals: Removals,
+    pub(super) ownership: Ownership,
 }
 
 /// A unit at the moment of a cut: some or all entries of a slot. Whoever writes waits while it is made, so it is a copy of
@@ -93,29 +100,41 @@ impl SlotImage {
 
     /// The same, behind what is in `out`.
     pub fn put_into(self, out: &mut Vec<u8>) {
-        let start = out.len();
         out.reserve(64 + self.len() * 5 / 4);
-        out.put_slice(IMAGE_MAGIC);
-        out.put_u8(FORMAT);
-        out.put_u16_le(self.slot.0);
-        out.put_u64_le(0);
-        put_number(out, self.unit.len() as u64);
-        for (_, entry, _) in self.unit.ordered(0) {
-            encode_entry(out, &entry);
-        }
-        let (length_at, body_at) = (start + LENGTH_AT, start + LENGTH_AT + 8);
-        let body = (out.len() - body_at) as u64;
-        out[length_at..body_at].copy_from_slice(&body.to_le_bytes());
-        let sum = xxh3_64(&out[start..]);
-        out.put_u64_le(sum);
+        put_image(out, self.slot, self.unit.len(), self.unit.ordered(0).map(|(_, entry, _)| entry));
     }
+}
+
+/// The image of some entries of a slot, which stand in its order.
+pub(super) fn image_of(slot: Slot, entries: &[Entry]) -> Bytes {
+    let mut out = Vec::new();
+    put_image(&mut out, slot, entries.len(), entries.iter().map(Entry::as_ref));
+    Bytes::from(out)
+}
+
+/// Writes an image behind what is in `out`.
+fn put_image<'a>(out: &mut Vec<u8>, slot: Slot, count: usize, entries: impl Iterator<Item = EntryRef<'a>>) {
+    let start = out.len();
+    out.put_slice(IMAGE_MAGIC);
+    out.put_u8(FORMAT);
+    out.put_u16_le(slot.0);
+    out.put_u64_le(0);
+    put_number(out, count as u64);
+    for entry in entries {
+        encode_entry(out, &entry);
+    }
+    let (length_at, body_at) = (start + LENGTH_AT, start + LENGTH_AT + 8);
+    let body = (out.len() - body_at) as u64;
+    out[length_at..body_at].copy_from_slice(&body.to_le_bytes());
+    let sum = xxh3_64(&out[start..]);
+    out.put_u64_le(sum);
 }
 
 /// Why a snapshot was not accepted. Nothing is ever repaired: the replica gets another one.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
-    #[error("the {part} has format {found}, newer than {FORMAT}, the newest this program knows")]
-    Newer { part: &'static str, found: u8 },
+    #[error("the {part} has format {found}, newer than {known}, the newest this program knows")]
+    Newer { part: &'static str, found: u8, known: u8 },
     #[error("the {part} is damaged: {what}")]
     Damaged { part: &'static str, what: &'static str },
     #[error("a key of slot {} comes twice", .0.0)]
@@ -129,8 +148,9 @@ pub enum RestoreError {
 impl CutHead {
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(64);
+        let owning = self.ownership != Ownership::default();
         out.put_slice(HEAD_MAGIC);
-        out.put_u8(FORMAT);
+        out.put_u8(if owning { OWNING } else { FORMAT });
         out.put_u64_le(self.seed);
         let account = &self.account;
         for number in [self.clock, self.version, account.keys, account.expires, account.bytes, self.images] {
@@ -141,11 +161,14 @@ impl CutHead {
         out.put_u8(self.limit.samples);
         self.packing.numbers().into_iter().for_each(|number| put_number(&mut out, number));
         put_removals(&mut out, &self.removals);
+        if owning {
+            self.ownership.put(&mut out);
+        }
         seal(out)
     }
 
     pub fn from_bytes(bytes: &[u8]) -> Result<CutHead, RestoreError> {
-        let mut reader = Reader::open("head", HEAD_MAGIC, bytes)?;
+        let (format, mut reader) = Reader::open("head", HEAD_MAGIC, OWNING, bytes)?;
         let head = CutHead {
             seed: reader.u64()?,
             clock: reader.number()?,
@@ -155,6 +178,7 @@ impl CutHead {
             limit: reader.limit()?,
             packing: reader.packing()?,
             removals: reader.removals()?,
+            ownership: if format < OWNING { Ownership::default() } else { reader.ownership()? },
         };
         reader.end()?;
         Ok(head)
@@ -178,7 +202,7 @@ impl CutHead {
 
 /// The slot of an image and its entries, in the image's order.
 pub(super) fn decode_slot(bytes: &[u8]) -> Result<(Slot, Vec<Draft<'_>>), RestoreError> {
-    let mut reader = Reader::open("slot image", IMAGE_MAGIC, bytes)?;
+    let (_, mut reader) = Reader::open("slot image", IMAGE_MAGIC, FORMAT, bytes)?;
     let slot = u16::from_le_bytes(reader.array()?);
     if usize::from(slot) >= SLOTS {
         return Err(reader.damaged("slot number"));
@@ -257,14 +281,14 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Checks magic, format and checksum, and stands behind the format byte.
-    fn open(part: &'static str, magic: &[u8], bytes: &'a [u8]) -> Result<Reader<'a>, RestoreError> {
+    /// Checks magic, format and checksum, and stands behind the format byte. `newest`: the newest format that is known.
+    fn open(part: &'static str, magic: &[u8], newest: u8, bytes: &'a [u8]) -> Result<(u8, Reader<'a>), RestoreError> {
         let damaged = |what| RestoreError::Damaged { part, what };
         let (&format, rest) =
             bytes.strip_prefix(magic).and_then(<[u8]>::split_first).ok_or(damaged("it does not begin as one"))?;
         match format {
-            FORMAT => {}
-            newer if newer > FORMAT => return Err(RestoreError::Newer { part, found: newer }),
+            FORMAT.. if format <= newest => {}
+            newer if newer > newest => return Err(RestoreError::Newer { part, found: newer, known: newest }),
             // Older ones were never released.
             _ => return Err(damaged("its format is not read any more")),
         }
@@ -272,7 +296,7 @@ impl<'a> Reader<'a> {
         if xxh3_64(&bytes[..bytes.len() - 8]) != u64::from_le_bytes(*sum) {
             return Err(damaged("checksum"));
         }
-        Ok(Reader { part, rest })
+        Ok((format, Reader { part, rest }))
     }
 
     fn damaged(&self, what: &'static str) -> RestoreError {
@@ -337,6 +361,12 @@ impl<'a> Reader<'a> {
             next = slot + 1;
         }
         Ok(removals)
+    }
+
+    fn ownership(&mut self) -> Result<Ownership, RestoreError> {
+        let number = |reader: &mut Reader<'a>| reader.number().ok();
+        let byte = |reader: &mut Reader<'a>| reader.array::<1>().ok().map(|[byte]| byte);
+        Ownership::read(self, number, byte).ok_or(self.damaged("ownership"))
     }
 
     fn blob(&mut self) -> Result<&'a [u8], RestoreError> {
@@ -404,6 +434,7 @@ mod tests {
             limit,
             packing: Packing::default(),
             removals,
+            ownership: Ownership::default(),
         };
         assert_eq!(hex(&head.to_bytes()), GOLDEN_HEAD);
         assert_eq!(CutHead::from_bytes(&head.to_bytes()).unwrap(), head);
@@ -423,6 +454,30 @@ mod tests {
         let entries = [entry(b"{t}d", Value::Hash(small)), entry(b"{t}e", Value::Hash(large))];
         assert_eq!(hex(&image(slot_of(b"t"), &entries, 7)), GOLDEN_HASHES);
     }
+
+    /// A group whose slots move tells it in a head of its own format; the one of before is read as well, as above.
+    #[test]
+    fn a_head_with_ownership_is_golden() {
+        let mut keyspace = crate::state::Keyspace::new(7);
+        keyspace.found_ownership("0-99,205".parse().unwrap());
+        keyspace.freeze_slots(3, "7".parse().unwrap()).unwrap();
+        let source = keyspace.begin_cut();
+        assert_eq!(hex(&source.to_bytes()), GOLDEN_OWNING);
+        let mut keyspace = crate::state::Keyspace::new(7);
+        keyspace.found_ownership("0-99".parse().unwrap());
+        keyspace.expect_slots(4, "100".parse().unwrap()).unwrap();
+        let target = keyspace.begin_cut();
+        for head in [source, target] {
+            let bytes = head.to_bytes();
+            assert_eq!(CutHead::from_bytes(&bytes).unwrap(), head);
+            assert!(head.digest() != CutHead { ownership: Ownership::default(), ..head.clone() }.digest());
+            for length in 0..bytes.len() {
+                assert!(CutHead::from_bytes(&bytes[..length]).is_err());
+            }
+        }
+    }
+
+    const GOLDEN_OWNING: &str = "4843480507000000000000000002000000000000058001408001408001408004030000000001020063cd01cd010103010707d0a17dae1ea1860b";
 
     const GOLDEN_HASHES: &str = "48435304133e68000000000000000205047b747d650001024f000166417676767676767676767676767676767676767676767676767676767676767676767676767676767676767676767676767676767676767676767676767676767676f4d395ffbc310167017704047b747d6400010204016601766e49e53b9827b46a";
 

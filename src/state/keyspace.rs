@@ -8,12 +8,19 @@
 //! - Whatever removes a key raises the number of its slot to the version it had (`removals.rs`).
 //! - While a cut runs, a unit is changed only after its image is made (`cut.rs`).
 //! - Marks and wishes to know of writes are in no hash, account or snapshot.
+//! - What lies in a slot that the group does not answer for changes only by the steps of a handover (`ownership.rs`).
 //!
 //! A dead key is absent to every call here but [`Keyspace::sweep`], which is what removes it from memory, and those
 //! that show an entry with its mark.
 //!
 //! No call on one key does more than rewrite, split or save its unit. What takes long to free is not freed here but
 //! collected for [`Keyspace::take_garbage`].
+
+mod handover;
+#[cfg(test)]
+mod handover_tests;
+
+pub use handover::{Excerpt, Sent, Survey};
 
 use super::account::Account;
 use super::codec::{self, CutHead, RestoreError, SlotImage};
@@ -24,6 +31,7 @@ use super::entry::{Draft, Entry, EntryRef};
 use super::events::{Class, Record, Recorder, Wanted};
 use super::eviction::{Limit, Recency, Row};
 use super::expiry::HashRange;
+use super::ownership::Ownership;
 use super::removals::{Removals, Seen};
 use super::table::{SPLIT_ABOVE, Table};
 use super::unit::{Leftover, Swept, Unit, hash_of};
@@ -58,6 +66,7 @@ pub struct Keyspace {
     probes: Probes,
     limit: Limit,
     packing: Packing,
+    ownership: Ownership,
     /// Where accesses are noted; a leader's own, and only if its policy asks for it.
     recency: Option<Recency>,
     /// Keys that were added since they were last asked for. Kept only beside `recency`.
@@ -185,6 +194,7 @@ impl Keyspace {
             draws: AtomicU64::new(hash_seed),
             limit: Limit::default(),
             packing: Packing::default(),
+            ownership: Ownership::default(),
             recency: None,
             arrivals: Vec::new(),
             evicted: 0,
@@ -386,7 +396,8 @@ impl Keyspace {
             true => mark.store(recency.fresh(self.clock), Ordering::Relaxed),
             false => recency.touch(mark, self.clock),
         }
-        if new {
+        // What arrives from another group is found by walking once it belongs here.
+        if new && self.ownership.serves(slot) {
             self.arrivals.push(Row::new(slot, hash));
         }
     }
@@ -567,7 +578,8 @@ impl Keyspace {
     /// Ranges that hold a key dead at `now`, the earliest first: what a tick should name. At most `max`, and fewer
     /// where it would take long to look at more. Not replicated, and changes nothing that is.
     pub fn due_ranges(&mut self, now: Millis, max: usize) -> Vec<HashRange> {
-        self.table.due(now, max)
+        let ownership = &self.ownership;
+        self.table.due(now, max, |slot| ownership.serves(slot))
     }
 
     /// Removes what is dead by the group clock in exactly these ranges, in apply: keys, and elements of what they hold.
@@ -576,7 +588,7 @@ impl Keyspace {
         let (mut swept, mut pruned) = (0, 0);
         // One version for all: in which order units are swept differs between replicas.
         let version = self.version + 1;
-        for &range in ranges {
+        for &range in ranges.iter().filter(|range| self.ownership.serves(range.slot)).collect::<Vec<_>>() {
             let pruning = self.record_due(range);
             let (first, last) = (
                 Row::new(range.slot, u64::from(range.first) << 32),
@@ -647,7 +659,8 @@ impl Keyspace {
             let at = unit.find(hash, key)?;
             Some((at, unit.entry(at)))
         });
-        let Some((at, _)) = found.filter(|(_, entry)| entry.version == version) else { return false };
+        let may_leave = |entry: &EntryRef<'_>| entry.version == version && self.ownership.serves(slot);
+        let Some((at, _)) = found.filter(|(_, entry)| may_leave(entry)) else { return false };
         self.drop_at((slot, hash, at), version);
         self.recorder.event(Class::Evicted, "evicted", key);
         self.recorder.change(key);
@@ -826,12 +839,12 @@ impl Keyspace {
         Some(self.located(slot, hash_of(self.seed, unit.entry(at).key), unit, at))
     }
 
-    /// Entries, alive or dead, by (slot, hash, key) from a slot and a hash in it on.
+    /// Entries of the group's own slots, alive or dead, by (slot, hash, key) from a slot and a hash in it on.
     pub fn walk(&self, slot: Slot, hash: u64) -> impl Iterator<Item = Located<'_>> {
         let mut next = Some((usize::from(slot.0), hash));
         let rest = std::iter::from_fn(move || {
             let (from, hash) = next?;
-            let slot = self.table.next_slot(from)?;
+            let slot = self.next_owned_slot(from)?;
             next = Some((usize::from(slot.0) + 1, 0));
             Some((slot, if usize::from(slot.0) == from { hash } else { 0 }))
         });
@@ -871,6 +884,7 @@ impl Keyspace {
             limit: self.limit,
             packing: self.packing,
             removals: self.removals.clone(),
+            ownership: self.ownership.clone(),
         }
     }
 
@@ -904,6 +918,7 @@ impl Keyspace {
         let mut keyspace = Keyspace::with_filters(head.seed, precision);
         (keyspace.clock, keyspace.version) = (head.clock, head.version);
         (keyspace.limit, keyspace.packing, keyspace.removals) = (head.limit, head.packing, head.removals);
+        keyspace.ownership = head.ownership.clone();
         // Most keys were written near the end.
         keyspace.table = Table::new(head.seed, head.clock, precision);
         let mut count = 0;

@@ -23,6 +23,8 @@
 //! | `account.rs` | how much memory the state is said to take, by formula |
 //! | `removals.rs` | what is left of removed keys, for those who watch absent ones |
 //! | `cut.rs` | a snapshot taken unit by unit while writers go on |
+//! | `ownership.rs` | which slots the group answers for, and the handover under way |
+//! | `keyspace/handover.rs` | what a handover does with the keys |
 //! | `codec.rs` | bytes of entries, units and the head; golden, versioned |
 
 mod account;
@@ -38,6 +40,7 @@ mod expiry;
 mod filters;
 mod index;
 mod keyspace;
+mod ownership;
 mod removals;
 mod row;
 mod table;
@@ -66,7 +69,8 @@ pub use filters::{
     BloomFull, BloomShape, BloomValue, CuckooFull, CuckooShape, CuckooValue, FILTER_BYTES_MAX, Insertion, LoadError,
     PIECE_MAX, Piece, RATE_CAP,
 };
-pub use keyspace::{Changed, FilterStatus, Garbage, Keyspace, Located};
+pub use keyspace::{Changed, Excerpt, FilterStatus, Garbage, Keyspace, Located, Sent, Survey};
+pub use ownership::{Handover, NoSlots, NotTaken, Ownership, Place, Progress, Side, SlotSet};
 pub use removals::Seen;
 pub use value::{Form, Text, TextRef, Value, ValueRef};
-pub use view::View;
+pub use view::{CURSOR_FREE, CURSOR_HASH_BITS, View};

@@ -462,10 +462,11 @@ impl Table {
     }
 
     /// Up to `max` ranges of units that hold a key dead at `now`, earliest first. Hints that were too early are mended
-    /// on the way. Looks at [`LOOKED_AT`] keys or a few more: a call is short, and the rest waits for the next.
-    pub fn due(&mut self, now: Millis, max: usize) -> Vec<HashRange> {
+    /// on the way. Looks at [`LOOKED_AT`] keys or a few more: a call is short, and the rest waits for the next. Slots that are
+    /// not `changing` are passed over.
+    pub fn due(&mut self, now: Millis, max: usize, changing: impl Fn(Slot) -> bool) -> Vec<HashRange> {
         let (mut due, mut looked_at, mut mended) = (Vec::new(), 0, Vec::new());
-        for (_, slot, first) in self.hints.until(now) {
+        for (_, slot, first) in self.hints.until(now).filter(|(_, slot, _)| changing(*slot)) {
             if due.len() >= max || looked_at >= LOOKED_AT {
                 break;
             }

@@ -273,6 +273,15 @@ impl Value {
         self.aggregate().is_some_and(|aggregate| aggregate.is_dead(clock))
     }
 
+    /// Carries what it holds of times from a clock that says `then` to one that says `now`.
+    pub(super) fn rebase(&mut self, then: Millis, now: Millis) {
+        match self {
+            Value::Hash(hash) => hash.rebase(then, now),
+            Value::Stream(stream) => stream.rebase(then, now),
+            _ => {}
+        }
+    }
+
     /// Removes elements that are dead at `clock`; whether there were any.
     pub(super) fn prune(&mut self, clock: Millis) -> bool {
         match self {

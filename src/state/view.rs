@@ -11,6 +11,7 @@
 use super::collections::Packing;
 use super::entry::EntryRef;
 use super::keyspace::{Keyspace, STEP, scramble};
+use super::ownership::Ownership;
 use super::removals::Seen;
 use crate::types::{Millis, SLOTS, Slot};
 use bytes::Bytes;
@@ -37,7 +38,9 @@ const TTL_SLACK_MS: Millis = 250;
 const RANDOM_TRIES: usize = 100;
 
 /// Low bits of a SCAN cursor that hold the position inside a slot.
-const CURSOR_HASH_BITS: u32 = 48;
+pub const CURSOR_HASH_BITS: u32 = 48;
+/// The lowest bits of a cursor are 0: who joins the scans of several groups notes there whose place it is.
+pub const CURSOR_FREE: u64 = 0xfff;
 
 impl<'a> View<'a> {
     /// `estimate_ms`: the stamp the leader would write now; `None` for reads that do not promise the present.
@@ -75,6 +78,11 @@ impl<'a> View<'a> {
     /// Whether what was read may not be answered before a tick.
     pub fn needs_tick(&self) -> bool {
         self.needs_tick.get()
+    }
+
+    /// Which slots the group answers for.
+    pub fn ownership(&self) -> &'a Ownership {
+        self.keyspace.ownership()
     }
 
     /// The group clock.
@@ -173,7 +181,7 @@ impl<'a> View<'a> {
 
     /// Keys, with those that are dead and not yet swept.
     pub fn len(&self) -> u64 {
-        self.keyspace.len()
+        self.keyspace.visible_len()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -212,9 +220,14 @@ impl<'a> View<'a> {
     pub fn scan(&self, cursor: u64, count: usize) -> (Vec<EntryRef<'a>>, u64) {
         let Ok(first) = u16::try_from(cursor >> CURSOR_HASH_BITS) else { return (Vec::new(), 0) };
         let (mut found, mut seen, mut last) = (Vec::new(), 0, None);
+        let border = self.ownership().border(Slot(first));
         for located in self.keyspace.walk(Slot(first), cursor << (64 - CURSOR_HASH_BITS)) {
+            if border.is_some_and(|border| located.slot >= border) {
+                break;
+            }
             // Keys that share a position are given together, or the cursor could not stand between them.
-            let position = u64::from(located.slot.0) << CURSOR_HASH_BITS | located.hash >> (64 - CURSOR_HASH_BITS);
+            let place = located.hash >> (64 - CURSOR_HASH_BITS) & !CURSOR_FREE;
+            let position = u64::from(located.slot.0) << CURSOR_HASH_BITS | place;
             if seen >= count && last != Some(position) {
                 return (found, position);
             }
@@ -224,7 +237,7 @@ impl<'a> View<'a> {
                 found.push(located.entry);
             }
         }
-        (found, 0)
+        (found, border.map_or(0, |border| u64::from(border.0) << CURSOR_HASH_BITS))
     }
 
     /// When values stop being packed.
@@ -251,9 +264,9 @@ impl<'a> View<'a> {
             return next.or_else(|| self.entries().next());
         }
         for _ in 0..RANDOM_TRIES {
-            let entry = self.keyspace.draw_entry([self.keyspace.draw(), self.keyspace.draw()])?.entry;
-            if self.is_alive(&entry) {
-                return Some(entry);
+            let drawn = self.keyspace.draw_entry([self.keyspace.draw(), self.keyspace.draw()])?;
+            if self.keyspace.ownership().owns(drawn.slot) && self.is_alive(&drawn.entry) {
+                return Some(drawn.entry);
             }
         }
         self.entries().next()

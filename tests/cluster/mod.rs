@@ -519,6 +519,11 @@ impl Cluster {
         self.slots[usize::from(hypercache::slot::slot_of(key.as_bytes()).0)]
     }
 
+    /// The slots of a group, as the cluster was founded.
+    pub fn slots_of(&self, group: u32) -> Vec<u16> {
+        (0..).zip(self.slots.iter()).filter(|(_, owner)| **owner == group).map(|(slot, _)| slot).collect()
+    }
+
     /// A key that lies in this group.
     pub fn key_of_group(&self, name: &str, group: u32) -> String {
         let tries = (0..).map(|i| format!("{name}:{i}"));

@@ -196,6 +196,10 @@ impl Candidates for Keys {
         self.find(row).map_or(u64::MAX, |number| self.version - self.versions[number])
     }
 
+    fn rests(&self, _: Row) -> bool {
+        false
+    }
+
     fn may_leave(&self, row: Row) -> bool {
         self.find(row).is_some()
     }

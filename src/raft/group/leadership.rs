@@ -106,7 +106,7 @@ impl Group {
     }
 
     /// The group's time as this replica estimates it.
-    pub(in crate::raft) fn estimate(&self) -> Option<Millis> {
+    pub fn estimate(&self) -> Option<Millis> {
         self.clock.estimate(env::now())
     }
 

@@ -44,11 +44,13 @@ pub(super) struct Job {
 pub(super) struct Done {
     pub reply: Reply,
     pub beside: Beside,
+    /// It was not run, because the group does not answer for its slots.
+    pub elsewhere: bool,
 }
 
 impl From<Reply> for Done {
     fn from(reply: Reply) -> Done {
-        Done { reply, beside: Beside::default() }
+        Done { reply, beside: Beside::default(), elsewhere: false }
     }
 }
 

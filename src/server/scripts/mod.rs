@@ -30,7 +30,7 @@ use crate::commands::script::{self, ScriptCommand};
 use crate::commands::{self, Run, atomic};
 use crate::env::{self, Instant};
 use crate::raft::carry::Carried;
-use crate::raft::{Group, OnOutcome, Outcome, Refusal};
+use crate::raft::{Elsewhere, Group, OnOutcome, Outcome, Refusal};
 use crate::resp::{Args, Reply};
 use crate::scripting::{self, Interpreter, Limits};
 use crate::state::{EntryRef, Keyspace};
@@ -111,6 +111,14 @@ pub struct Scripts {
     recent: Mutex<Recent>,
     functions: Mutex<Functions>,
     executors: Mutex<HashMap<GroupId, Arc<Executor>>>,
+}
+
+/// Of calls that have replies, some of which were not run where they came to.
+fn outcome(replies: Vec<Reply>, calls: Vec<Elsewhere>) -> Outcome {
+    match calls.is_empty() {
+        true => Outcome::Applied { index: 0, replies },
+        false => Outcome::Elsewhere { index: 0, replies, calls },
+    }
 }
 
 fn noscript() -> Reply {
@@ -198,13 +206,22 @@ impl Scripts {
         }
         let Answer { outcome, beside, .. } = self.carry(group, wanted, &who, deadline).await;
         self.tell(beside, who.by.as_ref());
-        let mut own = match outcome {
-            Outcome::Applied { replies, .. } => replies.into_iter(),
+        let (mut own, elsewhere) = match outcome {
+            Outcome::Applied { replies, .. } => (replies.into_iter(), Vec::new()),
+            Outcome::Elsewhere { replies, calls, .. } => (replies.into_iter(), calls),
             failed => return failed,
         };
+        // Places among those that were carried are told, and wanted are those among all.
+        let carried = replies.iter().enumerate().filter(|(_, known)| known.is_none()).map(|(place, _)| place);
+        let carried: Vec<usize> = carried.collect();
+        let of_all = |there: Elsewhere| {
+            let place = *carried.get(there.place as usize)?;
+            Some(Elsewhere { place: place as u32, call: calls[place].clone() })
+        };
+        let elsewhere = elsewhere.into_iter().filter_map(of_all).collect();
         let missing = || Outcome::Unknown { index: None }.failure_reply();
         let replies = replies.into_iter().map(|known| known.or_else(|| own.next()).unwrap_or_else(missing)).collect();
-        Outcome::Applied { index: 0, replies }
+        self::outcome(replies, elsewhere)
     }
 
     /// Carries out what runs left to do here, before whoever asked is answered.
@@ -299,12 +316,13 @@ impl Scripts {
     }
 
     async fn run_here(&self, group: &Arc<Group>, calls: Vec<Work>, who: Who, shows: bool, deadline: Instant) -> Answer {
-        let (mut replies, mut beside) = (Vec::with_capacity(calls.len()), Beside::default());
-        for done in self.executor(group).run(calls, who, shows, deadline).await {
+        let (mut replies, mut beside, mut elsewhere) = (Vec::with_capacity(calls.len()), Beside::default(), Vec::new());
+        for (place, done) in (0u32..).zip(self.executor(group).run(calls, who, shows, deadline).await) {
             replies.push(done.reply);
             beside.append(done.beside);
+            elsewhere.extend(done.elsewhere.then(|| Elsewhere { place, call: Args::new() }));
         }
-        Answer { outcome: Outcome::Applied { index: 0, replies }, beside, lacks_code: false }
+        Answer { outcome: outcome(replies, elsewhere), beside, lacks_code: false }
     }
 
     fn executor(&self, group: &Arc<Group>) -> Arc<Executor> {

@@ -23,7 +23,7 @@ use super::call::{Beside, By, Kind, Program, RightsOf, ScriptCall, Step, Work};
 use super::executor::{Claim, Done, Job, Running, What};
 use crate::cluster::Cluster;
 use crate::commands::effects::Effects;
-use crate::commands::{self, atomic, pubsub, transaction};
+use crate::commands::{self, atomic, handover, pubsub, transaction};
 use crate::env::{self, Instant};
 use crate::raft::carry::Hold;
 use crate::raft::{Group, Outcome, Refusal};
@@ -31,7 +31,7 @@ use crate::resp::{Args, Reply};
 use crate::scripting::{self, Caller, Flags, Interpreter, Limits, Overlay, Ran, Rights, Rules, Source, Stop, Watch};
 use crate::security::User;
 use crate::slot::slot_of;
-use crate::state::{Entry, Keyspace, Seen, eviction};
+use crate::state::{Entry, Keyspace, Ownership, Seen, eviction};
 use crate::types::{Author, Level, Millis};
 use bytes::Bytes;
 use std::cell::RefCell;
@@ -105,6 +105,8 @@ struct Unit {
     reply: Option<Reply>,
     /// Of its last run.
     beside: Beside,
+    /// It counts for nothing: the group does not answer for its slots.
+    elsewhere: bool,
 }
 
 impl Unit {
@@ -112,6 +114,28 @@ impl Unit {
     fn fail(&mut self, reply: Reply) {
         self.reply = Some(reply);
         self.beside.take_back();
+    }
+
+    /// It did nothing, because its slots are on their way or elsewhere.
+    fn put_off(&mut self) {
+        self.elsewhere = true;
+        self.fail(handover::elsewhere());
+    }
+}
+
+/// Whether the group does not answer for a key that it names.
+fn is_elsewhere(work: &Work, ownership: &Ownership) -> bool {
+    let away = |key: &Bytes| !ownership.serves(slot_of(key));
+    match work {
+        Work::Script(call) => call.keys().iter().any(away),
+        Work::Transaction { watches, steps } => {
+            let step = |step: &Step| match step {
+                Step::Command(words) => handover::is_elsewhere(&words.iter().cloned().collect(), ownership),
+                Step::Script(call) => call.keys().iter().any(away),
+                Step::Settled(_) => false,
+            };
+            watches.iter().any(|(key, _)| away(key)) || steps.iter().any(step)
+        }
     }
 }
 
@@ -184,13 +208,18 @@ impl Stage {
                 owners.push((calls.len(), done));
                 let unit = |work| {
                     let (by, claim) = (by.clone(), claim.clone());
-                    Unit { work, by, author, shows, claim, deadline, reply: None, beside: Beside::default() }
+                    let beside = Beside::default();
+                    Unit { work, by, author, shows, claim, deadline, reply: None, beside, elsewhere: false }
                 };
                 units.extend(calls.into_iter().map(unit));
             }
             self.settle(&mut units);
             let unknown = || Outcome::Unknown { index: None }.failure_reply();
-            let done = |unit: Unit| Done { reply: unit.reply.unwrap_or_else(unknown), beside: unit.beside };
+            let done = |unit: Unit| Done {
+                reply: unit.reply.unwrap_or_else(unknown),
+                beside: unit.beside,
+                elsewhere: unit.elsewhere,
+            };
             let mut all = units.into_iter().map(done);
             for (count, owner) in owners {
                 let _ = owner.send(all.by_ref().take(count).collect());
@@ -217,6 +246,7 @@ impl Stage {
                     unit.fail(Refusal::Deadline.reply());
                 }
             }
+            self.set_aside(units);
             let Some(deadline) = units.iter().filter(|unit| unit.reply.is_none()).map(|unit| unit.deadline).min()
             else {
                 return;
@@ -248,13 +278,33 @@ impl Stage {
                         }
                         Conclusion::Failed(outcome) => {
                             let reply = outcome.failure_reply();
-                            open_of(units).take(count).for_each(|unit| unit.fail(reply.clone()));
+                            open_of(units).take(count).for_each(|unit| match outcome {
+                                Outcome::Elsewhere { .. } => unit.put_off(),
+                                _ => unit.fail(reply.clone()),
+                            });
                         }
                     }
                 }
             }
         }
         open_of(units).for_each(|unit| unit.fail(Refusal::Busy.reply()));
+    }
+
+    /// Settles those for whose keys the group does not answer now: what they would find counts for nothing. Those behind them
+    /// that the same connection sent wait with them.
+    fn set_aside(&self, units: &mut [Unit]) {
+        if !self.group.peek(|keyspace| keyspace.ownership().guards()) {
+            return;
+        }
+        for nth in 0..units.len() {
+            let (before, rest) = units.split_at_mut(nth);
+            let unit = &mut rest[0];
+            let of_same = |other: &Unit| other.elsewhere && Arc::ptr_eq(&other.claim, &unit.claim);
+            let away = || self.group.peek(|keyspace| is_elsewhere(&unit.work, keyspace.ownership()));
+            if unit.reply.is_none() && (before.iter().any(of_same) || away()) {
+                unit.put_off();
+            }
+        }
     }
 
     /// Runs those that are not settled, one after the other, or the first `most` of them.
@@ -427,6 +477,8 @@ impl Stage {
             return Err(Reply::error("ERR Can not run script on cluster, 'no-cluster' flag is set."));
         }
         let id = self.group.id();
+        // The group knows better than this node's table, which may be older or newer than what the group has done.
+        let owned = self.group.peek(|keyspace| keyspace.ownership().owned().cloned());
         let rights = |user: &Arc<User>| -> Box<dyn Rights> {
             Box::new(RightsOf { user: user.clone(), beside: turn.beside.clone() })
         };
@@ -443,7 +495,10 @@ impl Stage {
             }),
             read_only: call.read_only || flags.no_writes,
             one_slot: several && !flags.compatible && !flags.allow_cross_slot,
-            owns: Box::new(move |slot| !several || table.group_of(slot) == id),
+            owns: Box::new(move |slot| match &owned {
+                Some(owned) => owned.has(slot),
+                None => !several || table.group_of(slot) == id,
+            }),
             owns_all: !several,
             rights: turn.rights.as_ref().map(rights),
         })
@@ -494,7 +549,10 @@ impl Stage {
                 Some(Err(refusal)) => return Conclusion::Failed(Outcome::NotApplied(refusal)),
                 None => return Conclusion::Failed(Outcome::NotApplied(Refusal::ShuttingDown)),
             };
+            let mut elsewhere = false;
             let unchanged = self.group.check(&permit, |keyspace, view| {
+                let ownership = keyspace.ownership();
+                elsewhere = ownership.guards() && handover::is_elsewhere(&effects.to_args(), ownership);
                 let same = |(key, seen): &(Bytes, Seen)| {
                     let entry = view.get(key);
                     // What the script took for dead must be so by the log: a field asks for a tick as a key does.
@@ -509,6 +567,10 @@ impl Stage {
                 effects.whole.is_none_or(|version| keyspace.version() == version) && effects.watches.iter().all(same)
             });
             match unchanged {
+                Ok(_) if elsewhere => {
+                    let nothing = Outcome::Elsewhere { index: 0, replies: Vec::new(), calls: Vec::new() };
+                    return Conclusion::Failed(nothing);
+                }
                 Ok(true) => return Conclusion::Done,
                 Ok(false) => return Conclusion::Changed,
                 Err(_) => {

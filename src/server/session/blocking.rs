@@ -59,6 +59,15 @@ const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// The reply when time is up, whatever the command answers where it does not wait.
 const TIME_UP: Reply = Reply::NilArray;
 
+impl Blocking {
+    /// Its keys belong to another group now: a place in the line of the one before is none there.
+    pub(super) fn goes_to(&mut self, group: GroupId) {
+        if self.group != group {
+            (self.group, self.place) = (group, None);
+        }
+    }
+}
+
 impl Unblock {
     fn reply(self) -> Reply {
         match self {

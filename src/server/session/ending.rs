@@ -76,6 +76,7 @@ impl Connection {
         let quiet = self.stopping.filter(|_| self.is_settled()).map(|stop| stop.at + STOP_QUIET);
         let idle = self.idle_timeout().filter(|_| self.is_settled()).map(|t| self.last_input + t);
         let resumed = self.postponed.as_ref().and_then(|args| self.held_until(args));
-        [cut, quiet, idle, resumed].into_iter().flatten().min()
+        let held = self.held_lanes_until();
+        [cut, quiet, idle, resumed, held].into_iter().flatten().min()
     }
 }

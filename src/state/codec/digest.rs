@@ -3,7 +3,8 @@
 //! The hash of a slot is the sum of the 128-bit hashes of its entries' canonical bytes. A sum does not depend on order,
 //! nor on how many images a slot is shown in, and unlike XOR it does not let equal terms cancel.
 
-use super::{CutHead, IMAGE_MAGIC, Reader, RestoreError};
+use super::{CutHead, FORMAT, IMAGE_MAGIC, Reader, RestoreError};
+use crate::state::ownership::Ownership;
 use crate::types::Slot;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
@@ -16,7 +17,10 @@ impl CutHead {
         let removals = self.removals.slots().flat_map(|(slot, version)| [u64::from(slot.0), version]);
         let numbers = state.into_iter().chain(limit).chain(self.packing.numbers());
         let numbers = numbers.chain([self.removals.floor()]).chain(removals);
-        let bytes: Vec<u8> = numbers.flat_map(|number| number.to_le_bytes()).collect();
+        let mut bytes: Vec<u8> = numbers.flat_map(|number| number.to_le_bytes()).collect();
+        if self.ownership != Ownership::default() {
+            self.ownership.put(&mut bytes);
+        }
         xxh3_128_with_seed(&bytes, self.seed)
     }
 
@@ -28,7 +32,7 @@ impl CutHead {
 
 /// The slot of an image, and the sum of the hashes of the entries in it.
 pub fn digest(image: &[u8], seed: u64) -> Result<(Slot, u128), RestoreError> {
-    let mut reader = Reader::open("slot image", IMAGE_MAGIC, image)?;
+    let (_, mut reader) = Reader::open("slot image", IMAGE_MAGIC, FORMAT, image)?;
     let slot = u16::from_le_bytes(reader.array()?);
     reader.u64()?;
     let count = reader.number()?;

@@ -310,6 +310,19 @@ impl HashValue {
         true
     }
 
+    /// Carries the deadlines of its fields from a clock that says `then` to one that says `now`: what is left of each stays.
+    pub(in crate::state) fn rebase(&mut self, then: Millis, now: Millis) {
+        if then == now {
+            return;
+        }
+        let mortal = |field: &FieldRef<'_>| field.deadline != 0;
+        let fields = self.as_ref().iter().filter(mortal).map(|field| (field.name.to_vec(), field.deadline));
+        for (name, deadline) in fields.collect::<Vec<_>>() {
+            let rebased = now.saturating_add(deadline.saturating_sub(then)).max(now + 1).min(FIELD_DEADLINE_MAX);
+            self.set_deadline(&name, rebased);
+        }
+    }
+
     /// Removes a field; whether it was there.
     pub fn remove(&mut self, name: &[u8]) -> bool {
         match self {

@@ -289,6 +289,14 @@ impl StreamValue {
         Some(result)
     }
 
+    /// Carries what it knows of times from a clock that says `then` to one that says `now`: how long ago things were stays. Its
+    /// ids are names and stay as they are.
+    pub(in crate::state) fn rebase(&mut self, then: Millis, now: Millis) {
+        if then != now {
+            self.groups.values_mut().for_each(|group| Arc::make_mut(group).rebase(then, now));
+        }
+    }
+
     /// `None` for bytes that no stream has which calls have made. Numbers that a client may set at will (what was ever added,
     /// how often something was given, ids of groups) are believed within their bounds.
     pub(in crate::state) fn from_body(body: &[u8]) -> Option<StreamValue> {
@@ -442,6 +450,17 @@ impl StreamGroup {
         let ids = &mut self.consumers.get_mut(&number).expect("a pending entry has a consumer").pending;
         let at = position(ids, id).expect("a pending entry is among its consumer's");
         ids.remove(at);
+    }
+
+    fn rebase(&mut self, then: Millis, now: Millis) {
+        let rebase = |moment: &mut Millis| *moment = now.saturating_sub(then.saturating_sub(*moment));
+        for consumer in self.consumers.values_mut() {
+            rebase(&mut consumer.seen_ms);
+            consumer.active_ms.iter_mut().for_each(rebase);
+        }
+        for at in 0..self.pending.len() {
+            self.pending.update(at, |pending| rebase(&mut pending.given_ms));
+        }
     }
 
     /// An entry is pending no more; whether it was.

@@ -115,6 +115,10 @@ impl S3Fifo {
         };
         let (row, tag) = popped?;
         let mark = keys.mark(row).filter(|mark| stands(mark.load(Relaxed), queue, tag))?;
+        if keys.rests(row) {
+            mark.store(0, Relaxed);
+            return None;
+        }
         let hits = hits(mark.load(Relaxed));
         let saved = match queue {
             SMALL => hits >= self.promote(keys),
@@ -224,9 +228,15 @@ impl Policy for Fifo {
             }
             let Some((row, tag)) = self.queue.pop() else { continue };
             let Some(mark) = keys.mark(row).filter(|mark| stands(mark.load(Relaxed), SMALL, tag)) else { continue };
-            if keys.may_leave(row) {
+            let leaves = keys.may_leave(row);
+            if leaves || keys.rests(row) {
                 mark.store(0, Relaxed);
+            }
+            if leaves {
                 return Some(row);
+            }
+            if keys.rests(row) {
+                continue;
             }
             enqueue(&mut self.queue, &mut self.tag, row, mark);
         }

@@ -185,6 +185,8 @@ pub trait Candidates {
     fn age(&self, row: Row) -> u64;
     /// Whether the key is there and may be chosen: not of a protected class, and not chosen already.
     fn may_leave(&self, row: Row) -> bool;
+    /// Whether the key is in a slot that does not change now. Queues forget it; when that is over, it is found by walking.
+    fn rests(&self, row: Row) -> bool;
     /// Some key, as good as random for a random `draw`; of those with a deadline if `volatile`. None if none was found with
     /// bounded effort.
     fn sample(&self, draw: u64, volatile: bool) -> Option<Row>;
