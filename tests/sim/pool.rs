@@ -14,7 +14,7 @@ use std::time::Instant;
 const WITHIN: u64 = 40;
 
 /// Seeds from a pinned one on that are tried: any change of the server changes what a seed does.
-const NEAR: u64 = 8;
+const NEAR: u64 = 16;
 
 /// For each bug a seed that found it.
 const PINNED: &[(Bug, u64)] = &[
@@ -34,7 +34,7 @@ const PINNED: &[(Bug, u64)] = &[
     (Bug::HeadAfterCut, 6),
     (Bug::JoinRunningRound, WIDE + 1),
     (Bug::BoundedUnbounded, 7),
-    (Bug::TimeUpWhenServed, WIDE + 1),
+    (Bug::TimeUpWhenServed, WIDE + 12),
     (Bug::WatchIgnored, WIDE + 1),
     (Bug::AbsenceForgotten, WIDE + 12),
     (Bug::GoneWhileVoting, WIDE + 16),
