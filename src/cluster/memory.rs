@@ -21,6 +21,8 @@ use std::collections::BTreeMap;
 pub(super) const SHARES: &str = "shares";
 /// An eighth of the memory is dealt by slots, whoever uses it: a group that was empty so far can begin.
 const BY_SLOTS: u64 = 8;
+/// A group without slots is dealt as if it had this part of what each would have if all had equally many.
+const FEW: usize = 8;
 /// Shares that differ by less than this part stay as they are, so that an idle cluster writes nothing.
 const SLACK: u64 = 10;
 
@@ -162,13 +164,15 @@ fn deal_one(
     table: &RoutingTable,
     used: &BTreeMap<GroupId, u64>,
 ) -> Vec<(GroupId, u64)> {
-    let slots = |group: &GroupId| table.slot_count(*group) as u128;
+    // One whose slots have all gone to others counts as one of few: it must have room for the first that come back.
+    let few = SLOTS / groups.len().max(1) / FEW;
+    let slots = |group: &GroupId| table.slot_count(*group).max(few) as u128;
     let used = |group: &GroupId| u128::from(used.get(group).copied().unwrap_or(0));
     let (all_slots, all_used) = (groups.iter().map(slots).sum::<u128>(), groups.iter().map(used).sum::<u128>());
     let max = u128::from(maxmemory);
     let by_slots = if all_used == 0 { max } else { max / u128::from(BY_SLOTS) };
     let share = |group: &GroupId| {
-        let slots = by_slots * slots(group) / all_slots.clamp(1, SLOTS as u128);
+        let slots = by_slots * slots(group) / all_slots.clamp(1, 2 * SLOTS as u128);
         let used = (max - by_slots) * used(group) / all_used.max(1);
         (slots + used) as u64
     };
@@ -226,6 +230,16 @@ mod tests {
         let used = [(GroupId(1), 900), (GroupId(2), 100)].into();
         let shares = Shares::deal(1_000_000, &table, &used).groups;
         assert!(shares[&GroupId(1)] > 750_000 && shares[&GroupId(3)] > 10_000, "{shares:?}");
+    }
+
+    #[test]
+    fn a_group_that_all_slots_have_left_has_room_for_the_first_that_come_back() {
+        let mut table = table(3, 4, 3);
+        table.slots.iter_mut().for_each(|group| *group = GroupId(1));
+        for used in [0, 1_000_000] {
+            let shares = Shares::deal(1 << 30, &table, &[(GroupId(1), used)].into()).groups;
+            assert!(shares[&GroupId(2)] > 1 << 20 && shares.values().sum::<u64>() <= 1 << 30, "{shares:?}");
+        }
     }
 
     /// Between CONFIG SET and the next deal the shares are those of no limit.

@@ -23,7 +23,7 @@ use crate::commands::handover::{self, Step};
 use crate::env::{self, Instant};
 use crate::raft::{Group, Outcome, Refusal};
 use crate::resp::Reply;
-use crate::state::eviction::Kind;
+use crate::state::eviction::{Kind, Limit};
 use crate::state::{Place, Progress, Sent, SlotSet, Survey};
 use crate::types::{GroupId, Level, Slot};
 use std::collections::BTreeMap;
@@ -342,7 +342,11 @@ impl Cluster {
         let Some((from, to, slots)) = table.moves.next(owners, seen.most, waits, keys) else { return Ok(()) };
         let (source, target) = (self.hosted(from)?, self.hosted(to)?);
         for group in [&source, &target] {
-            fresh(group, deadline).await.map_err(Later)?;
+            if let Err(why) = fresh(group, deadline).await {
+                // Others may go, whose groups have leaders.
+                seen.postpone(&slots, &why, env::now());
+                return Err(Later(why));
+            }
         }
         let slots = match may_go(&source, &target, &slots).await {
             Ok(slots) => slots,
@@ -593,9 +597,21 @@ async fn fresh(group: &Arc<Group>, deadline: Instant) -> Result<(), String> {
     Ok(())
 }
 
+/// Bytes that a batch may bring. A cache is full as a rule, and with a policy what is too much leaves, as it does for writes; but
+/// a batch is not to push out most of a small group, itself included: the share follows in a few seconds.
+fn room_for_a_batch(limit: Limit, used: u64) -> u64 {
+    match (limit.bytes, limit.policy) {
+        (0, _) => u64::MAX,
+        (bytes, Kind::NoEviction) => bytes.saturating_sub(used),
+        (bytes, _) => bytes.saturating_sub(used).max(bytes / 4),
+    }
+}
+
 /// Which of these slots could be handed over now, as this node's copies tell: as many of the first as are not too many bytes.
 /// Else why not. Nothing is frozen before this is asked.
 async fn may_go(source: &Arc<Group>, target: &Arc<Group>, slots: &SlotSet) -> Result<SlotSet, String> {
+    let (limit, used) = target.peek(|keys| (keys.limit(), keys.used_bytes()));
+    let room = room_for_a_batch(limit, used);
     let (mut bytes, mut go) = (0, SlotSet::default());
     for slot in slots.iter() {
         let (one, mut survey, mut from) = (SlotSet::from_iter([slot]), Survey::default(), Some(Place::FIRST));
@@ -603,8 +619,11 @@ async fn may_go(source: &Arc<Group>, target: &Arc<Group>, slots: &SlotSet) -> Re
             from = source.peek(|keys| keys.survey(&one, place, &mut survey));
             tokio::task::yield_now().await;
         }
-        if bytes + survey.bytes > BYTES_AT_ONCE && !go.is_empty() {
+        if bytes + survey.bytes > BYTES_AT_ONCE.min(room) && !go.is_empty() {
             break;
+        }
+        if survey.bytes > room {
+            return Err(format!("group {} has no room for {} bytes more", target.id(), survey.bytes));
         }
         if let Some((slot, key)) = survey.key.filter(|_| survey.largest > VALUE_MAX) {
             let (key, bytes) = (key.escape_ascii(), survey.largest);
@@ -616,13 +635,7 @@ async fn may_go(source: &Arc<Group>, target: &Arc<Group>, slots: &SlotSet) -> Re
         bytes += survey.bytes;
         go.insert(slot);
     }
-    let (limit, used) = target.peek(|keys| (keys.limit(), keys.used_bytes()));
-    // With another policy what is too much leaves, as it does for writes.
-    let full = limit.bytes > 0 && limit.policy == Kind::NoEviction && used + bytes > limit.bytes;
-    match full {
-        true => Err(format!("group {} has no room for {bytes} bytes more", target.id())),
-        false => Ok(go),
-    }
+    Ok(go)
 }
 
 #[cfg(test)]
@@ -668,6 +681,15 @@ mod tests {
         assert!(stuck(1, Phase::Committed, 2) && !stuck(1, Phase::Committed, 2));
         assert!(stuck(1, Phase::Committed, 3));
         assert!(!stuck(2, Phase::Committed, 4) && !stuck(2, Phase::Committed, 4));
+    }
+
+    #[test]
+    fn a_batch_brings_what_there_is_room_for() {
+        let limit = |bytes, policy| Limit { bytes, policy, ..Limit::default() };
+        let (kept, evicted) = (Kind::NoEviction, Kind::AllkeysLru);
+        assert_eq!(room_for_a_batch(limit(0, evicted), 7), u64::MAX);
+        assert_eq!([0, 60, 100, 130].map(|used| room_for_a_batch(limit(100, kept), used)), [100, 40, 0, 0]);
+        assert_eq!([0, 60, 100, 130].map(|used| room_for_a_batch(limit(100, evicted), used)), [100, 40, 25, 25]);
     }
 
     #[test]

@@ -115,6 +115,13 @@ pub fn is(args: &Args) -> bool {
     args.first().is_some_and(|name| name.as_ref() == NAME.as_bytes())
 }
 
+/// Whether this call is a step that frees something and needs next to no room: it is taken on a full disk, too, or the slots
+/// that are on their way could be neither read nor given back.
+pub fn frees(args: &Args) -> bool {
+    let step = args.get(1).map_or(&[][..], |step| step.as_ref());
+    is(args) && [&b"activate"[..], b"drop", b"abort", b"clear"].contains(&step)
+}
+
 /// Takes a step, in apply.
 pub(super) fn apply(args: &Args, keyspace: &mut Keyspace) -> Reply {
     let taken = match Step::read(args) {
@@ -179,10 +186,12 @@ fn command_is_elsewhere(command: &Command, args: &Args, ownership: &Ownership) -
             matches!(command.run, Run::Transaction(_)) && keys(command, args).any(|key| away(key, ownership))
         }
         Scope::OneSlot | Scope::Split(_) => keys(command, args).any(|key| away(key, ownership)),
-        // What is handed over is told as it was when it was frozen: nobody may look at it or throw it away meanwhile.
-        Scope::AllGroups(_) | Scope::Cursor => ownership
-            .handover()
-            .is_some_and(|handover| matches!(command.run, Run::Write(_)) || handover.side == Side::Source),
+        // What is handed over is told as it was when it was frozen: nobody may look at it or throw it away meanwhile. Nor does
+        // the target tell of all that it has: between the moment at which the slots became its own by the table and the one at
+        // which it takes them over, they would be missed by who asks both groups.
+        Scope::AllGroups(_) => ownership.handover().is_some(),
+        // A scan comes to each slot where it is.
+        Scope::Cursor => ownership.handover().is_some_and(|handover| handover.side == Side::Source),
     }
 }
 

@@ -630,12 +630,15 @@ impl Flight {
         worth_it.then_some(admission.evictions)
     }
 
-    /// Answers the commands among what it carries, and leaves the ticks: reads go on where writes do not.
+    /// Answers the commands among what it carries, and leaves the ticks: reads go on where writes do not. On a full disk those
+    /// steps of a handover are left, too, without which slots could not even be read.
     fn refuse_calls(&self, refusal: Refusal) {
+        let goes = |call: &Args| refusal == Refusal::DiskFull && handover::frees(call);
         let commands = {
             let mut submissions = self.cargo.lock();
-            let (commands, ticks): (Vec<_>, Vec<_>) = submissions.drain(..).partition(|s| !s.calls.is_empty());
-            *submissions = ticks;
+            let (commands, rest): (Vec<_>, Vec<_>) =
+                submissions.drain(..).partition(|s: &Submission| !s.calls.iter().all(goes));
+            *submissions = rest;
             commands
         };
         for submission in commands {

@@ -921,8 +921,14 @@ impl Connection {
                         return self.put_parts(vec![(GroupId::META, op)]);
                     }
                     After::Anew(epoch) => {
-                        let begun = parts.begin(ticket.seq, &groups(), epoch);
-                        return self.put_parts(begun);
+                        let groups = groups();
+                        if !groups.is_empty() {
+                            let begun = parts.begin(ticket.seq, &groups, epoch);
+                            return self.put_parts(begun);
+                        }
+                        // At the cluster face nothing of it is led here any more: nobody would ever answer.
+                        self.awaits = self.awaits.filter(|awaited| *awaited != ticket.seq);
+                        Some(parts.unconfirmed())
                     }
                     After::Answer(reply) => {
                         self.awaits = self.awaits.filter(|awaited| *awaited != ticket.seq);

@@ -181,6 +181,9 @@ impl CutHead {
             ownership: if format < OWNING { Ownership::default() } else { reader.ownership()? },
         };
         reader.end()?;
+        if format == OWNING && head.ownership == Ownership::default() {
+            return Err(reader.damaged("the newer format without what it is for"));
+        }
         Ok(head)
     }
 
@@ -474,6 +477,11 @@ mod tests {
             for length in 0..bytes.len() {
                 assert!(CutHead::from_bytes(&bytes[..length]).is_err());
             }
+            let plain = CutHead { ownership: Ownership::default(), ..head }.to_bytes();
+            let mut newer = plain[..plain.len() - 8].to_vec();
+            newer[HEAD_MAGIC.len()] = OWNING;
+            Ownership::default().put(&mut newer);
+            assert!(CutHead::from_bytes(&seal(newer)).is_err(), "the newer format says something of ownership");
         }
     }
 

@@ -24,6 +24,7 @@ use crate::slot::slot_of;
 use crate::state::View;
 use crate::types::{GroupId, Level, Slot};
 use bytes::Bytes;
+use std::cell::LazyCell;
 use std::sync::Arc;
 
 /// The groups of a call's keys, one for each, as far as they matter: what is not split has them all in one slot.
@@ -87,11 +88,8 @@ impl Everywhere {
             return match reply {
                 Reply::Int(epoch) if epoch as u64 == self.epoch => After::Answer(self.gather.finish()),
                 Reply::Int(epoch) if now < self.deadline => After::Anew(epoch as u64),
-                _ if self.writes => After::Answer(Reply::error(
-                    "UNCERTAIN slots may have moved meanwhile: the command was applied to some of the keys at least",
-                )),
-                Reply::Int(_) => After::Answer(Reply::error("TRYAGAIN slots have moved meanwhile")),
-                error => After::Answer(error),
+                error if error.is_error() && !self.writes => After::Answer(error),
+                _ => After::Answer(self.unconfirmed()),
             };
         }
         if !self.gather.put(part, reply) {
@@ -107,6 +105,14 @@ impl Everywhere {
             true => After::Confirm,
             false => After::Answer(self.gather.finish()),
         }
+    }
+
+    /// The answer where slots have moved and the parts cannot be begun anew.
+    pub fn unconfirmed(&self) -> Reply {
+        Reply::error(match self.writes {
+            true => "UNCERTAIN slots may have moved meanwhile: the command was applied to some of the keys at least",
+            false => "TRYAGAIN slots have moved meanwhile",
+        })
     }
 
     /// What confirms the parts, in the meta group.
@@ -174,8 +180,9 @@ impl Connection {
         let idle = self.lanes.iter_mut().filter(|lane| !lane.is_under_way());
         let mut out: Vec<(GroupId, Op)> = idle.flat_map(|lane| lane.take_out().map(|op| (lane.id, op))).collect();
         out.sort_by_key(|(_, op)| (op.ticket.seq, op.ticket.part));
+        // Found out once, and only where something scans: they are many.
+        let ranges = LazyCell::new(|| dispatch::visible_ranges(&self.session, &self.shared, &routes));
         for (known, mut op) in out {
-            let ranges = dispatch::visible_ranges(&self.session, &self.shared, &routes);
             let mut known = known;
             if let Some(State::Scanning(scan)) = self.ring.get(op.ticket.seq).map(|asked| &mut asked.state)
                 && scan.stand(&ranges)

@@ -303,3 +303,50 @@ async fn slots_that_are_wished_elsewhere_go_there_and_back_with_their_keys() {
     let after = rig.cluster.moving(&crate::cluster::MoveSlots { slots: some, to: None }).unwrap();
     assert!(after.epoch >= epoch + 8 && after.last >= last + 8 && after.under_way.is_none());
 }
+
+/// The table is the new one already, and the target has the keys, but does not answer for them yet.
+#[tokio::test]
+async fn what_is_about_all_keys_misses_none_between_the_decision_and_the_takeover() {
+    let rig = rig(2).await;
+    let (mut c, mut other) = (rig.proxy().await, rig.proxy().await);
+    assert_eq!(c.ask("SET {a}1 x").await, "OK");
+    let moving = Moving::begin(&rig, "{a}1", 1).await;
+    moving.ship(1).await;
+    moving.publish().await;
+    c.pipeline("DBSIZE\nKEYS *\nRANDOMKEY").await;
+    // So long that the target would have answered for what it has.
+    let there = rig.key_in(moving.to.0);
+    assert_eq!(other.ask_all(&format!("GET {there}\n").repeat(20)).await, ["nil"; 20]);
+    assert_eq!(take(&moving, moving.to, Step::Activate(1)).await, Some(Progress::Ended));
+    assert_eq!(take(&moving, moving.from, Step::Drop(1)).await, Some(Progress::Ended));
+    assert_eq!([c.read().await, c.read().await, c.read().await], ["1", "[{a}1]", "{a}1"]);
+}
+
+/// Reads go on where writes do not, so slots must not stay frozen there.
+#[tokio::test]
+async fn a_handover_ends_on_a_full_disk_and_none_begins() {
+    let rig = rig(2).await;
+    let mut c = rig.proxy().await;
+    assert_eq!(c.ask("SET {a}1 x").await, "OK");
+    let moving = Moving::begin(&rig, "{a}1", 1).await;
+    let host = moving.cluster.host().clone();
+    host.set_disk_low(true);
+    for group in [moving.from, moving.to] {
+        assert_eq!(take(&moving, group, Step::Abort(1)).await, Some(Progress::Ended));
+    }
+    assert_eq!(c.ask("GET {a}1").await, "x");
+    let deadline = crate::env::now() + std::time::Duration::from_secs(5);
+    let expect = Step::Expect(2, moving.slots.clone()).to_args();
+    let refused = host.group(moving.to).unwrap().propose_and_wait(vec![expect], deadline).await;
+    let crate::raft::Outcome::NotApplied(why) = refused else { panic!("{refused:?}") };
+    assert_eq!(why, crate::raft::Refusal::DiskFull);
+    host.set_disk_low(false);
+
+    let moving = Moving::begin(&rig, "{a}1", 2).await;
+    moving.ship(2).await;
+    moving.publish().await;
+    host.set_disk_low(true);
+    assert_eq!(take(&moving, moving.to, Step::Activate(2)).await, Some(Progress::Ended));
+    assert_eq!(take(&moving, moving.from, Step::Drop(2)).await, Some(Progress::Ended));
+    assert_eq!(c.ask("GET {a}1").await, "x");
+}
