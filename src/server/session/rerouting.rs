@@ -24,7 +24,6 @@ use crate::slot::slot_of;
 use crate::state::View;
 use crate::types::{GroupId, Level, Slot};
 use bytes::Bytes;
-use std::cell::LazyCell;
 use std::sync::Arc;
 
 /// The groups of a call's keys, one for each, as far as they matter: what is not split has them all in one slot.
@@ -181,11 +180,12 @@ impl Connection {
         let mut out: Vec<(GroupId, Op)> = idle.flat_map(|lane| lane.take_out().map(|op| (lane.id, op))).collect();
         out.sort_by_key(|(_, op)| (op.ticket.seq, op.ticket.part));
         // Found out once, and only where something scans: they are many.
-        let ranges = LazyCell::new(|| dispatch::visible_ranges(&self.session, &self.shared, &routes));
+        let mut ranges = None;
         for (known, mut op) in out {
             let mut known = known;
             if let Some(State::Scanning(scan)) = self.ring.get(op.ticket.seq).map(|asked| &mut asked.state)
-                && scan.stand(&ranges)
+                && scan
+                    .stand(ranges.get_or_insert_with(|| dispatch::visible_ranges(&self.session, &self.shared, &routes)))
             {
                 op.args = scan.args.clone();
                 known = scan.group();

@@ -329,7 +329,7 @@ async fn a_handover_ends_on_a_full_disk_and_none_begins() {
     let mut c = rig.proxy().await;
     assert_eq!(c.ask("SET {a}1 x").await, "OK");
     let moving = Moving::begin(&rig, "{a}1", 1).await;
-    let host = moving.cluster.host().clone();
+    let host = moving.cluster.host();
     host.set_disk_low(true);
     for group in [moving.from, moving.to] {
         assert_eq!(take(&moving, group, Step::Abort(1)).await, Some(Progress::Ended));
