@@ -24,7 +24,7 @@ use crate::env::{self, Instant};
 use crate::raft::{Group, Outcome, Refusal};
 use crate::resp::Reply;
 use crate::state::eviction::{Kind, Limit};
-use crate::state::{Place, Progress, Sent, SlotSet, Survey};
+use crate::state::{Place, Progress, SlotSet, Survey};
 use crate::types::{GroupId, Level, Slot};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -450,8 +450,7 @@ impl Cluster {
             }
             let now = source.estimate().unwrap_or(0);
             let excerpt = source.peek(|keys| keys.hand_over(id, place, PART_BYTES, now)).ok_or_else(late)?;
-            let (next, version, removed, clock) = (excerpt.next, excerpt.version, excerpt.removed, excerpt.clock);
-            let sent = Sent { from: place, next, version, removed, clock };
+            let sent = excerpt.sent;
             let images = env::elsewhere("hand-over", move || excerpt.into_images()).await;
             let images = images.ok_or_else(|| Later("what is handed over could not be encoded".to_owned()))?;
             (_, told) = part_of(take(target, Step::Install(id, sent, images), deadline).await?)?;

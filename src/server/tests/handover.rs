@@ -5,7 +5,7 @@ use super::*;
 use crate::commands::handover::{Step, progress};
 use crate::resp::Args;
 use crate::slot::slot_of;
-use crate::state::{Place, Progress, Sent, SlotSet};
+use crate::state::{Place, Progress, SlotSet};
 use crate::types::{GroupId, Slot};
 use bytes::Bytes;
 
@@ -56,13 +56,7 @@ impl Moving {
     async fn ship(&self, id: u64) {
         let source = self.cluster.host().group(self.from).unwrap();
         let excerpt = source.peek(|keyspace| keyspace.hand_over(id, Place::FIRST, 1 << 20, 0)).unwrap();
-        let sent = Sent {
-            from: excerpt.from,
-            next: excerpt.next,
-            version: excerpt.version,
-            removed: excerpt.removed,
-            clock: excerpt.clock,
-        };
+        let sent = excerpt.sent;
         let install = Step::Install(id, sent, excerpt.into_images());
         assert_eq!(take(self, self.to, install).await, Some(Progress::Whole));
     }

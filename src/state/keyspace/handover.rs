@@ -21,15 +21,7 @@ const PASSED_AT_ONCE: usize = 8192;
 /// Part of what a source hands over.
 #[derive(Debug)]
 pub struct Excerpt {
-    pub from: Place,
-    /// Where the next one begins; none behind the last.
-    pub next: Option<Place>,
-    /// The source's version counter.
-    pub version: u64,
-    /// At least the version of every key of these slots that is gone (`removals.rs`).
-    pub removed: u64,
-    /// The source's clock, or a later estimate of its time if that was given.
-    pub clock: Millis,
+    pub sent: Sent,
     /// The source's clock by its log: what is dead by it stays behind.
     dead_at: Millis,
     entries: Vec<(Slot, Vec<Entry>)>,
@@ -42,7 +34,7 @@ impl Excerpt {
         for entry in entries {
             // Elements that nobody sees any more do not live again by another clock. Who watches the key is told.
             if entry.value.prune(self.dead_at) {
-                entry.version = self.version;
+                entry.version = self.sent.version;
             }
         }
         self.entries.into_iter().map(|(slot, entries)| codec::image_of(slot, &entries)).collect()
@@ -64,9 +56,13 @@ pub struct Survey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sent {
     pub from: Place,
+    /// Where the next one begins; none behind the last.
     pub next: Option<Place>,
+    /// The source's version counter.
     pub version: u64,
+    /// At least the version of every key of these slots that is gone (`removals.rs`).
     pub removed: u64,
+    /// The source's clock, or a later estimate of its time if that was given.
     pub clock: Millis,
 }
 
@@ -241,10 +237,10 @@ impl Keyspace {
         let handover = self.ownership.handover().filter(|of| of.id == id && of.side == Side::Source)?;
         let clock = self.clock.max(now);
         let removed = handover.slots.iter().map(|slot| self.removals.of(slot)).max().unwrap_or(0);
-        let (version, dead_at, entries) = (self.version, self.clock, Vec::new());
-        let mut excerpt = Excerpt { from, next: None, version, removed, clock, dead_at, entries };
-        let (mut bytes, entries, removed) = (0, &mut excerpt.entries, &mut excerpt.removed);
-        excerpt.next = self.pass(&handover.slots, from, |slot, entry| {
+        let sent = Sent { from, next: None, version: self.version, removed, clock };
+        let mut excerpt = Excerpt { sent, dead_at: self.clock, entries: Vec::new() };
+        let (mut bytes, entries, removed) = (0, &mut excerpt.entries, &mut excerpt.sent.removed);
+        excerpt.sent.next = self.pass(&handover.slots, from, |slot, entry| {
             if entry.is_dead(self.clock) {
                 // It stays behind, and that is how it goes.
                 *removed = entry.version.max(*removed);

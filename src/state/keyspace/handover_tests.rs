@@ -53,13 +53,7 @@ fn ship(id: u64, source: &mut Twins, target: &mut Twins, bytes: usize) -> usize 
         let replica = &source.0[parts % 2];
         let excerpt = replica.hand_over(id, next, bytes, 0).expect("it is frozen");
         let other = source.0[(parts + 1) % 2].hand_over(id, next, bytes, 0).unwrap();
-        let sent = Sent {
-            from: excerpt.from,
-            next: excerpt.next,
-            version: excerpt.version,
-            removed: excerpt.removed,
-            clock: excerpt.clock,
-        };
+        let sent = excerpt.sent;
         let images = excerpt.into_images();
         assert_eq!(images, other.into_images(), "every replica tells the same");
         let progress = target.each(|keyspace| keyspace.install_slots(id, sent, &images));
@@ -155,13 +149,7 @@ fn a_handover_that_comes_to_nothing_leaves_the_source_as_it_was() {
     target.each(|keyspace| keyspace.expect_slots(1, moving.clone())).unwrap();
     source.each(|keyspace| keyspace.freeze_slots(1, moving.clone())).unwrap();
     let excerpt = source.0[0].hand_over(1, Place::FIRST, 100, 0).unwrap();
-    let sent = Sent {
-        from: excerpt.from,
-        next: excerpt.next,
-        version: excerpt.version,
-        removed: excerpt.removed,
-        clock: excerpt.clock,
-    };
+    let sent = excerpt.sent;
     let images = excerpt.into_images();
     target.each(|keyspace| keyspace.install_slots(1, sent, &images)).unwrap();
     assert_eq!(target.each(|keyspace| keyspace.activate_slots(1)), Err(NotTaken::Unfinished));
