@@ -8,6 +8,8 @@
 //! remove the marks             from here on the nodes start
 //! ```
 //!
+//! Asked again, it finds what it has made, as long as no node was started on it, and changes nothing but marks that are left.
+//!
 //! Invariants: a node does not start on a directory that is marked; nothing is written into a directory that held
 //! anything but the leavings of an earlier attempt; a node of the old cluster, or of another restore, carries another
 //! cluster id and is refused by the new ones.
@@ -16,11 +18,12 @@
 //! the same id may be given for machines apart, and one that was made for another file or for other nodes is refused,
 //! since replicas must begin alike and agree on who they are.
 
-use crate::archive::{ArchiveError, Head, Part, Reader};
+use crate::archive::{ArchiveError, Head, Opening, Part, Reader};
 use crate::cluster::{self, Founder, IdentityError, RelocateError, UNFINISHED};
 use crate::config::{Config, Loaded, Problems, Sources};
 use crate::node;
 use crate::raft::StorageError;
+use crate::raft::alone::Survivor;
 use crate::raft::backup::{GroupBuilder, StoreBuilder, state_of};
 use crate::routing::GroupInfo;
 use crate::types::{GroupId, NodeId};
@@ -74,6 +77,8 @@ pub struct Restored {
     /// Members of the new cluster whose directories were not made here.
     pub elsewhere: Vec<NodeId>,
     pub groups: Vec<Head>,
+    /// All of that was made before.
+    pub already: bool,
 }
 
 /// A node that can be started now.
@@ -126,9 +131,15 @@ pub fn restore(
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Restored, RestoreError> {
     let targets = targets(configs)?;
-    let (checksum, whole) = verify(file, &mut progress)?;
-    let from = whole.cluster.clone();
+    let Verified { checksum, opening, heads } = verify(file, &mut progress)?;
+    let from = opening.cluster.clone();
     let members = &targets[0].members;
+    let here: BTreeSet<NodeId> = targets.iter().map(|t| t.founder.node).collect();
+    let elsewhere = members.nodes.iter().copied().filter(|n| !here.contains(n)).collect();
+    if let Some((cluster, hosted)) = made_before(&targets, checksum, cluster)? {
+        unmark(&targets)?;
+        return Ok(Restored { cluster, from, nodes: made(&targets, &hosted), elsewhere, groups: heads, already: true });
+    }
     let cluster = match cluster {
         Some(id) if id_of(id.get(..ID_DRAWN).unwrap_or_default(), checksum, members) == id => id.to_owned(),
         Some(id) => return Err(RestoreError::ClusterId(id.to_owned())),
@@ -140,25 +151,77 @@ pub fn restore(
     for target in &targets {
         mark(target, &cluster)?;
     }
-    let groups = write_stores(file, &targets, &cluster, &mut progress)?;
+    let (heads, hosted) = write_stores(file, &targets, &cluster, &mut progress)?;
     let founders: Vec<Founder> = targets.iter().map(|t| t.founder.clone()).collect();
     for target in &targets {
         target.founder.write(target.dir(), &cluster, &founders)?;
     }
-    for target in &targets {
-        let mark = target.dir().join(UNFINISHED);
-        let removed = fs::remove_file(&mark).and_then(|()| File::open(target.dir())?.sync_all());
-        removed.map_err(|e| RestoreError::Io(mark, e))?;
-    }
-    let here: BTreeSet<NodeId> = targets.iter().map(|t| t.founder.node).collect();
-    let elsewhere = targets[0].members.nodes.iter().copied().filter(|n| !here.contains(n)).collect();
-    let (heads, hosted) = groups;
-    let nodes = targets.iter().zip(hosted).map(|(target, groups)| RestoredNode {
+    unmark(&targets)?;
+    Ok(Restored { cluster, from, nodes: made(&targets, &hosted), elsewhere, groups: heads, already: false })
+}
+
+/// What was made, of which so many groups are in each directory.
+fn made(targets: &[Target], hosted: &[usize]) -> Vec<RestoredNode> {
+    let node = |(target, groups): (&Target, &usize)| RestoredNode {
         name: target.founder.name.clone(),
         data_dir: target.dir().to_owned(),
-        groups,
+        groups: *groups,
+    };
+    targets.iter().zip(hosted).map(node).collect()
+}
+
+/// Takes the marks away: nodes may start.
+fn unmark(targets: &[Target]) -> Result<(), RestoreError> {
+    for target in targets {
+        let mark = target.dir().join(UNFINISHED);
+        let removed = match fs::remove_file(&mark) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => File::open(target.dir()).and_then(|dir| dir.sync_all()),
+        };
+        removed.map_err(|e| RestoreError::Io(mark, e))?;
+    }
+    Ok(())
+}
+
+/// The id of the cluster whose nodes were made in all of these directories by a restore of the file with this checksum, and the
+/// number of groups in each of them. None: that is not what is there, or a node was started on it since.
+///
+/// Of marked directories it is so as soon as one of them has lost its mark: that is the last step, behind all others.
+fn made_before(
+    targets: &[Target],
+    checksum: u128,
+    given: Option<&str>,
+) -> Result<Option<(String, Vec<usize>)>, RestoreError> {
+    let Some(found) = targets.iter().map(|target| Founder::written(target.dir())).collect::<Option<Vec<_>>>() else {
+        return Ok(None);
+    };
+    let cluster = found[0].1.clone();
+    let of_file = |id: &str| id_of(id.get(..ID_DRAWN).unwrap_or_default(), checksum, &targets[0].members) == id;
+    let each = targets.iter().zip(&found).all(|(target, (founder, id, peers))| {
+        let (node, name) = (target.founder.node, &target.founder.name);
+        let known = |(other, ..): &(Founder, String, _)| {
+            peers.get(&other.node).is_none_or(|incarnation| *incarnation == other.incarnation)
+        };
+        (founder.node, &founder.name, id) == (node, name, &cluster) && found.iter().all(known)
     });
-    Ok(Restored { cluster, from, nodes: nodes.collect(), elsewhere, groups: heads })
+    if !each || !of_file(&cluster) || given.is_some_and(|given| given != cluster) {
+        return Ok(None);
+    }
+    let mut finished = false;
+    for target in targets {
+        let mark = target.dir().join(UNFINISHED);
+        finished |= !mark.try_exists().map_err(|e| RestoreError::Io(mark, e))?;
+    }
+    if !finished {
+        return Ok(None);
+    }
+    let mut hosted = Vec::new();
+    for (target, (founder, ..)) in targets.iter().zip(&found) {
+        let options = node::storage_options(&target.config);
+        let store = Survivor::open(target.dir(), &options, founder.node, founder.incarnation)?;
+        hosted.push(store.held()?.len());
+    }
+    Ok(Some((cluster, hosted)))
 }
 
 /// The id of a cluster of these nodes, restored from the file with this checksum.
@@ -202,8 +265,15 @@ fn targets(configs: &[PathBuf]) -> Result<Vec<Target>, RestoreError> {
     Ok(targets)
 }
 
-/// Reads the file to its end and gives its checksum: nothing is written before all of it is known to be good.
-fn verify(file: &Path, progress: &mut impl FnMut(u64, u64)) -> Result<(u128, crate::archive::Opening), RestoreError> {
+/// A file that was read to its end.
+struct Verified {
+    checksum: u128,
+    opening: Opening,
+    heads: Vec<Head>,
+}
+
+/// Reads the file to its end: nothing is written before all of it is known to be good.
+fn verify(file: &Path, progress: &mut impl FnMut(u64, u64)) -> Result<Verified, RestoreError> {
     let mut reader = Reader::open(file)?;
     let opening = reader.opening().clone();
     if !opening.whole {
@@ -211,11 +281,15 @@ fn verify(file: &Path, progress: &mut impl FnMut(u64, u64)) -> Result<(u128, cra
         let held = format!("group {} alone", list.join(", "));
         return Err(RestoreError::Part { path: file.to_owned(), held });
     }
-    while reader.next_part()?.is_some() {
+    let mut heads = Vec::new();
+    while let Some(part) = reader.next_part()? {
+        if let Part::Head(head) = part {
+            heads.push(head);
+        }
         let (at, size) = reader.progress();
         progress(at, 2 * size);
     }
-    Ok((reader.checksum().expect("it was read to its end"), opening))
+    Ok(Verified { checksum: reader.checksum().expect("it was read to its end"), opening, heads })
 }
 
 /// Removes what an attempt that was cut off left in the directory; refuses one that holds anything else.

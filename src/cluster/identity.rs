@@ -535,6 +535,18 @@ impl Founder {
         let path = dir.join(FILE);
         write(&path, &card).map_err(|e| IdentityError::Io(path, e))
     }
+
+    /// What [`Founder::write`] wrote into a directory on which no node was started since: who, of which cluster, and the
+    /// incarnations of the others. None: there is nothing, something else, or more.
+    pub fn written(dir: &Path) -> Option<(Founder, String, BTreeMap<NodeId, u64>)> {
+        let path = dir.join(FILE);
+        let card = parse(&path, &fs::read(&path).ok()?).ok()?;
+        let (cluster, peers) = (card.cluster.clone(), card.peers.clone());
+        let founder = Founder { node: card.node, name: card.name.clone(), incarnation: card.incarnation };
+        let fresh = Card::fresh(founder.node, &founder.name, founder.incarnation);
+        let untouched = card == Card { cluster: cluster.clone(), peers: peers.clone(), ..fresh };
+        (untouched && !cluster.is_empty()).then_some((founder, cluster, peers))
+    }
 }
 
 impl Identity for Members {

@@ -164,12 +164,16 @@ pub fn restore(file: &Path, configs: &[PathBuf], cluster_id: Option<&str>, cli: 
             ("from_cluster_id", json!(done.from)),
             ("nodes", json!(nodes)),
             ("elsewhere", json!(elsewhere)),
+            ("already", json!(done.already)),
         ];
         return Ok(output::snapshot_file(&lines, &done.groups, cli.output));
     }
     let mut lines = vec![("cluster_id", json!(done.cluster)), ("restored_of", json!(done.from))];
     for node in &done.nodes {
-        lines.push(("made", json!(format!("{} for node {}", node.data_dir.display(), node.name))));
+        lines.push((
+            if done.already { "made before" } else { "made" },
+            json!(format!("{} for node {}", node.data_dir.display(), node.name)),
+        ));
     }
     let mut text = output::snapshot_file(&lines, &done.groups, cli.output);
     if !done.elsewhere.is_empty() {
