@@ -47,10 +47,14 @@ pub enum Bug {
     AbsenceForgotten,
     /// A node is let go at once, while groups still count on its vote.
     GoneWhileVoting,
+    /// Whoever sends a call looks whether the group has its slot, and apply runs what comes.
+    SlotCheckedAtDoor,
+    /// A read is answered by the group that this node's copy of the table names, whatever that group knows of the slot.
+    StaleRing,
 }
 
 impl Bug {
-    pub const ALL: [Bug; 20] = [
+    pub const ALL: [Bug; 22] = [
         Bug::AcknowledgeBeforeSync,
         Bug::CountVoteTwice,
         Bug::ReadUnconfirmed,
@@ -71,6 +75,8 @@ impl Bug {
         Bug::WatchIgnored,
         Bug::AbsenceForgotten,
         Bug::GoneWhileVoting,
+        Bug::SlotCheckedAtDoor,
+        Bug::StaleRing,
     ];
 }
 

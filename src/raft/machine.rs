@@ -356,7 +356,11 @@ pub(super) fn run(keyspace: &mut Keyspace, batch: &Batch) -> io::Result<Applied>
         // Each call draws by itself: two that are alike do not draw alike.
         let own = Stamp { seed: commands::atomic::seed_of(stamp.seed, replies.len()), ..stamp };
         let held = !elsewhere.is_empty() && !commands::handover::is(&args);
-        let reply = if held { None } else { commands::apply_here(&args, keyspace, &own) };
+        let reply = match held {
+            true => None,
+            false if planted::is(Bug::SlotCheckedAtDoor) => Some(commands::apply(&args, keyspace, &own)),
+            false => commands::apply_here(&args, keyspace, &own),
+        };
         let reply = reply.unwrap_or_else(|| {
             elsewhere.push(replies.len() as u32);
             commands::handover::elsewhere()

@@ -25,6 +25,7 @@ use super::ring::Ticket;
 use super::tracking::Reading;
 use crate::commands::handover;
 use crate::env::Instant;
+use crate::planted::{self, Bug};
 use crate::raft::{Elsewhere, Group, Permit, Refusal};
 use crate::resp::{Args, Reply};
 use crate::state::View;
@@ -235,7 +236,8 @@ impl Lane {
         };
         let here = |view: &View<'_>| {
             let ownership = view.ownership();
-            let elsewhere = ownership.guards() && handover::is_elsewhere(args, ownership);
+            let elsewhere =
+                ownership.guards() && handover::is_elsewhere(args, ownership) && !planted::is(Bug::StaleRing);
             (!elsewhere).then(|| answer(view))
         };
         match self.group.read(permit, here) {

@@ -62,6 +62,18 @@ pub struct Client {
     history: History,
 }
 
+/// Keys that clients write now and soon.
+pub fn keys_about(at: Duration, crowded: bool) -> Vec<String> {
+    let pace = Pace::new(crowded);
+    let now = at.as_nanos() as u64 / 1_000_000 / pace.key_ms;
+    let names = |kind: &'static str, keys: u64, per: u64, ahead: u64| {
+        (now / per..=now / per + ahead).flat_map(move |at| (0..keys).map(move |n| format!("{kind}{n}.{at}")))
+    };
+    let registers = names("r", pace.keys, 1, 2).chain(names("b", KEYS, 1, 1));
+    let others = names("l", KEYS, 2, 1).chain(names("q", 2, 2, 1)).chain(names("c", 2, 4, 0));
+    registers.chain(others).collect()
+}
+
 fn now_ns() -> u64 {
     simulated::true_time().as_nanos() as u64
 }

@@ -20,12 +20,14 @@ pub enum Phase {
     Transfer,
     /// A node is coming or going, or votes are moving.
     Changing,
+    /// Slots are on their way between groups.
+    Moving,
     /// Another fault stands.
     OtherFault,
 }
 
 impl Phase {
-    pub const ALL: [Phase; 8] = [
+    pub const ALL: [Phase; 9] = [
         Phase::Quiet,
         Phase::Electing,
         Phase::Starting,
@@ -33,6 +35,7 @@ impl Phase {
         Phase::Snapshot,
         Phase::Transfer,
         Phase::Changing,
+        Phase::Moving,
         Phase::OtherFault,
     ];
 }

@@ -1,13 +1,15 @@
 //! Does to the simulated cluster what the plan says, and undoes it.
 
+use crate::client;
 use crate::coverage::{Coverage, Phase};
 use crate::invariants::progress;
-use crate::node::{Asked, DISK_LOW, Node, PEER_PORT};
+use crate::node::{Asked, DISK_LOW, Node, PEER_PORT, moving};
 use crate::observe::Observer;
 use crate::plan::{Kind, Plan, Planned};
 use crate::story;
-use hypercache::cluster::{self, Wish};
+use hypercache::cluster::{self, MoveSlots, Wish};
 use hypercache::raft::storage::memory::Flipped;
+use hypercache::slot::slot_of;
 use hypercache::types::{GroupId, NodeId};
 use std::ops::RangeInclusive;
 use std::rc::Rc;
@@ -238,6 +240,16 @@ impl Faults {
                 story::tell_at(at, "FAULT", format!("{wish:?}"));
                 nodes[leader - 1].asked.borrow_mut().push(Asked::Wish(wish));
             }
+            Kind::Slots => {
+                let Some(leader) = observer.leader(0).filter(|leader| !self.is_down(*leader)) else { return };
+                let keys = client::keys_about(at, self.plan.crowded);
+                let slots = keys.iter().map(|key| slot_of(key.as_bytes()));
+                // Most go to the one group or the other, and some stay where they are by then.
+                let to = (dice[1] % 5 > 0).then_some(GroupId(1 + (dice[0] % u64::from(self.plan.groups)) as u32));
+                let wish = MoveSlots { slots: slots.collect(), to };
+                story::tell_at(at, "FAULT", format!("{wish:?}"));
+                nodes[leader - 1].asked.borrow_mut().push(Asked::Slots(wish));
+            }
         }
         self.coverage.note(kind, phases);
         if kind == Kind::Transfer {
@@ -262,6 +274,7 @@ impl Faults {
             (Phase::Snapshot, lately(observer.snapshot_at)),
             (Phase::Transfer, lately(self.transferred)),
             (Phase::Changing, self.plan.spares > 0 && Faults::changing(nodes, self.plan.groups)),
+            (Phase::Moving, self.plan.moving && moving(nodes).is_some_and(|moving| moving.under_way.is_some())),
             (Phase::OtherFault, !self.standing.is_empty()),
         ];
         let holding: Vec<Phase> = phases.into_iter().filter(|(_, holds)| *holds).map(|(phase, _)| phase).collect();
@@ -412,7 +425,7 @@ impl Faults {
             }
             Kind::Drift => first.clock.drift(self.plan.drifts[touched[0] - 1]),
             Kind::WallJump => first.clock.jump_wall(-moved_ms),
-            Kind::Transfer | Kind::Snapshot | Kind::Members => return,
+            Kind::Transfer | Kind::Snapshot | Kind::Members | Kind::Slots => return,
         }
         story::tell_at(at, "HEALED", format!("{kind:?} at {touched:?}"));
     }

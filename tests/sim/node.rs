@@ -4,7 +4,9 @@
 
 use crate::plan::Plan;
 use crate::story;
-use hypercache::cluster::{Candidate, Cluster, IdentityError, Layout, Members, Memory, Past, Standing, Wish, past};
+use hypercache::cluster::{
+    Candidate, Cluster, IdentityError, Layout, Members, Memory, MoveSlots, Moving, Past, Standing, Wish, past,
+};
 use hypercache::env;
 use hypercache::env::simulated::{self, Clock};
 use hypercache::net;
@@ -40,6 +42,7 @@ pub enum Asked {
     Transfer(Arc<Group>, NodeId),
     Snapshot(Arc<Group>),
     Wish(Wish),
+    Slots(MoveSlots),
 }
 
 /// What of a node outlives its process, and what whoever looks at it from outside may touch.
@@ -217,6 +220,10 @@ impl Node {
                     let answer = cluster.wish(&wish, false, env::now() + WISH).await;
                     format!("{wish:?}: {answer:?}")
                 }
+                Asked::Slots(wish) => {
+                    let answer = cluster.move_slots(&wish, false, env::now() + WISH).await;
+                    format!("{wish:?}: {:?}", answer.map(|moving| (moving.epoch, moving.under_way)))
+                }
             };
             story::tell(&name, text);
         });
@@ -224,12 +231,7 @@ impl Node {
 
     /// How this node belongs, as the one among `nodes` knows it that has heard most.
     pub fn standing(&self, nodes: &[Rc<Node>]) -> Option<Standing> {
-        let of = |node: &Rc<Node>| {
-            let cluster = node.cluster.borrow().clone()?;
-            Some((cluster.host().group(GroupId::META)?.status().applied, cluster))
-        };
-        let (_, cluster) = nodes.iter().filter_map(of).max_by_key(|(applied, _)| *applied)?;
-        cluster.roster()?.standing(NodeId(self.id as u64))
+        best_informed(nodes)?.roster()?.standing(NodeId(self.id as u64))
     }
 
     /// Whether the cluster counts on it: it belongs and was not let go.
@@ -281,6 +283,20 @@ impl Node {
             zone: String::new(),
         }
     }
+}
+
+/// The cluster as the one among `nodes` knows it that has heard most.
+fn best_informed(nodes: &[Rc<Node>]) -> Option<Arc<Cluster>> {
+    let of = |node: &Rc<Node>| {
+        let cluster = node.cluster.borrow().clone()?;
+        Some((cluster.host().group(GroupId::META)?.status().applied, cluster))
+    };
+    nodes.iter().filter_map(of).max_by_key(|(applied, _)| *applied).map(|(_, cluster)| cluster)
+}
+
+/// Which slots are on their way, and whose the others are, as who knows it that has heard most.
+pub fn moving(nodes: &[Rc<Node>]) -> Option<Moving> {
+    best_informed(nodes)?.moving(&MoveSlots { slots: Default::default(), to: None }).ok()
 }
 
 /// How a node came to its end.

@@ -13,6 +13,8 @@ pub const FAULTS_END: Duration = Duration::from_millis(13_000);
 /// From this seed on nodes come and go, clients watch what they swap and do not wait long for a connection, and faults come right behind others. The seeds
 /// before mean what they always meant, so that those stay which are pinned for planted bugs.
 pub const WIDE: u64 = 1000;
+/// From this seed on slots move between groups, too.
+pub const MOVING: u64 = 2000;
 
 /// What is done to the cluster. Nodes are drawn when the fault begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,10 +58,12 @@ pub enum Kind {
     Snapshot,
     /// An operator has a node come, go or take another's place, or moves votes and leaders.
     Members,
+    /// An operator has slots that are written to go to another group, or to stay where they are.
+    Slots,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 19] = [
+    pub const ALL: [Kind; 20] = [
         Kind::Kill,
         Kind::Power,
         Kind::PowerAll,
@@ -79,6 +83,7 @@ impl Kind {
         Kind::Transfer,
         Kind::Snapshot,
         Kind::Members,
+        Kind::Slots,
     ];
 }
 
@@ -99,6 +104,8 @@ pub struct Plan {
     pub seed: u64,
     /// Whether it is one from [`WIDE`] on.
     pub wide: bool,
+    /// Whether it is one from [`MOVING`] on.
+    pub moving: bool,
     /// Nodes that found the cluster.
     pub nodes: usize,
     /// Nodes that wait to be taken in; they are numbered behind the founders, in the order in which they are.
@@ -131,12 +138,13 @@ impl Plan {
         let ms = Duration::from_millis;
         let slow = rng.u64(0..4);
         let small_snapshots = rng.bool();
-        let wide = seed >= WIDE;
+        let (wide, moving) = (seed >= WIDE, seed >= MOVING);
         let members = wide && rng.u8(..3) == 0;
         let spares = if members { rng.usize(1..3) } else { 0 };
         let mut plan = Plan {
             seed,
             wide,
+            moving,
             nodes,
             spares,
             groups: rng.u32(1..3),
@@ -148,7 +156,7 @@ impl Plan {
             log_lag: if small_snapshots { rng.u64(0..30) } else { 1000 },
             snapshot_log_bytes: if small_snapshots { 4 << 10 } else { 1 << 20 },
             request_timeout: ms(rng.u64(1500..4000)),
-            faults: faults(&mut rng, wide, members),
+            faults: faults(&mut rng, wide, members, moving),
             timers: timers(&mut rng),
             crowded: rng.u8(..3) == 0,
             limit: (rng.u8(..3) == 0).then(|| limit(&mut rng)),
@@ -157,6 +165,9 @@ impl Plan {
             plan.clients = rng.usize(12..18);
             // What a late message shows is shown where many wait for it.
             plan.faults.extend((0..2).map(|_| delay(&mut rng)));
+        }
+        if moving {
+            plan.groups = 2;
         }
         plan.faults.sort_by_key(|planned| planned.at);
         plan
@@ -193,9 +204,9 @@ fn timers(rng: &mut fastrand::Rng) -> Timers {
 }
 
 /// A seed has a taste: a few kinds, which it meets again and again, so that they come in all orders and together.
-fn faults(rng: &mut fastrand::Rng, wide: bool, members: bool) -> Vec<Planned> {
+fn faults(rng: &mut fastrand::Rng, wide: bool, members: bool, moving: bool) -> Vec<Planned> {
     let mut kinds = Kind::ALL.to_vec();
-    kinds.retain(|kind| *kind != Kind::Members);
+    kinds.retain(|kind| !matches!(kind, Kind::Members | Kind::Slots));
     rng.shuffle(&mut kinds);
     kinds.truncate(rng.usize(2..6));
     let mut at = CALM;
@@ -207,6 +218,7 @@ fn faults(rng: &mut fastrand::Rng, wide: bool, members: bool) -> Vec<Planned> {
         }
         let kind = match members && rng.u8(..3) == 0 {
             true => Kind::Members,
+            false if moving && rng.bool() => Kind::Slots,
             false => kinds[rng.usize(..kinds.len())],
         };
         let lasts = Duration::from_millis(if rng.u8(..4) == 0 { rng.u64(20..200) } else { rng.u64(200..3500) });
@@ -224,11 +236,14 @@ fn faults(rng: &mut fastrand::Rng, wide: bool, members: bool) -> Vec<Planned> {
 /// cut or a crash where a node comes or goes, and a node that takes a lease over where another has just started again.
 fn behind(rng: &mut fastrand::Rng, kind: Kind, lasts: Duration) -> Option<(Kind, Duration)> {
     const APART: [Kind; 5] = [Kind::Isolate, Kind::Mute, Kind::Deafen, Kind::Kill, Kind::Power];
-    let any = Kind::ALL[rng.usize(..Kind::ALL.len())];
+    let any = Kind::ALL[rng.usize(..Kind::Slots as usize)];
     let any = if any == Kind::Members { Kind::Isolate } else { any };
     let ms = rng.u64(5..140);
     match kind {
         Kind::Transfer => Some((any, Duration::from_millis(ms))),
+        // Somewhere between its first step and its last.
+        Kind::Slots if rng.bool() => Some((any, Duration::from_millis(ms * 6))),
+        Kind::Slots => Some((APART[rng.usize(..APART.len())], Duration::from_millis(ms * 6))),
         Kind::Members if rng.u8(..3) == 0 => Some((any, Duration::from_millis(ms * 6))),
         Kind::Members => Some((APART[rng.usize(..APART.len())], Duration::from_millis(ms * 3))),
         Kind::Kill | Kind::Power if rng.u8(..4) == 0 => Some((Kind::Usurp, lasts + Duration::from_millis(ms * 4))),

@@ -1,7 +1,7 @@
 //! Seeds in processes of their own, several at a time.
 
 use crate::coverage::Coverage;
-use crate::plan::WIDE;
+use crate::plan::{MOVING, WIDE};
 use hypercache::planted::Bug;
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -38,12 +38,15 @@ const PINNED: &[(Bug, u64)] = &[
     (Bug::WatchIgnored, WIDE + 1),
     (Bug::AbsenceForgotten, WIDE + 12),
     (Bug::GoneWhileVoting, WIDE + 16),
+    (Bug::SlotCheckedAtDoor, MOVING),
+    (Bug::StaleRing, MOVING),
 ];
 
 /// Where the search for a seed begins: these need what only wide ones have.
 fn first_seed(bug: Bug) -> u64 {
     match bug {
         Bug::TimeUpWhenServed | Bug::WatchIgnored | Bug::AbsenceForgotten | Bug::GoneWhileVoting => WIDE,
+        Bug::SlotCheckedAtDoor | Bug::StaleRing => MOVING,
         _ => 1,
     }
 }

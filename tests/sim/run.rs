@@ -4,7 +4,7 @@ use crate::client::Client;
 use crate::coverage::Coverage;
 use crate::faults::Faults;
 use crate::history::{History, Outcome, READ_BOTH};
-use crate::invariants::{self, JUDGES, progress};
+use crate::invariants::{self, JUDGES, progress, slots};
 use crate::node::Node;
 use crate::observe::Observer;
 use crate::plan::{FAULTS_END, Plan};
@@ -176,14 +176,22 @@ impl Run {
         stop.set(true);
         self.until(sim, "stopping the clients", SERVES, |_| over.get())?;
         self.until(sim, "starting all nodes again", SERVES, Run::all_serve)?;
-        let groups = self.plan.groups;
-        let settled = |run: &Run| progress::settled(&run.nodes, groups);
-        let _ = self.until(sim, "bringing about what was wished", SETTLES, |run| settled(run).is_ok());
+        let (groups, moving) = (self.plan.groups, self.plan.moving);
+        let settled = |run: &Run| {
+            progress::settled(&run.nodes, groups)?;
+            if moving { slots::settled(&run.nodes) } else { Ok(()) }
+        };
+        // Slots that could not go are tried again after a while, and that grows.
+        let patience = if moving { SETTLES * 3 } else { SETTLES };
+        let _ = self.until(sim, "bringing about what was wished", patience, |run| settled(run).is_ok());
         settled(self)?;
         self.read_all(sim)?;
         let _ =
             self.until(sim, "becoming equal", SERVES, |run| progress::converged(&run.nodes, run.plan.groups).is_ok());
         progress::converged(&self.nodes, self.plan.groups)?;
+        if moving {
+            slots::owned_once(&self.nodes, groups)?;
+        }
         let ops = self.history.borrow();
         for (_, judge) in JUDGES {
             judge(&ops)?;

@@ -11,6 +11,7 @@ pub mod progress;
 pub mod quarantine;
 pub mod queues;
 pub mod registers;
+pub mod slots;
 pub mod states;
 
 use crate::history::Op;
