@@ -49,6 +49,8 @@ pub struct Client {
     fills: bool,
     /// Whether its seed is a wide one.
     wide: bool,
+    /// Whether slots move, and what has a deadline lies in those that do.
+    moving: bool,
     nodes: usize,
     node: usize,
     connection: Option<(TcpStream, ReplyDecoder, BytesMut)>,
@@ -92,6 +94,7 @@ impl Client {
             pace: Pace::new(plan.crowded),
             fills: plan.limit.is_some(),
             wide: plan.wide,
+            moving: plan.moving,
             nodes: plan.all(),
             node,
             connection: None,
@@ -149,7 +152,7 @@ impl Client {
             (57..61, _) => {
                 let value = self.new_value();
                 let ttl = self.rng.u64(200..4000);
-                self.mortal(format!("t{value}"), &value, ttl)
+                self.mortal(self.mortal_key('t', &key, &value), &value, ttl)
             }
             (61..70, _) if !self.mortal.is_empty() => self.look_at_mortal(),
             (70..76, _) => {
@@ -170,10 +173,15 @@ impl Client {
             (89..94, _) if self.fills => {
                 let value = self.new_value();
                 let filling = format!("{value}{}", "x".repeat(self.rng.usize(1000..6000)));
-                self.mortal(format!("e{value}"), &filling, 600_000)
+                self.mortal(self.mortal_key('e', &key, &value), &filling, 600_000)
             }
             _ => words(&["SET", &key, &self.new_value()]),
         }
+    }
+
+    /// Where slots move, it lies in that of a register.
+    fn mortal_key(&self, kind: char, register: &str, value: &str) -> String {
+        if self.moving { format!("{kind}{{{register}}}{value}") } else { format!("{kind}{value}") }
     }
 
     fn mortal(&mut self, key: String, value: &str, ttl_ms: u64) -> Vec<String> {

@@ -154,7 +154,8 @@ impl Faults {
         let other = others[(dice[2] % others.len() as u64) as usize];
         // A second fault of a kind on the same link or node would be undone with the first.
         let taken = |s: &Standing| s.kind == kind || (NETWORK.contains(&s.kind) && NETWORK.contains(&kind));
-        if self.is_down(target) || self.standing.iter().any(taken) {
+        // A wish about slots meets no node, and one may come upon the other.
+        if kind != Kind::Slots && (self.is_down(target) || self.standing.iter().any(taken)) {
             return;
         }
         let phases = self.phases(at, nodes, observer);
@@ -254,6 +255,9 @@ impl Faults {
         self.coverage.note(kind, phases);
         if kind == Kind::Transfer {
             self.transferred = Some(at);
+        }
+        if kind == Kind::Slots {
+            return;
         }
         story::tell_at(at, "FAULT", format!("{kind:?} at {touched:?} for {lasts:?}"));
         let lasts = if kind == Kind::Usurp { lasts + Duration::from_millis(3000) } else { lasts };

@@ -168,6 +168,7 @@ impl Plan {
         }
         if moving {
             plan.groups = 2;
+            plan.faults.extend(wishes(&mut rng));
         }
         plan.faults.sort_by_key(|planned| planned.at);
         plan
@@ -186,6 +187,19 @@ fn delay(rng: &mut fastrand::Rng) -> Planned {
         lasts: Duration::from_millis(rng.u64(1000..3500)),
         at_leader: false,
         dice: std::array::from_fn(|_| rng.u64(..)),
+    }
+}
+
+/// What an operator wishes of slots now and then, besides: a move is over so soon that other faults would seldom meet one.
+fn wishes(rng: &mut fastrand::Rng) -> Vec<Planned> {
+    let (mut at, mut wishes) = (CALM, Vec::new());
+    loop {
+        at += Duration::from_millis(rng.u64(100..1000));
+        if at >= FAULTS_END {
+            return wishes;
+        }
+        let dice = std::array::from_fn(|_| rng.u64(..));
+        wishes.push(Planned { at, kind: Kind::Slots, lasts: Duration::ZERO, at_leader: false, dice });
     }
 }
 
