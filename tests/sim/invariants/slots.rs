@@ -1,5 +1,5 @@
 //! Slots that were wished elsewhere are there after healing, and each is exactly one group's: by the groups' own logs, as the
-//! table says.
+//! table says. Nothing is left of what has gone.
 
 use crate::node::{Node, moving};
 use hypercache::state::SlotSet;
@@ -35,6 +35,10 @@ pub fn owned_once(nodes: &[Rc<Node>], groups: u32) -> Result<(), String> {
                     "slots: by n{} group {id} owns {owned}, and {told} by the table; under way: {under_way:?}",
                     node.id
                 ));
+            }
+            let left = group.peek(|keys| keys.len() - keys.visible_len());
+            if left > 0 {
+                return Err(format!("slots: by n{} group {id} keeps {left} keys of slots that are not its own", node.id));
             }
             if all.has_any(&owned) {
                 return Err(format!("slots: by n{} slots of group {id} are another's, too", node.id));
