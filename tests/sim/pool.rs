@@ -39,7 +39,7 @@ const PINNED: &[(Bug, u64)] = &[
     (Bug::AbsenceForgotten, WIDE + 12),
     (Bug::GoneWhileVoting, WIDE + 16),
     (Bug::SlotCheckedAtDoor, MOVING),
-    (Bug::StaleRing, MOVING),
+    (Bug::StaleRing, MOVING + 2),
 ];
 
 /// Where the search for a seed begins: these need what only wide ones have.

@@ -38,7 +38,10 @@ pub fn owned_once(nodes: &[Rc<Node>], groups: u32) -> Result<(), String> {
             }
             let left = group.peek(|keys| keys.len() - keys.visible_len());
             if left > 0 {
-                return Err(format!("slots: by n{} group {id} keeps {left} keys of slots that are not its own", node.id));
+                return Err(format!(
+                    "slots: by n{} group {id} keeps {left} keys of slots that are not its own",
+                    node.id
+                ));
             }
             if all.has_any(&owned) {
                 return Err(format!("slots: by n{} slots of group {id} are another's, too", node.id));
