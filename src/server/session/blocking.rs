@@ -219,10 +219,8 @@ impl Connection {
         let Some(slot) = self.ring.get(seq) else { return };
         // The place in the line goes with the state.
         slot.state = State::Waiting;
-        let asked = slot.asked.clone();
         self.awaits = None;
         self.client.unblocked();
-        self.finish(&asked, &reply);
-        self.ring.ready(seq, reply);
+        self.conclude(seq, reply);
     }
 }

@@ -1,11 +1,80 @@
-//! When a connection waits, for what, and when it ends.
+//! When a connection waits, for what, and when and how it ends.
 
-use super::{Connection, READ_LARGE, READ_MAX, STOP_QUIET, Stopping, Unblock};
+use super::super::lane::Lane;
+use super::super::pubsub::{self, Turn};
+use super::{Connection, IN_FLIGHT_MAX, READ_LARGE, READ_MAX, READ_MIN, Unblock};
 use crate::env::{self, Instant};
+use crate::net::TcpStream;
+use crate::resp::Args;
 use bytes::BytesMut;
+use std::io;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// While the node stops, a connection from which nothing comes is closed after this long. One that does send is closed
+/// right behind the reply, when its client cannot have sent the next request yet.
+const STOP_QUIET: Duration = Duration::from_millis(500);
+/// After the last reply, how long and how much is still read and thrown away, so that a reset does not overtake the reply.
+const LINGER: Duration = Duration::from_millis(500);
+const LINGER_BYTES: usize = 1 << 20;
+
+/// The node was told to stop.
+#[derive(Clone, Copy)]
+pub(super) struct Stopping {
+    at: Instant,
+    /// Requests received until then.
+    commands: u64,
+    /// Some of them were not answered yet.
+    owing: bool,
+}
+
+/// Closes so that the client gets everything written: says that nothing follows, then waits for it to close.
+pub(super) async fn linger(mut stream: TcpStream) {
+    let rest = async {
+        stream.shutdown().await?;
+        let (mut scrap, mut left) = (vec![0u8; READ_MIN], LINGER_BYTES);
+        while left > 0 {
+            match stream.read(&mut scrap).await? {
+                0 => break,
+                n => left = left.saturating_sub(n),
+            }
+        }
+        io::Result::Ok(())
+    };
+    let _ = env::timeout(LINGER, rest).await;
+}
 
 impl Connection {
+    /// Bytes that this connection makes the node keep, beside the command that is being received.
+    pub(super) fn kept(&self) -> usize {
+        self.output.len() + self.ring.held()
+    }
+
+    /// Whether nothing more may be decoded at present.
+    pub(super) fn is_full(&self) -> bool {
+        self.awaits.is_some()
+            || self.turning
+            || self.ring.len() >= IN_FLIGHT_MAX
+            || self.kept() >= self.shared.settings.output_max
+    }
+
+    /// Whether a request may begin now.
+    pub(super) fn has_turn(&self, args: &Args) -> bool {
+        if self.held_until(args).is_some() {
+            return false;
+        }
+        match pubsub::turn(args) {
+            None => true,
+            Some(Turn::AfterCommands) => self.lanes.iter().all(Lane::is_free),
+            Some(Turn::AfterReplies) => self.ring.is_empty(),
+        }
+    }
+
+    /// Until when CLIENT PAUSE holds a request, if it does.
+    pub(super) fn held_until(&self, args: &Args) -> Option<Instant> {
+        self.shared.held_until(args, &self.transaction, self.now)
+    }
+
     /// Whether another turn would do something although nothing new has come.
     pub(super) fn can_go_on(&self) -> bool {
         let room = self.output.len() < self.shared.settings.output_max;

@@ -1,9 +1,13 @@
-//! What a connection is sent without having asked: messages of channels, and word that keys changed which it read.
+//! What a connection is sent without having asked: messages of channels, and word that keys changed which it read; and what
+//! is noted for the latter when it reads.
 //!
 //! Invariants: pushes keep their order; word of a change does not overtake the reply that it is about.
 
 use super::Connection;
+use crate::commands::{self, Command};
+use crate::resp::Args;
 use crate::server::pubsub::encoding;
+use crate::server::tracking::Reading;
 use bytes::Bytes;
 
 /// Pushes that are left in the mailbox until the replies they may be about are written.
@@ -65,6 +69,25 @@ impl Connection {
     pub(super) fn pushes_pass(&mut self, seq: u64) {
         if let Some(held) = &mut self.held {
             held.behind = held.behind.min(seq);
+        }
+    }
+
+    /// What a read notes before it is run, if the client keeps what it reads. `args`: the read's, or a part of them.
+    pub(super) fn reading(&self, command: &Command, args: &Args) -> Option<Box<Reading>> {
+        let tracking = self.session.tracking.as_ref()?;
+        if !command.is_read() || !tracking.remembers() {
+            return None;
+        }
+        let keys = commands::keys(command, args).cloned().collect();
+        Reading::new(&self.shared, &self.client, keys)
+    }
+
+    /// CLIENT CACHING is about the next command, and no command about connections is that.
+    pub(super) fn forget_caching(&mut self, family: &'static str) {
+        if let Some(tracking) = &mut self.session.tracking
+            && family != "connection"
+        {
+            tracking.caching = false;
         }
     }
 }

@@ -14,14 +14,12 @@ use super::super::dispatch;
 use super::super::lane::{Kind, Lane, Op};
 use super::super::merge::Gather;
 use super::super::ring::{State, Ticket};
-use super::{Connection, unserved};
-use crate::cluster::epoch_of;
+use super::Connection;
 use crate::commands::session::Face;
-use crate::commands::{self, Merge, Scope, handover};
+use crate::commands::{self, Scope, handover};
 use crate::env::Instant;
-use crate::resp::{Args, Reply};
+use crate::resp::Args;
 use crate::slot::slot_of;
-use crate::state::View;
 use crate::types::{GroupId, Level, Slot};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -32,100 +30,6 @@ fn groups_of(args: &Args, routes: &Routes) -> Vec<GroupId> {
     match commands::lookup(args) {
         Ok(command) => commands::keys(command, args).map(group).collect(),
         Err(_) => handover::first_key(args).iter().map(group).collect(),
-    }
-}
-
-/// A request about all keys, of which every group answers a part. Keys that change their group meanwhile may be in two parts,
-/// or in none. So when the last part is there the meta group is asked, behind all of them, for the version of its table: if it
-/// is not the one by which the parts were begun, they are begun anew. (This node's own table may be old at both times.)
-/// Nothing of the connection that comes behind one that writes is begun before it has ended, so it is not undone.
-pub(in crate::server) struct Everywhere {
-    gather: Gather,
-    merge: Merge,
-    writes: bool,
-    args: Args,
-    kind: Kind,
-    deadline: Instant,
-    /// The version of the table by which its parts were begun.
-    epoch: u64,
-}
-
-/// What follows a reply.
-pub(in crate::server) enum After {
-    Nothing,
-    /// All parts are there: [`Everywhere::confirm`] tells what confirms them.
-    Confirm,
-    /// Slots have moved, and the table has this version now.
-    Anew(u64),
-    Answer(Reply),
-}
-
-/// The number of the part that confirms the others.
-const CONFIRMS: u32 = u32::MAX;
-
-impl Everywhere {
-    /// Nothing is begun yet.
-    pub fn new(merge: Merge, writes: bool, args: Args, kind: Kind, deadline: Instant) -> Everywhere {
-        let gather = Gather::new(merge, writes, 0, Vec::new());
-        Everywhere { gather, merge, writes, args, kind, deadline, epoch: 0 }
-    }
-
-    /// A part for each group, none of which has an answer.
-    pub fn begin(&mut self, seq: u64, groups: &[(Slot, GroupId)], epoch: u64) -> Vec<(GroupId, Op)> {
-        self.gather = Gather::new(self.merge, self.writes, groups.len(), Vec::new());
-        self.epoch = epoch;
-        let op = |(part, (_, group)): (u32, &(Slot, GroupId))| {
-            let (args, kind, deadline) = (self.args.clone(), self.kind, self.deadline);
-            (*group, Op { ticket: Ticket { seq, part }, args, kind, deadline, reading: None })
-        };
-        (0..).zip(groups).map(op).collect()
-    }
-
-    /// Takes the reply to a part. `moved`: slots of some group have moved, as far as this node's copies tell.
-    pub fn put(&mut self, part: u32, reply: Reply, moved: impl FnOnce() -> bool, now: Instant) -> After {
-        if part == CONFIRMS {
-            return match reply {
-                Reply::Int(epoch) if epoch as u64 == self.epoch => After::Answer(self.gather.finish()),
-                Reply::Int(epoch) if now < self.deadline => After::Anew(epoch as u64),
-                error if error.is_error() && !self.writes => After::Answer(error),
-                _ => After::Answer(self.unconfirmed()),
-            };
-        }
-        if !self.gather.put(part, reply) {
-            return After::Nothing;
-        }
-        // A read was answered by copies here, which know of a move that has come so far that keys are elsewhere.
-        let confirmed = match self.kind {
-            Kind::Read { level: Level::Linearizable | Level::Lease, .. } => moved(),
-            Kind::Read { .. } => false,
-            _ => true,
-        };
-        match confirmed && !self.gather.has_error() {
-            true => After::Confirm,
-            false => After::Answer(self.gather.finish()),
-        }
-    }
-
-    /// The answer where slots have moved and the parts cannot be begun anew.
-    pub fn unconfirmed(&self) -> Reply {
-        Reply::error(match self.writes {
-            true => "UNCERTAIN slots may have moved meanwhile: the command was applied to some of the keys at least",
-            false => "TRYAGAIN slots have moved meanwhile",
-        })
-    }
-
-    /// What confirms the parts, in the meta group.
-    pub fn confirm(&self, seq: u64) -> Op {
-        let kind = Kind::Read { run: epoch, level: Level::Linearizable, quiet: true };
-        let args = [Bytes::from_static(b"PING")].into_iter().collect();
-        Op { ticket: Ticket { seq, part: CONFIRMS }, args, kind, deadline: self.deadline, reading: None }
-    }
-}
-
-fn epoch(_: &Args, meta: &View<'_>) -> Reply {
-    match epoch_of(meta) {
-        Ok(epoch) => Reply::Int(epoch as i64),
-        Err(why) => Reply::error(format!("ERR the table cannot be read: {why}")),
     }
 }
 
@@ -214,7 +118,7 @@ impl Connection {
                 for ((group, args), part) in parts.into_iter().zip(numbers) {
                     let ticket = Ticket { seq: op.ticket.seq, part };
                     // Noted anew, by the group where it is read now.
-                    let reading = op.reading.as_ref().and_then(|_| self.reading_of(command, &args));
+                    let reading = op.reading.as_ref().and_then(|_| self.reading(command, &args));
                     self.put_in(known, group, Op { ticket, args, kind: op.kind, deadline: op.deadline, reading });
                 }
             }
@@ -235,66 +139,6 @@ impl Connection {
         if let Some(State::Blocking(blocking)) = self.ring.get(ticket.seq).map(|asked| &mut asked.state) {
             blocking.goes_to(group);
         }
-        match self.lane(group) {
-            Some(at) => self.lanes[at].push(op),
-            None => self.complete(ticket, unserved(group)),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::env;
-    use std::time::Duration;
-
-    fn begun(kind: Kind, writes: bool) -> Everywhere {
-        let mut whole = Everywhere::new(Merge::Sum, writes, Args::new(), kind, env::now() + Duration::from_secs(5));
-        assert_eq!(whole.begin(3, &[(Slot(0), GroupId(1)), (Slot(9), GroupId(2))], 7).len(), 2);
-        whole
-    }
-
-    fn put(whole: &mut Everywhere, part: u32, reply: Reply, moved: bool) -> After {
-        whole.put(part, reply, || moved, env::now())
-    }
-
-    const READ: Kind = Kind::Read { run: epoch, level: Level::Linearizable, quiet: false };
-
-    #[test]
-    fn what_was_answered_beside_a_move_is_asked_anew() {
-        for (kind, writes) in [(Kind::Write, true), (READ, false)] {
-            let mut whole = begun(kind, writes);
-            assert!(matches!(put(&mut whole, 1, Reply::Int(5), true), After::Nothing));
-            assert!(matches!(put(&mut whole, 0, Reply::Int(4), true), After::Confirm));
-            assert!(matches!(put(&mut whole, CONFIRMS, Reply::Int(8), true), After::Anew(8)));
-            whole.begin(3, &[(Slot(0), GroupId(1))], 8);
-            assert!(matches!(put(&mut whole, 0, Reply::Int(2), true), After::Confirm));
-            let After::Answer(told) = put(&mut whole, CONFIRMS, Reply::Int(8), true) else { panic!("it is confirmed") };
-            assert_eq!(told, Reply::Int(2), "of the last parts alone");
-        }
-    }
-
-    #[test]
-    fn who_cannot_be_confirmed_says_so() {
-        let late = env::now() + Duration::from_secs(60);
-        for (kind, writes, code) in [(Kind::Write, true, "UNCERTAIN"), (READ, false, "TRYAGAIN")] {
-            let mut whole = begun(kind, writes);
-            put(&mut whole, 0, Reply::Int(1), true);
-            put(&mut whole, 1, Reply::Int(1), true);
-            let told = whole.put(CONFIRMS, Reply::Int(8), || true, late);
-            assert!(matches!(told, After::Answer(Reply::Error(text)) if text.starts_with(code.as_bytes())), "{code}");
-        }
-    }
-
-    #[test]
-    fn where_no_slot_ever_moved_a_read_asks_nobody_and_a_write_does() {
-        for (kind, writes) in [(READ, false), (Kind::Write, true)] {
-            let mut whole = begun(kind, writes);
-            put(&mut whole, 0, Reply::Int(1), false);
-            assert_eq!(matches!(put(&mut whole, 1, Reply::Int(1), false), After::Confirm), writes);
-        }
-        let mut whole = begun(Kind::Write, true);
-        put(&mut whole, 0, Reply::error("TRYAGAIN x"), false);
-        assert!(matches!(put(&mut whole, 1, Reply::Int(1), false), After::Answer(Reply::Error(_))));
+        self.put_in_lane(group, op);
     }
 }

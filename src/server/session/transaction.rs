@@ -8,7 +8,7 @@
 use super::super::dispatch::{self, Asker, Request};
 use super::super::lane::{Kind, Op};
 use super::super::ring::{State, Ticket};
-use super::{Came, Connection, unserved};
+use super::{Came, Connection, weight};
 use crate::commands::script::ScriptCommand;
 use crate::commands::transaction::{self, Exec, Step, Weave};
 use crate::commands::{Command, Run, atomic};
@@ -153,20 +153,14 @@ impl Connection {
 
     /// Puts an operation into the lane of its group.
     pub(super) fn enter(&mut self, group: GroupId, asked: super::Asked, state: State, args: Args, kind: Kind) {
-        let weight = args.iter().map(|a| a.len()).sum();
         let deadline = self.deadline();
-        let seq = self.ring.push(asked, state, weight);
-        let ticket = Ticket { seq, part: 0 };
-        match self.lane(group) {
-            Some(at) => self.lanes[at].push(Op { ticket, args, kind, deadline, reading: None }),
-            None => self.complete(ticket, unserved(group)),
-        }
+        let ticket = Ticket { seq: self.ring.push(asked, state, weight(&args)), part: 0 };
+        self.put_in_lane(group, Op { ticket, args, kind, deadline, reading: None });
     }
 
     /// The reply of the group that WATCH or EXEC asked has come.
     pub(super) fn finish_transaction(&mut self, seq: u64, reply: Reply) {
         let Some(slot) = self.ring.get(seq) else { return };
-        let asked = slot.asked.clone();
         let reply = match std::mem::replace(&mut slot.state, State::Waiting) {
             State::Watching(keys) => self.transaction.watch(&keys, reply),
             State::Executing(weave) => {
@@ -181,8 +175,7 @@ impl Connection {
             _ => reply,
         };
         self.awaits = self.awaits.filter(|awaited| *awaited != seq);
-        self.finish(&asked, &reply);
-        self.ring.ready(seq, reply);
+        self.conclude(seq, reply);
     }
 
     /// What a transaction says about the scripts of the cluster, one after the other.

@@ -13,7 +13,7 @@
 //! Told in vain is who hears of the change first and of the value then: it would keep that for ever. Invariant: **on one
 //! connection no invalidation comes before the reply to a read that the change came after.** The reply may have to wait for
 //! those before it, so pushes of a connection that tracks stay in its mailbox until everything asked before them is
-//! answered (`session.rs`, `take_pushes`): no longer than those requests' deadlines, and no more than `PushLimit`. Where
+//! answered (`session/pushes.rs`, `take_pushes`): no longer than those requests' deadlines, and no more than `PushLimit`. Where
 //! another connection is told (REDIRECT) there is no such order, as in Redis.
 //!
 //! **NOLOOP.** The connection that made a change is named in the entry, where it wants that: by the process and its number, so
