@@ -19,29 +19,29 @@
 mod handover;
 #[cfg(test)]
 mod handover_tests;
+mod news;
+mod snapshot;
 
 pub use handover::{Excerpt, Sent, Survey};
 
 use super::account::Account;
-use super::codec::{self, CutHead, RestoreError, SlotImage};
 use super::collections::{Packing, Size};
 use super::cuckoo::{Precision, UnitFilter};
 use super::cut::Cut;
 use super::entry::{Draft, Entry, EntryRef};
-use super::events::{Class, Record, Recorder, Wanted};
+use super::events::{Class, Recorder};
 use super::eviction::{Limit, Recency, Row};
 use super::expiry::HashRange;
 use super::ownership::Ownership;
 use super::removals::{Removals, Seen};
-use super::table::{SPLIT_ABOVE, Table};
+use super::table::Table;
 use super::unit::{Leftover, Swept, Unit, hash_of};
 use super::value::Value;
 use crate::planted::{self, Bug};
 use crate::slot::slot_of;
-use crate::types::{Author, Millis, Slot, Stamp};
+use crate::types::{Millis, Slot, Stamp};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 /// A removed entry whose value weighs more than this is left to [`Keyspace::take_garbage`].
 const FREED_AT_ONCE: usize = 64 << 10;
@@ -380,13 +380,6 @@ impl Keyspace {
         before.is_some()
     }
 
-    /// Notes for who waits that something happened to the key with this hash.
-    fn note_touched(&mut self, slot: Slot, hash: u64) {
-        if !self.wanted.is_empty() && self.wanted.contains(&Row::new(slot, hash)) {
-            self.touched.push(Row::new(slot, hash));
-        }
-    }
-
     /// Notes for eviction, and for who waits, that the key with this hash was written.
     fn note_write(&mut self, slot: Slot, hash: u64, new: bool) {
         self.note_touched(slot, hash);
@@ -696,112 +689,6 @@ impl Keyspace {
         std::mem::take(&mut self.arrivals)
     }
 
-    // -- Waiting: what happens to which keys somebody wants to know. Not replicated
-
-    /// The row of a key.
-    pub fn row(&self, key: &[u8]) -> Row {
-        let (slot, hash) = self.place_of(key);
-        Row::new(slot, hash)
-    }
-
-    /// Whether it is noted what happens to this row.
-    pub fn want(&mut self, row: Row, wanted: bool) {
-        match wanted {
-            true => drop(self.wanted.insert(row)),
-            false => drop(self.wanted.remove(&row)),
-        }
-    }
-
-    /// Notes nothing any more.
-    pub fn want_nothing(&mut self) {
-        self.wanted = BTreeSet::new();
-        self.touched = Vec::new();
-    }
-
-    /// Wanted rows that something happened to since the last call, or may have, if there are any.
-    pub fn take_touched(&mut self) -> Option<Vec<Row>> {
-        (!self.touched.is_empty()).then(|| std::mem::take(&mut self.touched))
-    }
-
-    // -- Events (`events.rs`)
-
-    /// From now on this is noted of what entries do. Not replicated.
-    pub fn record(&mut self, wanted: Wanted) {
-        self.recorder.want(wanted);
-    }
-
-    /// Says who makes the changes that come now, until the next entry; for what is told of them, and nothing else.
-    pub fn name_author(&mut self, author: Option<Author>) {
-        self.recorder.name_author(author);
-    }
-
-    /// Notes an event, if it is wanted: a command says with it what it has just done.
-    pub fn notify(&mut self, class: Class, event: &'static str, key: &[u8]) {
-        self.recorder.event(class, event, key);
-    }
-
-    /// The same for a change of what a key holds: if the last element went and the key with it, that is told too.
-    pub fn notify_change(&mut self, class: Class, event: &'static str, key: &[u8]) {
-        if self.recorder.is_on() {
-            self.recorder.event(class, event, key);
-            if !self.contains(key) {
-                self.recorder.event(Class::Generic, "del", key);
-            }
-        }
-    }
-
-    /// The same if anything changed since the keyspace had this version.
-    pub fn notify_since(&mut self, version: u64, class: Class, event: &'static str, key: &[u8]) {
-        if self.version != version {
-            self.notify_change(class, event, key);
-        }
-    }
-
-    /// What was noted since the last call.
-    pub fn take_record(&mut self) -> Option<Record> {
-        self.recorder.take()
-    }
-
-    /// Of a key that is about to be written: one that was dead expires now, one that was not there is new.
-    fn record_set(&mut self, key: &[u8]) {
-        if !self.recorder.is_on() {
-            return;
-        }
-        let was = self.locate(key).map(|located| located.entry.is_dead(self.clock));
-        if was == Some(true) {
-            self.recorder.event(Class::Expired, "expired", key);
-        }
-        if was != Some(false) {
-            self.recorder.event(Class::New, "new", key);
-        }
-        self.recorder.change(key);
-    }
-
-    /// Of what is dead in a range that is about to be swept. Gives the keys that are alive and lose elements.
-    fn record_due(&mut self, range: HashRange) -> Vec<Vec<u8>> {
-        if !self.recorder.is_on() {
-            return Vec::new();
-        }
-        let (mut dead, mut pruning) = (Vec::new(), Vec::new());
-        for located in self.walk(range.slot, u64::from(range.first) << 32) {
-            if located.slot != range.slot || located.hash >> 32 > u64::from(range.last) {
-                break;
-            }
-            let due = (1..=self.clock).contains(&located.entry.due());
-            match located.entry.is_dead(self.clock) {
-                true => dead.push(located.entry.key().to_vec()),
-                false if due => pruning.push(located.entry.key().to_vec()),
-                false => {}
-            }
-        }
-        for key in dead {
-            self.recorder.event(Class::Expired, "expired", &key);
-            self.recorder.change(&key);
-        }
-        pruning.iter().for_each(|key| self.recorder.change(key));
-        pruning
-    }
-
     // -- Marks: what a replica remembers of reads, for eviction
 
     /// Whether each key has a mark from now on: a number of this replica's own, four bytes of memory.
@@ -852,130 +739,6 @@ impl Keyspace {
             let rows = self.table.slot_ordered(slot, from);
             rows.map(move |(hash, _, unit, at)| self.located(slot, hash, unit, at))
         })
-    }
-
-    // -- Snapshots
-
-    /// Begins a snapshot: everything outside the units is captured now, the units follow with
-    /// [`Keyspace::cut_next`] and show this same moment.
-    ///
-    /// # Panics
-    /// If a cut is running.
-    pub fn begin_cut(&mut self) -> CutHead {
-        assert!(self.cut.is_none(), "one snapshot at a time");
-        self.epoch += 1;
-        self.cut = Some(Cut::new(self.epoch));
-        self.head(self.table.units() as u64)
-    }
-
-    /// A cut's head with clock and version as they are now, which no snapshot may have: for the planted bug that takes them
-    /// after the cut.
-    pub fn head_afterwards(&self, head: &[u8]) -> Result<CutHead, RestoreError> {
-        Ok(CutHead { clock: self.clock, version: self.version, ..CutHead::from_bytes(head)? })
-    }
-
-    fn head(&self, images: u64) -> CutHead {
-        CutHead {
-            seed: self.seed,
-            clock: self.clock,
-            version: self.version,
-            account: self.account,
-            images,
-            limit: self.limit,
-            packing: self.packing,
-            removals: self.removals.clone(),
-            ownership: self.ownership.clone(),
-        }
-    }
-
-    /// Units as they were at the cut, about `max_bytes` of them, in no particular order; there may be none. `None`:
-    /// all are out, and the cut is over.
-    pub fn cut_next(&mut self, max_bytes: usize) -> Option<Vec<SlotImage>> {
-        let images = self.cut.as_mut()?.take(max_bytes.max(1), &mut self.table);
-        if images.is_none() {
-            self.abort_cut();
-        }
-        images
-    }
-
-    /// Whether a snapshot is being taken.
-    pub fn cut_running(&self) -> bool {
-        self.cut.is_some()
-    }
-
-    /// Ends a cut whose snapshot failed. Nothing happens if none runs.
-    pub fn abort_cut(&mut self) {
-        self.garbage.tables.extend(self.cut.take().and_then(Cut::into_kept));
-    }
-
-    /// The keyspace of a snapshot. Every image must be there, once, in any order; anything odd is an error.
-    pub fn restore<B: AsRef<[u8]>, E: std::fmt::Display>(
-        head: &[u8],
-        images: impl Iterator<Item = Result<B, E>>,
-        precision: Precision,
-    ) -> Result<Keyspace, RestoreError> {
-        let head = CutHead::from_bytes(head)?;
-        let mut keyspace = Keyspace::with_filters(head.seed, precision);
-        (keyspace.clock, keyspace.version) = (head.clock, head.version);
-        (keyspace.limit, keyspace.packing, keyspace.removals) = (head.limit, head.packing, head.removals);
-        keyspace.ownership = head.ownership.clone();
-        // Most keys were written near the end.
-        keyspace.table = Table::new(head.seed, head.clock, precision);
-        let mut count = 0;
-        for image in images {
-            let image = image.map_err(|error| RestoreError::Source(error.to_string()))?;
-            let (slot, entries) = codec::decode_slot(image.as_ref())?;
-            keyspace.restore_slot(slot, entries)?;
-            count += 1;
-        }
-        if count != head.images {
-            return Err(RestoreError::Sums("images are missing or too many"));
-        }
-        if keyspace.account != head.account {
-            return Err(RestoreError::Sums("keys, deadlines or bytes differ"));
-        }
-        Ok(keyspace)
-    }
-
-    fn restore_slot(&mut self, slot: Slot, entries: Vec<Draft<'_>>) -> Result<(), RestoreError> {
-        let damaged = |what| RestoreError::Damaged { part: "slot image", what };
-        let mut hashed: Vec<(u64, Draft<'_>)> = Vec::with_capacity(entries.len());
-        for draft in entries {
-            let (of_key, hash) = self.place_of(draft.key);
-            if of_key != slot {
-                return Err(damaged("a key of another slot"));
-            }
-            if hashed.last().is_some_and(|(before, last)| (*before, last.key) >= (hash, draft.key)) {
-                return Err(damaged("keys out of order"));
-            }
-            hashed.push((hash, draft));
-        }
-        if self.table.slot_len(slot) == 0 && hashed.len() <= SPLIT_ABOVE {
-            hashed.iter().for_each(|(_, draft)| self.account.add(Account::of(&draft.as_ref())));
-            self.table.fill(slot, hashed, self.epoch);
-            return Ok(());
-        }
-        for (hash, draft) in hashed {
-            // A key comes once, so an image that is there twice is noticed; one that is missing is by its number.
-            if self.put(slot, hash, draft) {
-                return Err(RestoreError::Twice(slot));
-            }
-        }
-        Ok(())
-    }
-
-    /// A hash of the whole state, equal on equal states: head and entries, however they lie in memory. Looks at
-    /// every key: for comparing replicas now and then, not for a hot path.
-    pub fn state_hash(&self) -> u128 {
-        let mut bytes = Vec::new();
-        let mut sum = xxh3_128_with_seed(&self.head(0).to_bytes(), self.seed);
-        for entry in self.table.all_units().flat_map(Unit::entries) {
-            bytes.clear();
-            codec::encode_entry(&mut bytes, &entry);
-            // Addition does not depend on order, and unlike XOR does not let equal terms cancel.
-            sum = sum.wrapping_add(xxh3_128_with_seed(&bytes, self.seed));
-        }
-        sum
     }
 
     /// A number that differs from call to call, for reads that choose at random. Never for apply.

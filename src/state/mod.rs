@@ -24,6 +24,8 @@
 //! | `removals.rs` | what is left of removed keys, for those who watch absent ones |
 //! | `cut.rs` | a snapshot taken unit by unit while writers go on |
 //! | `ownership.rs` | which slots the group answers for, and the handover under way |
+//! | `keyspace/snapshot.rs` | taking a snapshot, and the keyspace of one |
+//! | `keyspace/news.rs` | what is told of writes to those who wait for keys or want events |
 //! | `keyspace/handover.rs` | what a handover does with the keys |
 //! | `codec.rs` | bytes of entries, units and the head; golden, versioned |
 
