@@ -168,6 +168,14 @@ impl Client {
         }
         replies
     }
+
+    /// A page of SCAN, of about ten keys: where it goes on, and the keys.
+    async fn scan(&mut self, cursor: &str) -> (String, Vec<String>) {
+        self.pipeline(&format!("SCAN {cursor} COUNT 10")).await;
+        let Some(Reply::Array(page)) = self.next().await else { panic!("a page") };
+        let [Reply::Bulk(next), Reply::Array(keys)] = page.as_slice() else { panic!("{page:?}") };
+        (String::from_utf8(next.to_vec()).unwrap(), keys.iter().map(show).collect())
+    }
 }
 
 fn show(reply: &Reply) -> String {
@@ -368,11 +376,9 @@ async fn keys_scan_and_flush_reach_every_group() {
     assert_eq!(keys.len(), 100);
     let (mut cursor, mut seen, mut calls) = ("0".to_owned(), std::collections::BTreeSet::new(), 0);
     loop {
-        c.pipeline(&format!("SCAN {cursor} COUNT 10")).await;
-        let Some(Reply::Array(page)) = c.next().await else { panic!("a page") };
-        let [Reply::Bulk(next), Reply::Array(keys)] = page.as_slice() else { panic!("{page:?}") };
-        seen.extend(keys.iter().map(show));
-        cursor = String::from_utf8(next.to_vec()).unwrap();
+        let (next, keys) = c.scan(&cursor).await;
+        cursor = next;
+        seen.extend(keys);
         calls += 1;
         if cursor == "0" {
             break;
