@@ -366,19 +366,7 @@ impl Host {
             Err(e) => Err(e.to_string()),
         };
         let mut out = BytesMut::new();
-        wire::put_frame(&mut out, Opcode::Response, |out| {
-            out.put_u64_le(0);
-            match &answer {
-                Ok(body) => {
-                    out.put_u8(0);
-                    out.put_slice(body);
-                }
-                Err(text) => {
-                    out.put_u8(1);
-                    out.put_slice(text.as_bytes());
-                }
-            }
-        });
+        wire::put_answer(&mut out, 0, answer.as_ref(), |out, body| out.put_slice(body));
         stream.write_all(&out).await?;
         answer.map(|_| ()).map_err(io::Error::other)
     }

@@ -11,7 +11,7 @@ use super::{Snapshot, SnapshotMeta, Types, Vote};
 use crate::env;
 use crate::planted::{self, Bug};
 use crate::types::{GroupId, NodeId};
-use bytes::{Buf, BufMut, BytesMut};
+use bytes::{BufMut, BytesMut};
 use futures_util::{FutureExt, Stream, StreamExt};
 use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
@@ -209,16 +209,10 @@ impl Network {
         self.put_snapshot(vote, snapshot, &mut stream).await?;
         let mut buffer = BytesMut::new();
         let answer = env::timeout(INSTALL, peers::read_frame(&mut stream, &mut buffer, wire::MAX_FRAME)).await;
-        let (opcode, mut payload) =
-            answer.map_err(|_| io::Error::other("the snapshot was not installed in time"))??;
-        if opcode != Opcode::Response || payload.len() < 9 {
-            return Err(io::Error::other("the answer to a snapshot is none"));
-        }
-        payload.advance(8);
-        match payload.get_u8() {
-            0 => wire::get(&payload, "an answer").map_err(io::Error::other),
-            _ => Err(io::Error::other(String::from_utf8_lossy(&payload).into_owned())),
-        }
+        let (opcode, payload) = answer.map_err(|_| io::Error::other("the snapshot was not installed in time"))??;
+        let answer = wire::answer_of(opcode, payload);
+        let (_, answer) = answer.ok_or_else(|| io::Error::other("the answer to a snapshot is none"))?;
+        wire::get(&answer.map_err(io::Error::other)?, "an answer").map_err(io::Error::other)
     }
 
     /// Writes the offer and all chunks.

@@ -237,17 +237,12 @@ impl Link {
         }
     }
 
-    fn answered(&self, opcode: Opcode, mut payload: Bytes) -> io::Result<()> {
-        if opcode != Opcode::Response || payload.len() < 9 {
-            return Err(io::Error::other("the peer sent a frame that is no answer"));
-        }
-        let (id, status) = (payload.get_u64_le(), payload.get_u8());
+    fn answered(&self, opcode: Opcode, payload: Bytes) -> io::Result<()> {
+        let answer = wire::answer_of(opcode, payload);
+        let (id, answer) = answer.ok_or_else(|| io::Error::other("the peer sent a frame that is no answer"))?;
         let waiting = self.state.lock().waiting.remove(&id);
         if let Some(tx) = waiting {
-            let _ = tx.send(match status {
-                0 => Ok(payload),
-                _ => Err(Broken::Peer(String::from_utf8_lossy(&payload).into_owned())),
-            });
+            let _ = tx.send(answer.map_err(Broken::Peer));
         }
         Ok(())
     }
@@ -563,19 +558,7 @@ pub(super) struct Answers {
 impl Answers {
     fn put(&self, id: u64, answer: Result<BytesMut, String>) {
         let mut out = self.out.lock();
-        wire::put_frame(&mut out, Opcode::Response, |out| {
-            out.put_u64_le(id);
-            match &answer {
-                Ok(body) => {
-                    out.put_u8(0);
-                    out.put_slice(body);
-                }
-                Err(text) => {
-                    out.put_u8(1);
-                    out.put_slice(text.as_bytes());
-                }
-            }
-        });
+        wire::put_answer(&mut out, id, answer, |out, body| out.put_slice(&body));
         drop(out);
         self.wake.notify_one();
     }

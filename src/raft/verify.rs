@@ -515,15 +515,11 @@ impl Group {
         stream.write_all(&out).await?;
         let mut buffer = BytesMut::new();
         let answer = env::timeout(FETCH, peers::read_frame(&mut stream, &mut buffer, wire::MAX_FRAME)).await;
-        let (opcode, mut payload) = answer.map_err(|_| io::Error::other("no snapshot came in time"))??;
-        if opcode != Opcode::Response || payload.len() < 9 {
-            return Err(io::Error::other("the answer to a wish for a snapshot is none"));
-        }
-        payload.advance(8);
-        if payload.get_u8() != 0 {
-            return Err(io::Error::other(String::from_utf8_lossy(&payload).into_owned()));
-        }
-        let Sent { meta, chunks } = wire::get(&payload, "a snapshot's head").map_err(io::Error::other)?;
+        let (opcode, payload) = answer.map_err(|_| io::Error::other("no snapshot came in time"))??;
+        let answer = wire::answer_of(opcode, payload);
+        let (_, answer) = answer.ok_or_else(|| io::Error::other("the answer to a wish for a snapshot is none"))?;
+        let head = answer.map_err(io::Error::other)?;
+        let Sent { meta, chunks } = wire::get(&head, "a snapshot's head").map_err(io::Error::other)?;
         let snapshots = self.snapshots();
         let (chunk_tx, mut chunk_rx) = mpsc::channel::<Bytes>(CHUNKS_AHEAD);
         let (done_tx, done_rx) = oneshot::channel();
@@ -574,18 +570,8 @@ impl Group {
         };
         let made = made.await;
         let mut out = BytesMut::new();
-        wire::put_frame(&mut out, Opcode::Response, |out| {
-            out.put_u64_le(0);
-            match &made {
-                Ok(export) => {
-                    out.put_u8(0);
-                    wire::put(out, &Sent { meta: export.meta().clone(), chunks: export.chunks() });
-                }
-                Err(text) => {
-                    out.put_u8(1);
-                    out.put_slice(text.as_bytes());
-                }
-            }
+        wire::put_answer(&mut out, 0, made.as_ref(), |out, export| {
+            wire::put(out, &Sent { meta: export.meta().clone(), chunks: export.chunks() });
         });
         stream.write_all(&out).await?;
         let Ok(export) = made else { return Ok(()) };

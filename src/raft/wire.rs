@@ -243,6 +243,38 @@ pub fn put_frame(out: &mut BytesMut, opcode: Opcode, body: impl FnOnce(&mut Byte
     out[at..at + 4].copy_from_slice(&len.to_le_bytes());
 }
 
+/// Writes the answer to a request: what `body` makes of it, or why there is none.
+pub fn put_answer<T>(
+    out: &mut BytesMut,
+    id: u64,
+    answer: Result<T, impl AsRef<str>>,
+    body: impl FnOnce(&mut BytesMut, T),
+) {
+    put_frame(out, Opcode::Response, |out| {
+        out.put_u64_le(id);
+        match answer {
+            Ok(answer) => {
+                out.put_u8(0);
+                body(out, answer);
+            }
+            Err(text) => {
+                out.put_u8(1);
+                out.put_slice(text.as_ref().as_bytes());
+            }
+        }
+    });
+}
+
+/// What [`put_answer`] wrote: the request's number, and the answer, or why there is none. None for another frame.
+pub fn answer_of(opcode: Opcode, mut payload: Bytes) -> Option<(u64, Result<Bytes, String>)> {
+    if opcode != Opcode::Response || payload.len() < 9 {
+        return None;
+    }
+    let (id, status) = (payload.get_u64_le(), payload.get_u8());
+    let answer = if status == 0 { Ok(payload) } else { Err(String::from_utf8_lossy(&payload).into_owned()) };
+    Some((id, answer))
+}
+
 /// Takes the next whole frame from the front; none while it is incomplete.
 pub fn take_frame(b: &mut BytesMut, max: usize) -> Result<Option<(Opcode, Bytes)>, Malformed> {
     let known = b.len().min(4);
