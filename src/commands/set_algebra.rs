@@ -13,19 +13,20 @@ use crate::state::{EntryRef, Keyspace, MemberRef, Packing, SetRef, SetValue, Val
 use crate::types::Stamp;
 use bytes::Bytes;
 
+/// What several sets become, sorted or not.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Operation {
+pub(super) enum Operation {
     Union,
     Intersection,
     Difference,
 }
 
-const UNION: u8 = 0;
-const INTERSECTION: u8 = 1;
-const DIFFERENCE: u8 = 2;
+pub(super) const UNION: u8 = 0;
+pub(super) const INTERSECTION: u8 = 1;
+pub(super) const DIFFERENCE: u8 = 2;
 
 impl Operation {
-    const fn of(number: u8) -> Operation {
+    pub(super) const fn of(number: u8) -> Operation {
         match number {
             UNION => Operation::Union,
             INTERSECTION => Operation::Intersection,
@@ -33,42 +34,51 @@ impl Operation {
         }
     }
 
-    /// Names and texts of the command, and of the one that stores.
-    const fn spec(self, stores: bool) -> Spec {
-        let (names, syntaxes, summaries, complexity) = match self {
-            Operation::Union => (
-                ["sunion", "sunionstore"],
-                ["SUNION key [key ...]", "SUNIONSTORE destination key [key ...]"],
-                [
-                    "Returns the members that any of some sets has.",
-                    "Stores the members that any of some sets has as a set; returns how many there are.",
-                ],
-                "O(N*log(N)), N the number of members of all sets",
-            ),
-            Operation::Intersection => (
-                ["sinter", "sinterstore"],
-                ["SINTER key [key ...]", "SINTERSTORE destination key [key ...]"],
-                [
-                    "Returns the members that all of some sets have.",
-                    "Stores the members that all of some sets have as a set; returns how many there are.",
-                ],
-                "O(N*M*log(N)), N the number of members of the smallest set, M that of sets",
-            ),
-            Operation::Difference => (
-                ["sdiff", "sdiffstore"],
-                ["SDIFF key [key ...]", "SDIFFSTORE destination key [key ...]"],
-                [
-                    "Returns the members of a set that none of some others has.",
-                    "Stores the members of a set that none of some others has as a set; returns how many there are.",
-                ],
-                "O(N*log(N)), N the number of members of all sets",
-            ),
-        };
-        let at = stores as usize;
-        let arity = if stores { -3 } else { -2 };
-        let (name, syntax, summary) = (names[at], syntaxes[at], summaries[at]);
-        Spec { name, arity, keys: Keys::ALL, syntax, summary, complexity, denyoom: stores, ..BASE }
+    /// How much of sources of these sizes, in their order, is copied into the result at most.
+    pub(super) fn copied(self, mut sizes: impl Iterator<Item = u64>) -> u64 {
+        match self {
+            Operation::Union => sizes.fold(0, u64::saturating_add),
+            Operation::Intersection => sizes.min().unwrap_or(0),
+            Operation::Difference => sizes.next().unwrap_or(0),
+        }
     }
+}
+
+/// Names and texts of the command, and of the one that stores.
+const fn spec(operation: Operation, stores: bool) -> Spec {
+    let (names, syntaxes, summaries, complexity) = match operation {
+        Operation::Union => (
+            ["sunion", "sunionstore"],
+            ["SUNION key [key ...]", "SUNIONSTORE destination key [key ...]"],
+            [
+                "Returns the members that any of some sets has.",
+                "Stores the members that any of some sets has as a set; returns how many there are.",
+            ],
+            "O(N*log(N)), N the number of members of all sets",
+        ),
+        Operation::Intersection => (
+            ["sinter", "sinterstore"],
+            ["SINTER key [key ...]", "SINTERSTORE destination key [key ...]"],
+            [
+                "Returns the members that all of some sets have.",
+                "Stores the members that all of some sets have as a set; returns how many there are.",
+            ],
+            "O(N*M*log(N)), N the number of members of the smallest set, M that of sets",
+        ),
+        Operation::Difference => (
+            ["sdiff", "sdiffstore"],
+            ["SDIFF key [key ...]", "SDIFFSTORE destination key [key ...]"],
+            [
+                "Returns the members of a set that none of some others has.",
+                "Stores the members of a set that none of some others has as a set; returns how many there are.",
+            ],
+            "O(N*log(N)), N the number of members of all sets",
+        ),
+    };
+    let at = stores as usize;
+    let arity = if stores { -3 } else { -2 };
+    let (name, syntax, summary) = (names[at], syntaxes[at], summaries[at]);
+    Spec { name, arity, keys: Keys::ALL, syntax, summary, complexity, denyoom: stores, ..BASE }
 }
 
 /// The sets of these keys; `None` for a key that is not there.
@@ -123,7 +133,7 @@ fn combined(operation: Operation, sets: &[Option<SetRef<'_>>], packing: &Packing
 struct Combine<const OPERATION: u8>(Args);
 
 impl<const OPERATION: u8> ReadCommand for Combine<OPERATION> {
-    const SPEC: Spec = Operation::of(OPERATION).spec(false);
+    const SPEC: Spec = spec(Operation::of(OPERATION), false);
 
     fn parse(args: &Args) -> Result<Self, Reply> {
         Ok(Combine(args[1..].into()))
@@ -145,7 +155,7 @@ struct Store<const OPERATION: u8> {
 }
 
 impl<const OPERATION: u8> WriteCommand for Store<OPERATION> {
-    const SPEC: Spec = Operation::of(OPERATION).spec(true);
+    const SPEC: Spec = spec(Operation::of(OPERATION), true);
 
     fn parse(args: &Args) -> Result<Self, Reply> {
         Ok(Store { to: args[1].clone(), keys: args[2..].into() })
@@ -155,11 +165,7 @@ impl<const OPERATION: u8> WriteCommand for Store<OPERATION> {
         let (to, keys) = (&args[1], &args[2..]);
         // What is there already is not added.
         let sizes = keys.iter().map(|key| if key == to { 0 } else { size(key).in_set() });
-        match Operation::of(OPERATION) {
-            Operation::Union => sizes.fold(0, u64::saturating_add),
-            Operation::Intersection => sizes.min().unwrap_or(0),
-            Operation::Difference => sizes.take(1).sum(),
-        }
+        Operation::of(OPERATION).copied(sizes)
     });
 
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {

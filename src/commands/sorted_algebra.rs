@@ -4,7 +4,7 @@
 //! together from the smallest source to the largest, as Redis does, so that sums are rounded alike.
 
 use super::score::float;
-use super::set_algebra::card_limit;
+use super::set_algebra::{DIFFERENCE, INTERSECTION, Operation, UNION, card_limit};
 use super::sorted::{BASE, listed};
 use super::sorted_range::store;
 use super::syntax::{either, is, syntax_error, want_integer, wrong_type};
@@ -14,72 +14,51 @@ use crate::state::{EntryRef, Keyspace, PackedLimits, SetRef, SortedRef, SortedVa
 use crate::types::Stamp;
 use bytes::Bytes;
 
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Operation {
-    Union,
-    Intersection,
-    Difference,
-}
-
-const UNION: u8 = 0;
-const INTERSECTION: u8 = 1;
-const DIFFERENCE: u8 = 2;
-
-impl Operation {
-    const fn of(number: u8) -> Operation {
-        match number {
-            UNION => Operation::Union,
-            INTERSECTION => Operation::Intersection,
-            _ => Operation::Difference,
-        }
-    }
-
-    /// Names and texts of the command, and of the one that stores.
-    const fn spec(self, stores: bool) -> Spec {
-        let (names, syntaxes, summaries, complexity) = match self {
-            Operation::Union => (
-                ["zunion", "zunionstore"],
-                [
-                    "ZUNION numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM | MIN | MAX] [WITHSCORES]",
-                    "ZUNIONSTORE destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM | MIN | MAX]",
-                ],
-                [
-                    "Returns the members that any of some sorted sets has.",
-                    "Stores the members that any of some sorted sets has; returns how many there are.",
-                ],
-                "O(N*log(N)), N the number of members of all sorted sets",
-            ),
-            Operation::Intersection => (
-                ["zinter", "zinterstore"],
-                [
-                    "ZINTER numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM | MIN | MAX] [WITHSCORES]",
-                    "ZINTERSTORE destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM | MIN | MAX]",
-                ],
-                [
-                    "Returns the members that all of some sorted sets have.",
-                    "Stores the members that all of some sorted sets have; returns how many there are.",
-                ],
-                "O(N*M*log(N)), N the number of members of the smallest sorted set, M that of sorted sets",
-            ),
-            Operation::Difference => (
-                ["zdiff", "zdiffstore"],
-                ["ZDIFF numkeys key [key ...] [WITHSCORES]", "ZDIFFSTORE destination numkeys key [key ...]"],
-                [
-                    "Returns the members of a sorted set that none of some others has.",
-                    "Stores the members of a sorted set that none of some others has; returns how many there are.",
-                ],
-                "O(N*log(N)), N the number of members of all sorted sets",
-            ),
-        };
-        let at = stores as usize;
-        let (arity, keys, since) = match stores {
-            true if matches!(self, Operation::Difference) => (-4, Keys::FirstAndCounted { at: 2 }, "6.2.0"),
-            true => (-4, Keys::FirstAndCounted { at: 2 }, "2.0.0"),
-            false => (-3, Keys::Counted { at: 1, step: 1 }, "6.2.0"),
-        };
-        let (name, syntax, summary) = (names[at], syntaxes[at], summaries[at]);
-        Spec { name, arity, keys, syntax, summary, complexity, since, denyoom: stores, ..BASE }
-    }
+/// Names and texts of the command, and of the one that stores.
+const fn spec(operation: Operation, stores: bool) -> Spec {
+    let (names, syntaxes, summaries, complexity) = match operation {
+        Operation::Union => (
+            ["zunion", "zunionstore"],
+            [
+                "ZUNION numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM | MIN | MAX] [WITHSCORES]",
+                "ZUNIONSTORE destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM | MIN | MAX]",
+            ],
+            [
+                "Returns the members that any of some sorted sets has.",
+                "Stores the members that any of some sorted sets has; returns how many there are.",
+            ],
+            "O(N*log(N)), N the number of members of all sorted sets",
+        ),
+        Operation::Intersection => (
+            ["zinter", "zinterstore"],
+            [
+                "ZINTER numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM | MIN | MAX] [WITHSCORES]",
+                "ZINTERSTORE destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM | MIN | MAX]",
+            ],
+            [
+                "Returns the members that all of some sorted sets have.",
+                "Stores the members that all of some sorted sets have; returns how many there are.",
+            ],
+            "O(N*M*log(N)), N the number of members of the smallest sorted set, M that of sorted sets",
+        ),
+        Operation::Difference => (
+            ["zdiff", "zdiffstore"],
+            ["ZDIFF numkeys key [key ...] [WITHSCORES]", "ZDIFFSTORE destination numkeys key [key ...]"],
+            [
+                "Returns the members of a sorted set that none of some others has.",
+                "Stores the members of a sorted set that none of some others has; returns how many there are.",
+            ],
+            "O(N*log(N)), N the number of members of all sorted sets",
+        ),
+    };
+    let at = stores as usize;
+    let (arity, keys, since) = match stores {
+        true if matches!(operation, Operation::Difference) => (-4, Keys::FirstAndCounted { at: 2 }, "6.2.0"),
+        true => (-4, Keys::FirstAndCounted { at: 2 }, "2.0.0"),
+        false => (-3, Keys::Counted { at: 1, step: 1 }, "6.2.0"),
+    };
+    let (name, syntax, summary) = (names[at], syntaxes[at], summaries[at]);
+    Spec { name, arity, keys, syntax, summary, complexity, since, denyoom: stores, ..BASE }
 }
 
 /// How the scores of a member become one.
@@ -259,7 +238,7 @@ fn sources<'a>(keys: &[Bytes], get: impl Fn(&[u8]) -> Option<EntryRef<'a>>) -> R
 struct Combine<const OPERATION: u8>(Query);
 
 impl<const OPERATION: u8> ReadCommand for Combine<OPERATION> {
-    const SPEC: Spec = Operation::of(OPERATION).spec(false);
+    const SPEC: Spec = spec(Operation::of(OPERATION), false);
 
     fn parse(args: &Args) -> Result<Self, Reply> {
         Query::parse(args, 1, Operation::of(OPERATION), false, Self::SPEC.name).map(Combine)
@@ -278,7 +257,7 @@ struct Store<const OPERATION: u8> {
 }
 
 impl<const OPERATION: u8> WriteCommand for Store<OPERATION> {
-    const SPEC: Spec = Operation::of(OPERATION).spec(true);
+    const SPEC: Spec = spec(Operation::of(OPERATION), true);
 
     fn parse(args: &Args) -> Result<Self, Reply> {
         let query = Query::parse(args, 2, Operation::of(OPERATION), true, Self::SPEC.name)?;
@@ -290,11 +269,7 @@ impl<const OPERATION: u8> WriteCommand for Store<OPERATION> {
         // What is there already is not added, but a set becomes a sorted one.
         let added = |key: &Bytes, size: Size| if *key == args[1] { size.ranking() } else { size.in_sorted() };
         let sizes = keys.iter().map(|key| added(key, size(key)));
-        match Operation::of(OPERATION) {
-            Operation::Union => sizes.fold(0, u64::saturating_add),
-            Operation::Intersection => sizes.min().unwrap_or(0),
-            Operation::Difference => sizes.take(1).sum(),
-        }
+        Operation::of(OPERATION).copied(sizes)
     });
 
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
