@@ -52,6 +52,28 @@ fn change<R>(keyspace: &mut Keyspace, key: &[u8], change: impl FnOnce(&mut Strea
     result.expect("the caller has seen the key")
 }
 
+/// Removes entries of a stream, if there is one, and answers how many `remove` says that they were.
+fn lessen(
+    keyspace: &mut Keyspace,
+    key: &[u8],
+    event: &'static str,
+    remove: impl FnOnce(&mut StreamValue) -> usize,
+) -> Reply {
+    match stream_of(keyspace.get(key)) {
+        Ok(Some(_)) => {}
+        Ok(None) => return Reply::Int(0),
+        Err(reply) => return reply,
+    }
+    let count = change(keyspace, key, |stream| {
+        let count = remove(stream);
+        Changed::when(count > 0, count)
+    });
+    if count > 0 {
+        keyspace.notify(Class::Stream, event, key);
+    }
+    Reply::count(count)
+}
+
 fn id_reply(id: StreamId) -> Reply {
     Reply::bulk(id.to_string())
 }
@@ -285,20 +307,11 @@ impl WriteCommand for Xtrim {
     }
 
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
-        either(stream_of(keyspace.get(&self.key)).map(|stream| stream.is_some()).map(|there| {
-            if !there {
-                return Reply::Int(0);
-            }
-            let trimmed = change(keyspace, &self.key, |stream| {
-                let count = self.trim.count(stream);
-                stream.trim(count);
-                Changed::when(count > 0, count)
-            });
-            if trimmed > 0 {
-                keyspace.notify(Class::Stream, "xtrim", &self.key);
-            }
-            Reply::count(trimmed)
-        }))
+        lessen(keyspace, &self.key, "xtrim", |stream| {
+            let count = self.trim.count(stream);
+            stream.trim(count);
+            count
+        })
     }
 }
 
@@ -323,19 +336,7 @@ impl WriteCommand for Xdel {
     }
 
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
-        either(stream_of(keyspace.get(&self.key)).map(|stream| stream.is_some()).map(|there| {
-            if !there {
-                return Reply::Int(0);
-            }
-            let deleted = change(keyspace, &self.key, |stream| {
-                let count = self.ids.iter().filter(|id| stream.delete(**id)).count();
-                Changed::when(count > 0, count)
-            });
-            if deleted > 0 {
-                keyspace.notify(Class::Stream, "xdel", &self.key);
-            }
-            Reply::count(deleted)
-        }))
+        lessen(keyspace, &self.key, "xdel", |stream| self.ids.iter().filter(|id| stream.delete(**id)).count())
     }
 }
 
