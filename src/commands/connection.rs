@@ -510,20 +510,8 @@ impl NodeCommand for ClientInfo {
     }
 
     fn run(self, node: &dyn Node, session: &mut Session) -> Reply {
-        let row = node.clients().into_iter().find(|row| row.session.id == session.id).unwrap_or(ClientRow {
-            session: session.clone(),
-            age_s: 0,
-            idle_s: 0,
-            commands: 0,
-            last_command: "client|info".to_owned(),
-            input_bytes: 0,
-            output_bytes: 0,
-            queued: None,
-            queued_bytes: 0,
-            watching: 0,
-            blocked: false,
-            redirect_broken: false,
-        });
+        let row = node.clients().into_iter().find(|row| row.session.id == session.id);
+        let row = row.unwrap_or_else(|| ClientRow::bare(session, "client|info"));
         Reply::Verbatim { format: *b"txt", text: Bytes::from(client_line(&row) + "\n") }
     }
 }

@@ -405,6 +405,24 @@ pub struct ClientRow {
 }
 
 impl ClientRow {
+    /// A connection of which nothing but this is known.
+    pub fn bare(session: &Session, last_command: &str) -> ClientRow {
+        ClientRow {
+            session: session.clone(),
+            age_s: 0,
+            idle_s: 0,
+            commands: 0,
+            last_command: last_command.to_owned(),
+            input_bytes: 0,
+            output_bytes: 0,
+            queued: None,
+            queued_bytes: 0,
+            watching: 0,
+            blocked: false,
+            redirect_broken: false,
+        }
+    }
+
     pub fn addr(&self) -> SocketAddr {
         self.session.peer
     }

@@ -131,20 +131,7 @@ impl Access {
 
 /// The client as ACL LOG shows it.
 pub(super) fn client_of(session: &Session) -> String {
-    commands::connection::client_line(&commands::node::ClientRow {
-        session: session.clone(),
-        age_s: 0,
-        idle_s: 0,
-        commands: 0,
-        last_command: "NULL".to_owned(),
-        input_bytes: 0,
-        output_bytes: 0,
-        queued: None,
-        queued_bytes: 0,
-        watching: 0,
-        blocked: false,
-        redirect_broken: false,
-    })
+    commands::connection::client_line(&commands::node::ClientRow::bare(session, "NULL"))
 }
 
 pub(super) fn note(registry: &Registry, denied: &Denied, context: Context, client: String) {
