@@ -291,36 +291,23 @@ impl Cluster {
             seen.waits.retain(|_, (until, _)| *until > env::now());
             return self.begin_batch(meta, &table, &owners, seen, deadline).await;
         };
-        let ends = [self.hosted(batch.from)?, self.hosted(batch.to)?];
-        let [source, target] = &ends;
-        match batch.phase {
-            Phase::Shipping => {
-                match self.ship(batch, &owners, source, target, seen, deadline).await {
-                    Ok(()) => {
-                        let commit = |table: &mut TableDocument| {
-                            let owners = moves::owners_of(&table.ranges).map_err(WishError::Unreadable)?;
-                            if let Some(after) = table.moves.commit(batch.id, &owners) {
-                                table.ranges = moves::ranges_of(after);
-                                table.epoch += 1;
-                            }
-                            Ok(())
-                        };
-                        self.edit_table(meta, false, deadline, commit).await.map_err(|e| Later(e.to_string()))?;
-                    }
-                    Err(Refused(why)) => self.give_up(meta, batch, &why, seen, deadline).await?,
-                    later => return later,
-                }
-                // What was decided is read again, for it may be another's decision, and done at once: clients wait for it.
-                let (id, now) = (batch.id, table_of(meta).map_err(unreadable)?);
-                let decided = now.and_then(|(_, table)| table.moves.under_way).filter(|batch| batch.id == id);
-                match decided.as_ref().map(|batch| (batch, batch.phase)) {
-                    Some((batch, Phase::Committed)) => self.settle(meta, batch, source, target, seen, deadline).await,
-                    Some((batch, Phase::Aborted)) => self.undo(meta, batch, source, target, seen, deadline).await,
-                    _ => Ok(()),
-                }
+        let (source, target) = (self.hosted(batch.from)?, self.hosted(batch.to)?);
+        let mut handover = Handover { cluster: self, meta, batch: batch.clone(), source, target, deadline };
+        if batch.phase == Phase::Shipping {
+            match handover.ship(&owners, seen).await {
+                Ok(()) => handover.commit().await?,
+                Err(Refused(why)) => handover.give_up(&why, seen).await?,
+                later => return later,
             }
-            Phase::Committed => self.settle(meta, batch, source, target, seen, deadline).await,
-            Phase::Aborted => self.undo(meta, batch, source, target, seen, deadline).await,
+            // What was decided is read again, for it may be another's decision, and done at once: clients wait for it.
+            let decided = table_of(meta).map_err(unreadable)?.and_then(|(_, table)| table.moves.under_way);
+            let Some(decided) = decided.filter(|one| one.id == batch.id) else { return Ok(()) };
+            handover.batch = decided;
+        }
+        match handover.batch.phase {
+            Phase::Shipping => Ok(()),
+            Phase::Committed => handover.settle(seen).await,
+            Phase::Aborted => handover.undo(seen).await,
         }
     }
 
@@ -371,19 +358,24 @@ impl Cluster {
         tracing::info!(%from, %to, %slots, "slots-begun");
         Ok(())
     }
+}
 
+/// A batch under way, as one look finds it, and who takes part.
+struct Handover<'a> {
+    cluster: &'a Cluster,
+    meta: &'a Arc<Group>,
+    batch: Batch,
+    source: Arc<Group>,
+    target: Arc<Group>,
+    /// The end of the look.
+    deadline: Instant,
+}
+
+impl Handover<'_> {
     /// Brings the target what the source holds. When it ends well, the source is frozen and the target has all there is.
-    async fn ship(
-        &self,
-        batch: &Batch,
-        owners: &Owners,
-        source: &Arc<Group>,
-        target: &Arc<Group>,
-        seen: &mut Seen,
-        deadline: Instant,
-    ) -> Result<(), Stop> {
-        let id = batch.id;
-        let mut shipped = self.ship_frozen(batch, owners, source, target, seen, deadline).await;
+    async fn ship(&self, owners: &Owners, seen: &mut Seen) -> Result<(), Stop> {
+        let id = self.batch.id;
+        let mut shipped = self.ship_frozen(owners, seen).await;
         if seen.frozen.is_some_and(|(of, until)| of == id && env::now() >= until) {
             seen.most = (seen.most / 2).max(1);
             if let Err(Later(why)) = shipped {
@@ -393,24 +385,17 @@ impl Cluster {
         shipped
     }
 
-    async fn ship_frozen(
-        &self,
-        batch: &Batch,
-        owners: &Owners,
-        source: &Arc<Group>,
-        target: &Arc<Group>,
-        seen: &mut Seen,
-        deadline: Instant,
-    ) -> Result<(), Stop> {
+    async fn ship_frozen(&self, owners: &Owners, seen: &mut Seen) -> Result<(), Stop> {
+        let Handover { batch, source, target, deadline, .. } = self;
         let id = batch.id;
         // Another driver may have frozen it.
         let frozen = source.peek(|keys| keys.ownership().handover().is_some_and(|of| of.id == id));
         let until = match seen.frozen {
             Some((of, until)) if of == id => until,
             _ if frozen => seen.frozen.insert((id, env::now() + FROZEN_BEFORE)).1,
-            _ => deadline,
+            _ => *deadline,
         };
-        let deadline = deadline.min(until);
+        let deadline = until.min(*deadline);
         fresh(source, deadline).await.map_err(Refused)?;
         for group in [source, target] {
             if group.peek(|keys| keys.ownership().owned().is_none()) {
@@ -458,15 +443,22 @@ impl Cluster {
         Ok(())
     }
 
+    /// Writes that the slots are the target's.
+    async fn commit(&self) -> Result<(), Stop> {
+        let commit = |table: &mut TableDocument| {
+            let owners = moves::owners_of(&table.ranges).map_err(WishError::Unreadable)?;
+            if let Some(after) = table.moves.commit(self.batch.id, &owners) {
+                table.ranges = moves::ranges_of(after);
+                table.epoch += 1;
+            }
+            Ok(())
+        };
+        self.write(commit).await
+    }
+
     /// Writes that a batch comes to nothing.
-    async fn give_up(
-        &self,
-        meta: &Arc<Group>,
-        batch: &Batch,
-        why: &str,
-        seen: &mut Seen,
-        deadline: Instant,
-    ) -> Result<(), Stop> {
+    async fn give_up(&self, why: &str, seen: &mut Seen) -> Result<(), Stop> {
+        let batch = &self.batch;
         tracing::warn!(id = batch.id, from = %batch.from, to = %batch.to, slots = %batch.slots, why, "slots-not-moved");
         seen.postpone(&batch.slots, why, env::now());
         let abort = |table: &mut TableDocument| {
@@ -475,19 +467,13 @@ impl Cluster {
             }
             Ok(())
         };
-        self.edit_table(meta, false, deadline, abort).await.map_err(|e| Later(e.to_string()))
+        self.write(abort).await
     }
 
     /// Has both groups do what was decided.
-    async fn settle(
-        &self,
-        meta: &Arc<Group>,
-        batch: &Batch,
-        source: &Arc<Group>,
-        target: &Arc<Group>,
-        seen: &mut Seen,
-        deadline: Instant,
-    ) -> Result<(), Stop> {
+    async fn settle(&self, seen: &mut Seen) -> Result<(), Stop> {
+        let Handover { batch, source, target, .. } = self;
+        let deadline = self.deadline;
         let decided = |refused| match refused {
             // The one thing that must never be: it was whole, and is not taken.
             Refused(why) => {
@@ -505,45 +491,37 @@ impl Cluster {
         take(source, Step::Drop(batch.id), deadline).await?;
         clear(source, deadline).await?;
         seen.most = (seen.most * 2).min(moves::SLOTS_AT_ONCE);
-        self.finish_batch(meta, batch, seen, deadline).await?;
+        self.finish(seen).await?;
         tracing::info!(id = batch.id, from = %batch.from, to = %batch.to, slots = %batch.slots, "slots-moved");
         Ok(())
     }
 
     /// Has both groups be as they were.
-    async fn undo(
-        &self,
-        meta: &Arc<Group>,
-        batch: &Batch,
-        source: &Arc<Group>,
-        target: &Arc<Group>,
-        seen: &mut Seen,
-        deadline: Instant,
-    ) -> Result<(), Stop> {
+    async fn undo(&self, seen: &mut Seen) -> Result<(), Stop> {
         // The source first: clients wait for it.
-        for group in [source, target] {
-            take(group, Step::Abort(batch.id), deadline).await?;
+        for group in [&self.source, &self.target] {
+            take(group, Step::Abort(self.batch.id), self.deadline).await?;
         }
-        clear(target, deadline).await?;
-        self.finish_batch(meta, batch, seen, deadline).await
+        clear(&self.target, self.deadline).await?;
+        self.finish(seen).await
     }
 
-    async fn finish_batch(
-        &self,
-        meta: &Arc<Group>,
-        batch: &Batch,
-        seen: &mut Seen,
-        deadline: Instant,
-    ) -> Result<(), Stop> {
+    /// Writes that it has ended, in one way or the other.
+    async fn finish(&self, seen: &mut Seen) -> Result<(), Stop> {
         let finish = |table: &mut TableDocument| {
             let owners = moves::owners_of(&table.ranges).map_err(WishError::Unreadable)?;
-            table.moves.finish(batch.id, &owners);
+            table.moves.finish(self.batch.id, &owners);
             Ok(())
         };
-        self.edit_table(meta, false, deadline, finish).await.map_err(|e| Later(e.to_string()))?;
+        self.write(finish).await?;
         let took = seen.began.take().map_or(REST.0, |began| began.elapsed());
         seen.rest = Some(env::now() + took.clamp(REST.0, REST.1));
         Ok(())
+    }
+
+    async fn write(&self, edit: impl Fn(&mut TableDocument) -> Result<(), MoveError>) -> Result<(), Stop> {
+        let written = self.cluster.edit_table(self.meta, false, self.deadline, edit).await;
+        written.map_err(|e| Later(e.to_string()))
     }
 }
 
