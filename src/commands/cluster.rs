@@ -11,7 +11,7 @@ use super::help::{help, of_table};
 use super::node::{Member, Node, Shard, Topology};
 use super::session::{Face, Session};
 use super::syntax::{is, syntax_error};
-use super::{Command, Keys, NodeCommand, Scope, SessionCommand, Spec, container, node, session};
+use super::{Command, NodeCommand, SessionCommand, Spec, container, node, session};
 use crate::resp::{Args, Reply};
 use crate::slot::slot_of;
 use crate::types::{GroupId, NodeId, SLOTS, Slot};
@@ -25,18 +25,7 @@ const fn spec(
     syntax: &'static str,
     summary: &'static str,
 ) -> Spec {
-    Spec {
-        name,
-        arity,
-        keys: Keys::None,
-        scope: Scope::Local,
-        family: "cluster",
-        syntax,
-        summary,
-        complexity: "O(N)",
-        since,
-        denyoom: false,
-    }
+    Spec { complexity: "O(N)", ..Spec::local("cluster", name, arity, since, syntax, summary) }
 }
 
 /// Most keys that one CLUSTER GETKEYSINSLOT answers with.

@@ -10,7 +10,7 @@ use super::pubsub::Kind;
 use super::session::{CLIENT_NAME_BYTES_MAX, ReplyMode, Session};
 use super::syntax::{is, not_an_integer, syntax_error};
 use super::tracking::{self, Caching, GetRedir, SetTracking, TrackingInfo};
-use super::{Command, Keys, NodeCommand, Scope, SessionCommand, Spec, container, node, session};
+use super::{Command, NodeCommand, SessionCommand, Spec, container, node, session};
 use crate::resp::{Args, Protocol, Reply};
 use crate::types::Level;
 use bytes::Bytes;
@@ -23,18 +23,7 @@ pub(super) const fn spec(
     syntax: &'static str,
     summary: &'static str,
 ) -> Spec {
-    Spec {
-        name,
-        arity,
-        keys: Keys::None,
-        scope: Scope::Local,
-        family: "connection",
-        syntax,
-        summary,
-        complexity: "O(1)",
-        since,
-        denyoom: false,
-    }
+    Spec::local("connection", name, arity, since, syntax, summary)
 }
 
 pub(super) fn text(arg: &Bytes) -> String {

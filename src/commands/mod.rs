@@ -89,6 +89,21 @@ pub struct Spec {
     pub denyoom: bool,
 }
 
+impl Spec {
+    /// Of a command without keys that runs where it came to.
+    const fn local(
+        family: &'static str,
+        name: &'static str,
+        arity: i32,
+        since: &'static str,
+        syntax: &'static str,
+        summary: &'static str,
+    ) -> Spec {
+        let (keys, scope, complexity, denyoom) = (Keys::None, Scope::Local, "O(1)", false);
+        Spec { name, arity, keys, scope, family, syntax, summary, complexity, since, denyoom }
+    }
+}
+
 /// Where the keys stand in the argument vector.
 #[derive(Clone, Copy)]
 pub enum Keys {

@@ -190,18 +190,7 @@ const fn spec(
     summary: &'static str,
     since: &'static str,
 ) -> Spec {
-    Spec {
-        name,
-        arity,
-        keys: Keys::None,
-        scope: Scope::Local,
-        family: "scripting",
-        syntax,
-        summary,
-        complexity: "O(1)",
-        since,
-        denyoom: false,
-    }
+    Spec::local("scripting", name, arity, since, syntax, summary)
 }
 
 const fn script(spec: Spec, kind: ScriptCommand, check: fn(&Args) -> Result<(), Reply>) -> Command {

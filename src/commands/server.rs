@@ -7,7 +7,7 @@ use super::connection::{integer, text};
 use super::help::{help, of_table};
 use super::node::{ConfigError, Facts, Node};
 use super::session::{Face, Session};
-use super::{Command, Keys, NodeCommand, Scope, SessionCommand, Spec, container, node, session};
+use super::{Command, NodeCommand, SessionCommand, Spec, container, node, session};
 use crate::resp::{Args, Reply};
 use bytes::Bytes;
 
@@ -21,18 +21,7 @@ pub(super) const fn spec(
     syntax: &'static str,
     summary: &'static str,
 ) -> Spec {
-    Spec {
-        name,
-        arity,
-        keys: Keys::None,
-        scope: Scope::Local,
-        family: "server",
-        syntax,
-        summary,
-        complexity: "O(1)",
-        since,
-        denyoom: false,
-    }
+    Spec::local("server", name, arity, since, syntax, summary)
 }
 
 /// `redis_mode` and HELLO's `mode`.
