@@ -36,7 +36,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Ports below those that the system hands out by itself, so that nobody takes a node's port while it is down.
-const FIRST_PORT: u16 = 10_000;
+const FIRST_PORT: u16 = 21_000;
 const LAST_PORT: u16 = 32_000;
 /// Ports of a cluster: one that is held to claim the block, then [`PORTS_OF_A_NODE`] for each node.
 const BLOCK: u16 = 50;

@@ -26,7 +26,10 @@ HOST = "127.0.0.1"
 
 # The usual ports, each counted up per node and shifted by the offset.
 PORTS = {"resp": 6379, "cluster": 6479, "http": 8080, "grpc": 7070, "peer": 7000, "gossip": 7946}
-OFFSETS = range(3000, 3900)
+# Each leaves room for ten nodes. The highest port is below those of Redis' suite (tests/redis-suite/suite.py), and those below what Rust's
+# tests take (tests/cluster/mod.rs). They are taken in turn, so that clusters that start at once get different ones.
+OFFSETS = range(3000, 3900, 10)
+IN_TURN = itertools.cycle(random.sample(OFFSETS, len(OFFSETS)))
 READY_WITHIN_S = 30
 STOP_WITHIN_S = 15
 
@@ -88,7 +91,7 @@ def free_port():
 
 def free_offset(nodes):
     """An offset at which every port of every node can be listened on."""
-    for offset in random.sample(OFFSETS, len(OFFSETS)):
+    for offset in itertools.islice(IN_TURN, len(OFFSETS)):
         try:
             for base in PORTS.values():
                 for number in range(nodes):
