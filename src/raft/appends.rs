@@ -69,7 +69,7 @@ struct End {
 }
 
 /// Sends what `input` gives with `send` and gives the answers that may be credited, in order. A commit waits for entries
-/// for up to `hold`.
+/// for up to `hold`; with none it leaves at once.
 pub(super) fn pipeline<S, F>(
     input: S,
     wanted: Arc<WantedCommit>,
@@ -134,7 +134,7 @@ impl<S: Stream<Item = Request> + Unpin> Outlet<S> {
     /// Gives what is sent instead of `request`, which is the newest that was taken, and the one taken behind it.
     async fn settle(&mut self, mut request: Request) -> (Request, Option<Request>) {
         let holds = std::mem::replace(&mut self.began, true);
-        while holds && request.entries.is_empty() {
+        while holds && request.entries.is_empty() && !self.hold.is_zero() {
             let wanted = self.wanted.clone();
             let mut raised = std::pin::pin!(wanted.raised.notified());
             raised.as_mut().enable();
@@ -286,6 +286,17 @@ mod tests {
         assert!(session.sent.try_recv().is_err(), "nobody asked for it yet");
         session.wanted.want(4);
         assert_eq!(session.sent().await.1, 4);
+    }
+
+    #[tokio::test]
+    async fn where_nothing_is_held_each_commit_leaves_by_itself() {
+        let mut session = Session::begin(Duration::ZERO);
+        [append(0, 1, 0), append(1, 1, 1), append(1, 2, 1)].into_iter().for_each(|request| session.give(request));
+        for sent in [(1, 0), (1, 1), (2, 1)] {
+            let (end, commit, answer) = session.sent().await;
+            assert_eq!((end, commit), sent, "the commit rides with no entries that come behind it");
+            answer.send(()).unwrap();
+        }
     }
 
     #[tokio::test]
