@@ -182,15 +182,18 @@ impl RaftNetworkV2<Types> for Network {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
-        let sending = async {
-            let answer = self.send_snapshot(vote, snapshot).await;
-            answer.map_err(|e| StreamingError::Network(NetworkError::new(&e)))
+        // Who waits for an answer sends nothing, and would not notice that nobody is there any more.
+        let broken = async {
+            self.peers.broken(self.target).await;
+            Err(io::Error::other("a connection to the peer broke: it is sent anew"))
         };
-        tokio::select! {
+        let answer = tokio::select! {
             biased;
-            closed = cancel => Err(StreamingError::Closed(closed)),
-            answer = sending => answer,
-        }
+            closed = cancel => return Err(StreamingError::Closed(closed)),
+            answer = self.send_snapshot(vote, snapshot) => answer,
+            lost = broken => lost,
+        };
+        answer.map_err(|e| StreamingError::Network(NetworkError::new(&e)))
     }
 }
 
@@ -292,6 +295,20 @@ mod tests {
         fn address(&self, _: NodeId) -> Option<String> {
             None
         }
+    }
+
+    #[test]
+    fn a_connection_that_breaks_is_told_to_who_waits_for_that_peer_alone() {
+        Types::run(async {
+            let peers = Peers::new(Arc::new(Alone), vec![Handle::current()]);
+            peers.note_break(NodeId(2));
+            let mut broken = std::pin::pin!(peers.broken(NodeId(2)));
+            assert!((&mut broken).now_or_never().is_none(), "that was before");
+            peers.note_break(NodeId(3));
+            assert!((&mut broken).now_or_never().is_none(), "that was another");
+            peers.note_break(NodeId(2));
+            broken.await;
+        });
     }
 
     #[test]

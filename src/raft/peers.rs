@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 
 /// Bytes that may wait on a link; past it nothing more is taken until the peer reads.
 const MAX_QUEUED_BYTES: usize = 64 << 20;
@@ -157,6 +157,9 @@ impl Link {
                         std::mem::take(&mut state.waiting)
                     };
                     drop(waiting);
+                    if ended.is_err() {
+                        peers.note_break(self.peer);
+                    }
                     ended
                 }
                 Ok(Err(e)) => Err(e),
@@ -256,6 +259,8 @@ struct Seen {
     wall_offset_ms: i64,
     /// Why there was no connection lately.
     trouble: Option<String>,
+    /// Connections that ended other than by this node's will.
+    breaks: watch::Sender<u64>,
 }
 
 /// How well a peer is heard.
@@ -339,6 +344,17 @@ impl Peers {
         entry.beats.get_or_insert_with(|| Beats::new(now)).beat(now);
         entry.wall_offset_ms = wall_offset_ms;
         entry.trouble = None;
+    }
+
+    pub(super) fn note_break(&self, peer: NodeId) {
+        self.seen.lock().entry(peer).or_default().breaks.send_modify(|breaks| *breaks += 1);
+    }
+
+    /// Waits until a connection to a peer breaks, on whichever lane, from now on.
+    pub(super) async fn broken(&self, peer: NodeId) {
+        let mut breaks = self.seen.lock().entry(peer).or_default().breaks.subscribe();
+        // The sender lives as long as the peers do.
+        let _ = breaks.changed().await;
     }
 
     fn note_trouble(&self, peer: NodeId, trouble: &str) {
