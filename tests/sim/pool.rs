@@ -32,14 +32,14 @@ const PINNED: &[(Bug, u64)] = &[
     (Bug::EvictByReplica, 1),
     (Bug::PurgeBeforePublish, 6),
     (Bug::HeadAfterCut, 6),
-    (Bug::JoinRunningRound, WIDE + 1),
+    (Bug::JoinRunningRound, 14),
     (Bug::BoundedUnbounded, 7),
     (Bug::TimeUpWhenServed, WIDE + 12),
     (Bug::WatchIgnored, WIDE + 1),
-    (Bug::AbsenceForgotten, WIDE + 12),
+    (Bug::AbsenceForgotten, WIDE + 28),
     (Bug::GoneWhileVoting, WIDE + 16),
     (Bug::SlotCheckedAtDoor, MOVING),
-    (Bug::StaleRing, MOVING + 2),
+    (Bug::StaleRing, MOVING + 16),
 ];
 
 /// Where the search for a seed begins: these need what only wide ones have.
