@@ -158,6 +158,9 @@ fn a_node_whose_disk_was_emptied_does_not_vote_and_is_replaced_as_a_whole() {
     cluster.wait_serving();
     assert_eq!(one(&cluster, 1, "node-2"), ("member".to_owned(), 1 + GROUPS as u64, one(&cluster, 1, "node-2").2));
     [&written, &more].into_iter().for_each(|written| written.check(&cluster));
+    // It dies again. Who is to take its place does not listen yet: that the last one took it is not what was asked for.
+    cluster.kill(2);
+    refused(&cluster.ctl(&[1], &["node", "replace", "node-2", &two]), "HC-3114", 1);
     cluster.verify_replicas();
     // It votes: without another one the cluster goes on.
     cluster.kill(1);

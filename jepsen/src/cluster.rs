@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 pub const PATIENCE: Duration = Duration::from_secs(60);
 pub const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// What a node that cannot be reached may cost who asks.
-const ASKING: Duration = Duration::from_millis(1500);
+const ASKING: Duration = Duration::from_millis(2000);
 
 /// The port of each door. Every node has an address of its own, so they can be the same.
 const PEER: u16 = 7000;
@@ -31,10 +31,17 @@ const HTTP: u16 = 8080;
 const GRPC: u16 = 7070;
 const GOSSIP: u16 = 7946;
 
+/// What the nodes' names begin with.
+const NAME: &str = "node-";
+/// The number of the group in which the cluster agrees on its nodes and slots.
+const META: u32 = 0;
+
 /// How a cluster is made. A nemesis may ask for more before it is.
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub nodes: usize,
+    /// In how many of them a group votes.
+    pub copies: usize,
     pub groups: usize,
     /// Settings (`section.key=value`) of every node.
     pub settings: Vec<String>,
@@ -110,15 +117,21 @@ impl Cluster {
         self.at(number, PROXY)
     }
 
+    /// Where other nodes reach a node.
+    pub fn peer(&self, number: usize) -> SocketAddr {
+        self.at(number, PEER)
+    }
+
     fn write_config(&self, number: usize) -> Result<()> {
         let at = |port| self.at(number, port);
         let seeds: Vec<String> = self.numbers().into_iter().map(|n| self.at(n, PEER).to_string()).collect();
         let node = self.node(number)?;
         let text = format!(
-            "node:\n  id: node-{number}\n  bind_addr: {}\n  gossip_addr: {}\n  data_dir: {}\n\
+            "node:\n  id: {}\n  bind_addr: {}\n  gossip_addr: {}\n  data_dir: {}\n\
              server:\n  resp_addr: {}\n  cluster_addr: {}\n  http_addr: {}\n  grpc_addr: {}\n\
              cluster:\n  seeds: [{}]\n  groups: {}\n  replication_factor: {}\n\
              security:\n  protected_mode: {}\n",
+            name(number),
             at(PEER),
             at(GOSSIP),
             node.data.display(),
@@ -128,7 +141,7 @@ impl Cluster {
             at(GRPC),
             seeds.join(", "),
             self.plan.groups,
-            self.plan.nodes,
+            self.plan.copies,
             !self.net.can_cut(),
         );
         fs::write(node.folder.join("node.yaml"), text)?;
@@ -154,11 +167,23 @@ impl Cluster {
 
     /// Starts a node's process and waits for nothing.
     pub fn start_node(&mut self, number: usize) -> Result<()> {
+        self.spawn(number, &[])
+    }
+
+    /// Starts a node that was let go, or whose disk is lost: with an empty directory it waits to be taken in.
+    pub fn start_anew(&mut self, number: usize) -> Result<()> {
+        let node = self.node(number)?;
+        ensure!(node.child.is_none(), "node {number} runs");
+        fs::remove_dir_all(&node.data).with_context(|| format!("emptying {}", node.data.display()))?;
+        self.spawn(number, &["--join"])
+    }
+
+    fn spawn(&mut self, number: usize, flags: &[&str]) -> Result<()> {
         let node = self.node(number)?;
         ensure!(node.child.is_none(), "node {number} runs already");
         let log = OpenOptions::new().create(true).append(true).open(node.log_file())?;
         let mut command = self.net.on_host(number, &self.program);
-        command.arg("server").arg("--config").arg(node.folder.join("node.yaml"));
+        command.arg("server").arg("--config").arg(node.folder.join("node.yaml")).args(flags);
         for setting in &self.plan.settings {
             command.arg("--set").arg(setting);
         }
@@ -230,13 +255,18 @@ impl Cluster {
         Ok(Connection::open(self.proxy(number), ASKING)?.call(words)?)
     }
 
-    /// Runs hypercachectl against the running nodes with JSON output; none if it failed.
+    /// Runs hypercachectl against the running nodes with JSON output; an error if it failed.
     pub fn ctl(&self, words: &[&str]) -> Result<Value> {
+        self.ctl_at(&self.running(), Duration::from_secs(10), words)
+    }
+
+    /// The same against some nodes, and with more or less time.
+    pub fn ctl_at(&self, nodes: &[usize], time: Duration, words: &[&str]) -> Result<Value> {
         let mut command = Command::new(self.program.with_file_name("hypercachectl"));
-        for number in self.running() {
-            command.arg("--endpoint").arg(self.at(number, GRPC).to_string());
+        for number in nodes {
+            command.arg("--endpoint").arg(self.at(*number, GRPC).to_string());
         }
-        command.args(["-o", "json", "--timeout", "10"]).args(words);
+        command.args(["-o", "json", "--timeout", &time.as_secs().to_string()]).args(words);
         let text = crate::net::must(&mut command)?;
         serde_json::from_str(&text).with_context(|| format!("{words:?} printed no JSON: {text}"))
     }
@@ -299,13 +329,22 @@ impl Cluster {
 
     /// Who leads each data group, as the first running node that answers sees it; 0 where nobody does.
     pub fn leaders(&self) -> Result<Vec<usize>> {
-        let list = self.ctl(&["group", "list"])?;
-        let rows = list["groups"].as_array().context("group list prints groups")?;
-        let of = |group: &Group| {
-            let row = rows.iter().find(|row| row["id"].as_u64() == Some(u64::from(group.id)));
-            row.and_then(|row| row["leader"].as_u64()).unwrap_or(0) as usize
-        };
-        Ok(self.groups.iter().map(of).collect())
+        let status = self.ctl(&["status"])?;
+        self.groups.iter().map(|group| leader_of(&status, group.id)).collect()
+    }
+
+    /// What the cluster calls a node that belongs to it: a number that is given out once, and how the node stands.
+    pub fn standing(&self, via: usize, number: usize) -> Result<(u64, String)> {
+        let list = self.ctl_at(&[via], ASKING, &["node", "list"])?;
+        let rows = list["nodes"].as_array().context("node list prints nodes")?;
+        let row = rows.iter().find(|row| row["name"].as_str() == Some(&name(number)));
+        let row = row.with_context(|| format!("node {number} is not in {list}"))?;
+        Ok((row["id"].as_u64().context("a node has a number")?, row["standing"].as_str().unwrap_or("").to_owned()))
+    }
+
+    /// Who leads the group in which the cluster agrees on its nodes and slots; 0 where nobody does.
+    pub fn meta_leader(&self) -> Result<usize> {
+        leader_of(&self.ctl(&["status"])?, META)
     }
 
     /// The node that leads most data groups.
@@ -328,6 +367,27 @@ impl Cluster {
     }
 }
 
+/// What a node is called. A node that comes anew keeps its name and gets another number from its cluster, so it is by their
+/// names that nodes are told apart.
+pub fn name(number: usize) -> String {
+    format!("{NAME}{number}")
+}
+
+fn leader_of(status: &Value, group: u32) -> Result<usize> {
+    let rows = |of: &str| status[of].as_array().with_context(|| format!("status prints {of}"));
+    let row = rows("groups")?.iter().find(|row| row["id"].as_u64() == Some(u64::from(group)));
+    let Some(leader) = row.and_then(|row| row["leader"].as_u64()) else { return Ok(0) };
+    let node = rows("nodes")?.iter().find(|row| row["id"].as_u64() == Some(leader));
+    let number = node.and_then(|row| row["name"].as_str()?.strip_prefix(NAME)?.parse().ok());
+    number.with_context(|| format!("no name for the leader of group {group}: {status}"))
+}
+
+/// `0-99` or `205`.
+pub fn parse_range(text: &str) -> Result<(u16, u16)> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    Ok((first.parse()?, last.parse()?))
+}
+
 fn parse_groups(list: &Value) -> Result<Vec<Group>> {
     let rows = list["groups"].as_array().context("group list prints groups")?;
     let mut groups = Vec::new();
@@ -336,8 +396,7 @@ fn parse_groups(list: &Value) -> Result<Vec<Group>> {
         let mut slots = Vec::new();
         for range in row["slot_ranges"].as_array().context("a group has slot ranges")? {
             let text = range.as_str().context("a range is text")?;
-            let (first, last) = text.split_once('-').unwrap_or((text, text));
-            slots.push((first.parse()?, last.parse()?));
+            slots.push(parse_range(text)?);
         }
         if !slots.is_empty() {
             groups.push(Group { id, slots });

@@ -61,6 +61,9 @@ struct Arguments {
     /// Runs every pair of workload and nemesis that is planned.
     #[arg(long)]
     all: bool,
+    /// Of all pairs only every N-th from the K-th on, so that N of these programs do all of them side by side.
+    #[arg(long, value_name = "K/N", value_parser = share, requires = "all")]
+    share: Option<(usize, usize)>,
     /// Runs the few pairs that belong to a test run.
     #[arg(long)]
     slice: bool,
@@ -105,7 +108,10 @@ fn go(arguments: &Arguments) -> Result<bool> {
     }
     let pairs: Vec<(&str, &str)> = match (arguments.all, arguments.slice) {
         (true, true) => bail!("--all and --slice are two things"),
-        (true, false) => plans::ALL.to_vec(),
+        (true, false) => {
+            let (first, of) = arguments.share.unwrap_or((1, 1));
+            plans::ALL.iter().skip(first - 1).step_by(of).copied().collect()
+        }
         (false, true) => plans::SLICE.to_vec(),
         (false, false) => vec![(&arguments.workload, &arguments.nemesis)],
     };
@@ -132,6 +138,14 @@ fn go(arguments: &Arguments) -> Result<bool> {
         summary::record(table, &commit, &rows)?;
     }
     Ok(rows.iter().all(|row| row.passed() || row.skipped()))
+}
+
+/// `2/3`: the second of three.
+fn share(text: &str) -> Result<(usize, usize)> {
+    let (first, of) = text.split_once('/').context("K/N is expected")?;
+    let (first, of) = (first.parse()?, of.parse()?);
+    ensure!((1..=of).contains(&first), "the first share of {of} is 1, the last {of}");
+    Ok((first, of))
 }
 
 fn find_workload(name: &str) -> Result<Box<dyn Workload>> {

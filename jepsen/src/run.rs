@@ -113,6 +113,7 @@ pub fn run(workload: &dyn Workload, nemesis: &mut dyn Nemesis, settings: &Settin
     let nodes = nemesis.needs().nodes.unwrap_or(3);
     let mut plan = Plan {
         nodes,
+        copies: nodes,
         groups: GROUPS,
         settings: vec![REQUEST_TIMEOUT.to_owned()],
         disk: None,

@@ -187,9 +187,10 @@ impl Cluster {
     /// Who should be at an address, by what the cluster knows.
     fn known_at(&self, meta: &Group, address: &str, replacing: bool) -> Result<Option<Introduction>, WishError> {
         let roster = roster_of(meta).map_err(WishError::Unreadable)?.map(|(_, roster)| roster).unwrap_or_default();
-        // The one that goes may have had the same address.
+        // The one that goes may have had the same address, also one that has taken another's place before.
         let there = |(_, entry): &(&NodeId, &Entry)| {
-            entry.address == address && entry.standing != Standing::Gone && (!replacing || entry.replaces.is_some())
+            entry.address == address
+                && if replacing { entry.standing == Standing::Joining } else { entry.standing != Standing::Gone }
         };
         let known = roster.nodes.iter().rev().find(there).map(|(node, entry)| Introduction {
             version: INTRODUCTION,

@@ -7,9 +7,11 @@ mod disk_full;
 mod fsync;
 mod kill;
 mod links;
+mod members;
 mod operator;
 mod pause;
 mod power;
+mod slots;
 mod storm;
 
 use crate::cluster::{Cluster, Plan};
@@ -83,6 +85,10 @@ pub fn all() -> Vec<Box<dyn Nemesis>> {
         Box::new(operator::Transfer::default()),
         Box::new(operator::Restart::default()),
         Box::new(operator::Snapshot::default()),
+        Box::new(members::Members::new(false)),
+        Box::new(members::Members::new(true)),
+        Box::new(slots::Slots::new(false)),
+        Box::new(slots::Slots::new(true)),
         Box::new(storm::Storm::new()),
     ];
     use links::Shape;

@@ -1,7 +1,7 @@
 //! transfer, restart, snapshot: what operators do on purpose, while clients go on.
 
 use super::{Injected, Nemesis, between};
-use crate::cluster::{Cluster, Plan};
+use crate::cluster::{self, Cluster, Plan};
 use crate::sys::Signal;
 use anyhow::{Result, ensure};
 use std::path::Path;
@@ -41,7 +41,7 @@ impl Nemesis for Transfer {
             if to == before[at] {
                 continue;
             }
-            let (group, to) = (cluster.groups[at].id.to_string(), to.to_string());
+            let (group, to) = (cluster.groups[at].id.to_string(), cluster::name(to));
             match cluster.ctl(&["leader", "transfer", "--group", &group, "--to", &to]) {
                 Ok(_) => self.done += 1,
                 Err(_) => self.refused += 1,
