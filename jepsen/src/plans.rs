@@ -103,6 +103,8 @@ pub const SLICE: &[(&str, &str)] = &[
     ("bank", "partition-halves"),
     ("queue", "kill"),
     ("watch", "transfer"),
+    ("mset", "slots"),
+    ("lock", "members"),
 ];
 
 /// Seconds of each run of the slice.
