@@ -51,6 +51,8 @@ STILL_S = 5
 # What a step has left behind is still measured with it.
 AFTER_S = 0.5
 DEAD_FOR_S = 2
+# Where requests wait for so long while nothing happens, they end at their deadlines as soon as something does: that says nothing.
+TOO_BUSY_MS = 250
 P99_BAR_MS, LEADERLESS_BAR_MS, SEEN_BAR_S, BACK_BAR_S, SHARE_BAR = 50, 100, 5, 15, 0.10
 # Keys that one check asks for at once.
 ASKED_AT_ONCE = 1000
@@ -184,6 +186,8 @@ class Run:
             stack.callback(self.load.end)
             with self.step("still", "nothing happens"):
                 time.sleep(STILL_S)
+            if self.steps[0].worst("p99") > TOO_BUSY_MS:
+                raise Trouble(f"this machine is too busy for {self.options.rate} operations a second; a lower --rate still finds failures")
             self.stack = stack.pop_all()
         return self
 
