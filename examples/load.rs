@@ -1,27 +1,39 @@
 //! An open-loop load of GETs and SETs at a fixed rate, with the latency of each counted from the moment it was *due*: a
 //! server that stops for a second is charged with every request that should have been answered in it.
 //!
-//! Prints one JSON line: how many were sent, errors and what the first said, and percentiles in microseconds for GET and SET apart.
+//! Prints a JSON line: how many were sent, errors and what the first said, and percentiles in microseconds for GET and SET apart.
+//! With `--parts` one for each part, as whoever started it divides the time by lines on standard input.
 
 #![allow(clippy::disallowed_methods, reason = "measuring is about real time")]
 
 use anyhow::{Context, ensure};
 use clap::Parser;
 use hypercache::resp::{Limits, Reply, ReplyDecoder};
-use std::collections::VecDeque;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-#[derive(Parser, Clone)]
+#[derive(Parser)]
 struct Options {
+    /// Several: connections are dealt to them.
     #[arg(long, default_value = "127.0.0.1:6379")]
-    address: String,
+    address: Vec<String>,
+    /// Where a connection may go on when the server closes it, as a pool's would; several, tried at random. Without one that
+    /// ends the load.
+    #[arg(long)]
+    roam: Vec<String>,
     /// Requests a second, over all connections.
     #[arg(long, default_value_t = 20_000)]
     rate: u64,
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
+    /// In place of --seconds: each line on standard input ends a part, and its end the load.
+    #[arg(long)]
+    parts: bool,
     #[arg(long, default_value_t = 50)]
     connections: u64,
     /// Keys are `key:` and twelve digits below this; GETs choose among them at random.
@@ -39,7 +51,7 @@ struct Options {
     seed: u64,
 }
 
-/// Latencies in microseconds.
+/// What was measured in a part; latencies in microseconds.
 #[derive(Default)]
 struct Measured {
     gets: Vec<u32>,
@@ -47,6 +59,48 @@ struct Measured {
     errors: u64,
     /// What the first of them said.
     first_error: Option<String>,
+    at: BTreeMap<String, Trouble>,
+}
+
+/// What went wrong at one address.
+#[derive(Default)]
+struct Trouble {
+    /// Error replies, of those that say that nobody knows, and of the others.
+    errors: u64,
+    uncertain: u64,
+    /// Connections that the server closed, and requests that it had not answered then.
+    closed: u64,
+    unanswered: u64,
+}
+
+/// What all connections share.
+struct Shared {
+    options: Options,
+    start: Instant,
+    /// Nothing is due from then on.
+    end: OnceLock<Instant>,
+    measured: Mutex<Measured>,
+}
+
+impl Shared {
+    fn measured(&self) -> MutexGuard<'_, Measured> {
+        self.measured.lock().expect("nobody panics with it")
+    }
+
+    /// Ends a part.
+    fn tell(&self) {
+        let Measured { gets, sets, errors, first_error, at } = std::mem::take(&mut *self.measured());
+        let at: BTreeMap<String, Value> = at.into_iter().map(|(address, trouble)| (address, trouble.told())).collect();
+        let (get, set) = (summary(gets), summary(sets));
+        println!("{}", json!({ "errors": errors, "first_error": first_error, "get": get, "set": set, "at": at }));
+    }
+}
+
+impl Trouble {
+    fn told(&self) -> Value {
+        let Trouble { errors, uncertain, closed, unanswered } = self;
+        json!({ "errors": errors, "uncertain": uncertain, "closed": closed, "unanswered": unanswered })
+    }
 }
 
 /// What was sent and is not answered yet.
@@ -55,63 +109,165 @@ struct Sent {
     get: bool,
 }
 
+/// One connection, and those that follow it where it roams.
+struct Client {
+    shared: Arc<Shared>,
+    number: u64,
+    random: fastrand::Rng,
+    address: String,
+    /// When the next request is.
+    due: Instant,
+    interval: Duration,
+    nth: u64,
+    value: String,
+    waiting: VecDeque<Sent>,
+}
+
 /// How often a connection looks what is due.
 const TICK: Duration = Duration::from_millis(1);
+/// How long a connection that roams looks for a server, and how long it waits between two.
+const ROAMS: Duration = Duration::from_secs(30);
+const NEXT: Duration = Duration::from_millis(5);
 
-async fn run(options: Options, number: u64, start: Instant) -> anyhow::Result<Measured> {
-    let stream = TcpStream::connect(&options.address).await.context("connecting")?;
-    stream.set_nodelay(true)?;
-    let (mut reader, mut writer) = stream.into_split();
-    let mut random = fastrand::Rng::with_seed(options.seed << 32 | number);
-    let interval = Duration::from_secs_f64(options.connections as f64 / options.rate as f64);
-    let first = start + interval.mul_f64(number as f64 / options.connections as f64);
-    let end = start + Duration::from_secs_f64(options.seconds);
-    let value: String = (0..options.value_bytes).map(|_| random.alphanumeric()).collect();
-    let (mut due, mut waiting, mut measured) = (first, VecDeque::<Sent>::new(), Measured::default());
-    let (mut out, mut input) = (Vec::new(), bytes::BytesMut::with_capacity(1 << 16));
-    let mut replies = ReplyDecoder::new(Limits::default());
-    let mut nth = 0;
-    let mut tick = tokio::time::interval(TICK);
-    while due < end || !waiting.is_empty() {
-        tokio::select! {
-            biased;
-            read = reader.read_buf(&mut input) => {
-                ensure!(read? > 0, "the server closed the connection");
-                let now = Instant::now();
-                while let Some(reply) = replies.decode(&mut input)? {
-                    let sent = waiting.pop_front().context("a reply to nothing")?;
-                    let micros = now.duration_since(sent.due).as_micros() as u32;
-                    if let Reply::Error(text) = &reply {
-                        measured.errors += 1;
-                        measured.first_error.get_or_insert_with(|| String::from_utf8_lossy(text).into_owned());
-                    }
-                    if sent.get { measured.gets.push(micros) } else { measured.sets.push(micros) }
-                }
-            }
-            _ = tick.tick() => {
-                let now = Instant::now();
-                while due <= now && due < end {
-                    let get = random.u64(0..100) < options.gets;
-                    let key = match options.grow_from {
-                        Some(from) if !get => from + nth * options.connections + number,
-                        _ => random.u64(0..options.keys),
-                    };
-                    if get {
-                        out.extend_from_slice(format!("*2\r\n$3\r\nGET\r\n$16\r\nkey:{key:012}\r\n").as_bytes());
-                    } else {
-                        nth += 1;
-                        let length = value.len();
-                        out.extend_from_slice(format!("*3\r\n$3\r\nSET\r\n$16\r\nkey:{key:012}\r\n${length}\r\n{value}\r\n").as_bytes());
-                    }
-                    waiting.push_back(Sent { due, get });
-                    due += interval;
-                }
-                writer.write_all(&out).await?;
-                out.clear();
-            }
+impl Client {
+    fn new(shared: &Arc<Shared>, number: u64) -> Client {
+        let options = &shared.options;
+        let mut random = fastrand::Rng::with_seed(options.seed << 32 | number);
+        let interval = Duration::from_secs_f64(options.connections as f64 / options.rate as f64);
+        Client {
+            number,
+            address: options.address[number as usize % options.address.len()].clone(),
+            due: shared.start + interval.mul_f64(number as f64 / options.connections as f64),
+            interval,
+            nth: 0,
+            value: (0..options.value_bytes).map(|_| random.alphanumeric()).collect(),
+            waiting: VecDeque::new(),
+            random,
+            shared: shared.clone(),
         }
     }
-    Ok(measured)
+
+    async fn run(mut self) -> anyhow::Result<()> {
+        let mut stream = TcpStream::connect(&self.address).await.context("connecting")?;
+        while !self.talk(stream).await? {
+            ensure!(!self.shared.options.roam.is_empty(), "the server closed the connection");
+            self.note_closed();
+            stream = self.roam().await?;
+        }
+        Ok(())
+    }
+
+    fn note_closed(&mut self) {
+        let mut measured = self.shared.measured();
+        let trouble = measured.at.entry(self.address.clone()).or_default();
+        trouble.closed += 1;
+        trouble.unanswered += self.waiting.drain(..).len() as u64;
+    }
+
+    /// A connection to somebody else.
+    async fn roam(&mut self) -> anyhow::Result<TcpStream> {
+        let left = std::mem::take(&mut self.address);
+        let since = Instant::now();
+        loop {
+            ensure!(since.elapsed() < ROAMS, "nobody takes the connection that {left} closed");
+            let there: Vec<&String> = self.shared.options.roam.iter().filter(|address| **address != left).collect();
+            if let Some(address) = self.random.choice(there)
+                && let Ok(stream) = TcpStream::connect(address).await
+            {
+                self.address = address.clone();
+                return Ok(stream);
+            }
+            tokio::time::sleep(NEXT).await;
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.shared.end.get().is_some_and(|end| self.due >= *end)
+    }
+
+    /// Sends what is due until it is over; false if the server closed the connection before.
+    async fn talk(&mut self, stream: TcpStream) -> anyhow::Result<bool> {
+        stream.set_nodelay(true)?;
+        let (mut reader, mut writer) = stream.into_split();
+        let (mut out, mut input) = (Vec::new(), bytes::BytesMut::with_capacity(1 << 16));
+        let mut replies = ReplyDecoder::new(Limits::default());
+        let mut tick = tokio::time::interval(TICK);
+        while !self.is_over() || !self.waiting.is_empty() {
+            tokio::select! {
+                biased;
+                read = reader.read_buf(&mut input) => {
+                    if is_closed(read)? {
+                        return Ok(false);
+                    }
+                    let now = Instant::now();
+                    while let Some(reply) = replies.decode(&mut input)? {
+                        self.note(now, &reply)?;
+                    }
+                }
+                _ = tick.tick() => {
+                    self.send_due(&mut out);
+                    if is_closed(writer.write_all(&out).await.map(|()| 1))? {
+                        return Ok(false);
+                    }
+                    out.clear();
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn send_due(&mut self, out: &mut Vec<u8>) {
+        let (now, shared) = (Instant::now(), self.shared.clone());
+        let options = &shared.options;
+        while self.due <= now && !self.is_over() {
+            let get = self.random.u64(0..100) < options.gets;
+            let key = match options.grow_from {
+                Some(from) if !get => from + self.nth * options.connections + self.number,
+                _ => self.random.u64(0..options.keys),
+            };
+            if get {
+                out.extend_from_slice(format!("*2\r\n$3\r\nGET\r\n$16\r\nkey:{key:012}\r\n").as_bytes());
+            } else {
+                self.nth += 1;
+                let (length, value) = (self.value.len(), &self.value);
+                out.extend_from_slice(
+                    format!("*3\r\n$3\r\nSET\r\n$16\r\nkey:{key:012}\r\n${length}\r\n{value}\r\n").as_bytes(),
+                );
+            }
+            self.waiting.push_back(Sent { due: self.due, get });
+            self.due += self.interval;
+        }
+    }
+
+    fn note(&mut self, now: Instant, reply: &Reply) -> anyhow::Result<()> {
+        let sent = self.waiting.pop_front().context("a reply to nothing")?;
+        let mut measured = self.shared.measured();
+        if let Reply::Error(text) = reply {
+            let text = String::from_utf8_lossy(text).into_owned();
+            let trouble = measured.at.entry(self.address.clone()).or_default();
+            let kind = if text.starts_with("UNCERTAIN") { &mut trouble.uncertain } else { &mut trouble.errors };
+            *kind += 1;
+            measured.errors += 1;
+            measured.first_error.get_or_insert(text);
+        }
+        let micros = now.duration_since(sent.due).as_micros() as u32;
+        if sent.get {
+            measured.gets.push(micros)
+        } else {
+            measured.sets.push(micros)
+        }
+        Ok(())
+    }
+}
+
+/// Whether a connection was closed, by what was read from it or written to it.
+fn is_closed(moved: io::Result<usize>) -> io::Result<bool> {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    match moved {
+        Ok(count) => Ok(count == 0),
+        Err(e) if matches!(e.kind(), BrokenPipe | ConnectionAborted | ConnectionReset) => Ok(true),
+        Err(e) => Err(e),
+    }
 }
 
 /// The latency that a share of the requests stays below, in microseconds.
@@ -120,12 +276,18 @@ fn percentile(sorted: &[u32], share: f64) -> u32 {
     sorted.get(at.saturating_sub(1)).copied().unwrap_or(0)
 }
 
-fn summary(mut latencies: Vec<u32>) -> serde_json::Value {
+fn summary(mut latencies: Vec<u32>) -> Value {
     latencies.sort_unstable();
     let at = |share| percentile(&latencies, share);
-    serde_json::json!({
+    json!({
         "count": latencies.len(), "p50_us": at(0.5), "p99_us": at(0.99), "p999_us": at(0.999), "max_us": at(1.0),
     })
+}
+
+/// Divides the time by what comes on standard input.
+fn parts(shared: &Shared) {
+    io::stdin().lines().map_while(Result::ok).for_each(|_| shared.tell());
+    let _ = shared.end.set(Instant::now());
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -133,16 +295,18 @@ async fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     // Every connection is there before the first request is due.
     let start = Instant::now() + Duration::from_millis(200);
-    let running: Vec<_> = (0..options.connections).map(|n| tokio::spawn(run(options.clone(), n, start))).collect();
-    let mut all = Measured::default();
-    for connection in running {
-        let one = connection.await??;
-        all.gets.extend(one.gets);
-        all.sets.extend(one.sets);
-        all.errors += one.errors;
-        all.first_error = all.first_error.or(one.first_error);
+    let shared = Arc::new(Shared { options, start, end: OnceLock::new(), measured: Mutex::default() });
+    if shared.options.parts {
+        let shared = shared.clone();
+        std::thread::spawn(move || parts(&shared));
+    } else {
+        let _ = shared.end.set(start + Duration::from_secs_f64(shared.options.seconds));
     }
-    let line = serde_json::json!({ "errors": all.errors, "first_error": all.first_error, "get": summary(all.gets), "set": summary(all.sets) });
-    println!("{line}");
+    let connections = 0..shared.options.connections;
+    let running: Vec<_> = connections.map(|number| tokio::spawn(Client::new(&shared, number).run())).collect();
+    for connection in running {
+        connection.await??;
+    }
+    shared.tell();
     Ok(())
 }

@@ -157,8 +157,9 @@ class Node:
             f"cluster:\n  seeds: [{seeds}]\n"
         )
 
-    def start(self):
-        command = [str(self.cluster.program), "server", "--config", str(self.file)]
+    def start(self, join=False):
+        """With `join` it founds no cluster on an empty directory, but waits to be added to one."""
+        command = [str(self.cluster.program), "server", "--config", str(self.file), *(["--join"] if join else [])]
         for setting in self.cluster.settings:
             command += ["--set", setting]
         with open(self.folder / "log", "ab") as log:
@@ -188,12 +189,13 @@ class Node:
 class Cluster:
     """`with Cluster(3) as cluster:` serves, and is gone afterwards, its files with it unless `keep`."""
 
-    def __init__(self, count=3, settings=(), keep=False, parent=None):
+    def __init__(self, count=3, settings=(), keep=False, parent=None, room=None):
+        """With `room` for more nodes than the founders, which `newcomer` gives."""
         self.program = binary()
         self.settings = list(settings)
         self.keep = keep
         self.folder = Path(tempfile.mkdtemp(prefix="hypercache-", dir=parent))
-        self.offset = free_offset(count)
+        self.offset = free_offset(room or count)
         self.nodes = [Node(self, number) for number in range(1, count + 1)]
 
     def __enter__(self):
@@ -209,6 +211,13 @@ class Cluster:
 
     def __exit__(self, *_):
         self.stop()
+
+    def newcomer(self):
+        """One more node, with an empty directory and a configuration."""
+        node = Node(self, len(self.nodes) + 1)
+        node.write_config()
+        self.nodes.append(node)
+        return node
 
     def stop(self):
         for node in self.nodes:
