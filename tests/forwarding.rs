@@ -14,10 +14,11 @@
 mod cluster;
 
 use cluster::load::{Load, Roaming};
-use cluster::{Client, Cluster, Plan, StopAtEnd, bulk, figures, size, wait_until};
+use cluster::{Client, Cluster, Door, Plan, StopAtEnd, bulk, figures, size, wait_until};
 use hypercache::env;
 use hypercache::resp::Reply;
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -112,6 +113,27 @@ fn reads_and_writes_through_followers_do_not_fail() {
     assert!(followers >= operations as f64 * 0.9, "the reads went through followers: {followers}");
 }
 
+/// Asks for the map of slots until told to stop, and says how often. Clients that compare the maps of several nodes give up
+/// where each has another hole.
+fn maps_without_holes(at: SocketAddr, stop: &AtomicBool) -> u64 {
+    let mut client = Client::connect(at).expect("the node serves");
+    let mut asked = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let map = client.must(&["CLUSTER", "SLOTS"]);
+        let Reply::Array(rows) = &map else { panic!("{map:?}") };
+        let slots = |row: &Reply| match row {
+            Reply::Array(row) => match row[..] {
+                [Reply::Int(first), Reply::Int(last), ..] => last - first + 1,
+                _ => panic!("{row:?}"),
+            },
+            _ => panic!("{row:?}"),
+        };
+        assert_eq!(rows.iter().map(slots).sum::<i64>(), 16384, "{map:?}");
+        asked += 1;
+    }
+    asked
+}
+
 #[test]
 fn nothing_fails_while_leaders_are_transferred() {
     let transfers = size("HYPERCACHE_TEST_TRANSFERS", 12);
@@ -130,6 +152,9 @@ fn nothing_fails_while_leaders_are_transferred() {
                 scope.spawn(move || readers.read(client, w as u64))
             })
             .collect();
+        let mapping: Vec<_> = cluster.numbers().iter().map(|n| cluster.node(*n).at(Door::ClusterFace)).collect();
+        let stop = &stop;
+        let mapping: Vec<_> = mapping.into_iter().map(|at| scope.spawn(move || maps_without_holes(at, stop))).collect();
         for turn in 0..transfers {
             let before = load.acked(&[1, 2]);
             wait_until("both groups take writes", cluster::PATIENCE, || {
@@ -144,6 +169,8 @@ fn nothing_fails_while_leaders_are_transferred() {
             }
         }
         stop.store(true, Ordering::Relaxed);
+        let maps: u64 = mapping.into_iter().map(|m| m.join().expect("every map is whole")).sum();
+        println!("{maps} maps of slots");
         reading.into_iter().map(|r| r.join().expect("no read failed")).max()
     });
     let written = load.stop();

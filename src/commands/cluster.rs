@@ -117,7 +117,7 @@ impl NodeCommand for ClusterInfo {
         };
         let width = |s: &Shard| s.ranges.iter().map(|(a, b)| usize::from(b - a) + 1).sum::<usize>();
         let assigned: usize = t.shards.iter().map(width).sum();
-        let served: usize = t.shards.iter().filter(|s| s.leader.is_some()).map(width).sum();
+        let served: usize = t.shards.iter().filter(|s| s.served).map(width).sum();
         let mut leaders: Vec<NodeId> = t.shards.iter().filter_map(|s| s.leader).collect();
         leaders.sort_unstable();
         leaders.dedup();
@@ -254,7 +254,6 @@ impl NodeCommand for Slots {
         };
         let mut rows: Vec<((u16, u16), Vec<Reply>)> = Vec::new();
         for shard in &t.shards {
-            // A range without a leader is left out: a client asks again, as while Redis fails over.
             let Some(leader) = shard.leader.and_then(|l| t.member(l)) else { continue };
             let followers = shard.replicas.iter().filter(|id| **id != leader.id);
             let followers = followers.filter_map(|id| t.member(*id)).filter(|m| m.alive);

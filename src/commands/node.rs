@@ -361,7 +361,11 @@ pub struct Shard {
     pub hex: String,
     /// First and last slot of each run.
     pub ranges: Vec<(u16, u16)>,
+    /// Who leads, or led last, or else a voter that is heard: a map without holes leads clients to the leader sooner, and theirs
+    /// give up where two nodes' maps have different ones. None where nobody is left.
     pub leader: Option<NodeId>,
+    /// Somebody leads, or did as long ago as an election takes.
+    pub served: bool,
     /// All replicas, the leader included.
     pub replicas: Vec<NodeId>,
     pub term: u64,

@@ -154,6 +154,8 @@ pub struct Group {
     making_room: AtomicBool,
     gates: [Gate; 3],
     leadership: watch::Sender<Option<Leadership>>,
+    /// While nobody is known to lead: who led last, and until when.
+    led: Mutex<Option<(NodeId, Instant)>>,
     ready: AtomicBool,
     fresh: Mutex<Option<Freshness>>,
     /// The term in which leadership was offered away: no lease reads in it any more.
@@ -201,6 +203,7 @@ impl Group {
             making_room: AtomicBool::new(false),
             gates: Default::default(),
             leadership: watch::Sender::new(None),
+            led: Mutex::new(None),
             ready: AtomicBool::new(false),
             fresh: Mutex::new(None),
             lease_off_term: Arc::default(),

@@ -27,6 +27,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
 
+/// A group that has lost its leader so long ago should have another: elections take 0.9 to 1.2 s.
+const ELECTED_WITHIN: Duration = Duration::from_secs(3);
 /// The rate of commands is taken over at least this long.
 const RATE_WINDOW: Duration = Duration::from_secs(1);
 /// Microseconds in a tick of /proc/self/stat: Linux reports in hundredths of a second on every machine we run on.
@@ -255,24 +257,28 @@ impl Node for Shared {
 
     fn topology(&self, face: Face) -> Topology {
         let routes = self.routes();
-        let (table, id) = (&routes.table, self.cluster.id());
+        let (table, cluster) = (&routes.table, self.cluster.id());
         let member = |n: &crate::routing::NodeInfo| Member {
             id: n.id,
-            hex: hex_name(&id, "node", n.id.0),
+            hex: hex_name(&cluster, "node", n.id.0),
             name: n.name.clone(),
             host: n.host.clone(),
             port: if face == Face::Cluster { n.cluster_port } else { n.resp_port },
             bus_port: n.peer_port,
             alive: self.cluster.alive(n.id),
         };
-        let shard = |group: GroupId| {
-            let status = self.cluster.host().group(group).map(|g| g.status()).unwrap_or_default();
-            let replicas: Vec<NodeId> = table.groups.get(&group).map(|g| g.voters.clone()).unwrap_or_default();
+        let shard = |id: GroupId| {
+            let group = self.cluster.host().group(id);
+            let status = group.as_ref().map(|g| g.status()).unwrap_or_default();
+            let replicas: Vec<NodeId> = table.groups.get(&id).map(|g| g.voters.clone()).unwrap_or_default();
+            let last = group.and_then(|g| g.last_leader()).filter(|(last, _)| table.nodes.contains_key(last));
+            let alive = || replicas.iter().copied().find(|voter| self.cluster.alive(*voter));
             Shard {
-                group,
-                hex: hex_name(&id, "group", u64::from(group.0)),
-                ranges: ranges(&table.slots, group),
-                leader: status.leader,
+                group: id,
+                hex: hex_name(&cluster, "group", u64::from(id.0)),
+                ranges: ranges(&table.slots, id),
+                leader: last.map(|(last, _)| last).or_else(alive),
+                served: last.is_some_and(|(_, since)| since < ELECTED_WITHIN),
                 replicas,
                 term: status.term,
                 applied: status.applied,

@@ -99,7 +99,7 @@ impl Group {
 
     async fn stop_core(&self) {
         self.ready.store(false, Ordering::Release);
-        self.leadership.send_replace(None);
+        self.note_leadership(None);
         let _ = self.core().raft.shutdown().await;
     }
 

@@ -38,6 +38,20 @@ impl Group {
         self.leadership().map(|l| l.leader)
     }
 
+    /// Who leads or led last as far as this node knows, and for how long nobody is known to lead.
+    pub fn last_leader(&self) -> Option<(NodeId, Duration)> {
+        let led = || self.led.lock().map(|(leader, until)| (leader, until.elapsed()));
+        self.leader().map(|leader| (leader, Duration::ZERO)).or_else(led)
+    }
+
+    /// Notes who leads now; whether it is somebody else, or in another term.
+    pub(super) fn note_leadership(&self, now: Option<Leadership>) -> bool {
+        if let (Some(last), None) = (self.leadership(), now) {
+            *self.led.lock() = Some((last.leader, env::now()));
+        }
+        self.leadership.send_replace(now) != now
+    }
+
     /// Whether this node leads the group, as far as it knows.
     pub fn is_leader(&self) -> bool {
         self.leader() == Some(self.me())
@@ -53,7 +67,7 @@ impl Group {
             if let Some(l) = now.filter(|l| l.leader == self.me()) {
                 self.replica.note_led(l.term);
             }
-            if self.leadership.send_replace(now) != now {
+            if self.note_leadership(now) {
                 match now {
                     Some(l) => {
                         tracing::info!(node = %self.me(), group = %self.id, term = l.term, leader = %l.leader, "leader-changed")
@@ -65,7 +79,7 @@ impl Group {
                 core.dead.store(true, Ordering::Release);
                 // What it said last may be that this node leads, and its successor may never start.
                 if Arc::ptr_eq(&core, &self.core()) {
-                    self.leadership.send_replace(None);
+                    self.note_leadership(None);
                 }
                 return;
             }
