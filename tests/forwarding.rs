@@ -128,7 +128,7 @@ fn maps_without_holes(at: SocketAddr, stop: &AtomicBool) -> u64 {
             },
             _ => panic!("{row:?}"),
         };
-        assert_eq!(rows.iter().map(slots).sum::<i64>(), 16384, "{map:?}");
+        assert_eq!(rows.iter().map(slots).sum::<i64>(), 16384, "slots of a map");
         asked += 1;
     }
     asked
