@@ -228,6 +228,7 @@ fn check(file: &Path, workload: &dyn Workload) -> Result<bool> {
         anomaly.ops.iter().for_each(|op| println!("    {}", op.story()));
     }
     verdict.undecided.iter().for_each(|key| println!("not judged in time: {key}"));
+    verdict.unproven.iter().for_each(|why| println!("proves nothing: {why}"));
     println!("{}", if failures.is_empty() { "passed" } else { "failed" });
     Ok(failures.is_empty())
 }

@@ -26,7 +26,7 @@ const NOT_APPLIED: &[&str] =
 const UNKNOWN: &str = "UNCERTAIN";
 
 /// The commands of the workloads that change nothing.
-const READS: &[&str] = &["GET", "MGET", "STRLEN", "EXISTS", "PTTL", "LRANGE", "SMEMBERS", "WATCH", "HC.READ"];
+const READS: &[&str] = &["GET", "MGET", "STRLEN", "EXISTS", "PTTL", "LRANGE", "SMEMBERS", "WATCH", "HC.READ", "INFO"];
 
 pub fn is_read<W: AsRef<str>>(words: &[W]) -> bool {
     words.first().is_some_and(|name| READS.contains(&name.as_ref()))

@@ -90,6 +90,16 @@ pub const ALL: &[(&str, &str)] = &[
     ("watch", "partition-leader"),
     ("watch", "transfer"),
     ("watch", "slots-kill"),
+    ("eviction", "none"),
+    ("eviction", "kill"),
+    ("eviction", "kill-all"),
+    ("eviction", "pause"),
+    ("eviction", "partition-leader"),
+    ("eviction", "transfer"),
+    ("eviction", "restart"),
+    ("eviction", "snapshot"),
+    ("eviction", "members-cut"),
+    ("eviction", "slots-kill"),
 ];
 
 /// What a test run can afford: each workload once, against faults of different kinds.
@@ -105,6 +115,7 @@ pub const SLICE: &[(&str, &str)] = &[
     ("watch", "transfer"),
     ("mset", "slots"),
     ("lock", "members"),
+    ("eviction", "snapshot"),
 ];
 
 /// Seconds of each run of the slice.

@@ -53,7 +53,7 @@ pub struct Settings {
     pub time: Duration,
     /// At least this from the beginning of a fault to that of the next.
     pub every: Duration,
-    /// Settings of every node, besides those of the run and the nemesis.
+    /// Settings of every node, besides those of the run, the workload and the nemesis, over which they go.
     pub set: Vec<String>,
     pub seed: u64,
     /// Operations a second of all clients together, if all are served at once.
@@ -121,6 +121,7 @@ pub fn run(workload: &dyn Workload, nemesis: &mut dyn Nemesis, settings: &Settin
         namespaces: settings.namespaces,
     };
     std::fs::create_dir_all(&settings.folder)?;
+    workload.prepare(&mut plan, settings.seed);
     nemesis.prepare(&mut plan, &settings.folder)?;
     plan.settings.extend(settings.set.iter().cloned());
     let mut cluster = Cluster::start(&settings.program, plan, &settings.folder)?;
@@ -177,6 +178,7 @@ pub fn judge(workload: &dyn Workload, history: &History, failures: &mut Vec<Fail
         failures
             .push(Failure::NoProof(format!("not judged within {CHECK_BUDGET:?}: {}", verdict.undecided.join(", "))));
     }
+    failures.extend(verdict.unproven.iter().cloned().map(Failure::NoProof));
     for op in history.ops.iter().filter(|op| matches!(op.outcome, Outcome::Broken(_))) {
         failures.push(Failure::System(format!("the server answered what it must not: {}", op.story())));
     }

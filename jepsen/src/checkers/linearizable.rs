@@ -237,6 +237,31 @@ impl Model for Register {
     }
 }
 
+/// The same string where memory is bounded: at any moment it may be evicted. So nothing stands in the way of a call that
+/// ended as it does where nothing is, but what is gone comes back by a write only.
+///
+/// Evictions need not be tried one by one, nor kept in a list of their own: what holds something can become what holds
+/// nothing later on, so it is given up only where a call needs that.
+pub struct Evicting;
+
+impl Model for Evicting {
+    type State = Option<u64>;
+    type Call = RegisterCall;
+
+    fn initial(&self) -> Option<u64> {
+        None
+    }
+
+    fn step(&self, state: &Option<u64>, call: &RegisterCall) -> Option<Option<u64>> {
+        match call {
+            // If it happened and met something, it was as good as never having happened. What is left to be tried is that it
+            // came after an eviction.
+            RegisterCall::WriteNew { new, done: None } => Some(Some(*new)),
+            _ => Register.step(state, call).or_else(|| Register.step(&None, call)),
+        }
+    }
+}
+
 #[cfg(test)]
 #[path = "linearizable_tests.rs"]
 mod tests;

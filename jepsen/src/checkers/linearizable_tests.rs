@@ -16,12 +16,20 @@ fn judge(calls: &[Interval<RegisterCall>]) -> Judgement {
     check(&Register, calls, Instant::now() + Duration::from_secs(60))
 }
 
-fn linearizable(calls: &[Interval<RegisterCall>]) -> bool {
-    match judge(calls) {
+fn passes(judgement: Judgement) -> bool {
+    match judgement {
         Judgement::Linearizable => true,
         Judgement::Violation { .. } => false,
         Judgement::Unknown => panic!("a small history was not judged in a minute"),
     }
+}
+
+fn linearizable(calls: &[Interval<RegisterCall>]) -> bool {
+    passes(judge(calls))
+}
+
+fn linearizable_with_evictions(calls: &[Interval<RegisterCall>]) -> bool {
+    passes(check(&Evicting, calls, Instant::now() + Duration::from_secs(60)))
 }
 
 #[test]
@@ -92,6 +100,33 @@ fn an_unknown_swap_or_delete_may_explain_what_is_seen() {
 }
 
 #[test]
+fn an_eviction_deletes_and_brings_nothing_back() {
+    let seen = |from, value| known(from, from + 1, Read(value));
+    let evicted = [known(0, 1, Write(1)), seen(2, Some(1)), seen(4, None)];
+    assert!(!linearizable(&evicted));
+    assert!(linearizable_with_evictions(&evicted));
+    let then = |more: &[Interval<RegisterCall>]| linearizable_with_evictions(&[&evicted, more].concat());
+    assert!(!then(&[seen(6, Some(1))]), "it came back");
+    assert!(then(&[known(6, 9, Write(1)), seen(7, Some(1)), seen(10, Some(1))]), "somebody wrote it anew");
+    assert!(then(&[open(3, Write(1)), seen(6, Some(1))]), "and so may a write that nobody knows the end of");
+    assert!(then(&[open(6, Write(2)), seen(7, None), seen(9, Some(2)), seen(11, None)]));
+    assert!(!then(&[open(6, Write(2)), seen(9, Some(2)), seen(11, None), seen(13, Some(2))]), "it happens once");
+    // What was overwritten is as gone as what was evicted.
+    assert!(!linearizable_with_evictions(&[known(0, 1, Write(1)), known(2, 3, Write(2)), seen(4, Some(1))]));
+    // Who finds something, or nothing, found it.
+    let new = |from, done| known(from, from + 1, WriteNew { new: 2, done: Some(done) });
+    assert!(then(&[new(6, true), new(8, false), seen(10, Some(2))]));
+    assert!(!then(&[new(6, false)]), "nobody wrote since it was seen gone");
+    assert!(linearizable_with_evictions(&[known(0, 1, Write(1)), new(2, true), known(4, 5, Delete(Some(false)))]));
+    assert!(!then(&[known(6, 7, Delete(Some(true)))]));
+    // It met what was there until it was evicted, or what came after that.
+    let late = [known(0, 1, Write(1)), open(2, WriteNew { new: 2, done: None })];
+    for value in [Some(1), Some(2), None] {
+        assert!(linearizable_with_evictions(&[&late[..], &[seen(3, value)]].concat()), "{value:?}");
+    }
+}
+
+#[test]
 fn a_search_that_is_out_of_time_says_so() {
     // Many open writes and a read that nothing explains: every subset of them is tried.
     let mut calls: Vec<_> = (0..40).map(|i| open(0, Write(i))).collect();
@@ -100,19 +135,22 @@ fn a_search_that_is_out_of_time_says_so() {
     assert_eq!(check(&Register, &calls, Instant::now()), Judgement::Unknown);
 }
 
-/// Every order of every subset that holds all calls with a known end.
-fn brute_force(calls: &[Interval<RegisterCall>], state: Option<u64>, left: &mut Vec<usize>) -> bool {
+/// Every order of every subset that holds all calls with a known end; with evictions, each with and without one before it.
+fn brute_force(calls: &[Interval<RegisterCall>], evictions: bool, state: Option<u64>, left: &mut Vec<usize>) -> bool {
     if left.iter().all(|i| calls[*i].to.is_none()) {
         return true;
     }
+    let states = if evictions && state.is_some() { vec![state, None] } else { vec![state] };
     (0..left.len()).any(|place| {
         let one = left[place];
         let may_be_next = left.iter().all(|other| calls[*other].to.is_none_or(|to| calls[one].from <= to));
-        let Some(next) = Register.step(&state, &calls[one].call).filter(|_| may_be_next) else { return false };
-        left.remove(place);
-        let found = brute_force(calls, next, left);
-        left.insert(place, one);
-        found
+        states.iter().any(|state| {
+            let Some(next) = Register.step(state, &calls[one].call).filter(|_| may_be_next) else { return false };
+            left.remove(place);
+            let found = brute_force(calls, evictions, next, left);
+            left.insert(place, one);
+            found
+        })
     })
 }
 
@@ -132,8 +170,8 @@ fn any_call(rng: &mut fastrand::Rng, is_open: bool) -> RegisterCall {
 
 #[test]
 fn it_agrees_with_every_permutation_of_small_histories() {
-    let mut verdicts = [0u32; 2];
-    for seed in 0..20_000 {
+    let mut verdicts = [0u32; 3];
+    for seed in 0..40_000 {
         let mut rng = fastrand::Rng::with_seed(seed);
         let calls: Vec<_> = (0..rng.usize(1..7))
             .map(|_| {
@@ -142,9 +180,11 @@ fn it_agrees_with_every_permutation_of_small_histories() {
                 Interval { call, from, to: (!is_open).then(|| from + rng.u64(0..6)) }
             })
             .collect();
-        let expected = brute_force(&calls, None, &mut (0..calls.len()).collect());
-        assert_eq!(linearizable(&calls), expected, "seed {seed}: {calls:?}");
-        verdicts[usize::from(expected)] += 1;
+        let permuted = |evictions| brute_force(&calls, evictions, None, &mut (0..calls.len()).collect());
+        let expected = [permuted(false), permuted(true)];
+        assert_eq!([linearizable(&calls), linearizable_with_evictions(&calls)], expected, "seed {seed}: {calls:?}");
+        assert!(expected[1] || !expected[0], "nothing needs to be evicted: seed {seed}: {calls:?}");
+        verdicts[expected.iter().filter(|passed| **passed).count()] += 1;
     }
-    assert!(verdicts.iter().all(|n| *n > 1000), "both verdicts are met often enough to mean something: {verdicts:?}");
+    assert!(verdicts.iter().all(|n| *n > 1000), "all verdicts are met often enough to mean something: {verdicts:?}");
 }

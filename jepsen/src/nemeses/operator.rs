@@ -110,7 +110,9 @@ impl Nemesis for Restart {
 #[derive(Default)]
 pub struct Snapshot {
     down: Option<usize>,
-    saved: usize,
+    made: usize,
+    /// Why the last one that was not made was not.
+    refused: String,
 }
 
 impl Nemesis for Snapshot {
@@ -132,7 +134,7 @@ impl Nemesis for Snapshot {
     fn inject(&mut self, cluster: &mut Cluster, rng: &mut fastrand::Rng) -> Result<Option<Injected>> {
         let node = cluster.numbers()[rng.usize(0..cluster.nodes.len())];
         cluster.kill(&[node])?;
-        (self.down, self.saved) = (Some(node), 0);
+        (self.down, self.made) = (Some(node), 0);
         let what = format!("snapshots all the time while node {node} is down");
         Ok(Some(Injected { what, affected: vec![node], hold: between(rng, 3000, 5000) }))
     }
@@ -141,16 +143,17 @@ impl Nemesis for Snapshot {
         let end = Instant::now() + time;
         while Instant::now() < end {
             // Refused while a group elects its leader.
-            if let Ok(done) = cluster.ctl(&["snapshot", "save", "--all"]) {
-                self.saved += done["snapshots"].as_array().map_or(0, Vec::len);
+            match cluster.ctl(&["snapshot", "make", "--all"]) {
+                Ok(done) => self.made += done["snapshots"].as_array().map_or(0, Vec::len),
+                Err(e) => self.refused = format!("{e:#}"),
             }
         }
         Ok(())
     }
 
     fn prove(&mut self, _: &mut Cluster) -> Result<String> {
-        ensure!(self.saved > 0, "no snapshot was made");
-        Ok(format!("{} snapshots were made", self.saved))
+        ensure!(self.made > 0, "no snapshot was made: {}", self.refused);
+        Ok(format!("{} snapshots were made", self.made))
     }
 
     fn heal(&mut self, cluster: &mut Cluster) -> Result<()> {

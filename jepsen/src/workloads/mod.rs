@@ -7,6 +7,7 @@
 mod append;
 mod bank;
 mod counter;
+mod eviction;
 mod levels;
 mod lock;
 mod mset;
@@ -16,6 +17,7 @@ mod set;
 mod ttl;
 mod watch;
 
+use crate::cluster::Plan;
 use crate::history::{History, Op};
 use crate::resp::THEN;
 use std::sync::Arc;
@@ -111,6 +113,8 @@ pub struct Verdict {
     pub anomalies: Vec<Anomaly>,
     /// Objects that could not be judged within the budget. They fail the run.
     pub undecided: Vec<String>,
+    /// What did not happen in this run although it has to be seen for the run to prove anything. It fails the run, too.
+    pub unproven: Vec<String>,
     /// Figures and remarks for the report.
     pub notes: Vec<String>,
 }
@@ -125,6 +129,10 @@ pub trait Workload: Sync {
     fn name(&self) -> &'static str;
     /// One line for people: what is promised here.
     fn about(&self) -> &'static str;
+
+    /// Asks for what it needs of the cluster.
+    fn prepare(&self, _plan: &mut Plan, _seed: u64) {}
+
     fn generators(&self, crowd: &Crowd) -> Vec<Box<dyn Generator>>;
     /// Commands that every node is asked at the end, when all has healed. All of them must succeed.
     fn final_reads(&self, history: &History) -> Vec<Vec<String>>;
@@ -144,6 +152,7 @@ pub fn all() -> Vec<Box<dyn Workload>> {
         Box::new(bank::BankWorkload),
         Box::new(queue::QueueWorkload),
         Box::new(watch::WatchWorkload),
+        Box::new(eviction::EvictionWorkload),
     ]
 }
 

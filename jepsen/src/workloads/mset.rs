@@ -2,6 +2,7 @@
 //! it, and the whole is linearizable like one register.
 
 use super::{Anomaly, Crowd, Generator, Keys, Next, Verdict, Workload, register, words};
+use crate::checkers::linearizable::Register;
 use crate::history::{History, Op};
 use crate::outcome::Outcome;
 use crate::resp::Reply;
@@ -91,7 +92,7 @@ impl Workload for MsetWorkload {
             }
         }
         for (family, ops) in &families {
-            register::check_key(family, &ops.iter().collect::<Vec<_>>(), deadline, &mut verdict);
+            register::check_key(&Register, family, &ops.iter().collect::<Vec<_>>(), deadline, &mut verdict);
         }
         verdict.notes.push(format!("{} families of {} keys judged", families.len(), KEYS.len()));
         verdict

@@ -2,7 +2,7 @@
 //! linearizable, reads by lease included.
 
 use super::{Anomaly, Crowd, Generator, Keys, Next, Verdict, Workload, words};
-use crate::checkers::linearizable::{self, Interval, Judgement, Register, RegisterCall};
+use crate::checkers::linearizable::{self, Interval, Judgement, Model, Register, RegisterCall};
 use crate::history::{History, Op};
 use crate::outcome::Outcome;
 use crate::resp::Reply;
@@ -86,8 +86,14 @@ pub fn call_of(op: &Op) -> Option<RegisterCall> {
     }
 }
 
-/// Judges the operations of one key.
-pub fn check_key(key: &str, ops: &[&Op], deadline: Instant, verdict: &mut Verdict) {
+/// Judges the operations of one key by the rules of a model.
+pub fn check_key(
+    model: &impl Model<State = Option<u64>, Call = RegisterCall>,
+    key: &str,
+    ops: &[&Op],
+    deadline: Instant,
+    verdict: &mut Verdict,
+) {
     let mut intervals = Vec::new();
     let mut judged = Vec::new();
     for op in ops.iter().filter(|op| !matches!(op.outcome, Outcome::Failed(_))) {
@@ -102,7 +108,7 @@ pub fn check_key(key: &str, ops: &[&Op], deadline: Instant, verdict: &mut Verdic
             None => verdict.unexpected(op),
         }
     }
-    match linearizable::check(&Register, &intervals, deadline) {
+    match linearizable::check(model, &intervals, deadline) {
         Judgement::Linearizable => (),
         Judgement::Unknown => verdict.undecided.push(key.to_owned()),
         Judgement::Violation { order, stuck } => {
@@ -138,7 +144,7 @@ impl Workload for RegisterWorkload {
         let mut verdict = Verdict::default();
         let keys = history.by_key();
         for (key, ops) in &keys {
-            check_key(key, ops, deadline, &mut verdict);
+            check_key(&Register, key, ops, deadline, &mut verdict);
         }
         verdict.notes.push(format!("{} keys judged", keys.len()));
         verdict

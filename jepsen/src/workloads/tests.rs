@@ -251,3 +251,81 @@ fn watch_finds_a_transaction_that_overlooked_a_write() {
     assert_eq!(with(vec![exec(8, "2", done())]), ["not linearizable"]);
     assert_eq!(with(vec![exec(8, "2", open()), op(20, 21, "GET w", text("2"))]), ["not linearizable"]);
 }
+
+/// The judge's words on a history of `eviction`, in which `#7` stands for the value that is number seven.
+fn evicted(history: &[Op]) -> Verdict {
+    let long = |word: &str| {
+        let number = word.strip_prefix('#').and_then(|number| number.parse().ok());
+        number.map_or(word.to_owned(), eviction::value)
+    };
+    let padded = |op: &Op| Op {
+        words: op.words.iter().map(|word| long(word)).collect(),
+        outcome: op.reply().and_then(Reply::text).map_or(op.outcome.clone(), |seen| text(&long(seen))),
+        ..op.clone()
+    };
+    let workload = eviction::EvictionWorkload;
+    workload
+        .check(&History { ops: history.iter().map(padded).collect(), ..History::default() }, Duration::from_secs(10))
+}
+
+#[test]
+fn eviction_finds_what_came_back_what_is_stale_and_what_was_refused() {
+    let set = |from, value: &str, end| op(from, from + 1, &format!("SET cold:0:1 {value} EX 86400"), end);
+    let get = |from, seen| op(from, from + 1, "GET cold:0:1", seen);
+    let first = [set(0, "#1", text("OK")), get(2, text("#1"))];
+    let with = |more: &[Op]| {
+        let anomalies = evicted(&[&first, more].concat()).anomalies;
+        anomalies.into_iter().map(|a| a.kind).collect::<Vec<_>>()
+    };
+    assert_eq!(with(&[get(4, nil()), get(6, nil())]), [""; 0], "it may go");
+    assert_eq!(with(&[get(4, nil()), get(6, text("#1"))]), ["not linearizable"], "but not come back");
+    let again = |end| [get(4, nil()), set(6, "#1", end), get(8, text("#1"))];
+    assert_eq!(with(&again(text("OK"))), [""; 0]);
+    assert_eq!(with(&again(open())), [""; 0]);
+    let refused = Outcome::Failed("OOM command not allowed when used memory > 'maxmemory'.".to_owned());
+    assert_eq!(with(&again(refused.clone())), ["not linearizable"], "refused is refused");
+    let new = op(6, 7, "SET cold:0:1 #2 NX EX 86400", text("OK"));
+    assert_eq!(with(&[new.clone(), get(8, text("#2")), get(10, nil())]), [""; 0], "a new one found nothing any more");
+    assert_eq!(with(&[new, get(8, text("#1"))]), ["not linearizable"], "stale");
+    assert_eq!(with(&[get(4, text("2"))]), ["unexpected reply"], "a part of a value");
+
+    let large = |end| op(4, 5, "MULTI ; SETRANGE cold:0:1 1048575 x ; EXPIRE cold:0:1 86400 ; EXEC", end);
+    let seen = get(6, text(&"\0".repeat(1 << 20)));
+    assert_eq!(with(&[large(refused), get(6, text("#1"))]), [""; 0]);
+    assert_eq!(with(&[large(all_of(vec![Reply::Int(1 << 20), Reply::Int(1)])), seen.clone()]), [""; 0]);
+    assert_eq!(with(&[large(failed()), seen]), ["not linearizable"]);
+}
+
+#[test]
+fn eviction_finds_a_key_that_left_although_it_may_not() {
+    let kept = |from, line: &str, end| op(from, from + 1, line, end);
+    let set = kept(0, "SET kept:3 #1", text("OK"));
+    let kinds = |last: Op| evicted(&[set.clone(), last]).anomalies.into_iter().map(|a| a.kind).collect::<Vec<_>>();
+    assert_eq!(kinds(kept(2, "GET kept:3", text("#1"))), [""; 0]);
+    assert_eq!(kinds(kept(2, "GET kept:3", nil())), ["not linearizable"]);
+    assert_eq!(kinds(kept(2, "DEL kept:3", int(0))), ["not linearizable"]);
+}
+
+#[test]
+fn eviction_finds_memory_without_a_bound_and_wants_to_have_seen_evictions() {
+    let told = |from, used: u64, max: u64, gone: u64| {
+        let info =
+            format!("# Memory\r\nused_memory:{used}\r\nmaxmemory:{max}\r\n\r\n# Stats\r\nevicted_keys:{gone}\r\n");
+        op(from, from + 1, "INFO memory stats", text(&info))
+    };
+    let judged = |told: &[Op]| {
+        let Verdict { anomalies, unproven, .. } = evicted(told);
+        (anomalies.into_iter().map(|a| a.kind).collect::<Vec<_>>(), unproven)
+    };
+    let none: Vec<String> = Vec::new();
+    assert_eq!(
+        judged(&[told(0, 10, 0, 0), told(2, 1200, 1000, 3), told(4, 1000, 1000, 0), told(6, 900, 1000, 9)]),
+        (none.clone(), none.clone())
+    );
+    assert_eq!(judged(&[told(0, 1300, 1000, 3), told(2, 900, 1000, 9)]).0, ["memory not bounded"]);
+    assert_eq!(judged(&[told(0, 1001, 1000, 3)]).0, ["memory not bounded"], "nothing is written any more");
+    assert_eq!(judged(&[]), (none.clone(), words(&["no key was evicted"])));
+    assert_eq!(judged(&[told(0, 900, 1000, 0)]), (none.clone(), words(&["no key was evicted"])));
+    assert_eq!(judged(&[told(0, 900, 0, 7)]), (none, words(&["node 1 knows no limit of its memory"])));
+    assert_eq!(judged(&[op(0, 1, "INFO memory stats", text("# Memory"))]).0, ["unexpected reply"]);
+}

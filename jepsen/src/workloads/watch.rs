@@ -4,6 +4,7 @@
 //! An EXEC that was declined says nothing: somebody may have written between WATCH and GET.
 
 use super::{Crowd, Generator, Keys, Next, Verdict, Workload, multi, register, words};
+use crate::checkers::linearizable::Register;
 use crate::history::{History, Op};
 use crate::outcome::Outcome;
 use crate::resp::{Reply, THEN};
@@ -106,7 +107,7 @@ impl Workload for WatchWorkload {
             }
         }
         for (key, ops) in &keys {
-            register::check_key(key, &ops.iter().collect::<Vec<_>>(), deadline, &mut verdict);
+            register::check_key(&Register, key, &ops.iter().collect::<Vec<_>>(), deadline, &mut verdict);
         }
         verdict.notes.push(format!("{} keys judged, {done} transactions done", keys.len()));
         verdict
