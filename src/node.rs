@@ -4,6 +4,7 @@
 //! rare (accepting, HTTP, gRPC, the cluster's table); the log writer; and short-lived ones for what takes long
 //! (loading, snapshots).
 
+use crate::cluster::gossip::{Gossip, Speaker, Waiting};
 use crate::cluster::{Candidate, Cluster, Layout, Members, Memory, Past, past};
 use crate::config::{self, Config, Endpoint, Sync};
 use crate::disk::{Disk, Verdict};
@@ -130,19 +131,48 @@ async fn find_part(config: &Config, stop: &mut StopSignals) -> anyhow::Result<Op
         Past::None if !config.cluster.join => return layout(config).map(Some),
         Past::None | Past::Invited(None) => {
             let candidate = Candidate::open(dir, &config.node.id.0, &config.node.zone.0)?;
+            let candidate = candidate.gossiping(config.node.gossip_addr.port());
             let (listener, me) = (listen_to_peers(&config.node.bind_addr)?, candidate.introduction());
             let address = config.advertised().to_string();
+            let waiting = Waiting::new(&candidate, address.clone());
+            let mut gossip = gossip(config)?;
             tracing::info!(address, "node-waits: until `hypercachectl node add` names this address");
-            tokio::select! {
+            let invited = tokio::select! {
                 biased;
-                () = stop.asked() => return Ok(None),
-                invited = raft::peers::wait_for_invitation(&listener, &me, |one| candidate.accept(one)) => invited.node,
+                () = stop.asked() => None,
+                invited = raft::peers::wait_for_invitation(&listener, &me, |one| candidate.accept(one)) => Some(invited.node),
+                () = chat(&mut gossip, &waiting) => None,
+            };
+            // The node opens it anew, as who it is then.
+            if let Some(gossip) = gossip {
+                gossip.close().await;
             }
+            let Some(node) = invited else { return Ok(None) };
+            node
         }
     };
     let rebuild_after = config.cluster.rebuild_after;
     let layout = Layout { memory: memory(config), users: users(config)?, rebuild_after, ..Layout::default() };
     Ok(Some((node, layout, BTreeMap::new())))
+}
+
+/// This node's part in gossip, unless that is off.
+fn gossip(config: &Config) -> anyhow::Result<Option<Gossip>> {
+    const SETTING: &str = "node.gossip_addr";
+    let Some(endpoint) = config.node.gossip_addr.endpoint() else { return Ok(None) };
+    let host = if endpoint.is_wildcard() { config.advertised().host } else { endpoint.host.clone() };
+    let advertised = Endpoint { host, port: endpoint.port };
+    let (listen, seeds) = (resolve(endpoint).context(SETTING)?, config.cluster.seeds.clone());
+    let opened = Gossip::open(listen, advertised, seeds);
+    opened.map(Some).with_context(|| format!("{SETTING}: cannot listen on {endpoint}"))
+}
+
+/// Never ends; without gossip it only waits.
+async fn chat(gossip: &mut Option<Gossip>, speaker: &impl Speaker) {
+    match gossip {
+        Some(gossip) => gossip.run(speaker).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The users of the file: those of `security.users_file`, then those of `security.users`, then the default user's password.
@@ -232,6 +262,7 @@ fn info(config: &Config, me: NodeId) -> NodeInfo {
         cluster_port: config.server.cluster_addr.port(),
         http_port: config.server.http_addr.port(),
         grpc_port: config.server.grpc_addr.port(),
+        gossip_port: config.node.gossip_addr.port(),
         zone: config.node.zone.0.clone(),
     }
 }
@@ -328,12 +359,15 @@ async fn serve(config: &Config, workers: Vec<Handle>) -> anyhow::Result<()> {
     let identity: Arc<dyn Identity> = members.clone();
     let host = Host::open(host_options(config, me), identity.clone(), workers.clone())?;
     members.note_bound()?;
+    members.tell_gossip_port(config.node.gossip_addr.port());
     let peers = listen_to_peers(&config.node.bind_addr)?;
     tokio::spawn(host.clone().listen(peers, identity));
 
     let cluster = Cluster::new(members, host.clone(), info(config, me), layout);
     let following = tokio::spawn(cluster.clone().run());
     tokio::spawn(cluster.clone().keep_events());
+    let (mut gossip, speaker) = (gossip(config)?, cluster.clone());
+    tokio::spawn(async move { chat(&mut gossip, &speaker).await });
     let (stop, stopped) = watch::channel(false);
     let overview = Overview::new(cluster.clone());
     open_side_doors(config, &overview, &stopped).await?;

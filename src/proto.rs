@@ -57,4 +57,8 @@ pub mod codes {
     pub const BELONGS: &str = "HC-3119";
     /// A founder never came so far.
     pub const NEVER_CAME: &str = "HC-3120";
+    /// Gossip knows nobody of that name who waits.
+    pub const NOT_HEARD: &str = "HC-3121";
+    /// Gossip knows several of that name.
+    pub const AMBIGUOUS: &str = "HC-3122";
 }

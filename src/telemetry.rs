@@ -47,11 +47,12 @@ pub enum TelemetryError {
     NotStarted,
 }
 
-/// openraft tells every step of its own at INFO; ours are the ones a human wants. Whoever names it gets what is asked.
+/// openraft tells every step of its own at INFO; ours are the ones a human wants. chitchat warns of every datagram that it cannot
+/// read, and anybody can send those. Whoever names them gets what is asked.
 fn filter_of(level: &LogLevel) -> Result<EnvFilter, TelemetryError> {
     let mut directives = level.0.clone();
     // What comes first gives way to what follows.
-    for (module, usual) in [("openraft", "warn"), (AUDIT, "info")] {
+    for (module, usual) in [("openraft", "warn"), ("chitchat", "off"), (AUDIT, "info")] {
         if !level.0.contains(module) {
             directives = format!("{module}={usual},{directives}");
         }

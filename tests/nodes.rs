@@ -45,14 +45,15 @@ fn refused(output: &Output, code: &str, exit: i32) {
     assert_eq!(output.status.code(), Some(exit), "{text}");
 }
 
-/// The nodes by name: standing, votes, leads.
+/// The nodes that belong, by name: standing, votes, leads.
 fn listed(cluster: &Cluster, via: usize) -> Vec<(String, String, u64, u64)> {
     let told = cluster.ctl_json(&[via], &["node", "list"]);
     let row = |node: &Value| {
         let text = |field: &str| node[field].as_str().unwrap_or_default().to_owned();
         (text("name"), text("standing"), node["votes"].as_u64().unwrap(), node["leads"].as_u64().unwrap())
     };
-    told["nodes"].as_array().expect("a list of nodes").iter().map(row).collect()
+    let belongs = |node: &&Value| node["standing"] != "waiting";
+    told["nodes"].as_array().expect("a list of nodes").iter().filter(belongs).map(row).collect()
 }
 
 fn one(cluster: &Cluster, via: usize, name: &str) -> (String, u64, u64) {

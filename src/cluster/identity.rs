@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! identity.json   format, cluster id ("" before it has one), node id (0 before it has one) and name, incarnation,
-//!                 incarnations of its peers, where they were heard to be, whether it was invited, and whether it was
+//!                 incarnations of its peers, where they were heard to be and to gossip, whether it was invited, and whether it was
 //!                 removed since
 //! ```
 //!
@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
 use tokio::sync::watch;
 
 /// Version of the identity file, and with it of everything in the directory. A newer one is refused.
@@ -43,6 +44,9 @@ struct Card {
     /// could be elected by nodes that do not find each other.
     #[serde(default)]
     addresses: BTreeMap<NodeId, String>,
+    /// Where they gossip.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    gossip: BTreeMap<NodeId, String>,
     /// What the configuration said last: where it says something else since, it is newer than what was learnt.
     #[serde(default)]
     seeds: BTreeMap<NodeId, String>,
@@ -75,6 +79,7 @@ impl Card {
             incarnation,
             peers: BTreeMap::new(),
             addresses: BTreeMap::new(),
+            gossip: BTreeMap::new(),
             seeds: BTreeMap::new(),
             invited: false,
             forced: false,
@@ -160,6 +165,7 @@ pub struct Candidate {
     path: PathBuf,
     card: Card,
     zone: String,
+    gossip_port: u16,
 }
 
 impl Candidate {
@@ -177,11 +183,16 @@ impl Candidate {
             }
             Err(e) => return Err(io(e)),
         };
-        Ok(Candidate { path, card, zone: zone.to_owned() })
+        Ok(Candidate { path, card, zone: zone.to_owned(), gossip_port: 0 })
+    }
+
+    /// It gossips, and tells where to whoever asks.
+    pub fn gossiping(self, port: u16) -> Candidate {
+        Candidate { gossip_port: port, ..self }
     }
 
     pub fn introduction(&self) -> Introduction {
-        Introduction { zone: self.zone.clone(), ..introduction(&self.card) }
+        Introduction { zone: self.zone.clone(), ..introduction(&self.card, self.gossip_port) }
     }
 
     /// Puts an invitation on disk: from now on the directory is that node's. The error is for who invited.
@@ -263,6 +274,7 @@ impl Lone {
             cluster: cluster.to_owned(),
             becoming: String::new(),
             addresses: BTreeMap::new(),
+            gossip: BTreeMap::new(),
             seeds: BTreeMap::new(),
             invited: true,
             forced: true,
@@ -276,7 +288,7 @@ impl Lone {
 /// Version of introductions and invitations. A larger one is refused.
 pub(super) const INTRODUCTION: u8 = 1;
 
-fn introduction(card: &Card) -> Introduction {
+fn introduction(card: &Card, gossip_port: u16) -> Introduction {
     Introduction {
         version: INTRODUCTION,
         cluster: card.cluster.clone(),
@@ -285,6 +297,7 @@ fn introduction(card: &Card) -> Introduction {
         incarnation: card.incarnation,
         // A member says it in its document of the meta group.
         zone: String::new(),
+        gossip_port,
     }
 }
 
@@ -306,6 +319,10 @@ pub struct Members {
     /// The cluster's id, for whoever waits for one.
     formed: watch::Sender<String>,
     listed: Mutex<BTreeMap<NodeId, Listed>>,
+    /// Where directories' nodes are said to be. It is tried and never kept.
+    hints: Mutex<BTreeMap<u64, Vec<String>>>,
+    /// 0: it does not gossip.
+    gossip_port: AtomicU16,
     /// Whether this node was removed from its cluster.
     removed: watch::Sender<bool>,
 }
@@ -348,6 +365,8 @@ impl Members {
             card: Mutex::new(card),
             formed,
             listed: Mutex::default(),
+            hints: Mutex::default(),
+            gossip_port: AtomicU16::new(0),
             removed: watch::Sender::new(false),
         })
     }
@@ -380,13 +399,34 @@ impl Members {
 
     /// Notes where nodes are now, as the meta group says, on disk too: it is what is known first after a restart.
     pub fn note_addresses(&self, addresses: impl IntoIterator<Item = (NodeId, String)>) {
-        self.learn(|known| known.extend(addresses));
+        self.learn(|card| card.addresses.extend(addresses));
     }
 
-    fn learn(&self, change: impl FnOnce(&mut BTreeMap<NodeId, String>)) {
+    /// Notes where nodes gossip, as the meta group says, for the next start.
+    pub(super) fn note_gossip(&self, addresses: BTreeMap<NodeId, String>) {
+        self.learn(|card| card.gossip = addresses);
+    }
+
+    /// Where others gossip.
+    pub(super) fn gossip_addresses(&self) -> Vec<String> {
+        let card = self.card.lock();
+        card.gossip.iter().filter(|(node, _)| **node != card.node).map(|(_, address)| address.clone()).collect()
+    }
+
+    /// This node gossips there, which it tells to whoever asks.
+    pub fn tell_gossip_port(&self, port: u16) {
+        self.gossip_port.store(port, Ordering::Relaxed);
+    }
+
+    /// Takes over where nodes are said to be, by incarnation.
+    pub(super) fn note_hints(&self, hints: BTreeMap<u64, Vec<String>>) {
+        *self.hints.lock() = hints;
+    }
+
+    fn learn(&self, change: impl FnOnce(&mut Card)) {
         let mut card = self.card.lock();
         let mut learnt = card.clone();
-        change(&mut learnt.addresses);
+        change(&mut learnt);
         if learnt == *card {
             return;
         }
@@ -404,7 +444,7 @@ impl Members {
 
     /// Notes what the roster says: greetings are held against it, and nobody who is gone is looked for.
     pub(super) fn note_roster(&self, listed: BTreeMap<NodeId, Listed>) {
-        self.learn(|known| known.retain(|node, _| listed.get(node).is_none_or(|listed| !listed.gone)));
+        self.learn(|card| card.addresses.retain(|node, _| listed.get(node).is_none_or(|listed| !listed.gone)));
         *self.listed.lock() = listed;
     }
 
@@ -590,7 +630,7 @@ impl Identity for Members {
     }
 
     fn introduction(&self) -> Introduction {
-        introduction(&self.card.lock())
+        introduction(&self.card.lock(), self.gossip_port.load(Ordering::Relaxed))
     }
 
     fn incarnation(&self) -> (u64, bool) {
@@ -605,6 +645,22 @@ impl Identity for Members {
 
     fn address(&self, node: NodeId) -> Option<String> {
         self.card.lock().addresses.get(&node).cloned()
+    }
+
+    fn hint(&self, node: NodeId, turn: usize) -> Option<String> {
+        let listed = self.listed.lock().get(&node).map(|listed| listed.incarnation).filter(|known| *known != 0);
+        let incarnation = listed.or_else(|| self.incarnation_of(node))?;
+        let (known, hints) = (self.address(node), self.hints.lock());
+        let news: Vec<&String> = hints.get(&incarnation)?.iter().filter(|hint| Some(*hint) != known.as_ref()).collect();
+        news.get(turn.checked_rem(news.len())?).map(|hint| (*hint).clone())
+    }
+
+    fn found_at(&self, node: NodeId, address: &str) {
+        // Every link of a peer finds it.
+        if self.address(node).as_deref() != Some(address) {
+            tracing::info!(peer = %node, address, "peer-moved: it was found where gossip said");
+            self.note_addresses([(node, address.to_owned())]);
+        }
     }
 }
 
@@ -755,6 +811,45 @@ mod tests {
         assert_eq!((at(&one, 2).as_deref(), at(&one, 4).as_deref()), (Some("moved:1"), Some("h4:1")));
         one.note_roster(BTreeMap::from([(NodeId(4), Listed { incarnation: 7, dismissed: true, gone: true })]));
         assert_eq!(at(&open("moved:1"), 4), None);
+    }
+
+    #[test]
+    fn a_peer_is_looked_for_where_its_directory_is_said_to_be_and_nowhere_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, two) = (node(dir.path(), 1), node(dir.path(), 2));
+        one.found().unwrap();
+        let known = two.incarnation().0;
+        let said = BTreeMap::from([
+            (known, ["old:1", "new:1", "lie:1"].map(str::to_owned).to_vec()),
+            (known + 1, vec!["other:1".to_owned()]),
+        ]);
+        one.note_hints(said.clone());
+        assert_eq!(one.hint(NodeId(2), 0), None, "it was never met: nothing says who that is");
+        greet(&two, &one).unwrap();
+        one.note_addresses([(NodeId(2), "old:1".to_owned())]);
+        let turns = |members: &Members| (0..3).map(|turn| members.hint(NodeId(2), turn).unwrap()).collect::<Vec<_>>();
+        assert_eq!(turns(&one), ["new:1", "lie:1", "new:1"], "in turns, and not where it is looked for anyway");
+        one.found_at(NodeId(2), "new:1");
+        drop(one);
+        let one = node(dir.path(), 1);
+        assert_eq!(one.address(NodeId(2)).as_deref(), Some("new:1"), "where it was greeted is kept");
+        assert_eq!(one.hint(NodeId(2), 0), None, "what was said is not");
+        one.note_hints(said);
+        one.note_roster(BTreeMap::from([(
+            NodeId(2),
+            Listed { incarnation: known + 1, dismissed: false, gone: false },
+        )]));
+        assert_eq!(one.hint(NodeId(2), 0).as_deref(), Some("other:1"), "the roster knows best");
+    }
+
+    #[test]
+    fn where_others_gossip_is_known_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let one = node(dir.path(), 1);
+        let at = |ids: &[u64]| ids.iter().map(|id| (NodeId(*id), format!("h{id}:7946"))).collect::<BTreeMap<_, _>>();
+        one.note_gossip(at(&[1, 2, 3]));
+        one.note_gossip(at(&[1, 3]));
+        assert_eq!(node(dir.path(), 1).gossip_addresses(), ["h3:7946"], "of those that there are, but not its own");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::types::{GroupId, Level, NodeId};
 use bytes::Bytes;
 use std::sync::Arc;
 
-/// What an operator wishes. Nodes are named by name or number, addresses are those of peer ports.
+/// What an operator wishes. Nodes are named by name or number, addresses are those of peer ports, or names of nodes that wait.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wish {
     Add { address: String },
@@ -98,8 +98,14 @@ impl Cluster {
             return Err(WishError::NotWritten(Refusal::NoLeader));
         };
         let mut change = match wish {
-            Wish::Add { address } => self.admit(&meta, address, None, dry_run, deadline).await?,
-            Wish::Replace { old, address } => self.admit(&meta, address, Some(old), dry_run, deadline).await?,
+            Wish::Add { address } => {
+                let address = self.place_of(&meta, address)?;
+                self.admit(&meta, &address, None, dry_run, deadline).await?
+            }
+            Wish::Replace { old, address } => {
+                let address = self.place_of(&meta, address)?;
+                self.admit(&meta, &address, Some(old), dry_run, deadline).await?
+            }
             Wish::Drain { node, undo } => {
                 let edit = |roster: &mut Roster| {
                     let node = roster.named(node)?;
@@ -147,6 +153,33 @@ impl Cluster {
             group.is_some_and(|leader| leader == first) || first.is_some_and(|first| !self.alive(first))
         };
         roster.target.iter().all(|(id, voters)| led(id, voters))
+    }
+
+    /// Where a node waits: an address stands for itself, and a name for the one place where gossip knows a node of that name to
+    /// wait. Who asks again after it was admitted asks by the same name.
+    fn place_of(&self, meta: &Group, text: &str) -> Result<String, WishError> {
+        if text.contains(':') {
+            return Ok(text.to_owned());
+        }
+        let name = text.to_owned();
+        let Some(heard) = self.heard() else {
+            return Err(Refused::NotHeard { name, why: "this node does not gossip" }.into());
+        };
+        let places = heard.places_of(text);
+        if places.len() > 1 {
+            let places = places.into_iter().collect::<Vec<_>>().join(", ");
+            return Err(Refused::Ambiguous { name, places }.into());
+        }
+        let admitted = || -> Result<Option<String>, WishError> {
+            let roster = roster_of(meta).map_err(WishError::Unreadable)?.map(|(_, roster)| roster).unwrap_or_default();
+            let named = |entry: &&Entry| entry.name == text && entry.standing != Standing::Gone;
+            Ok(roster.nodes.values().rev().find(named).map(|entry| entry.address.clone()))
+        };
+        let place = match places.into_iter().next() {
+            Some(place) => Some(place),
+            None => admitted()?,
+        };
+        place.ok_or_else(|| Refused::NotHeard { name, why: "gossip knows nobody of that name who waits" }.into())
     }
 
     /// Has the node at an address admitted and invites it, in the place of another if that is said.
@@ -199,6 +232,7 @@ impl Cluster {
             name: entry.name.clone(),
             incarnation: entry.incarnation,
             zone: entry.zone.clone(),
+            gossip_port: 0,
         });
         Ok(known)
     }

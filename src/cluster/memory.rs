@@ -198,6 +198,7 @@ mod tests {
             cluster_port: 0,
             http_port: 0,
             grpc_port: 0,
+            gossip_port: 0,
             zone: String::new(),
         };
         let mut table = RoutingTable { slots: routing::deal(&data), groups: placed, ..RoutingTable::unformed() };

@@ -24,6 +24,8 @@
 mod agreed;
 mod driver;
 pub mod events;
+pub mod gossip;
+pub mod hearsay;
 mod identity;
 mod membership;
 mod memory;
@@ -47,6 +49,7 @@ pub use placement::Move;
 pub use roster::{Refused, Roster, Standing};
 
 use crate::commands;
+use crate::config::Endpoint;
 use crate::env;
 use crate::raft::peers::Identity;
 use crate::raft::wire::Lane;
@@ -58,6 +61,7 @@ use crate::state::{Keyspace, View};
 use crate::types::{GroupId, NodeId, Slot, Stamp};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
+use hearsay::Hearsay;
 use memory::Shares;
 use moves::Moves;
 use parking_lot::Mutex;
@@ -184,6 +188,8 @@ pub struct Cluster {
     agreed: ArcSwap<Agreed>,
     users: users::Followed,
     roster: ArcSwapOption<Roster>,
+    /// What gossip says; none where it is off.
+    heard: ArcSwapOption<Hearsay>,
     /// What each group waits for, as the driver saw it last; here, if this node leads the meta group.
     progress: Mutex<BTreeMap<GroupId, String>>,
     feed: events::Feed,
@@ -209,6 +215,7 @@ impl Cluster {
             agreed,
             users,
             roster: ArcSwapOption::empty(),
+            heard: ArcSwapOption::empty(),
             progress: Mutex::default(),
             feed: events::Feed::default(),
             moving: Mutex::default(),
@@ -425,6 +432,11 @@ impl Cluster {
             .map(|node| (node.id, format!("{}:{}", node.host, node.peer_port)))
             .collect();
         self.members.note_addresses(news);
+        if heard {
+            let gossips = table.nodes.values().filter(|node| node.gossip_port != 0);
+            let at = |node: &NodeInfo| Endpoint { host: node.host.clone(), port: node.gossip_port }.to_string();
+            self.members.note_gossip(gossips.map(|node| (node.id, at(node))).collect());
+        }
     }
 
     /// Takes over who belongs: greetings are held against it, and every node holds every group from then on.

@@ -103,10 +103,10 @@ mod tests {
 
     fn info(id: u64) -> (NodeId, NodeInfo) {
         let (host, zone, name) = ("h".to_owned(), String::new(), format!("node-{id}"));
-        let ports = (1, 2, 3, 4, 5);
-        let (peer_port, resp_port, cluster_port, http_port, grpc_port) = ports;
+        let ports = (1, 2, 3, 4, 5, 6);
+        let (peer_port, resp_port, cluster_port, http_port, grpc_port, gossip_port) = ports;
         let id = NodeId(id);
-        (id, NodeInfo { id, name, host, peer_port, resp_port, cluster_port, http_port, grpc_port, zone })
+        (id, NodeInfo { id, name, host, peer_port, resp_port, cluster_port, http_port, grpc_port, gossip_port, zone })
     }
 
     #[test]

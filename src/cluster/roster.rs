@@ -91,6 +91,10 @@ pub enum Refused {
     Belongs { address: String, node: NodeId },
     #[error("{address} cannot be reached as an empty node that waits to be added: {cause}")]
     Unreachable { address: String, cause: String },
+    #[error("it is not known where a node {name} waits: {why}")]
+    NotHeard { name: String, why: &'static str },
+    #[error("more than one node {name} waits, at {places}")]
+    Ambiguous { name: String, places: String },
     #[error("there is no node {0} in the cluster")]
     NoSuchNode(String),
     #[error("node {0} was removed from the cluster")]

@@ -234,6 +234,14 @@ pub fn warnings(config: &Config, machine: u64) -> Vec<String> {
         let text = "peers are not authenticated yet; let only the cluster's own nodes reach this port";
         warn("node.bind_addr", text.to_owned());
     }
+    if let Some(gossip) = config.node.gossip_addr.endpoint()
+        && gossip.is_loopback()
+        && !config.node.bind_addr.is_loopback()
+    {
+        let text =
+            format!("{gossip} is heard by this machine alone: name an address that the other nodes reach, or off");
+        warn("node.gossip_addr", text);
+    }
     if let Auto::Number(copies) = config.cluster.replication_factor
         && copies.is_multiple_of(2)
     {
@@ -304,6 +312,6 @@ mod tests {
         config.node.bind_addr = at("0.0.0.0", 7000);
         let settings: Vec<String> =
             warnings(&config, 1 << 30).iter().map(|w| w.split(':').next().unwrap_or_default().to_owned()).collect();
-        assert_eq!(settings, ["cache.max_memory", "node.bind_addr"]);
+        assert_eq!(settings, ["cache.max_memory", "node.bind_addr", "node.gossip_addr"]);
     }
 }

@@ -115,7 +115,8 @@ sections! {
         /// What fails together with this node: a rack, a hall, a site. Votes of a group are kept apart by zones as far as there
         /// are enough. Empty: in none. A change counts from the next change of nodes, or rebalance, on.
         zone: Zone = "";
-        /// Set aside for gossip: who seems alive. Nothing listens here yet.
+        /// Gossip, over UDP: who is there and where, advice only. off: nodes are found by their seeds and what the cluster knows
+        /// alone.
         gossip_addr: Listen = "127.0.0.1:7946";
         /// Log, snapshots and identity. Belongs to one node for ever.
         data_dir: PathBuf = "./data/node-1";

@@ -8,8 +8,11 @@ use super::Loaded;
 use super::keys::Config;
 use super::problem::{Code, Origin, Problem};
 use super::values::Endpoint;
-use std::io::ErrorKind;
-use std::net::TcpListener;
+use std::io::{self, ErrorKind};
+use std::net::{TcpListener, UdpSocket};
+
+/// The setting of the one door that takes datagrams.
+const GOSSIP: &str = "node.gossip_addr";
 
 impl Config {
     /// The addresses this node listens on, each with the name of its setting.
@@ -38,12 +41,22 @@ impl Loaded {
     /// The listeners that could not be opened now, each with what to change. Blocks for a name look-up at most.
     pub fn taken_ports(&self) -> Vec<Problem> {
         let listeners = self.config.listeners().into_iter();
-        listeners.filter_map(|(setting, endpoint)| attempt(setting, endpoint, self.origin(setting))).collect()
+        let mut taken: Vec<Problem> = listeners
+            .filter_map(|(setting, endpoint)| {
+                let tried = TcpListener::bind((endpoint.host.as_str(), endpoint.port));
+                Some(refused(setting, endpoint, tried.err()?, self.origin(setting)))
+            })
+            .collect();
+        let gossip = self.config.node.gossip_addr.endpoint().and_then(|endpoint| {
+            let tried = UdpSocket::bind((endpoint.host.as_str(), endpoint.port));
+            Some(refused(GOSSIP, endpoint, tried.err()?, self.origin(GOSSIP)))
+        });
+        taken.extend(gossip);
+        taken
     }
 }
 
-fn attempt(setting: &str, endpoint: &Endpoint, origin: Origin) -> Option<Problem> {
-    let error = TcpListener::bind((endpoint.host.as_str(), endpoint.port)).err()?;
+fn refused(setting: &str, endpoint: &Endpoint, error: io::Error, origin: Origin) -> Problem {
     let (message, remedy) = match error.kind() {
         ErrorKind::AddrInUse => (
             format!("{setting}: port {} is taken: another process listens on {endpoint}", endpoint.port),
@@ -58,7 +71,7 @@ fn attempt(setting: &str, endpoint: &Endpoint, origin: Origin) -> Option<Problem
             format!("set {setting} to an address of this machine"),
         ),
     };
-    Some(Problem { origin, code: Code::PortTaken, message, remedy: Some(remedy) })
+    Problem { origin, code: Code::PortTaken, message, remedy: Some(remedy) }
 }
 
 #[cfg(test)]
@@ -71,12 +84,27 @@ mod tests {
         let holder = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = holder.local_addr().unwrap().port();
         let taken = Endpoint { host: "127.0.0.1".to_owned(), port };
-        let problem = attempt("server.resp_addr", &taken, Origin::Default).unwrap();
+        let tried = TcpListener::bind((taken.host.as_str(), port)).unwrap_err();
+        let problem = refused("server.resp_addr", &taken, tried, Origin::Default);
         assert_eq!(problem.code, Code::PortTaken);
         assert!(problem.message.starts_with(&format!("server.resp_addr: port {port} is taken")), "{problem}");
         assert!(problem.remedy.unwrap().contains("--port-offset"));
-        drop(holder);
-        assert_eq!(attempt("server.resp_addr", &taken, Origin::Default), None);
+    }
+
+    #[test]
+    fn a_taken_port_for_datagrams_is_named_too_and_one_that_is_off_is_not_tried() {
+        let holder = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let taken = format!("{GOSSIP}={}", holder.local_addr().unwrap());
+        let doors = ["resp", "cluster", "http", "grpc"].map(|door| format!("server.{door}_addr=off"));
+        let peer = format!("node.bind_addr={}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+        let with = |gossip: String| {
+            let flags = doors.iter().cloned().chain([peer.clone(), gossip]).collect();
+            let loaded = crate::config::load(&crate::config::Sources { flags, ..Default::default() }).unwrap();
+            loaded.taken_ports().into_iter().map(|problem| problem.message).collect::<Vec<_>>()
+        };
+        let problems = with(taken);
+        assert!(problems.len() == 1 && problems[0].starts_with("node.gossip_addr: port"), "{problems:?}");
+        assert_eq!(with(format!("{GOSSIP}=off")), [""; 0]);
     }
 
     #[test]

@@ -418,7 +418,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    fn read(text: &str) -> Option<Endpoint> {
+    pub fn read(text: &str) -> Option<Endpoint> {
         let (host, port) = text.rsplit_once(':')?;
         let host = match host.strip_prefix('[') {
             Some(inner) => inner.strip_suffix(']').filter(|inner| inner.parse::<std::net::Ipv6Addr>().is_ok())?,

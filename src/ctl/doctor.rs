@@ -64,6 +64,7 @@ pub fn findings(cluster: &str, nodes: &[Node], answers: &Answers) -> Vec<Finding
     let mut found = Vec::new();
     view.groups(&mut found);
     view.strangers(cluster, &mut found);
+    view.overheard(&mut found);
     view.silent(&mut found);
     view.pairs(&mut found);
     view.disks(&mut found);
@@ -141,6 +142,16 @@ impl View<'_> {
             let remedy = "it was restored or founded apart: stop it, empty its node.data_dir, and replace it \
                           (`hypercachectl node replace`)";
             found.push(Finding { kind: "wrong-cluster", severe: true, text, remedy: remedy.to_owned() });
+        }
+    }
+
+    /// Other clusters that gossip with this one. Nothing comes of it, but somebody has mixed up addresses.
+    fn overheard(&self, found: &mut Vec<Finding>) {
+        for answer in self.answered().filter(|answer| !answer.strangers.is_empty()) {
+            let text =
+                format!("{} hears gossip of another cluster ({})", self.name(answer.node), answer.strangers.join(", "));
+            let remedy = "it is ignored; check the cluster.seeds of both clusters, and who can reach node.gossip_addr";
+            found.push(Finding { kind: "foreign-gossip", severe: false, text, remedy: remedy.to_owned() });
         }
     }
 
@@ -369,6 +380,7 @@ mod tests {
             })
         };
         assert_eq!(kinds(&on(2, |a| a.cluster_id = "d".into())), ["wrong-cluster"]);
+        assert_eq!(kinds(&on(2, |a| a.strangers = vec!["d".into()])), ["foreign-gossip"]);
         assert_eq!(kinds(&on(2, |a| a.disk_low = true)), ["disk-full"]);
         assert_eq!(kinds(&on(2, |a| a.disk_free_bytes = Some(1 << 20))), ["disk-low"]);
         assert_eq!(kinds(&on(3, |a| a.groups[0].applied = 1)), ["replica-lags"]);

@@ -209,7 +209,7 @@ pub enum NodeVerb {
     /// Takes an empty node into the cluster that was started with --join: it gets copies of everything, and its share of
     /// votes.
     Add {
-        /// Where it waits: HOST:PORT of its peer port.
+        /// Where it waits: HOST:PORT of its peer port, or its name, where gossip knows it (`node list`).
         address: String,
         #[command(flatten)]
         how: Course,
@@ -238,7 +238,7 @@ pub enum NodeVerb {
     Replace {
         /// The node that goes, by name or number.
         old: String,
-        /// Where the new one waits: HOST:PORT of its peer port.
+        /// Where the new one waits: HOST:PORT of its peer port, or its name, where gossip knows it.
         address: String,
         #[command(flatten)]
         how: Course,

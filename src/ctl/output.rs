@@ -110,7 +110,8 @@ pub fn nodes(nodes: &[Node], form: Form) -> String {
     for node in nodes {
         let at = node.addresses.clone().unwrap_or_default();
         let alive = if node.alive { "yes" } else { "NO" };
-        let (id, votes, leads) = (node.id.to_string(), node.votes.to_string(), node.leads.to_string());
+        let (votes, leads) = (node.votes.to_string(), node.leads.to_string());
+        let id = if node.id == 0 { "-".to_owned() } else { node.id.to_string() };
         let zone = if node.zone.is_empty() { "-" } else { &node.zone };
         rows.add_row([&id, &node.name, zone, standing(node), alive, &votes, &leads, &at.resp, &at.grpc, &at.peer]);
     }
@@ -154,6 +155,9 @@ pub fn node(node: &Node, groups: &[Group], heard: Option<&PeerView>, form: Form)
     if let Some(peer) = heard {
         let silent = peer.silent_ms.map_or("was never heard".to_owned(), |ms| format!("answered {ms} ms ago"));
         text.push_str(&format!("{:<12} {silent}, phi {:.2}\n", "heard", peer.phi.unwrap_or_default()));
+        if let Some(heard) = peer.gossip {
+            text.push_str(&format!("{:<12} {}\n", "gossip", if heard { "hears it" } else { "does not hear it" }));
+        }
         if let Some(ms) = peer.clock_offset_ms {
             text.push_str(&format!("{:<12} {ms} ms ahead\n", "wall clock"));
         }
@@ -440,6 +444,7 @@ fn peer_json(peer: &PeerView) -> Value {
         "silent_ms": peer.silent_ms,
         "clock_offset_ms": peer.clock_offset_ms,
         "trouble": peer.trouble,
+        "gossip": peer.gossip,
     })
 }
 
@@ -570,7 +575,8 @@ pub fn verified(groups: &[Verified], nodes: &[Node], form: Form) -> String {
 fn node_json(node: &Node) -> Value {
     let at = node.addresses.clone().unwrap_or_default();
     json!({
-        "id": node.id,
+        // One that waits to be taken in has no number.
+        "id": Some(node.id).filter(|id| *id != 0),
         "name": node.name,
         "addresses": {"peer": at.peer, "resp": at.resp, "cluster": at.cluster, "http": at.http, "grpc": at.grpc},
         "alive": node.alive,

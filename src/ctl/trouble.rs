@@ -287,6 +287,15 @@ impl Trouble {
                               its place, with its node.id, its address and the same cluster.seeds";
                 Trouble::new(codes::NEVER_CAME, EXIT_FAILED, message, remedy)
             }
+            (Some(codes::NOT_HEARD), _) => {
+                let remedy = "see who waits with `hypercachectl node list`, or name the address of its peer port, HOST:PORT; gossip \
+                              needs node.gossip_addr on both sides, and one of its cluster.seeds to be in this cluster";
+                Trouble::new(codes::NOT_HEARD, EXIT_FAILED, message, remedy)
+            }
+            (Some(codes::AMBIGUOUS), _) => {
+                let remedy = "name the address of the one that is meant, HOST:PORT of its peer port";
+                Trouble::new(codes::AMBIGUOUS, EXIT_FAILED, message, remedy)
+            }
             (Some(codes::ARGUMENT), _) => {
                 Trouble::new(codes::ARGUMENT, EXIT_USAGE, message, "see `hypercachectl help`")
             }

@@ -60,6 +60,12 @@ pub trait Identity: Send + Sync + 'static {
     fn may_be_given(&self, node: NodeId, vote: bool) -> bool;
     /// Where a node listens for peers, `host:port`.
     fn address(&self, node: NodeId) -> Option<String>;
+    /// Where a node might be instead, if it does not answer there: what somebody said, another one every turn.
+    fn hint(&self, _: NodeId, _turn: usize) -> Option<String> {
+        None
+    }
+    /// A node was greeted at such a place, and is the one that was meant.
+    fn found_at(&self, _: NodeId, _: &str) {}
 }
 
 /// The request could not be handed over; certainly it did not leave.
@@ -140,9 +146,13 @@ impl Link {
     async fn run(self: Arc<Self>, peers: Arc<Peers>) {
         let mut pause = RECONNECT.0;
         let mut last_complaint = String::new();
+        let mut failed = 0;
         while !peers.closed() && !self.given_up.load(Ordering::Relaxed) {
-            let ended = match env::timeout(CONNECT, connect(&*peers.identity, self.peer, self.lane)).await {
+            // Every other time where it might be: where it should be stays the first place to look.
+            let turn = (failed % 2 == 1).then_some(failed / 2);
+            let ended = match env::timeout(CONNECT, connect(&*peers.identity, self.peer, self.lane, turn)).await {
                 Ok(Ok(stream)) => {
+                    failed = 0;
                     pause = RECONNECT.0;
                     last_complaint.clear();
                     self.state.lock().up = true;
@@ -166,6 +176,7 @@ impl Link {
                 Err(_) => Err(io::Error::other("no connection in time")),
             };
             if let Err(e) = ended {
+                failed += 1;
                 let complaint = e.to_string();
                 peers.note_trouble(self.peer, &complaint);
                 if complaint != last_complaint {
@@ -333,7 +344,7 @@ impl Peers {
 
     /// A connection of its own, greeted, for a snapshot.
     pub(super) async fn dial(&self, peer: NodeId) -> io::Result<TcpStream> {
-        env::timeout(CONNECT, connect(&*self.identity, peer, Lane::Snapshot))
+        env::timeout(CONNECT, connect(&*self.identity, peer, Lane::Snapshot, None))
             .await
             .map_err(|_| io::Error::other("no connection in time"))?
     }
@@ -403,9 +414,19 @@ impl Peers {
     }
 }
 
-async fn connect(identity: &dyn Identity, peer: NodeId, lane: Lane) -> io::Result<TcpStream> {
-    let address = identity.address(peer).ok_or_else(|| io::Error::other("its address is not known"))?;
-    let mut stream = net::connect(&address).await?;
+/// Connects to a peer and greets it, where it should be or, in some turns, where it might be.
+async fn connect(identity: &dyn Identity, peer: NodeId, lane: Lane, turn: Option<usize>) -> io::Result<TcpStream> {
+    let Some(hint) = turn.and_then(|turn| identity.hint(peer, turn)) else {
+        let address = identity.address(peer).ok_or_else(|| io::Error::other("its address is not known"))?;
+        return greet_at(identity, peer, lane, &address).await;
+    };
+    let stream = greet_at(identity, peer, lane, &hint).await?;
+    identity.found_at(peer, &hint);
+    Ok(stream)
+}
+
+async fn greet_at(identity: &dyn Identity, peer: NodeId, lane: Lane, address: &str) -> io::Result<TcpStream> {
+    let mut stream = net::connect(address).await?;
     net::tune_link(&stream, USER_TIMEOUT)?;
     let mut out = BytesMut::new();
     wire::put_frame(&mut out, Opcode::Hello, |out| wire::put(out, &identity.hello(peer, lane)));

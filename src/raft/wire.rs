@@ -170,12 +170,14 @@ pub struct Introduction {
     pub incarnation: u64,
     /// What fails together with it; empty where nothing is known.
     pub zone: String,
+    /// Where it gossips, on the same host; 0: it does not.
+    pub gossip_port: u16,
 }
 
-/// Reads an introduction, also of a program that knew no zones.
+/// Reads an introduction, also of a program that knew no zones, or no gossip.
 pub fn introduction(bytes: &[u8]) -> Result<Introduction, Malformed> {
-    // An empty text is one byte of zero: it stands for the zone that is missing, and else behind the message's end.
-    get(&[bytes, &[0]].concat(), "an introduction")
+    // An empty text is one byte of zero, and so is the port: they stand for what is missing, and else behind the message's end.
+    get(&[bytes, &[0, 0]].concat(), "an introduction")
 }
 
 /// Tells a node that waits to be added whom it belongs to.
@@ -443,6 +445,27 @@ mod tests {
     use crate::state::HashRange;
     use crate::types::{Author, Stamp};
     use openraft::EntryPayload;
+
+    #[test]
+    fn an_introduction_is_read_also_of_programs_that_knew_no_zones_or_no_gossip() {
+        let whole = Introduction {
+            version: 1,
+            cluster: "c".to_owned(),
+            node: NodeId(4),
+            name: "n".to_owned(),
+            incarnation: 7,
+            zone: "z".to_owned(),
+            gossip_port: 7946,
+        };
+        let mut bytes = BytesMut::new();
+        put(&mut bytes, &whole);
+        assert_eq!(introduction(&bytes), Ok(whole.clone()));
+        // A port of 7946 is two bytes, a zone of one letter two more.
+        let without_gossip = Introduction { gossip_port: 0, ..whole };
+        assert_eq!(introduction(&bytes[..bytes.len() - 2]), Ok(without_gossip.clone()));
+        let without_zone = Introduction { zone: String::new(), ..without_gossip };
+        assert_eq!(introduction(&bytes[..bytes.len() - 4]), Ok(without_zone));
+    }
 
     #[test]
     fn a_frame_is_found_in_any_pieces() {

@@ -27,9 +27,15 @@ pub struct NodeInfo {
     pub cluster_port: u16,
     pub http_port: u16,
     pub grpc_port: u16,
+    #[serde(default, skip_serializing_if = "is_off")]
+    pub gossip_port: u16,
     /// What fails together with it; empty where nothing is known.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub zone: String,
+}
+
+fn is_off(port: &u16) -> bool {
+    *port == 0
 }
 
 /// A group and its replicas.

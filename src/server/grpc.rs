@@ -4,6 +4,7 @@
 //! another node leads, it answers FAILED_PRECONDITION, and says in the message and in the metadata
 //! [`LEADER_METADATA`] where the leader's own door is. Every verb is idempotent.
 
+use crate::cluster::hearsay::Word;
 use crate::cluster::{Change, Cluster, MoveError, MoveSlots, Moving, Refused, Standing, Wish, WishError, events};
 use crate::env::{self, Paced};
 use crate::proto::admin::admin_server::{Admin, AdminServer};
@@ -189,7 +190,9 @@ impl Admin for Service {
         request: Request<admin::ListMembersRequest>,
     ) -> Result<Response<admin::ListMembersResponse>, Status> {
         self.admit(&request, Verb::Looks)?;
-        Ok(Response::new(admin::ListMembersResponse { nodes: self.nodes() }))
+        let mut nodes = self.nodes();
+        nodes.extend(self.overview.cluster().waiting_nodes().into_iter().map(waiting_message));
+        Ok(Response::new(admin::ListMembersResponse { nodes }))
     }
 
     async fn change_nodes(
@@ -376,6 +379,10 @@ impl Admin for Service {
             peers: others.map(|node| self.peer_view(node)).collect(),
             groups: self.groups(false),
             waiting: self.overview.readiness().waiting,
+            strangers: cluster
+                .heard()
+                .map(|heard| heard.strangers(&cluster.id()).into_iter().collect())
+                .unwrap_or_default(),
         }))
     }
 
@@ -482,6 +489,7 @@ impl Service {
             silent_ms: hearing.silent.map(|silent| silent.as_millis() as u64),
             clock_offset_ms: hearing.wall_offset_ms,
             trouble: hearing.trouble.unwrap_or_default(),
+            gossip: self.overview.cluster().hears(NodeId(node.id)),
         }
     }
 
@@ -750,6 +758,8 @@ fn wish_refusal(error: &WishError) -> Status {
             Refused::Busy { .. } => (Code::FailedPrecondition, codes::NODES_BUSY),
             Refused::TooFew { .. } => (Code::FailedPrecondition, codes::TOO_FEW_NODES),
             Refused::NeverCame(_) => (Code::FailedPrecondition, codes::NEVER_CAME),
+            Refused::NotHeard { .. } => (Code::NotFound, codes::NOT_HEARD),
+            Refused::Ambiguous { .. } => (Code::FailedPrecondition, codes::AMBIGUOUS),
             Refused::CannotPlace(..) => (Code::InvalidArgument, codes::CANNOT_PLACE),
         },
         WishError::NotWritten(_) => (Code::Unavailable, codes::NO_LEADER),
@@ -788,6 +798,18 @@ fn node_message(row: NodeRow) -> admin::Node {
         addresses: Some(admin::Addresses { peer, resp, cluster, http, grpc }),
         alive: row.alive,
         zone: row.zone,
+        ..Default::default()
+    }
+}
+
+/// A node that waits to be taken in, as it says: it has no number.
+fn waiting_message(word: Word) -> admin::Node {
+    admin::Node {
+        name: word.name,
+        addresses: Some(admin::Addresses { peer: word.address, ..Default::default() }),
+        alive: true,
+        standing: "waiting".to_owned(),
+        zone: word.zone,
         ..Default::default()
     }
 }

@@ -3,6 +3,7 @@
 //! A family's HELP and TYPE stand once, before all of its samples, whoever contributed them. Names are
 //! `hypercache_*`, counters end in `_total`, units come last. Labels never hold a key or a value.
 
+use crate::cluster::hearsay::Hearsay;
 use crate::env;
 use crate::raft::Host;
 use crate::raft::peers::Hearing;
@@ -219,7 +220,15 @@ fn of_nodes(overview: &Overview) -> Vec<Metric> {
             others.iter().filter_map(|(labels, hearing)| Some(Sample::labelled(labels.clone(), value(hearing)?)));
         Metric::new(name, help, Kind::Gauge, samples.collect())
     };
+    let heard = overview.cluster().heard();
+    let fellows = |heard: &Hearsay| heard.members(&overview.cluster().id()).len();
+    let gossip = heard.map_or(0, |heard| fellows(&heard));
     vec![
+        Metric::gauge(
+            "hypercache_gossip_peers",
+            "Other nodes of this cluster that are heard by gossip.",
+            gossip as f64,
+        ),
         Metric::new("hypercache_node_alive", "1 when this node has seen the other lately.", Kind::Gauge, samples),
         family("hypercache_peer_phi", "How suspicious the silence of a peer is: 8 is one chance in 10^8.", |h| h.phi),
         family("hypercache_peer_silent_seconds", "Since a peer answered last.", |h| h.silent.map(|s| s.as_secs_f64())),

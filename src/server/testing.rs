@@ -99,6 +99,7 @@ fn info(id: NodeId, peer_port: u16) -> NodeInfo {
         cluster_port: 6479 + n,
         http_port: 8080 + n,
         grpc_port: 7070 + n,
+        gossip_port: 0,
         zone: String::new(),
     }
 }

@@ -280,6 +280,7 @@ impl Node {
             cluster_port: 6479,
             http_port: 8080,
             grpc_port: 7070,
+            gossip_port: 0,
             zone: String::new(),
         }
     }
