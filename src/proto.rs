@@ -57,4 +57,12 @@ pub mod codes {
     pub const BELONGS: &str = "HC-3119";
     /// A founder never came so far.
     pub const NEVER_CAME: &str = "HC-3120";
+    /// The group was removed.
+    pub const GROUP_GONE: &str = "HC-3121";
+    /// The group is being removed, or is to get slots.
+    pub const GROUP_BUSY: &str = "HC-3122";
+    /// It is the last group that holds keys.
+    pub const LAST_GROUP: &str = "HC-3123";
+    /// The group has not slots enough to be split.
+    pub const CANNOT_SPLIT: &str = "HC-3124";
 }
