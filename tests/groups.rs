@@ -7,12 +7,19 @@ mod cluster;
 
 use cluster::load::{Load, Roaming};
 use cluster::{Cluster, Door, PATIENCE, Plan, http, size, wait_until};
+use hypercache::env;
 use hypercache::resp::Reply;
+use hypercache::slot::slot_of;
 use serde_json::Value;
 use std::process::Output;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
 
 /// Data groups at first.
 const GROUPS: usize = 2;
+/// Slots that come to a new group.
+const MOVED: usize = 60;
 /// Writes that the keys of each first group take before and after something happens.
 const ENOUGH: usize = 20;
 
@@ -70,10 +77,66 @@ fn meta_leader(cluster: &Cluster) -> usize {
     })
 }
 
+/// Some slots of a group that come to a new one, that of the key among them: few, so that they move soon.
+fn some_slots(cluster: &Cluster, key: &str) -> String {
+    let own = slot_of(key.as_bytes()).0;
+    let others = cluster.slots_of(cluster.group_of(key)).into_iter().filter(|slot| *slot != own);
+    let slots: Vec<String> = others.take(MOVED - 1).chain([own]).map(|slot| slot.to_string()).collect();
+    slots.join(",")
+}
+
+fn moved(cluster: &Cluster, slots: &str, to: &str) {
+    let told =
+        cluster.ctl_json(&cluster.running(), &["slots", "move", slots, "--to", to, "--wait", "--timeout", "180"]);
+    assert_eq!(told["done"], true, "{told}");
+}
+
+/// One connection that raises one counter: each answer is one more than the last, wherever the counter's slot is.
+struct Counter {
+    stop: Arc<AtomicBool>,
+    raised: Arc<AtomicU64>,
+    thread: JoinHandle<()>,
+}
+
+impl Counter {
+    fn start(cluster: &Cluster, key: &str, via: usize) -> Counter {
+        let (stop, raised): (Arc<AtomicBool>, Arc<AtomicU64>) = Default::default();
+        let (until, count, key) = (stop.clone(), raised.clone(), key.to_owned());
+        let mut client = cluster.client(via);
+        let thread = env::spawn_thread("counter", move || {
+            while !until.load(Ordering::Acquire) {
+                let next = count.load(Ordering::Acquire) + 1;
+                assert_eq!(client.must(&["INCR", &key]), Reply::Int(next as i64));
+                count.store(next, Ordering::Release);
+            }
+        });
+        Counter { stop, raised, thread }
+    }
+
+    fn go_on(&self) {
+        let before = self.raised.load(Ordering::Acquire);
+        let more = || self.raised.load(Ordering::Acquire) >= before + ENOUGH as u64;
+        wait_until("the counter rises", PATIENCE, || (self.thread.is_finished() || more()).then_some(()));
+        assert!(more(), "it has stopped");
+    }
+
+    fn stop(self) {
+        self.stop.store(true, Ordering::Release);
+        self.thread.join().expect("no raise was lost, none was done twice");
+        println!("raised {} times", self.raised.load(Ordering::Acquire));
+    }
+}
+
 #[test]
 fn a_group_comes_is_split_and_goes_and_clients_see_nothing() {
     let mut cluster = Plan::new(3, GROUPS).start();
     let load = start_load(&cluster, &[1, 2], Roaming::Stay);
+    let tag = cluster.key_of_group("moved", 1);
+    let counter = Counter::start(&cluster, &format!("{{{tag}}}counter"), 1);
+    let all_go_on = || {
+        go_on(&load);
+        counter.go_on();
+    };
     let plan = cluster.ctl_json(&[1], &["group", "add", "--dry-run"]);
     assert_eq!((&plan["group"], &plan["done"], ids(&cluster, 1)), (&3.into(), &false.into(), vec![1, 2]), "{plan}");
 
@@ -82,86 +145,86 @@ fn a_group_comes_is_split_and_goes_and_clients_see_nothing() {
     assert_eq!(told["voters"].as_array().map(Vec::len), Some(3));
     again(&cluster, &["add", "3"]);
     assert_eq!(owned(&cluster, 2).last(), Some(&(3, 0)));
-    assert!(cluster.ctl(&[3], &["group", "verify", "3"]).status.success());
-    go_on(&load);
+    assert!(cluster.ctl(&[1, 2, 3], &["group", "verify", "3"]).status.success());
+    moved(&cluster, &some_slots(&cluster, &tag), "3");
+    all_go_on();
 
-    let whole = owned(&cluster, 1)[0].1;
-    let told = changed(&cluster, &["split", "1", "--into", "3"]);
-    assert_eq!(told["group"], 3);
-    again(&cluster, &["split", "1", "--into", "3"]);
-    again(&cluster, &["split", "1"]);
+    let told = changed(&cluster, &["split", "3"]);
+    assert_eq!(told["group"], 4);
+    again(&cluster, &["split", "3", "--into", "4"]);
+    again(&cluster, &["split", "3"]);
     let slots = owned(&cluster, 1);
-    assert_eq!(slots[0].1 + slots[2].1, whole);
-    assert!(slots[0].1 > 0 && slots[2].1 > 0, "{slots:?}");
-    go_on(&load);
-    // One that comes to be split into.
-    assert_eq!(changed(&cluster, &["split", "2"])["group"], 4);
-    again(&cluster, &["split", "2"]);
-    go_on(&load);
+    assert_eq!(slots[2].1 + slots[3].1, MOVED as u64);
+    assert!(slots[2].1 > 0 && slots[3].1 > 0, "{slots:?}");
+    all_go_on();
 
     refused(&cluster, &["add", "9"], "HC-3107", 2);
     refused(&cluster, &["remove", "9"], "HC-3103", 1);
     refused(&cluster, &["remove", "0"], "HC-3103", 1);
     refused(&cluster, &["split", "9"], "HC-3103", 1);
-    refused(&cluster, &["remove", "1", "--to", "9"], "HC-3103", 1);
-    let plan = cluster.ctl_json(&[3], &["group", "remove", "1", "--to", "3", "--dry-run"]);
-    assert_eq!(plan["slots"][0]["group"], 3, "{plan}");
+    refused(&cluster, &["remove", "3", "--to", "9"], "HC-3103", 1);
+    let plan = cluster.ctl_json(&[3], &["group", "remove", "3", "--to", "4", "--dry-run"]);
+    assert_eq!((&plan["slots"][0]["group"], plan["slots"].as_array().map(Vec::len)), (&4.into(), Some(1)), "{plan}");
 
-    assert_eq!(changed(&cluster, &["remove", "1", "--to", "3"])["stage"], "gone");
-    again(&cluster, &["remove", "1"]);
-    refused(&cluster, &["add", "1"], "HC-3121", 1);
+    assert_eq!(changed(&cluster, &["remove", "3", "--to", "4"])["stage"], "gone");
+    again(&cluster, &["remove", "3"]);
+    refused(&cluster, &["add", "3"], "HC-3121", 1);
     wait_until("every node has dropped it", PATIENCE, || {
         cluster.numbers().iter().all(|node| cluster.log(*node).contains("group-dropped")).then_some(())
     });
-    assert_eq!(ids(&cluster, 3), [2, 3, 4]);
-    go_on(&load);
+    assert_eq!(ids(&cluster, 3), [1, 2, 4]);
+    all_go_on();
 
     // A node that was down while a group went drops it when it comes back, and serves.
     cluster.kill(3);
-    changed(&cluster, &["remove", "2"]);
-    go_on(&load);
+    changed(&cluster, &["remove", "4", "--to", "1,2"]);
+    all_go_on();
     let before = cluster.log(3).matches("group-dropped").count();
     cluster.start(3);
     cluster.wait_serving();
     wait_until("it drops the group that has gone", PATIENCE, || {
-        (cluster.log(3).matches("group-dropped").count() > before && ids(&cluster, 3) == [3, 4]).then_some(())
+        (cluster.log(3).matches("group-dropped").count() > before && ids(&cluster, 3) == [1, 2]).then_some(())
     });
-    let (code, body) = http(cluster.node(3).at(Door::Http), "GET", "/readyz", "").expect("it answers");
-    assert_eq!(code, 200, "{body}");
+    wait_until("it is ready", PATIENCE, || {
+        let (code, _) = http(cluster.node(3).at(Door::Http), "GET", "/readyz", "").ok()?;
+        (code == 200).then_some(())
+    });
+    counter.stop();
     let written = load.stop();
     println!("slowest write: {:?}", written.slowest);
     assert!(written.errors.is_empty() && written.broken == 0, "{:?}, {} broken", written.errors, written.broken);
     written.check(&cluster);
     cluster.verify_data_groups(2);
 
-    // What is left is all there is, and all of it is left after a restart of every node at once.
-    let Reply::Int(keys) = cluster.client(1).must(&["DBSIZE"]) else { panic!("a number") };
-    assert!(keys as usize >= written.acked.len(), "{keys} of {}", written.acked.len());
+    // All of it is left after a restart of every node at once, and no number comes twice.
     cluster.kill_all(&[1, 2, 3]);
     cluster.numbers().into_iter().for_each(|node| cluster.start(node));
     cluster.wait_serving();
-    assert!(cluster.numbers().into_iter().all(|node| ids(&cluster, node) == [3, 4]));
+    wait_until("nobody holds what has gone", PATIENCE, || {
+        cluster.numbers().into_iter().all(|node| ids(&cluster, node) == [1, 2]).then_some(())
+    });
     written.check(&cluster);
-    changed(&cluster, &["remove", "4"]);
-    refused(&cluster, &["remove", "3"], "HC-3123", 1);
-    written.check(&cluster);
-    assert_eq!(changed(&cluster, &["add"])["group"], 5, "no number comes twice");
-    cluster.verify_data_groups(2);
+    assert_eq!(changed(&cluster, &["add"])["group"], 5);
+    cluster.verify_data_groups(3);
 }
 
 #[test]
 fn what_was_begun_is_finished_whoever_dies_meanwhile() {
     let mut cluster = Plan::new(3, GROUPS).start();
+    let tag = cluster.key_of_group("moved", 1);
+    changed(&cluster, &["add"]);
+    moved(&cluster, &some_slots(&cluster, &tag), "3");
     let load = start_load(&cluster, &[1, 2, 3], Roaming::Next);
-    let changes: [&[&str]; 4] = [&["split", "1", "--into", "3"], &["add", "4"], &["remove", "2"], &["remove", "4"]];
+    let changes: [&[&str]; 4] =
+        [&["split", "3", "--into", "4"], &["add", "5"], &["remove", "3", "--to", "4,5"], &["remove", "4", "--to", "1"]];
     for words in changes {
         let begun: Vec<&str> = [&["group"], words].concat();
         let told = cluster.ctl_json(&cluster.running(), &begun);
         assert!(told["epoch"].as_u64() > Some(0), "{told}");
         let victim = meta_leader(&cluster);
         cluster.kill(victim);
-        let ends: Vec<&str> = [&begun[..], &["--wait", "--timeout", "120"]].concat();
-        wait_until("it is finished", PATIENCE * 4, || {
+        let ends: Vec<&str> = [&begun[..], &["--wait", "--timeout", "180"]].concat();
+        wait_until("it is finished", PATIENCE * 6, || {
             let output = cluster.ctl(&cluster.running(), &ends);
             output.status.success().then_some(())
         });
@@ -169,21 +232,27 @@ fn what_was_begun_is_finished_whoever_dies_meanwhile() {
         cluster.wait_serving();
         go_on(&load);
     }
-    wait_until("all nodes know of two groups", PATIENCE, || {
-        cluster.numbers().into_iter().all(|node| ids(&cluster, node) == [1, 3]).then_some(())
+    wait_until("all nodes know of the same groups", PATIENCE, || {
+        cluster.numbers().into_iter().all(|node| ids(&cluster, node) == [1, 2, 5]).then_some(())
     });
     load.stop().check(&cluster);
-    cluster.verify_data_groups(2);
+    cluster.verify_data_groups(3);
 }
 
 /// Clients of a cluster of one group, which grows by one and is of one group again.
 #[test]
-fn one_group_becomes_two_and_the_new_one_is_left() {
+fn one_group_becomes_two_and_one_again() {
     let cluster = Plan::new(1, 1).start();
     let mut client = cluster.client(1);
     client.must(&["MSET", "a", "1", "b", "2", "c", "3"]);
-    assert_eq!(changed(&cluster, &["split", "1"])["group"], 2);
-    assert_eq!(changed(&cluster, &["remove", "1"])["stage"], "gone");
+    assert_eq!(changed(&cluster, &["add"])["group"], 2);
+    moved(&cluster, &some_slots(&cluster, "a"), "2");
+    assert_eq!(client.must(&["DBSIZE"]), Reply::Int(3), "both are asked");
+    client.ok(&["MULTI"]);
+    let queued = [client.must(&["INCR", "a"]), client.must(&["INCR", "b"])];
+    assert!(matches!(&queued[1], Reply::Error(_)), "two groups have them: {queued:?}");
+    client.must(&["EXEC"]);
+    assert_eq!(changed(&cluster, &["remove", "2"])["stage"], "gone");
     assert_eq!(client.must(&["DBSIZE"]), Reply::Int(3));
     client.ok(&["MULTI"]);
     client.must(&["INCR", "a"]);
@@ -193,7 +262,7 @@ fn one_group_becomes_two_and_the_new_one_is_left() {
         Reply::Array(vec![Reply::Int(2), Reply::Int(3)]),
         "one group has all keys again"
     );
-    refused(&cluster, &["remove", "2"], "HC-3123", 1);
+    refused(&cluster, &["remove", "1"], "HC-3123", 1);
     client.ok(&["FLUSHALL"]);
     assert_eq!(client.must(&["DBSIZE"]), Reply::Int(0));
 }

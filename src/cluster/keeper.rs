@@ -102,7 +102,9 @@ impl Cluster {
             let known = table_of(&meta).map_err(WishError::Unreadable)?;
             granted.table = known.map_or(granted.table, |(_, table)| table);
         }
-        self.group_change(&meta, wish, granted, dry_run)
+        // The one that there would be, where there is none.
+        let roster = self.edit_roster(&meta, true, deadline, |_| Ok(())).await?.after;
+        self.group_change(roster, wish, granted, dry_run)
     }
 
     fn grant(&self, wish: &ChangeGroups, table: &mut TableDocument) -> Result<GroupId, MoveError> {
@@ -120,14 +122,12 @@ impl Cluster {
 
     fn group_change(
         &self,
-        meta: &Arc<Group>,
+        mut roster: Roster,
         wish: &ChangeGroups,
         Granted { group, already, table }: Granted,
         dry_run: bool,
     ) -> Result<GroupChange, MoveError> {
         let stage = table.stage(group).unwrap_or(Stage::Gone);
-        let known = membership::roster_of(meta).map_err(WishError::Unreadable)?.map(|(_, roster)| roster);
-        let mut roster = known.unwrap_or_default();
         if stage == Stage::Coming && !roster.target.contains_key(&group) {
             roster.place(group);
         }

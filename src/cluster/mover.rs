@@ -84,6 +84,8 @@ pub struct Moving {
     /// Rises whenever a group comes or goes; and whether one is just coming.
     pub group_changes: u64,
     pub groups_unsettled: bool,
+    /// Groups that are to go when their slots have gone.
+    pub leaving: Vec<GroupId>,
 }
 
 /// Why a wish about slots was not granted. Nothing was changed, but where the answer says that this is not known.
@@ -220,6 +222,7 @@ impl Cluster {
             under_way: table.moves.under_way,
             group_changes: table.life.changes,
             groups_unsettled: table.life.is_unsettled(),
+            leaving: table.life.leaving().collect(),
             ranges: table.ranges,
             missing,
             waiting: self.moving.lock().clone(),
