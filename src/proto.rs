@@ -61,4 +61,12 @@ pub mod codes {
     pub const NOT_HEARD: &str = "HC-3121";
     /// Gossip knows several of that name.
     pub const AMBIGUOUS: &str = "HC-3122";
+    /// The group was removed.
+    pub const GROUP_GONE: &str = "HC-3123";
+    /// The group is being removed, or is to get slots.
+    pub const GROUP_BUSY: &str = "HC-3124";
+    /// It is the last group that holds keys.
+    pub const LAST_GROUP: &str = "HC-3125";
+    /// The group has not slots enough to be split.
+    pub const CANNOT_SPLIT: &str = "HC-3126";
 }

@@ -139,6 +139,10 @@ impl Cluster {
         let moving = closing || roster.with(Standing::Joining).chain(roster.with(Standing::Leaving)).next().is_some();
         let mut due = Vec::new();
         for id in roster.target.keys() {
+            if *id != GroupId::META && !table.groups.contains_key(id) {
+                // It comes, and is begun with these voters: until then no node moves on, for one of them might go.
+                continue;
+            }
             // It is opened when this node has heard of it.
             let Some(group) = self.host().group(*id) else { return };
             let wanted = wanted(roster, &table, *id, |node| self.alive(node));

@@ -294,7 +294,7 @@ impl Cluster {
     fn first_roster(&self, meta: &Group) -> Result<Roster, WishError> {
         // As agreed, and not as followed: that may be a moment behind.
         let documents = meta.peek(|keyspace| read_documents(&View::new(keyspace, None)));
-        let (table, _) = documents.map_err(WishError::Unreadable)?;
+        let (table, ..) = documents.map_err(WishError::Unreadable)?;
         if table.epoch == 0 {
             return Err(WishError::Unreadable("the cluster has no table yet: it is being formed".to_owned()));
         }

@@ -5,8 +5,8 @@
 //! ```text
 //! config/... what CONFIG SET says to all nodes: see `agreed.rs`
 //! shares     how the memory is dealt to the groups: see `memory.rs`                        (JSON, by the meta group's leader)
-//! table      cluster id, epoch, which group owns which slots, which nodes hold which group,
-//!            what each group seeds the hashes of its keys with                               (JSON, written once)
+//! table      cluster id, epoch, which group owns which slots, which nodes hold which group, what each group seeds the
+//!            hashes of its keys with, which slots are to move, which groups come and go        (JSON, by comparison)
 //! node/<id>  where a node's doors are                                                         (JSON, by that node)
 //! roster     who belongs, and who is to vote where: see `roster.rs`; from the first change of nodes on   (JSON)
 //! user/<..>  who may do what, written by ACL SETUSER on any node: see `users.rs`
@@ -27,6 +27,8 @@ pub mod events;
 pub mod gossip;
 pub mod hearsay;
 mod identity;
+mod keeper;
+mod life;
 mod membership;
 mod memory;
 mod mover;
@@ -41,6 +43,8 @@ mod users;
 
 pub use agreed::Agreed;
 pub use identity::{Candidate, Founder, IdentityError, Lone, Members, Past, UNFINISHED, new_cluster_id, past};
+pub use keeper::{ChangeGroups, GroupChange};
+pub use life::{NotGranted, Stage};
 pub use membership::{Change, Wish, WishError};
 pub use memory::{Memory, size as memory_size};
 pub use mover::{MoveError, MoveSlots, Moving};
@@ -62,6 +66,7 @@ use crate::types::{GroupId, NodeId, Slot, Stamp};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use hearsay::Hearsay;
+use life::Life;
 use memory::Shares;
 use moves::Moves;
 use parking_lot::Mutex;
@@ -109,8 +114,10 @@ pub struct Layout {
 }
 
 /// Newest version of the table that is known.
-const TABLE_VERSION: u32 = 3;
-/// The one that is written as long as no slot is wished elsewhere.
+const TABLE_VERSION: u32 = 4;
+/// The one that is written as long as no group came or went.
+const TABLE_WITHOUT_LIFE: u32 = 3;
+/// The one that is written as long as no slot is wished elsewhere, either.
 const TABLE_WITHOUT_MOVES: u32 = 2;
 
 /// The document under `table`. Has no `Debug`, so that its seeds get into no log.
@@ -128,6 +135,9 @@ struct TableDocument {
     /// Since version 3.
     #[serde(default, skip_serializing_if = "Moves::is_none")]
     moves: Moves,
+    /// Since version 4.
+    #[serde(default, skip_serializing_if = "Life::is_none")]
+    life: Life,
 }
 
 /// What the data groups seed the hashes of their keys with.
@@ -155,6 +165,16 @@ impl TableDocument {
             true => Err(format!("the table has version {}, this program knows {TABLE_VERSION}", document.version)),
             false => Ok(document),
         }
+    }
+
+    /// The version rises only with what older programs must not overlook.
+    fn stamp_version(&mut self) {
+        let least = match (self.life.is_none(), self.moves.is_none()) {
+            (false, _) => TABLE_VERSION,
+            (true, false) => TABLE_WITHOUT_LIFE,
+            (true, true) => TABLE_WITHOUT_MOVES,
+        };
+        self.version = self.version.max(least);
     }
 
     /// As it is written.
@@ -195,6 +215,8 @@ pub struct Cluster {
     feed: events::Feed,
     /// What slots that are to go elsewhere wait for; here, if this node leads the meta group.
     moving: Mutex<Vec<String>>,
+    /// The same of groups that come and go.
+    keeping: Mutex<BTreeMap<GroupId, String>>,
     /// Held while what is agreed on is taken over.
     following: Mutex<()>,
     changed: watch::Sender<u64>,
@@ -219,6 +241,7 @@ impl Cluster {
             progress: Mutex::default(),
             feed: events::Feed::default(),
             moving: Mutex::default(),
+            keeping: Mutex::default(),
             following: Mutex::new(()),
             changed,
         })
@@ -291,7 +314,7 @@ impl Cluster {
         let own = |id: &GroupId| table.holds(*id, self.info.id);
         table.epoch > 0
             && table.nodes.contains_key(&self.info.id)
-            && table.groups.keys().all(|id| !own(id) || self.host.group(*id).is_some())
+            && table.groups.keys().all(|id| !own(id) || self.host.group(*id).is_some() || self.host.is_dropped(*id))
     }
 
     /// Forms or joins the cluster and follows the table. Ends with an error if a group cannot be opened.
@@ -314,6 +337,7 @@ impl Cluster {
         tokio::spawn(self.clone().settle_alone(meta.clone()));
         tokio::spawn(self.clone().keep_members(meta.clone()));
         tokio::spawn(self.clone().keep_slots(meta.clone()));
+        tokio::spawn(self.clone().keep_groups(meta.clone()));
         let mut applied = meta.watch_applied();
         let mut version = u64::MAX;
         loop {
@@ -384,14 +408,14 @@ impl Cluster {
         let ids: Vec<GroupId> = placed.keys().copied().collect();
         let table = RoutingTable { slots: routing::deal(&ids), ..RoutingTable::unformed() };
         let (ranges, seeds) = (table.ranges(), Seeds::draw(placed.keys()));
-        let (version, moves) = (TABLE_WITHOUT_MOVES, Moves::default());
-        TableDocument { version, cluster: self.id(), epoch: 1, ranges, groups: placed, seeds, moves }
+        let (version, moves, life) = (TABLE_WITHOUT_MOVES, Moves::default(), Life::default());
+        TableDocument { version, cluster: self.id(), epoch: 1, ranges, groups: placed, seeds, moves, life }
     }
 
     /// Takes over what the meta group says now: the table, and the groups that this node has a part in.
     async fn follow(&self, meta: &Group) -> Result<(), StorageError> {
         let documents = meta.peek(|keyspace| read_documents(&View::new(keyspace, None)));
-        let (mut table, seeds) = match documents {
+        let (mut table, seeds, life) = match documents {
             Ok(documents) => documents,
             Err(e) => {
                 tracing::error!(error = %e, "meta-document-unreadable: routing stays as it was");
@@ -403,7 +427,7 @@ impl Cluster {
         let table = Arc::new(table);
         self.table.store(table.clone());
         table.nodes.keys().for_each(|node| self.link(*node));
-        for id in table.data_groups().filter(|id| table.holds(*id, self.info.id)) {
+        for id in table.data_groups().filter(|id| table.holds(*id, self.info.id) && !self.host.is_dropped(*id)) {
             if self.host.group(id).is_some() {
                 continue;
             }
@@ -414,9 +438,24 @@ impl Cluster {
                 self.initialize(id, &voters.iter().copied().collect()).await;
             }
         }
+        self.follow_life(&life).await?;
         self.follow_agreed(meta);
         self.follow_users(meta);
         self.changed.send_modify(|n| *n += 1);
+        Ok(())
+    }
+
+    /// Founds groups that are being begun, and drops those that have gone. Because they are named as such: what an older table
+    /// does not name may have come since.
+    async fn follow_life(&self, life: &Life) -> Result<(), StorageError> {
+        for (id, founders) in life.begun().filter(|(_, founders)| founders.contains(&self.info.id)) {
+            if self.host.group(id).is_some() {
+                self.initialize(id, &founders.iter().copied().collect()).await;
+            }
+        }
+        for id in life.gone().filter(|id| !self.host.is_dropped(*id)) {
+            self.host.drop_group(id).await?;
+        }
         Ok(())
     }
 
@@ -556,6 +595,8 @@ pub enum RelocateError {
     Unreadable(String),
     #[error("slots were on their way between groups when it was saved: its groups do not fit together")]
     SlotsUnderWay,
+    #[error("a group was coming when it was saved: its groups do not fit together")]
+    GroupsUnderWay,
 }
 
 /// Makes the meta group's state that of a new cluster: another id, the groups placed on `nodes`, the next epoch, and
@@ -581,11 +622,12 @@ pub fn relocate(
     if document.moves.under_way.is_some() {
         return Err(RelocateError::SlotsUnderWay);
     }
-    let data_groups = document.groups.keys().filter(|id| **id != GroupId::META).count();
-    let groups = routing::place(data_groups as u32, nodes, replication_factor);
-    if !groups.keys().eq(document.groups.keys()) {
-        return Err(RelocateError::Unreadable("the table's groups are not numbered without a hole".to_owned()));
+    if document.life.is_unsettled() {
+        return Err(RelocateError::GroupsUnderWay);
     }
+    // Their numbers may have holes.
+    let placed = routing::place(document.groups.len() as u32, nodes, replication_factor);
+    let groups: BTreeMap<GroupId, GroupInfo> = document.groups.keys().copied().zip(placed.into_values()).collect();
     let epoch = document.epoch + 1;
     // The seeds stay: the groups' states in the file were begun with them.
     let table = TableDocument { cluster: cluster.to_owned(), epoch, groups: groups.clone(), ..document };
@@ -602,15 +644,15 @@ pub fn relocate(
     Ok(groups)
 }
 
-fn read_documents(view: &View<'_>) -> Result<(RoutingTable, Seeds), String> {
-    let (mut table, mut seeds) = (RoutingTable::unformed(), Seeds::default());
+fn read_documents(view: &View<'_>) -> Result<(RoutingTable, Seeds, Life), String> {
+    let (mut table, mut seeds, mut life) = (RoutingTable::unformed(), Seeds::default(), Life::default());
     let text = |key: &str| view.get(key.as_bytes()).and_then(|e| e.value().as_text()).map(|t| t.to_bytes(0));
     if let Some(json) = text(TABLE) {
         let document = TableDocument::parse(&json)?;
         table.epoch = document.epoch;
         table.slots = moves::owners_of(&document.ranges)?;
         table.groups = document.groups;
-        seeds = document.seeds;
+        (seeds, life) = (document.seeds, document.life);
     }
     for entry in view.entries().filter(|e| e.key().starts_with(NODE.as_bytes())) {
         let Some(json) = entry.value().as_text() else { continue };
@@ -618,7 +660,7 @@ fn read_documents(view: &View<'_>) -> Result<(RoutingTable, Seeds), String> {
         let info: NodeInfo = serde_json::from_slice(&json).map_err(|e| format!("{name}: {e}"))?;
         table.nodes.insert(info.id, info);
     }
-    Ok((table, seeds))
+    Ok((table, seeds, life))
 }
 
 #[cfg(test)]
@@ -630,7 +672,7 @@ mod tests {
         commands::apply(&call, keyspace, &Stamp { now_ms: 1, seed: 0 });
     }
 
-    fn documents(keyspace: &Keyspace) -> Result<(RoutingTable, Seeds), String> {
+    fn documents(keyspace: &Keyspace) -> Result<(RoutingTable, Seeds, Life), String> {
         read_documents(&View::new(keyspace, None))
     }
 
@@ -657,8 +699,30 @@ mod tests {
         assert_eq!(documents(&keyspace).unwrap().1.of(GroupId(1)), u64::MAX);
         let placed = relocate(&mut keyspace, "d", &[NodeId(7)], 1).unwrap();
         assert_eq!(placed[&GroupId(1)].voters, [NodeId(7)]);
-        let (table, seeds) = documents(&keyspace).unwrap();
+        let (table, seeds, _) = documents(&keyspace).unwrap();
         assert_eq!((table.epoch, seeds.of(GroupId(1))), (2, u64::MAX));
+    }
+
+    #[test]
+    fn a_cluster_whose_groups_came_and_went_becomes_another_and_nobody_founds_them_again() {
+        let table = |begun: &str| {
+            format!(
+                r#"{{"version":4,"cluster":"c","epoch":9,"ranges":[[0,8191,2],[8192,16383,5]],
+                "groups":{{"2":{{"voters":[1]}},"5":{{"voters":[1]}}}},"seeds":{{"5":77}},
+                "life":{{"changes":3,"last":6,"coming":[],"begun":{begun},"leaving":[2],"gone":[1,3,4,6],"splits":{{}}}}}}"#
+            )
+        };
+        let mut keyspace = Keyspace::new(1);
+        apply(&mut keyspace, &["SET", TABLE, &table(r#"{"5":[7,8]}"#)]);
+        let refused = relocate(&mut keyspace, "d", &[NodeId(7), NodeId(8)], 2);
+        assert!(matches!(refused, Err(RelocateError::GroupsUnderWay)));
+        apply(&mut keyspace, &["SET", TABLE, &table("{}")]);
+        let placed = relocate(&mut keyspace, "d", &[NodeId(7), NodeId(8)], 2).unwrap();
+        assert_eq!(placed.keys().copied().collect::<Vec<_>>(), [2, 5].map(GroupId), "their numbers are their own");
+        assert!(placed.values().all(|info| info.voters.len() == 2));
+        let (table, seeds, life) = documents(&keyspace).unwrap();
+        assert_eq!((table.epoch, seeds.of(GroupId(5)), life.begun().count()), (10, 77, 0));
+        assert!(life.is_gone(GroupId(6)) && life.leaving().eq([GroupId(2)]));
     }
 
     #[test]
@@ -666,8 +730,8 @@ mod tests {
         let mut keyspace = Keyspace::new(1);
         apply(&mut keyspace, &["SET", TABLE, &table(1, "")]);
         assert_eq!(documents(&keyspace).unwrap().1.of(GroupId(1)), Seeds::default().of(GroupId(1)));
-        apply(&mut keyspace, &["SET", TABLE, &table(4, "")]);
-        assert!(documents(&keyspace).is_err_and(|e| e.contains("version 4")));
+        apply(&mut keyspace, &["SET", TABLE, &table(5, "")]);
+        assert!(documents(&keyspace).is_err_and(|e| e.contains("version 5")));
         assert!(relocate(&mut keyspace, "d", &[NodeId(7)], 1).is_err());
     }
 }

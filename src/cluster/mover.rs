@@ -16,9 +16,10 @@
 //! that it is frozen and the target that it is whole, both in this look, and neither that it has ended; activate and drop are said
 //! only of what is committed, abort only of what is aborted; drop only after the target has answered to activate.
 
+use super::life::NotGranted;
 use super::membership::WishError;
 use super::moves::{self, Batch, Owners, Phase};
-use super::{Cluster, TABLE, TABLE_VERSION, TableDocument, table_of};
+use super::{Cluster, TABLE, TableDocument, table_of};
 use crate::commands::handover::{self, Step};
 use crate::env::{self, Instant};
 use crate::raft::{Group, Outcome, Refusal};
@@ -80,13 +81,18 @@ pub struct Moving {
     pub missing: SlotSet,
     /// What is waited for, in words.
     pub waiting: Vec<String>,
+    /// Rises whenever a group comes or goes; and whether one is just coming.
+    pub group_changes: u64,
+    pub groups_unsettled: bool,
+    /// Groups that are to go when their slots have gone.
+    pub leaving: Vec<GroupId>,
 }
 
 /// Why a wish about slots was not granted. Nothing was changed, but where the answer says that this is not known.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MoveError {
-    #[error("there is no group {0} that holds keys")]
-    NoGroup(GroupId),
+    #[error(transparent)]
+    Group(#[from] NotGranted),
     #[error("no slot is named")]
     NoSlots,
     #[error(transparent)]
@@ -94,7 +100,7 @@ pub enum MoveError {
 }
 
 /// Why a look ended before its batch did.
-enum Stop {
+pub(super) enum Stop {
     /// It is tried again.
     Later(String),
     /// A group does not take part: it comes to nothing.
@@ -176,11 +182,16 @@ impl Cluster {
         }
         let edit = |table: &mut TableDocument| {
             let owners = moves::owners_of(&table.ranges).map_err(WishError::Unreadable)?;
-            let holds_keys = |to: &GroupId| *to != GroupId::META && table.groups.contains_key(to);
             match wish.to {
-                Some(to) if !holds_keys(&to) => return Err(MoveError::NoGroup(to)),
-                Some(to) => table.moves.wish(&wish.slots, to, &owners),
-                None => table.moves.cancel(&wish.slots),
+                Some(to) => {
+                    table.stays(to)?;
+                    table.moves.wish(&wish.slots, to, &owners);
+                }
+                None => {
+                    table.may_stay(&wish.slots)?;
+                    table.forget_splits(&wish.slots);
+                    table.moves.cancel(&wish.slots);
+                }
             }
             Ok(())
         };
@@ -209,6 +220,9 @@ impl Cluster {
             last: table.moves.last,
             wished: table.moves.wished().map(|(to, slots)| (to, slots.clone())).collect(),
             under_way: table.moves.under_way,
+            group_changes: table.life.changes,
+            groups_unsettled: table.life.is_unsettled(),
+            leaving: table.life.leaving().collect(),
             ranges: table.ranges,
             missing,
             waiting: self.moving.lock().clone(),
@@ -233,9 +247,7 @@ impl Cluster {
             if dry_run || table.document() == before {
                 return Ok(outcome);
             }
-            if !table.moves.is_none() {
-                table.version = TABLE_VERSION;
-            }
+            table.stamp_version();
             if self.replace(meta, TABLE, Some(&old), &table.document(), deadline).await? {
                 return Ok(outcome);
             }
@@ -325,7 +337,14 @@ impl Cluster {
         deadline: Instant,
     ) -> Result<(), Stop> {
         let keys = |group, slot| self.host().group(group).map_or(0, |group| group.peek(|keys| keys.slot_len(slot)));
-        let waits = |slot: Slot| seen.waits.contains_key(&slot.0);
+        // What is to go to a group that is being begun holds nothing else up.
+        let early =
+            table.moves.wished().filter(|(to, _)| !table.groups.contains_key(to) || self.host().group(*to).is_none());
+        let early = early.fold(SlotSet::default(), |mut all, (_, slots)| {
+            all.add(slots);
+            all
+        });
+        let waits = |slot: Slot| seen.waits.contains_key(&slot.0) || early.has(slot);
         let Some((from, to, slots)) = table.moves.next(owners, seen.most, waits, keys) else { return Ok(()) };
         let (source, target) = (self.hosted(from)?, self.hosted(to)?);
         for group in [&source, &target] {
@@ -526,7 +545,7 @@ impl Handover<'_> {
 }
 
 /// What a step was answered with, and the index of its entry.
-type Taken = (u64, Reply);
+pub(super) type Taken = (u64, Reply);
 
 /// How far the target has come, or the source. That a handover has ended is no answer while nothing is decided: it would be
 /// another that ended, or one that never began.
@@ -538,7 +557,7 @@ fn part_of((index, reply): Taken) -> Result<(u64, Progress), Stop> {
     }
 }
 
-async fn take(group: &Arc<Group>, step: Step, deadline: Instant) -> Result<Taken, Stop> {
+pub(super) async fn take(group: &Arc<Group>, step: Step, deadline: Instant) -> Result<Taken, Stop> {
     let text = |text: &[u8]| String::from_utf8_lossy(text).into_owned();
     match group.propose_and_wait(vec![step.to_args()], deadline).await {
         Outcome::Applied { index, mut replies } => match replies.pop() {
@@ -554,7 +573,7 @@ async fn take(group: &Arc<Group>, step: Step, deadline: Instant) -> Result<Taken
 }
 
 /// Removes what is nobody's any more, a piece at a time.
-async fn clear(group: &Arc<Group>, deadline: Instant) -> Result<(), Stop> {
+pub(super) async fn clear(group: &Arc<Group>, deadline: Instant) -> Result<(), Stop> {
     while take(group, Step::Clear(CLEARED_AT_ONCE), deadline).await?.1 != Reply::Int(0) {}
     Ok(())
 }
@@ -564,7 +583,7 @@ fn differs(group: &Group) -> String {
 }
 
 /// Whether this node's copy of a group is as it should be, and up to date; else why not.
-async fn fresh(group: &Arc<Group>, deadline: Instant) -> Result<(), String> {
+pub(super) async fn fresh(group: &Arc<Group>, deadline: Instant) -> Result<(), String> {
     if group.fenced() {
         return Err(differs(group));
     }

@@ -101,6 +101,22 @@ impl Moves {
         self.wished.iter().map(|(to, slots)| (*to, &slots.0))
     }
 
+    /// Whether slots are wished to be a group's, or on their way there.
+    pub fn takes(&self, group: GroupId) -> bool {
+        self.wished.contains_key(&group) || self.under_way.as_ref().is_some_and(|batch| batch.to == group)
+    }
+
+    /// Whether slots of a group are on their way elsewhere.
+    pub fn is_under_way_from(&self, group: GroupId) -> bool {
+        self.under_way.as_ref().is_some_and(|batch| batch.from == group)
+    }
+
+    /// Whose a slot is to be, if that is another's than now.
+    pub fn destination(&self, slot: Slot) -> Option<GroupId> {
+        let wished = self.wished().find(|(_, slots)| slots.has(slot)).map(|(to, _)| to);
+        wished.or_else(|| self.under_way.as_ref().filter(|batch| batch.slots.has(slot)).map(|batch| batch.to))
+    }
+
     /// The slots are to be `to`'s, whatever was wished of them before.
     pub fn wish(&mut self, slots: &SlotSet, to: GroupId, owners: &Owners) {
         self.forget(slots);

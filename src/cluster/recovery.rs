@@ -40,12 +40,13 @@ impl Cluster {
 
     /// What the meta group is told.
     fn words_of_one(&self, meta: &Group) -> Result<Vec<Args>, String> {
-        let (routes, _) = meta.peek(|keyspace| read_documents(&View::new(keyspace, None)))?;
+        let (routes, ..) = meta.peek(|keyspace| read_documents(&View::new(keyspace, None)))?;
         let json = meta.peek(|keyspace| {
             let view = View::new(keyspace, None);
             view.get(TABLE.as_bytes()).and_then(|e| e.value().as_text()).map(|text| text.to_bytes(0))
         });
-        let table = TableDocument::parse(&json.ok_or("it holds no table: the cluster was never formed")?)?;
+        let mut table = TableDocument::parse(&json.ok_or("it holds no table: the cluster was never formed")?)?;
+        table.life.founded_by(self.me_id());
         let roster = membership::roster_of(meta)?.map(|(_, roster)| roster);
         let roster = alone(roster, &routes, self.me_id(), &self.info.name, |node| self.members.incarnation_of(node));
         let groups = table.groups.keys().map(|id| (*id, GroupInfo { voters: vec![self.me_id()] })).collect();

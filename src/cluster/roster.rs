@@ -316,6 +316,26 @@ impl Roster {
         Ok(())
     }
 
+    /// Places a group that comes; whether anybody can vote in it.
+    pub(super) fn place(&mut self, group: GroupId) -> bool {
+        self.target.entry(group).or_default();
+        self.plan();
+        let placed = self.target.get(&group).is_some_and(|voters| !voters.is_empty());
+        if !placed {
+            self.target.remove(&group);
+        }
+        placed
+    }
+
+    /// Groups that have gone are placed no more, and the others evened out.
+    pub(super) fn forget(&mut self, gone: impl Fn(GroupId) -> bool) {
+        let before = self.target.len();
+        self.target.retain(|group, _| !gone(*group));
+        if self.target.len() < before {
+            self.plan();
+        }
+    }
+
     /// A node that votes nowhere any more is told to go.
     pub fn dismiss(&mut self, node: NodeId) {
         if let Some(entry) = self.nodes.get_mut(&node) {
@@ -400,6 +420,27 @@ mod tests {
         roster.dismiss(NodeId(2));
         assert_eq!(roster.admit("node-2", "h2:7000", 2002, "", None), Ok(NodeId(5)), "its number stays its own");
         assert_eq!(roster.admit("node-2", "h2:7000", 1002, "", None), Err(Refused::Gone(NodeId(2))));
+    }
+
+    #[test]
+    fn a_group_that_comes_is_placed_beside_the_others_and_one_that_goes_leaves_its_votes_evened_out() {
+        let mut roster = roster(3, 4);
+        assert!(join(&mut roster, 4) == NodeId(4) && roster.place(GroupId(5)));
+        let votes = |r: &Roster| -> Vec<usize> {
+            let of = |id: u64| r.target.iter().filter(|(group, v)| group.0 > 0 && v.contains(&NodeId(id))).count();
+            (1..=4).map(of).collect()
+        };
+        let placed = roster.clone();
+        assert_eq!(roster.target[&GroupId(5)].len(), 3);
+        assert_eq!((votes(&roster).iter().min(), votes(&roster).iter().max()), (Some(&3), Some(&4)));
+        assert!(roster.place(GroupId(5)) && roster.target == placed.target, "asked twice");
+        roster.forget(|group| group == GroupId(1));
+        assert!(!roster.target.contains_key(&GroupId(1)) && votes(&roster) == [3; 4]);
+        let known = roster.clone();
+        roster.forget(|group| group == GroupId(1));
+        assert_eq!(roster, known, "asked twice");
+        let mut empty = Roster { nodes: BTreeMap::new(), ..known };
+        assert!(!empty.place(GroupId(6)) && !empty.target.contains_key(&GroupId(6)), "there is nobody to vote");
     }
 
     #[test]

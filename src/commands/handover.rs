@@ -159,7 +159,10 @@ pub fn is_elsewhere(args: &Args, ownership: &Ownership) -> bool {
         return false;
     }
     if atomic::is_atomic(args) {
-        return atomic::any_call(args, &mut |call| is_elsewhere(call, ownership), &mut |key| away(key, ownership));
+        // Commands about all keys are in transactions only where one group has all of them, or had.
+        let mut away_or_not_all =
+            |call: &Args| is_elsewhere(call, ownership) || is_about_all(call) && !ownership.owns_all();
+        return atomic::any_call(args, &mut away_or_not_all, &mut |key| away(key, ownership));
     }
     if effects::is(args) {
         return effects::any_call(args, &mut |call| is_elsewhere(call, ownership), &mut |key| away(key, ownership));
@@ -167,6 +170,10 @@ pub fn is_elsewhere(args: &Args, ownership: &Ownership) -> bool {
     let elsewhere =
         |command| command_is_elsewhere(command, args, ownership) || begins_elsewhere(command, args, ownership);
     lookup(args).is_ok_and(elsewhere)
+}
+
+fn is_about_all(args: &Args) -> bool {
+    lookup(args).is_ok_and(|command| matches!(command.spec.scope, Scope::AllGroups(_) | Scope::Cursor))
 }
 
 /// Whether a scan is to go on in a slot that the group does not own, by now or still: what it passed over would be missed.
@@ -294,6 +301,22 @@ mod tests {
         assert_eq!(run(&mut keyspace, "hc.slots abort 1"), Reply::bulk("ended"));
         assert_eq!(run(&mut keyspace, "set {a}1 z"), Reply::OK);
         assert_eq!(run(&mut keyspace, "flushall"), Reply::OK);
+    }
+
+    /// A transaction that looks at all keys was sent by who took the group for the only one.
+    #[test]
+    fn all_keys_are_looked_at_in_a_transaction_only_where_they_are_all() {
+        let mut keyspace = Keyspace::new(1);
+        let refused = |keyspace: &Keyspace, line: &str| is_elsewhere(&args(line), keyspace.ownership());
+        for line in ["hc.atomic 0 1 dbsize", "hc.atomic 0 3 set a 1 1 flushall", "hc.atomic 0 2 scan 0"] {
+            let mut keyspace = Keyspace::new(1);
+            assert!(!refused(&keyspace, line), "{line}: no slot ever moved");
+            run(&mut keyspace, "hc.slots own 0-16383");
+            assert!(!refused(&keyspace, line), "{line}: all of them are its own");
+        }
+        run(&mut keyspace, "hc.slots own 0-16382");
+        assert!(refused(&keyspace, "hc.atomic 0 1 dbsize") && refused(&keyspace, "hc.atomic 0 3 set a 1 1 flushall"));
+        assert!(!refused(&keyspace, "hc.atomic 0 3 set a 1 1 ping") && !refused(&keyspace, "dbsize"));
     }
 
     #[test]

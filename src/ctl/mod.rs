@@ -10,6 +10,7 @@ pub mod client;
 mod doctor;
 mod events;
 mod explain;
+mod groups;
 mod nodes;
 pub mod output;
 mod progress;
@@ -265,6 +266,37 @@ pub enum GroupVerb {
         /// The group; may be repeated. All groups without it.
         group: Vec<u32>,
     },
+    /// Adds a group that owns no slots yet. Made again with its number, it tells how far that has come.
+    Add {
+        /// Its number: the next that was not given out yet. Without it, another group is added each time.
+        #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        group: Option<u32>,
+        #[command(flatten)]
+        how: Course,
+    },
+    /// Moves half of a group's slots to another while clients go on. Made again, it tells how far that has come.
+    Split {
+        /// The group that is split.
+        group: u32,
+        /// The group that gets them; it is added if it is not there. Without it, the one that was split off last, or the next.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        into: Option<u32>,
+        #[command(flatten)]
+        how: Course,
+    },
+    /// Moves all slots of a group to others, while clients go on, and removes it then. Its number is never used again.
+    Remove {
+        /// The group that goes.
+        group: u32,
+        /// The groups that get its slots; all others without it.
+        #[arg(long, value_name = "N,...", value_delimiter = ',')]
+        to: Vec<u32>,
+        /// Let it stay after all, with the slots that it has by then.
+        #[arg(long, conflicts_with_all = ["to", "dry_run"])]
+        undo: bool,
+        #[command(flatten)]
+        how: Course,
+    },
 }
 
 #[derive(Subcommand, Debug)]
@@ -400,6 +432,7 @@ async fn carry_out(cli: &Cli, deadline: env::Instant) -> Result<String, Trouble>
             Ok(output::groups(&groups, &reached.status.nodes, cli.output))
         }
         Verb::Group { verb: GroupVerb::Verify { group } } => verify_groups(cli, &reached, group).await,
+        Verb::Group { verb } => groups::run(cli, reached, verb).await,
         Verb::Slots { verb } => slots::run(cli, reached, verb).await,
         Verb::Leader { verb: LeaderVerb::Transfer { group, to } } => transfer(cli, &reached, *group, to).await,
         Verb::Snapshot { verb: SnapshotVerb::Make(of) } => make_snapshots(cli, &reached, of).await,

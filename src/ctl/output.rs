@@ -6,9 +6,11 @@ use crate::archive::Head;
 use crate::ctl::Form;
 use crate::ctl::doctor::Finding;
 use crate::ctl::top::Rates;
+use crate::proto::admin::change_groups_request::Wish;
 use crate::proto::admin::{
-    ChangeNodesResponse, Event, ExamineResponse, Group, MoveSlotsRequest, Node, PeerView, SlotsOf, SlotsResponse,
-    SlotsUnderWay, StatusResponse, TransferLeaderResponse, TriggerSnapshotResponse, VerifyResponse,
+    ChangeGroupsResponse, ChangeNodesResponse, Event, ExamineResponse, Group, MoveSlotsRequest, Node, PeerView,
+    SlotsOf, SlotsResponse, SlotsUnderWay, StatusResponse, TransferLeaderResponse, TriggerSnapshotResponse,
+    VerifyResponse,
 };
 use crate::recover::Held;
 use comfy_table::{Table, presets};
@@ -257,6 +259,45 @@ pub fn slots_moved(told: &SlotsResponse, asked: &MoveSlotsRequest, form: Form) -
             format!("{under_way}  slots {} are still to move\n{}", told.missing, on_their_way(told))
         }
     }
+}
+
+/// How far a group has come that comes or goes.
+pub fn group_changed(told: &ChangeGroupsResponse, asked: &Wish, dry_run: bool, nodes: &[Node], form: Form) -> String {
+    if form == Form::Json {
+        let slots = told.slots.iter().map(|one| json!({"group": one.group, "slots": one.slots}));
+        return json_text(&json!({
+            "group": told.group,
+            "stage": told.stage,
+            "epoch": told.epoch,
+            "voters": told.voters,
+            "dry_run": dry_run,
+            "already": told.already,
+            "done": told.done,
+            "slots": slots.collect::<Vec<_>>(),
+            "waiting": told.waiting,
+        }));
+    }
+    let group = told.group;
+    let voters: Vec<String> = told.voters.iter().map(|voter| name_of(*voter, nodes)).collect();
+    let voters = voters.join(", ");
+    let to_go = told.slots.iter().map(|one| format!("  slots {} to group {}\n", one.slots, one.group));
+    match (dry_run, told.done, asked) {
+        (true, _, Wish::Remove(_)) => format!("group {group} would go, and\n{}", to_go.collect::<String>()),
+        (true, _, _) => format!("group {group} would be voted in by {voters}\n{}", to_go.collect::<String>()),
+        (false, true, _) if told.already => format!("already so: group {group} is {}\n", told.stage),
+        (false, true, _) => format!("done: group {group} is {}\n", told.stage),
+        (false, false, _) => {
+            let under_way = "under way; the same command with --wait ends when it is done\n";
+            let waits: String = group_waits(told).iter().map(|line| format!("  {line}\n")).collect();
+            format!("group {group} is {}: {under_way}{waits}", told.stage)
+        }
+    }
+}
+
+/// What a group that comes or goes waits for.
+pub fn group_waits(told: &ChangeGroupsResponse) -> Vec<String> {
+    let slots = told.slots.iter().map(|one| format!("slots {} are to go to group {}", one.slots, one.group));
+    told.waiting.iter().cloned().chain(slots).collect()
 }
 
 /// One batch, in words.

@@ -52,8 +52,9 @@ pub async fn save(file: &Path, group: Option<u32>, cli: &Cli) -> Result<String, 
     Ok(output::snapshot_file(&lines(file, &opening, size), &heads, cli.output))
 }
 
-/// The last move of slots that was begun, if none is under way: what is saved before one and after it does not fit together.
-async fn last_move(reached: &Reached) -> Result<u64, Trouble> {
+/// The last move of slots that was begun, and how often a group came or went, if nothing of that is under way: what is saved
+/// before and after it does not fit together.
+async fn last_move(reached: &Reached) -> Result<(u64, u64), Trouble> {
     let ask = |mut client: Client| async move {
         let nothing = MoveSlotsRequest { slots: "0".to_owned(), cancel: true, dry_run: true, to: 0 };
         match client.move_slots(nothing).await {
@@ -65,7 +66,9 @@ async fn last_move(reached: &Reached) -> Result<u64, Trouble> {
         }
     };
     match reached.at_leader(ask).await? {
-        SlotsResponse { under_way: None, last, .. } => Ok(last),
+        SlotsResponse { under_way: None, last, group_changes, groups_unsettled: false, .. } => {
+            Ok((last, group_changes))
+        }
         _ => Err(Trouble::slots_moved_meanwhile()),
     }
 }

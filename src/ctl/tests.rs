@@ -123,6 +123,32 @@ impl Admin for Played {
         Ok(Response::new(SlotsResponse { epoch: 5, owned, wished, under_way, waiting, last: 7, ..Default::default() }))
     }
 
+    /// Group 3 is the next; what names its number is so already, and group 1 is the last.
+    async fn change_groups(
+        &self,
+        request: Request<ChangeGroupsRequest>,
+    ) -> Result<Response<ChangeGroupsResponse>, Status> {
+        if let Some(refused) = self.refuse() {
+            return Err(refused);
+        }
+        let ChangeGroupsRequest { wish, dry_run } = request.into_inner();
+        let (group, named) = match wish {
+            Some(change_groups_request::Wish::Add(AddGroup { group })) => (3, group.is_some()),
+            Some(change_groups_request::Wish::Split(_)) => (3, false),
+            _ => {
+                let mut status = Status::failed_precondition("group 1 is the last one that holds keys and stays");
+                status.metadata_mut().insert(CODE_METADATA, codes::LAST_GROUP.parse().unwrap());
+                return Err(status);
+            }
+        };
+        let stage = if named { "member" } else { "coming" }.to_owned();
+        let slots = if named { Vec::new() } else { vec![SlotsOf { group: 3, slots: "0-9".to_owned() }] };
+        let (voters, waiting) = (vec![2], Vec::new());
+        let (already, done, epoch) = (named, named && !dry_run, 5);
+        let told = ChangeGroupsResponse { epoch, group, stage, already, done, voters, slots, waiting };
+        Ok(Response::new(told))
+    }
+
     async fn transfer_leader(
         &self,
         request: Request<TransferLeaderRequest>,
@@ -324,6 +350,25 @@ async fn slots_are_listed_and_a_move_tells_how_far_it_has_come() {
     assert_eq!(run(&moved(&["--cancel"])).await.unwrap(), "done\n");
     let neither = Cli::try_parse_from(["hypercachectl", "slots", "move", "0-99"]);
     assert!(neither.is_err(), "a move goes to a group or is cancelled");
+}
+
+#[tokio::test]
+async fn a_group_that_is_added_is_given_a_number_first_and_what_it_waits_for_is_told() {
+    let nodes = cluster(["a", "a"], false).await;
+    let plan = run(&cli(&nodes[0], &["group", "add", "--dry-run"])).await.unwrap();
+    assert!(plan.starts_with("group 3 would be voted in by node-2\n"), "{plan}");
+    let added = json_of(&nodes[0], &["group", "add", "--wait"]).await;
+    assert_eq!((&added["group"], &added["already"], &added["done"]), (&3.into(), &true.into(), &true.into()));
+    let again = run(&cli(&nodes[0], &["group", "add", "3"])).await.unwrap();
+    assert_eq!(again, "already so: group 3 is member\n");
+    let split = run(&cli(&nodes[0], &["group", "split", "1"])).await.unwrap();
+    assert!(split.contains("coming") && split.contains("--wait") && split.contains("slots 0-9 are to go"), "{split}");
+    let waited = run(&cli(&nodes[0], &["group", "split", "1", "--wait", "--timeout", "1"])).await.unwrap_err();
+    assert_eq!((waited.exit, waited.code), (6, "HC-3002"));
+    let last = run(&cli(&nodes[0], &["group", "remove", "1", "--to", "2,3"])).await.unwrap_err();
+    assert_eq!((last.exit, last.code), (1, codes::LAST_GROUP));
+    let wrong = Cli::try_parse_from(["hypercachectl", "group", "remove", "1", "--to", "2", "--undo"]);
+    assert!(wrong.is_err(), "what stays goes nowhere");
 }
 
 #[tokio::test]

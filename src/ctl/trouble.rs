@@ -93,8 +93,10 @@ impl Trouble {
 
     /// A snapshot of all groups while slots go from one to another.
     pub fn slots_moved_meanwhile() -> Trouble {
-        let remedy = "wait until `hypercachectl slots list` shows nothing on its way, and save again";
-        let message = "slots are on their way between groups: a snapshot of all groups would not fit together";
+        let remedy =
+            "wait until `hypercachectl slots list` shows nothing on its way and no group comes, and save again";
+        let message = "slots are on their way between groups, or a group comes or goes: a snapshot of all groups would not fit \
+                       together";
         Trouble::new("HC-3212", EXIT_FAILED, message, remedy)
     }
 
@@ -295,6 +297,25 @@ impl Trouble {
             (Some(codes::AMBIGUOUS), _) => {
                 let remedy = "name the address of the one that is meant, HOST:PORT of its peer port";
                 Trouble::new(codes::AMBIGUOUS, EXIT_FAILED, message, remedy)
+            }
+            (Some(codes::GROUP_GONE), _) => {
+                let remedy = "a number is never used again: see the groups with `hypercachectl group list`";
+                Trouble::new(codes::GROUP_GONE, EXIT_FAILED, message, remedy)
+            }
+            (Some(codes::GROUP_BUSY), _) => {
+                let remedy = "wait until what is wished of its slots is done (`hypercachectl slots list`) or take it back with \
+                              `hypercachectl slots move SLOTS --cancel`; a group that is being removed stays with \
+                              `hypercachectl group remove N --undo`";
+                Trouble::new(codes::GROUP_BUSY, EXIT_FAILED, message, remedy)
+            }
+            (Some(codes::LAST_GROUP), _) => {
+                let remedy = "add another group first: `hypercachectl group add`";
+                Trouble::new(codes::LAST_GROUP, EXIT_FAILED, message, remedy)
+            }
+            (Some(codes::CANNOT_SPLIT), _) => {
+                let remedy =
+                    "see which slots it has and which of them are to go elsewhere with `hypercachectl slots list`";
+                Trouble::new(codes::CANNOT_SPLIT, EXIT_FAILED, message, remedy)
             }
             (Some(codes::ARGUMENT), _) => {
                 Trouble::new(codes::ARGUMENT, EXIT_USAGE, message, "see `hypercachectl help`")

@@ -14,6 +14,7 @@ use crate::state::Precision;
 use crate::types::{GroupId, NodeId};
 use arc_swap::ArcSwapOption;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
@@ -54,6 +55,8 @@ pub struct Host {
     workers: Vec<Handle>,
     groups: Table<BTreeMap<GroupId, Arc<Group>>>,
     opening: tokio::sync::Mutex<()>,
+    /// Groups that are never held here again.
+    dropped: Mutex<BTreeSet<GroupId>>,
     carrier: OnceLock<Carrier>,
     receiver: ArcSwapOption<Box<dyn Receiver>>,
 }
@@ -86,6 +89,11 @@ impl Host {
         assert!(!workers.is_empty(), "a node has at least one worker");
         let (incarnation, established) = identity.incarnation();
         storage.bind(incarnation, established)?;
+        let dropped = storage.dropped()?;
+        for group in &dropped {
+            // Where the process ended before it had, or something was written behind it.
+            storage.delete_dropped(*group)?;
+        }
         let around = Arc::new(Surroundings {
             me: options.me,
             storage,
@@ -105,6 +113,7 @@ impl Host {
             workers,
             groups: Table::from_pointee(BTreeMap::new()),
             opening: tokio::sync::Mutex::default(),
+            dropped: Mutex::new(dropped),
             carrier: OnceLock::new(),
             receiver: ArcSwapOption::empty(),
         }))
@@ -123,6 +132,9 @@ impl Host {
         if let Some(group) = self.group(id) {
             return Ok(group);
         }
+        if self.is_dropped(id) {
+            return Err(StorageError::Dropped(id));
+        }
         let worker = id.0 as usize % self.workers.len();
         let group = Group::new(id, worker as u16, self.workers[worker].clone(), self.around.clone(), hash_seed);
         group.start().await?;
@@ -130,6 +142,36 @@ impl Host {
         groups.insert(id, group.clone());
         self.groups.store(Arc::new(groups));
         Ok(group)
+    }
+
+    /// Gives up a group that has gone, for good: it is never opened here again, whatever table says that it should be. Its replica
+    /// may be led, lead or be down; its log, votes and snapshots are deleted. Must be called in a runtime.
+    pub async fn drop_group(&self, id: GroupId) -> Result<(), StorageError> {
+        let _one_at_a_time = self.opening.lock().await;
+        if self.is_dropped(id) {
+            return Ok(());
+        }
+        let storage = self.around.storage.clone();
+        // First of all: an empty replica, opened again, would not know how it has voted.
+        let marked = env::elsewhere("mark-group", move || storage.mark_dropped(id)).await;
+        marked.ok_or(StorageError::Stopped)??;
+        self.dropped.lock().insert(id);
+        let mut groups = BTreeMap::clone(&self.groups.load());
+        let group = groups.remove(&id);
+        self.groups.store(Arc::new(groups));
+        if let Some(group) = group {
+            group.stop_for_good().await;
+        }
+        let storage = self.around.storage.clone();
+        let deleted = env::elsewhere("delete-group", move || storage.delete_dropped(id)).await;
+        deleted.ok_or(StorageError::Stopped)??;
+        tracing::info!(node = %self.around.me, group = %id, "group-dropped");
+        Ok(())
+    }
+
+    /// Whether a group was held here, or might have been, and never will be again.
+    pub fn is_dropped(&self, id: GroupId) -> bool {
+        self.dropped.lock().contains(&id)
     }
 
     /// Gives a group its first members, if it has no log yet.
@@ -395,5 +437,35 @@ impl Host {
         let mut out = BytesMut::new();
         wire::put(&mut out, &response);
         Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::testing::one_node_with;
+    use crate::types::Level;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// An empty replica in the place of one that has voted would vote again.
+    #[tokio::test]
+    async fn a_group_that_was_dropped_is_never_opened_again() {
+        let cluster = one_node_with(2).await;
+        let (host, two) = (cluster.host(), GroupId(2));
+        let group = host.group(two).unwrap();
+        group.barrier(Level::Linearizable, env::now() + PATIENCE).await.unwrap();
+        assert_eq!(host.storage().groups().unwrap(), [GroupId::META, GroupId(1), two]);
+        host.drop_group(two).await.unwrap();
+        assert!(host.group(two).is_none() && host.is_dropped(two) && group.closed());
+        assert_eq!(host.storage().groups().unwrap(), [GroupId::META, GroupId(1)]);
+        let opened = host.open_group(two, 7).await;
+        assert!(matches!(opened, Err(StorageError::Dropped(group)) if group == two));
+        host.drop_group(two).await.unwrap();
+        // One that was never here neither.
+        host.drop_group(GroupId(9)).await.unwrap();
+        assert!(host.open_group(GroupId(9), 7).await.is_err());
+        assert!(group.barrier(Level::Linearizable, env::now() + Duration::from_millis(200)).await.is_err());
+        assert!(host.group(GroupId(1)).unwrap().barrier(Level::Linearizable, env::now() + PATIENCE).await.is_ok());
     }
 }

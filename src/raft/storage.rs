@@ -9,6 +9,8 @@
 //! meta            "v" group u32                         vote     (postcard, xxh3)
 //!                 "p" group u32                         purged   (postcard, xxh3)
 //!                 "s" group u32                         current snapshot (postcard, xxh3)
+//!                 "f" group u32                         fenced off (raft::verify)
+//!                 "d" group u32                         dropped: never to be held again (postcard, xxh3)
 //!                 "i" 0 u32                             incarnation of the data directory (postcard, xxh3)
 //! snap            group u32 | number u64 | chunk u32    chunk (raft::snapshot)
 //! ```
@@ -28,6 +30,7 @@ use crate::types::GroupId;
 use bytes::Bytes;
 use rocks::Rocks;
 use serde::{Serialize, de::DeserializeOwned};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,6 +79,9 @@ impl Default for Options_ {
 }
 
 const BOUND: u8 = b'i';
+const DROPPED: u8 = b'd';
+/// Kinds of records that a group has while it is held.
+const OF_GROUPS: [u8; 4] = *b"fpsv";
 
 /// What cannot be read or written. Nothing here is retried.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +96,8 @@ pub enum StorageError {
     Io(PathBuf, std::io::Error),
     #[error("node.data_dir: the store does not belong to this node's identity: {0}")]
     Foreign(&'static str),
+    #[error("group {0} was dropped here and is never held again")]
+    Dropped(GroupId),
     #[error("the log writer has stopped")]
     Stopped,
 }
@@ -189,17 +197,64 @@ impl Storage {
         }
     }
 
-    /// The groups of which there is a vote, a log or a snapshot, by number.
+    /// The groups of which there is a vote, a log or a snapshot, by number. Of one that was dropped something may be left.
     pub(super) fn groups(&self) -> Result<Vec<GroupId>, StorageError> {
-        let mut groups = std::collections::BTreeSet::new();
-        // Records of a kind stand together, and the directory's mark is of none of these kinds.
+        let mut groups = BTreeSet::new();
         for kind in *b"psv" {
-            self.scan(Family::Meta, &[kind], &[kind + 1], |key, _| {
-                groups.extend(key[1..].try_into().ok().map(|number| GroupId(u32::from_be_bytes(number))));
-                true
-            })?;
+            groups.append(&mut self.marked(kind)?);
         }
-        Ok(groups.into_iter().collect())
+        Ok(groups.difference(&self.dropped()?).copied().collect())
+    }
+
+    /// The groups that have a record of a kind. Those of a kind stand together.
+    fn marked(&self, kind: u8) -> Result<BTreeSet<GroupId>, StorageError> {
+        let mut groups = BTreeSet::new();
+        self.scan(Family::Meta, &[kind], &[kind + 1], |key, _| {
+            groups.extend(key[1..].try_into().ok().map(|number| GroupId(u32::from_be_bytes(number))));
+            true
+        })?;
+        Ok(groups)
+    }
+
+    /// The groups that are never to be held here again.
+    pub(super) fn dropped(&self) -> Result<BTreeSet<GroupId>, StorageError> {
+        self.marked(DROPPED)
+    }
+
+    /// Notes that a group is never to be held here again: whoever forgets how it voted must not vote. Durable when this returns,
+    /// and before anything of the group may be deleted. Blocks.
+    pub(super) fn mark_dropped(&self, group: GroupId) -> Result<(), StorageError> {
+        self.write_and_block(vec![(Family::Meta, meta_key(DROPPED, group), sealed(&true))])
+    }
+
+    /// Deletes all that there is of a group that is marked, and gives its files back. What was there is gone when this returns;
+    /// whoever still wrote for it must have stopped, or the next start deletes that. Blocks.
+    pub(super) fn delete_dropped(&self, group: GroupId) -> Result<(), StorageError> {
+        assert!(self.dropped()?.contains(&group), "a group is deleted only behind its mark");
+        let behind = |family, key: Bytes| (family, key.clone(), Bytes::from([&key[..], &[0]].concat()));
+        let mut ranges: Vec<(Family, Bytes, Bytes)> =
+            OF_GROUPS.iter().map(|kind| behind(Family::Meta, meta_key(*kind, group))).collect();
+        let whole =
+            [Family::Log, Family::Snap].map(|family| (family, group_key(group), group_key(GroupId(group.0 + 1))));
+        let mut files = Vec::new();
+        for (family, from, to) in whole {
+            if self.last(family, &from, &to)?.is_some() {
+                files.push((family, from, to));
+            }
+        }
+        let mut left = !files.is_empty();
+        for (family, key, _) in &ranges {
+            left |= self.get(*family, key)?.is_some();
+        }
+        if !left {
+            return Ok(());
+        }
+        ranges.extend(files.iter().cloned());
+        self.change_and_block(Vec::new(), ranges)?;
+        for (family, from, to) in files {
+            self.disk.drop_files(family, &from, &to)?;
+        }
+        Ok(())
     }
 
     /// Waits until everything that was given to the writer so far is written. Blocks.
@@ -291,6 +346,11 @@ impl Storage {
 
 /// Exit code of a node whose disk failed.
 pub const EXIT_DISK: i32 = 74;
+
+/// What the keys of a group's log and of its snapshots begin with.
+fn group_key(group: GroupId) -> Bytes {
+    Bytes::copy_from_slice(&group.0.to_be_bytes())
+}
 
 /// Key of a group's entry.
 pub(super) fn log_key(group: GroupId, index: u64) -> Bytes {

@@ -218,13 +218,8 @@ pub(super) fn route(request: &Request, session: &Session, shared: &Shared, route
             Err(_) if session.face == Face::Proxy => Ok(split(request, merge, routes)),
             Err(refused) => Err(refused),
         },
-        Scope::AllGroups(merge) => {
-            let groups = visible(session, shared, routes);
-            Ok(match groups.as_slice() {
-                [(_, only)] => Route::One(*only),
-                _ => Route::Everywhere(merge),
-            })
-        }
+        // Where one group has all keys, too: it may have been split by now.
+        Scope::AllGroups(merge) => Ok(Route::Everywhere(merge)),
         Scope::Cursor => Ok(Route::Scan(visible_ranges(session, shared, routes))),
     }
 }

@@ -5,7 +5,10 @@
 //! [`LEADER_METADATA`] where the leader's own door is. Every verb is idempotent.
 
 use crate::cluster::hearsay::Word;
-use crate::cluster::{Change, Cluster, MoveError, MoveSlots, Moving, Refused, Standing, Wish, WishError, events};
+use crate::cluster::{
+    Change, ChangeGroups, Cluster, GroupChange, MoveError, MoveSlots, Moving, NotGranted, Refused, Standing, Wish,
+    WishError, events,
+};
 use crate::env::{self, Paced};
 use crate::proto::admin::admin_server::{Admin, AdminServer};
 use crate::proto::admin::{
@@ -231,6 +234,27 @@ impl Admin for Service {
         let granted = tokio::spawn(async move { cluster.move_slots(&wish, dry_run, deadline).await }).await;
         match granted {
             Ok(Ok(moving)) => Ok(Response::new(slots_message(&moving))),
+            Ok(Err(MoveError::Wish(WishError::NotWritten(_)))) if !meta.is_leader() => Err(self.led_elsewhere(&meta)),
+            Ok(Err(error)) => Err(move_refusal(&error)),
+            Err(died) => Err(refusal(Code::Internal, codes::NOT_DONE, format!("the change ended at once: {died}"))),
+        }
+    }
+
+    async fn change_groups(
+        &self,
+        request: Request<admin::ChangeGroupsRequest>,
+    ) -> Result<Response<admin::ChangeGroupsResponse>, Status> {
+        self.admit(&request, Verb::Acts)?;
+        let admin::ChangeGroupsRequest { wish, dry_run } = request.into_inner();
+        let wish = wish.ok_or_else(|| refusal(Code::InvalidArgument, codes::ARGUMENT, "nothing is wished"))?;
+        let wish = group_wish_of(wish);
+        let meta = self.led(GroupId::META)?;
+        let cluster = Arc::clone(self.overview.cluster());
+        let deadline = env::now() + self.options.operation_timeout * 9 / 10;
+        // A task of its own, as for a change of nodes.
+        let granted = tokio::spawn(async move { cluster.change_groups(&wish, dry_run, deadline).await }).await;
+        match granted {
+            Ok(Ok(change)) => Ok(Response::new(group_change_message(change))),
             Ok(Err(MoveError::Wish(WishError::NotWritten(_)))) if !meta.is_leader() => Err(self.led_elsewhere(&meta)),
             Ok(Err(error)) => Err(move_refusal(&error)),
             Err(died) => Err(refusal(Code::Internal, codes::NOT_DONE, format!("the change ended at once: {died}"))),
@@ -734,12 +758,52 @@ fn slots_message(moving: &Moving) -> admin::SlotsResponse {
         missing: moving.missing.to_string(),
         waiting: moving.waiting.clone(),
         last: moving.last,
+        group_changes: moving.group_changes,
+        groups_unsettled: moving.groups_unsettled,
+    }
+}
+
+fn group_wish_of(wish: admin::change_groups_request::Wish) -> ChangeGroups {
+    use admin::change_groups_request::Wish as Asked;
+    match wish {
+        Asked::Add(admin::AddGroup { group }) => ChangeGroups::Add { group: group.map(GroupId) },
+        Asked::Split(admin::SplitGroup { group, into }) => {
+            ChangeGroups::Split { group: GroupId(group), into: into.map(GroupId) }
+        }
+        Asked::Remove(admin::RemoveGroup { group, undo: true, .. }) => ChangeGroups::Keep { group: GroupId(group) },
+        Asked::Remove(admin::RemoveGroup { group, to, .. }) => {
+            ChangeGroups::Remove { group: GroupId(group), to: to.into_iter().map(GroupId).collect() }
+        }
+    }
+}
+
+fn group_change_message(change: GroupChange) -> admin::ChangeGroupsResponse {
+    let of = |(group, slots): &(GroupId, SlotSet)| admin::SlotsOf { group: group.0, slots: slots.to_string() };
+    admin::ChangeGroupsResponse {
+        epoch: change.epoch,
+        group: change.group.0,
+        stage: change.stage.name().to_owned(),
+        already: change.already,
+        done: change.done,
+        voters: change.voters.iter().map(|voter| voter.0).collect(),
+        slots: change.slots.iter().map(of).collect(),
+        waiting: change.waiting,
     }
 }
 
 fn move_refusal(error: &MoveError) -> Status {
     match error {
-        MoveError::NoGroup(_) => refusal(Code::NotFound, codes::NO_SUCH_GROUP, error.to_string()),
+        MoveError::Group(not_granted) => {
+            let (code, ours) = match not_granted {
+                NotGranted::NoGroup(_) => (Code::NotFound, codes::NO_SUCH_GROUP),
+                NotGranted::Gone(_) => (Code::FailedPrecondition, codes::GROUP_GONE),
+                NotGranted::Leaving(_) | NotGranted::Wished(_) => (Code::FailedPrecondition, codes::GROUP_BUSY),
+                NotGranted::Last(_) => (Code::FailedPrecondition, codes::LAST_GROUP),
+                NotGranted::TooFew(_) => (Code::FailedPrecondition, codes::CANNOT_SPLIT),
+                NotGranted::OutOfTurn { .. } | NotGranted::Itself(_) => (Code::InvalidArgument, codes::ARGUMENT),
+            };
+            refusal(code, ours, error.to_string())
+        }
         MoveError::NoSlots => refusal(Code::InvalidArgument, codes::ARGUMENT, error.to_string()),
         MoveError::Wish(error) => wish_refusal(error),
     }

@@ -153,9 +153,11 @@ impl Overview {
     }
 
     /// Ready means: this node hosts groups, each of them has recovered since it was started and knows a leader, and where that
-    /// is this node, a majority has lately said so.
+    /// is this node, a majority has lately said so. A group that owns no slots, because it comes or goes, keeps nobody waiting.
     pub fn readiness(&self) -> Readiness {
-        let groups = self.cluster.host().groups();
+        let (table, mut groups) = (self.cluster.table(), self.cluster.host().groups());
+        let owners: BTreeSet<GroupId> = table.slots.iter().copied().chain([GroupId::META]).collect();
+        groups.retain(|group| owners.contains(&group.id()));
         let mut waiting = Vec::new();
         if groups.is_empty() {
             waiting.push("no group is hosted here yet".to_owned());

@@ -250,6 +250,11 @@ impl Ownership {
         self.owned.as_ref().is_none_or(|owned| owned.has(slot))
     }
 
+    /// Whether every slot is its own.
+    pub fn owns_all(&self) -> bool {
+        self.owned.as_ref().is_none_or(|owned| owned.len() == SLOTS)
+    }
+
     /// Slots that it owns; none if no slot ever moved.
     pub fn owned(&self) -> Option<&SlotSet> {
         self.owned.as_ref()

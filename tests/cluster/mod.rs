@@ -591,9 +591,14 @@ impl Cluster {
 
     /// Compares the state hashes of all replicas of all groups. Nothing may be writing.
     pub fn verify_replicas(&self) {
+        self.verify_data_groups(self.groups);
+    }
+
+    /// The same where groups have come or gone, and there are so many now.
+    pub fn verify_data_groups(&self, count: usize) {
         let verdict = self.ctl_json(&self.running(), &["verify"]);
         let groups = verdict["groups"].as_array().expect("verify tells of each group");
-        assert_eq!(groups.len(), self.groups + 1, "all groups and the meta group: {verdict}");
+        assert_eq!(groups.len(), count + 1, "all groups and the meta group: {verdict}");
         for group in groups {
             let replicas = group["replicas"].as_array().map_or(0, Vec::len);
             assert!(group["agree"] == true && replicas == self.running().len(), "replicas differ: {group}");

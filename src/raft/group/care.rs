@@ -84,7 +84,7 @@ impl Group {
         let reason = self.core().metrics.borrow_watched().running_state.clone();
         tracing::error!(node = %self.me(), group = %self.id, reason = ?reason, "group-restarts: its core died; it starts again from disk");
         let _one_at_a_time = self.restarting.lock().await;
-        if self.core().runs() {
+        if self.core().runs() || self.closed() {
             return;
         }
         self.stop_core().await;
@@ -110,6 +110,9 @@ impl Group {
         snapshot: SnapshotRef,
     ) -> Result<(), StorageError> {
         let _one_at_a_time = self.restarting.lock().await;
+        if self.closed() {
+            return Err(StorageError::Stopped);
+        }
         self.stop_core().await;
         let published = self.snapshots().publish_instead(snapshot, meta).await;
         // Whatever came of that, the group goes on.

@@ -202,4 +202,12 @@ impl Group {
         self.wake_waiters();
         let _ = self.core().raft.shutdown().await;
     }
+
+    /// The same, and no core is started any more, by whoever was about to.
+    pub(in crate::raft) async fn stop_for_good(&self) {
+        self.closed.store(true, Ordering::Release);
+        let _nobody_starts_it = self.restarting.lock().await;
+        self.stop().await;
+        self.ready.store(false, Ordering::Release);
+    }
 }

@@ -391,6 +391,76 @@ mod tests {
         Write { puts, delete_ranges: Vec::new(), must_sync, done: Box::new(|| ()) }
     }
 
+    /// Something of every kind of three groups, whose keys stand next to each other.
+    fn fill(storage: &Storage) {
+        let mut puts = Vec::new();
+        for group in (8..=10).map(GroupId) {
+            puts.extend(b"fpsv".iter().map(|kind| (Family::Meta, meta_key(*kind, group))));
+            puts.extend([0, 7, u64::MAX].map(|index| (Family::Log, super::super::log_key(group, index))));
+            let chunk = [&group.0.to_be_bytes()[..], &[0xff; 12]].concat();
+            puts.push((Family::Snap, Bytes::from(chunk)));
+        }
+        let puts = puts.into_iter().map(|(family, key)| (family, key, Bytes::from_static(b"x"))).collect();
+        storage.write_and_block(puts).unwrap();
+    }
+
+    /// How many records there are of each of those.
+    fn kept(storage: &Storage) -> [usize; 3] {
+        [8, 9, 10].map(|group| {
+            let there = |kind: &&u8| storage.get(Family::Meta, &meta_key(**kind, GroupId(group))).unwrap().is_some();
+            let mut kept = b"fpsv".iter().filter(there).count();
+            for family in [Family::Log, Family::Snap] {
+                let [from, to] = [group, group + 1].map(u32::to_be_bytes);
+                let count = |_: &[u8], _: &[u8]| {
+                    kept += 1;
+                    true
+                };
+                storage.scan(family, &from, &to, count).unwrap();
+            }
+            kept
+        })
+    }
+
+    /// On both kinds of disks: they differ in how ranges are deleted.
+    #[tokio::test]
+    async fn a_group_that_was_dropped_leaves_its_mark_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let platter = Platter::default();
+        for storage in [platter.open(&Options_::default()), Storage::open(dir.path(), &Options_::default()).unwrap()] {
+            fill(&storage);
+            assert_eq!(kept(&storage), [8; 3]);
+            let (eight, nine, ten) = (GroupId(8), GroupId(9), GroupId(10));
+            assert_eq!(storage.groups().unwrap(), [eight, nine, ten]);
+            storage.mark_dropped(nine).unwrap();
+            assert_eq!(
+                (storage.groups().unwrap(), kept(&storage)),
+                (vec![eight, ten], [8; 3]),
+                "whatever is left of it"
+            );
+            storage.delete_dropped(nine).unwrap();
+            storage.delete_dropped(nine).unwrap();
+            assert_eq!((storage.groups().unwrap(), kept(&storage)), (vec![eight, ten], [8, 0, 8]));
+            assert_eq!(storage.dropped().unwrap(), [nine].into());
+        }
+    }
+
+    #[tokio::test]
+    async fn the_mark_of_a_dropped_group_is_on_the_disk_before_anything_of_it_goes() {
+        let platter = Platter::default();
+        let options = Options_ { sync: Sync::No, ..Options_::default() };
+        let storage = platter.open(&options);
+        fill(&storage);
+        storage.mark_dropped(GroupId(9)).unwrap();
+        // The power goes before anything is deleted.
+        platter.crash(|_| 0);
+        let storage = platter.open(&options);
+        assert_eq!((storage.dropped().unwrap(), kept(&storage)), ([GroupId(9)].into(), [8; 3]));
+        storage.delete_dropped(GroupId(9)).unwrap();
+        platter.crash(|_| 0);
+        let storage = platter.open(&options);
+        assert_eq!((storage.dropped().unwrap(), kept(&storage)), ([GroupId(9)].into(), [8, 0, 8]));
+    }
+
     fn found(storage: &Storage) -> Vec<u32> {
         let is_there = |n: &u32| storage.get(Family::Meta, &meta_key(b't', GroupId(*n))).unwrap().is_some();
         (0..10).filter(is_there).collect()

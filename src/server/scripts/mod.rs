@@ -335,6 +335,16 @@ impl Scripts {
         executors.entry(group.id()).or_insert_with(fresh).clone()
     }
 
+    /// Ends what ran scripts of groups that have gone: it holds them.
+    pub(super) fn forget_groups(&self, there: impl Fn(GroupId) -> bool) {
+        let gone: Vec<Arc<Executor>> =
+            self.executors.lock().extract_if(|id, _| !there(*id)).map(|(_, executor)| executor).collect();
+        // Its end is waited for, and a script may run: not here.
+        if !gone.is_empty() {
+            env::spawn_thread("end-scripts", move || drop(gone));
+        }
+    }
+
     /// What another node carried here.
     async fn answer(&self, group: GroupId, request: &Bytes) -> Result<Bytes, String> {
         let request: Request = postcard::from_bytes(request).map_err(|_| "a request that cannot be read".to_owned())?;

@@ -73,7 +73,8 @@ impl Connection {
     /// `moved`: the table is another one, so that what names no key may belong elsewhere, too.
     fn reroute(&mut self, moved: bool) {
         let routes = self.routes.clone();
-        if routes.only.is_some() {
+        // Where one group has everything nothing goes elsewhere, but for what waits for one that has gone.
+        if routes.only.is_some_and(|only| self.lanes.iter().all(|lane| [only, GroupId::META].contains(&lane.id))) {
             return;
         }
         let away = |lane: &Lane| lane.waiting().any(|op| groups_of(&op.args, &routes).iter().any(|g| *g != lane.id));
