@@ -143,6 +143,10 @@ impl Cluster {
                 // It comes, and is begun with these voters: until then no node moves on, for one of them might go.
                 continue;
             }
+            if self.host().is_dropped(*id) {
+                // It has gone, and this node learnt that from a table that was lost since.
+                continue;
+            }
             // It is opened when this node has heard of it.
             let Some(group) = self.host().group(*id) else { return };
             let wanted = wanted(roster, &table, *id, |node| self.alive(node));

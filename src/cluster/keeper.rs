@@ -220,7 +220,8 @@ impl Cluster {
             }
         }
         for id in table.life.leaving().filter(|id| table.is_bare(*id)) {
-            if let Err(why) = self.bury(meta, id, deadline).await {
+            let founded = table.life.begun().all(|(begun, _)| begun != id);
+            if let Err(why) = self.bury(meta, id, founded, deadline).await {
                 told.insert(id, format!("owns no slot by the table, and stays: {why}"));
             }
         }
@@ -250,6 +251,14 @@ impl Cluster {
             return Err("there is no node that may vote in it".to_owned());
         }
         // Whoever is named founds it: it would have no leader until most of them are back.
+        // From then on the table is no longer the first one, by which the cluster's own groups are founded.
+        let unfounded = self.table().data_groups().find(|other| {
+            let members = self.host().group(*other).map(|group| group.members_applied().0);
+            members.is_none_or(|sets| sets.iter().all(|set| set.is_empty()))
+        });
+        if let Some(other) = unfounded {
+            return Err(format!("group {other} has no members yet"));
+        }
         let heard = voters.iter().filter(|voter| self.alive(**voter)).count();
         if heard * 2 <= voters.len() {
             return Err(format!("most of the nodes {voters:?} are not heard"));
@@ -289,23 +298,11 @@ impl Cluster {
         }
     }
 
-    /// Writes that a group has gone which the table gives nothing, if its own log says the same.
-    async fn bury(&self, meta: &Arc<Group>, id: GroupId, deadline: Instant) -> Result<(), String> {
-        let group = self.host().group(id).ok_or("it is not open here")?;
-        self.has_own(&group, deadline).await?;
-        mover::fresh(&group, deadline).await?;
-        let (owned, under_way, keys) = group.peek(|keys| {
-            let ownership = keys.ownership();
-            (ownership.owned().map(SlotSet::len), ownership.handover().is_some(), keys.len())
-        });
-        match (owned, under_way, keys) {
-            (Some(0), false, 0) => {}
-            (Some(0), false, _) => {
-                let cleared = mover::clear(&group, deadline).await;
-                cleared.map_err(|(Stop::Later(why) | Stop::Refused(why))| why)?;
-                return Err("it was cleared of what earlier moves left".to_owned());
-            }
-            (owned, ..) => return Err(format!("by its own log it owns {owned:?} slots, handing over: {under_way}")),
+    /// Writes that a group has gone which the table gives nothing, if its own log says the same. One that is still being begun
+    /// is not asked: its log has nothing to say that clients were ever told, and it may never have a leader.
+    async fn bury(&self, meta: &Arc<Group>, id: GroupId, founded: bool, deadline: Instant) -> Result<(), String> {
+        if founded && !self.host().is_dropped(id) {
+            self.owns_nothing(id, deadline).await?;
         }
         let bury = |table: &mut TableDocument| {
             table.bury_group(id);
@@ -314,5 +311,25 @@ impl Cluster {
         self.edit_table(meta, false, deadline, bury).await.map_err(|e| e.to_string())?;
         tracing::info!(group = %id, "group-removed");
         Ok(())
+    }
+
+    /// Ends well if a group's own log says that it owns nothing, hands nothing over and holds nothing.
+    async fn owns_nothing(&self, id: GroupId, deadline: Instant) -> Result<(), String> {
+        let group = self.host().group(id).ok_or("it is not open here")?;
+        self.has_own(&group, deadline).await?;
+        mover::fresh(&group, deadline).await?;
+        let (owned, under_way, keys) = group.peek(|keys| {
+            let ownership = keys.ownership();
+            (ownership.owned().map(SlotSet::len), ownership.handover().is_some(), keys.len())
+        });
+        match (owned, under_way, keys) {
+            (Some(0), false, 0) => Ok(()),
+            (Some(0), false, _) => {
+                let cleared = mover::clear(&group, deadline).await;
+                cleared.map_err(|(Stop::Later(why) | Stop::Refused(why))| why)?;
+                Err("it was cleared of what earlier moves left".to_owned())
+            }
+            (owned, ..) => Err(format!("by its own log it owns {owned:?} slots, handing over: {under_way}")),
+        }
     }
 }

@@ -95,6 +95,11 @@ impl Life {
         self.begun.iter().map(|(id, founders)| (*id, founders.as_slice()))
     }
 
+    /// Who founds a group that is being begun.
+    pub fn founders(&self, id: GroupId) -> Option<BTreeSet<NodeId>> {
+        self.begun.get(&id).map(|founders| founders.iter().copied().collect())
+    }
+
     pub fn leaving(&self) -> impl Iterator<Item = GroupId> + '_ {
         self.leaving.iter().copied()
     }
@@ -110,11 +115,6 @@ impl Life {
     /// A group is on its way in: a snapshot of all of them would not be whole.
     pub fn is_unsettled(&self) -> bool {
         !self.coming.is_empty() || !self.begun.is_empty()
-    }
-
-    /// Whoever was to found a group, it is this node now. Only where nobody else is left.
-    pub fn founded_by(&mut self, node: NodeId) {
-        self.begun.values_mut().for_each(|founders| *founders = vec![node]);
     }
 
     /// Has heard of the groups that there were before the first one came or went.
@@ -310,8 +310,27 @@ impl TableDocument {
 
     /// Whether the table gives a group that leaves nothing any more.
     pub(super) fn is_bare(&self, id: GroupId) -> bool {
-        let owns = self.ranges.iter().any(|(.., owner)| *owner == id);
-        self.life.leaving.contains(&id) && !owns && !self.moves.takes(id) && !self.moves.is_under_way_from(id)
+        self.life.leaving.contains(&id) && !self.owns(id) && !self.moves.takes(id) && !self.moves.is_under_way_from(id)
+    }
+
+    fn owns(&self, id: GroupId) -> bool {
+        self.ranges.iter().any(|(.., owner)| *owner == id)
+    }
+
+    /// Groups that were never given a slot do not come after all. Where this node alone is left of a cluster: whether they were
+    /// founded, and who would have to agree to that, nobody can say.
+    pub(super) fn give_up_beginnings(&mut self) {
+        let begun: Vec<GroupId> = self.life.begun().map(|(id, _)| id).collect();
+        for id in begun {
+            let wished: Vec<SlotSet> =
+                self.moves.wished().filter(|(to, _)| *to == id).map(|(_, slots)| slots.clone()).collect();
+            wished.iter().for_each(|slots| self.moves.cancel(slots));
+            match self.owns(id) || self.moves.takes(id) || self.moves.is_under_way_from(id) {
+                // It has a log, like any other.
+                true => self.end_beginning(id),
+                false => self.forget_group(id),
+            }
+        }
     }
 
     /// A group that leaves, whose own log says that it owns nothing, has gone.
@@ -612,5 +631,22 @@ mod tests {
                 last = table.next_group().0 - 1;
             }
         }
+    }
+
+    #[test]
+    fn whoever_is_alone_left_gives_up_what_was_never_given_a_slot() {
+        let mut table = table();
+        let three = table.split_group(group(1), None, |_| 0).unwrap();
+        table.begin_group(three, &NODES, 7);
+        let four = table.add_group(None).unwrap();
+        let mut given = TableDocument::parse(&table.document()).unwrap();
+        table.give_up_beginnings();
+        assert_eq!((table.stage(three), table.stage(four)), (Some(Stage::Gone), Some(Stage::Coming)));
+        assert_eq!(table.moves.wished().count(), 0, "nothing goes to a group that does not come");
+        // What has a slot has a log.
+        given.ranges =
+            vec![(Slot(0), Slot(8190), group(1)), (Slot(8191), Slot(8191), three), (Slot(8192), Slot(16383), group(2))];
+        given.give_up_beginnings();
+        assert_eq!(given.stage(three), Some(Stage::Member));
     }
 }

@@ -319,7 +319,7 @@ impl Cluster {
 
     /// Forms or joins the cluster and follows the table. Ends with an error if a group cannot be opened.
     pub async fn run(self: Arc<Self>) -> Result<(), StorageError> {
-        let meta = self.host.open_group(GroupId::META, Seeds::default().of(GroupId::META)).await?;
+        let meta = self.host.open_group(GroupId::META, Seeds::default().of(GroupId::META), None).await?;
         let first = self.layout.nodes.first() == Some(&self.info.id);
         if first {
             self.members.found().map_err(|e| StorageError::Io("identity".into(), e))?;
@@ -431,28 +431,25 @@ impl Cluster {
             if self.host.group(id).is_some() {
                 continue;
             }
-            self.host.open_group(id, seeds.of(id)).await?;
+            // What a cluster began that this node has left is not founded any more.
+            let founders =
+                life.founders(id).filter(|founders| founders.contains(&self.info.id) && !self.members.is_forced());
+            self.host.open_group(id, seeds.of(id), founders).await?;
             // Only at a cluster's birth: a group that has moved on since must not be begun a second time.
             let voters = &table.groups[&id].voters;
             if voters.first() == Some(&self.info.id) && table.epoch == 1 && self.layout.nodes.contains(&self.info.id) {
                 self.initialize(id, &voters.iter().copied().collect()).await;
             }
         }
-        self.follow_life(&life).await?;
         self.follow_agreed(meta);
         self.follow_users(meta);
         self.changed.send_modify(|n| *n += 1);
-        Ok(())
+        // Last: it may take its time, and whoever lost a right is to know that at once.
+        self.drop_gone(&life).await
     }
 
-    /// Founds groups that are being begun, and drops those that have gone. Because they are named as such: what an older table
-    /// does not name may have come since.
-    async fn follow_life(&self, life: &Life) -> Result<(), StorageError> {
-        for (id, founders) in life.begun().filter(|(_, founders)| founders.contains(&self.info.id)) {
-            if self.host.group(id).is_some() {
-                self.initialize(id, &founders.iter().copied().collect()).await;
-            }
-        }
+    /// Drops groups that have gone. Because they are named as such: what an older table does not name may have come since.
+    async fn drop_gone(&self, life: &Life) -> Result<(), StorageError> {
         for id in life.gone().filter(|id| !self.host.is_dropped(*id)) {
             self.host.drop_group(id).await?;
         }

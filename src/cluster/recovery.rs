@@ -46,7 +46,7 @@ impl Cluster {
             view.get(TABLE.as_bytes()).and_then(|e| e.value().as_text()).map(|text| text.to_bytes(0))
         });
         let mut table = TableDocument::parse(&json.ok_or("it holds no table: the cluster was never formed")?)?;
-        table.life.founded_by(self.me_id());
+        table.give_up_beginnings();
         let roster = membership::roster_of(meta)?.map(|(_, roster)| roster);
         let roster = alone(roster, &routes, self.me_id(), &self.info.name, |node| self.members.incarnation_of(node));
         let groups = table.groups.keys().map(|id| (*id, GroupInfo { voters: vec![self.me_id()] })).collect();

@@ -126,8 +126,14 @@ impl Host {
     }
 
     /// Opens a group and starts it. `hash_seed` is what an empty state hashes keys with: the same on all of its replicas, and
-    /// for as long as it lives. Its state is loaded elsewhere. Must be called in a runtime.
-    pub async fn open_group(&self, id: GroupId, hash_seed: u64) -> Result<Arc<Group>, StorageError> {
+    /// for as long as it lives. Its state is loaded elsewhere. `founders` are its first members if it has no log yet, and are
+    /// so before it answers anybody: who has voted cannot be given members any more. Must be called in a runtime.
+    pub async fn open_group(
+        &self,
+        id: GroupId,
+        hash_seed: u64,
+        founders: Option<BTreeSet<NodeId>>,
+    ) -> Result<Arc<Group>, StorageError> {
         let _one_at_a_time = self.opening.lock().await;
         if let Some(group) = self.group(id) {
             return Ok(group);
@@ -138,6 +144,11 @@ impl Host {
         let worker = id.0 as usize % self.workers.len();
         let group = Group::new(id, worker as u16, self.workers[worker].clone(), self.around.clone(), hash_seed);
         group.start().await?;
+        if let Some(founders) = founders.filter(|_| !group.has_log())
+            && let Err(e) = group.initialize(&founders).await
+        {
+            tracing::error!(group = %id, error = %e, "group-not-initialized");
+        }
         let mut groups = BTreeMap::clone(&self.groups.load());
         groups.insert(id, group.clone());
         self.groups.store(Arc::new(groups));
@@ -459,12 +470,12 @@ mod tests {
         host.drop_group(two).await.unwrap();
         assert!(host.group(two).is_none() && host.is_dropped(two) && group.closed());
         assert_eq!(host.storage().groups().unwrap(), [GroupId::META, GroupId(1)]);
-        let opened = host.open_group(two, 7).await;
+        let opened = host.open_group(two, 7, None).await;
         assert!(matches!(opened, Err(StorageError::Dropped(group)) if group == two));
         host.drop_group(two).await.unwrap();
         // One that was never here neither.
         host.drop_group(GroupId(9)).await.unwrap();
-        assert!(host.open_group(GroupId(9), 7).await.is_err());
+        assert!(host.open_group(GroupId(9), 7, None).await.is_err());
         assert!(group.barrier(Level::Linearizable, env::now() + Duration::from_millis(200)).await.is_err());
         assert!(host.group(GroupId(1)).unwrap().barrier(Level::Linearizable, env::now() + PATIENCE).await.is_ok());
     }

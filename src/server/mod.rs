@@ -209,9 +209,7 @@ impl Shared {
             return known;
         }
         let fresh = Arc::new(Routes::new(table));
-        if fresh.table.groups.len() < known.table.groups.len() {
-            self.scripts.forget_groups(|group| fresh.table.groups.contains_key(&group));
-        }
+        self.scripts.forget_groups(|group| fresh.table.groups.contains_key(&group));
         self.routes.store(fresh.clone());
         fresh
     }
