@@ -25,6 +25,7 @@ mod cores;
 mod encodings;
 mod events;
 mod failover;
+mod groups;
 mod handover;
 mod memory;
 mod monitor;

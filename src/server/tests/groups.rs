@@ -1,0 +1,27 @@
+//! Groups that a node gives up.
+
+use super::super::testing::one_node_with;
+use super::PATIENCE;
+use crate::env;
+use crate::raft::StorageError;
+use crate::types::{GroupId, Level};
+use std::time::Duration;
+
+/// An empty replica in the place of one that has voted would vote again.
+#[tokio::test]
+async fn a_group_that_was_dropped_is_never_opened_again() {
+    let cluster = one_node_with(2).await;
+    let (host, two) = (cluster.host(), GroupId(2));
+    let group = host.group(two).unwrap();
+    group.barrier(Level::Linearizable, env::now() + PATIENCE).await.unwrap();
+    host.drop_group(two).await.unwrap();
+    assert!(host.group(two).is_none() && host.is_dropped(two));
+    let opened = host.open_group(two, 7, None).await;
+    assert!(matches!(opened, Err(StorageError::Dropped(group)) if group == two));
+    host.drop_group(two).await.unwrap();
+    // One that was never here neither.
+    host.drop_group(GroupId(9)).await.unwrap();
+    assert!(host.open_group(GroupId(9), 7, None).await.is_err());
+    assert!(group.barrier(Level::Linearizable, env::now() + Duration::from_millis(200)).await.is_err());
+    assert!(host.group(GroupId(1)).unwrap().barrier(Level::Linearizable, env::now() + PATIENCE).await.is_ok());
+}
