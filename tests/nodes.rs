@@ -161,7 +161,9 @@ fn a_node_whose_disk_was_emptied_does_not_vote_and_is_replaced_as_a_whole() {
     [&written, &more].into_iter().for_each(|written| written.check(&cluster));
     // It dies again. Who is to take its place does not listen yet: that the last one took it is not what was asked for.
     cluster.kill(2);
-    refused(&cluster.ctl(&[1], &["node", "replace", "node-2", &two]), "HC-3114", 1);
+    refused(&cluster.ctl(&[1, 3], &["node", "replace", "node-2", &two, "--wait"]), "HC-3114", 1);
+    cluster.start(2);
+    cluster.wait_serving();
     cluster.verify_replicas();
     // It votes: without another one the cluster goes on.
     cluster.kill(1);
