@@ -5,6 +5,7 @@ mod clock;
 mod connections;
 mod disk_full;
 mod fsync;
+mod groups;
 mod kill;
 mod links;
 mod members;
@@ -88,6 +89,7 @@ pub fn all() -> Vec<Box<dyn Nemesis>> {
         Box::new(members::Members::new(false)),
         Box::new(members::Members::new(true)),
         Box::new(slots::Slots::new(false)),
+        Box::new(groups::Groups::default()),
         Box::new(slots::Slots::new(true)),
         Box::new(storm::Storm::new()),
     ];

@@ -39,7 +39,7 @@ fn epoch(list: &Value) -> Result<u64> {
 }
 
 /// The groups that own slots, and which.
-fn owned(list: &Value) -> Result<Vec<(u32, Vec<u16>)>> {
+pub(super) fn owned(list: &Value) -> Result<Vec<(u32, Vec<u16>)>> {
     let rows = list["owned"].as_array().context("slots list prints who owns what")?;
     let mut owned = Vec::new();
     for row in rows {
@@ -54,6 +54,11 @@ fn owned(list: &Value) -> Result<Vec<(u32, Vec<u16>)>> {
         }
     }
     Ok(owned)
+}
+
+/// Slots as `hypercachectl slots move` takes them.
+pub(super) fn listed(slots: &[u16]) -> String {
+    slots.iter().map(u16::to_string).collect::<Vec<_>>().join(",")
 }
 
 impl Nemesis for Slots {
@@ -96,8 +101,7 @@ impl Nemesis for Slots {
 
     fn hold(&mut self, cluster: &mut Cluster, _: Duration) -> Result<()> {
         let Move { slots, to, killed, seen, .. } = self.now.as_mut().context("nothing was done")?;
-        let list: Vec<String> = slots.iter().map(u16::to_string).collect();
-        let (list, to) = (list.join(","), to.to_string());
+        let (list, to) = (listed(slots), to.to_string());
         let words = ["slots", "move", &list, "--to", &to];
         cluster.ctl(&words)?;
         if let Some((node, delay, down)) = killed {
