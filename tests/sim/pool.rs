@@ -18,11 +18,11 @@ const NEAR: u64 = 16;
 
 /// For each bug a seed that found it.
 const PINNED: &[(Bug, u64)] = &[
-    (Bug::AcknowledgeBeforeSync, 13),
+    (Bug::AcknowledgeBeforeSync, 22),
     (Bug::CountVoteTwice, 1),
     (Bug::ReadUnconfirmed, 1),
     (Bug::NoQuarantine, 1),
-    (Bug::CampaignInQuarantine, 5),
+    (Bug::CampaignInQuarantine, 1),
     (Bug::LongLease, WIDE + 9),
     (Bug::ExpiryByLocalClock, 20),
     (Bug::FollowerSweeps, 1),
@@ -33,10 +33,10 @@ const PINNED: &[(Bug, u64)] = &[
     (Bug::PurgeBeforePublish, 6),
     (Bug::HeadAfterCut, 6),
     (Bug::JoinRunningRound, 14),
-    (Bug::BoundedUnbounded, 7),
+    (Bug::BoundedUnbounded, 1),
     (Bug::TimeUpWhenServed, WIDE + 12),
     (Bug::WatchIgnored, WIDE + 1),
-    (Bug::AbsenceForgotten, WIDE + 28),
+    (Bug::AbsenceForgotten, WIDE + 13),
     (Bug::GoneWhileVoting, WIDE + 16),
     (Bug::SlotCheckedAtDoor, MOVING),
     (Bug::StaleRing, MOVING + 16),
