@@ -29,7 +29,7 @@ use super::log_store::LogStore;
 use super::machine::{Machine, Replica};
 use super::network::NetworkFactory;
 use super::peers::Peers;
-use super::proposer::{self, Proposer};
+use super::proposer::{self, Proposer, Refusal};
 use super::reads::{Freshness, Gate, LEASE_SHARE, Round};
 use super::room::Room;
 use super::snapshot::SnapshotStore;
@@ -167,6 +167,8 @@ pub struct Group {
     restarting: tokio::sync::Mutex<()>,
     sweeping: AtomicBool,
     closed: AtomicBool,
+    /// It has left the cluster: set before `closed`.
+    gone: AtomicBool,
     rounds: AtomicU64,
     /// When the last snapshot was begun, and the bytes that the log had seen by then.
     snapshot_at: Mutex<Option<(Instant, u64)>>,
@@ -212,6 +214,7 @@ impl Group {
             restarting: tokio::sync::Mutex::new(()),
             sweeping: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
             rounds: AtomicU64::new(0),
             snapshot_at: Mutex::new(None),
             wall_alarm: AtomicBool::new(false),
@@ -377,6 +380,11 @@ impl Group {
 
     pub(super) fn closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
+    }
+
+    /// What is told to who waits for a group that is closed.
+    pub(super) fn farewell(&self) -> Refusal {
+        if self.gone.load(Ordering::Acquire) { Refusal::Gone } else { Refusal::ShuttingDown }
     }
 
     pub(super) fn count_round(&self) {

@@ -112,6 +112,8 @@ pub enum Refusal {
     TooLarge,
     /// It would add to a group that is full, and nothing may leave.
     OutOfMemory,
+    /// The group has gone from the cluster: its slots are other groups'.
+    Gone,
 }
 
 impl Refusal {
@@ -126,6 +128,10 @@ impl Refusal {
             }
             Refusal::Stale { age_ms } => {
                 format!("CLUSTERDOWN no replica in reach is fresh enough (this one's state is {age_ms} ms old)")
+            }
+            Refusal::Gone => {
+                "CLUSTERDOWN the group of this key has gone, and it is another's; the command was not applied"
+                    .to_owned()
             }
             Refusal::ShuttingDown => "CLUSTERDOWN this node is shutting down; the command was not applied".to_owned(),
             Refusal::DiskFull => {
@@ -289,6 +295,20 @@ impl Submission {
         .collect()
     }
 
+    /// Ends it without effect. What waited for a group that has gone belongs elsewhere.
+    fn refuse(mut self, refusal: Refusal) {
+        let calls = std::mem::take(&mut self.calls);
+        let back = |(place, call)| Elsewhere { place: place as u32, call };
+        let outcome = match refusal {
+            Refusal::Gone => {
+                let calls = calls.into_iter().enumerate().map(back).collect();
+                Outcome::Elsewhere { index: 0, replies: Vec::new(), calls }
+            }
+            refusal => Outcome::NotApplied(refusal),
+        };
+        self.finish(outcome);
+    }
+
     fn finish(mut self, outcome: Outcome) {
         if let Some(done) = self.done.take() {
             done(outcome);
@@ -346,7 +366,8 @@ struct Inner {
     paused: bool,
     /// The same while somebody works on a state that must not change ([`super::carry`]).
     holds: usize,
-    closed: bool,
+    /// Why nothing is taken any more.
+    closed: Option<Refusal>,
 }
 
 impl Inner {
@@ -386,8 +407,8 @@ impl Proposer {
     pub(super) fn submit(&self, submission: Submission) {
         let refusal = {
             let mut inner = self.inner.lock();
-            if inner.closed {
-                Some((submission, Refusal::ShuttingDown))
+            if let Some(why) = inner.closed {
+                Some((submission, why))
             } else if submission.bytes > MAX_SUBMISSION_BYTES {
                 let single = submission.calls.len() == 1;
                 Some((submission, if single { Refusal::TooLarge } else { Refusal::Busy }))
@@ -405,7 +426,7 @@ impl Proposer {
             }
         };
         match refusal {
-            Some((submission, refusal)) => submission.finish(Outcome::NotApplied(refusal)),
+            Some((submission, refusal)) => submission.refuse(refusal),
             None => self.wake.notify_one(),
         }
     }
@@ -428,7 +449,7 @@ impl Proposer {
     pub(super) fn submit_first(&self, submission: Submission) {
         let closed = {
             let mut inner = self.inner.lock();
-            match inner.closed || submission.bytes > MAX_SUBMISSION_BYTES {
+            match inner.closed.is_some() || submission.bytes > MAX_SUBMISSION_BYTES {
                 true => Some((inner.closed, submission)),
                 false => {
                     inner.queued_calls += submission.calls.len();
@@ -439,8 +460,7 @@ impl Proposer {
             }
         };
         if let Some((closed, submission)) = closed {
-            let refusal = if closed { Refusal::ShuttingDown } else { Refusal::TooLarge };
-            submission.finish(Outcome::NotApplied(refusal));
+            submission.refuse(closed.unwrap_or(Refusal::TooLarge));
         }
         self.wake.notify_one();
     }
@@ -461,16 +481,16 @@ impl Proposer {
     }
 
     /// Refuses what waits and whatever comes.
-    pub(super) fn close(&self) {
+    pub(super) fn close(&self, why: Refusal) {
         let queue = {
             let mut inner = self.inner.lock();
-            inner.closed = true;
+            inner.closed = Some(why);
             inner.queued_calls = 0;
             inner.queued_bytes = 0;
             std::mem::take(&mut inner.queue)
         };
         for submission in queue {
-            submission.finish(Outcome::NotApplied(Refusal::ShuttingDown));
+            submission.refuse(why);
         }
         self.wake.notify_one();
     }
@@ -739,7 +759,7 @@ pub(super) async fn run(group: Arc<Group>) {
             let mut inner = group.proposer.inner.lock();
             inner.term = group.leadership().map_or(0, |l| l.term).max(inner.term);
             let landed = inner.under_way.is_empty();
-            (inner.may_send(), !inner.queue.is_empty(), inner.in_flight(), landed, inner.closed)
+            (inner.may_send(), !inner.queue.is_empty(), inner.in_flight(), landed, inner.closed.is_some())
         };
         if closed && landed && !waiting {
             return;
@@ -891,7 +911,8 @@ fn forward(mut flight: Flight, leader: NodeId, term: u64) -> bool {
                             let elsewhere = calls.into_iter().map(|call| call.place).collect();
                             flight.applied(index, Applied { replies, elsewhere })
                         }
-                        Ok(Outcome::NotApplied(Refusal::WrongTerm)) => flight.refused(),
+                        // That a leader ends is no reason for clients of this node: another will lead.
+                        Ok(Outcome::NotApplied(Refusal::WrongTerm | Refusal::ShuttingDown)) => flight.refused(),
                         Ok(Outcome::NotApplied(refusal)) => flight.not_applied(refusal),
                         Ok(Outcome::Unknown { index }) => flight.unknown(index),
                         Err(_) => flight.unknown(None),

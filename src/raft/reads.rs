@@ -93,7 +93,7 @@ impl Gate {
         }
         match env::timeout_at(deadline, rx).await {
             Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) if group.closed() => Err(Refusal::ShuttingDown),
+            Ok(Err(_)) if group.closed() => Err(group.farewell()),
             _ if group.leadership().is_none() => Err(Refusal::NoLeader),
             _ => Err(Refusal::Deadline),
         }

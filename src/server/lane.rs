@@ -24,7 +24,7 @@
 use super::ring::Ticket;
 use super::tracking::Reading;
 use crate::commands::handover;
-use crate::env::Instant;
+use crate::env::{self, Instant};
 use crate::planted::{self, Bug};
 use crate::raft::{Elsewhere, Group, Permit, Refusal};
 use crate::resp::{Args, Reply};
@@ -340,6 +340,10 @@ impl Lane {
                 self.leave = Some(Leave { level, permit, leads, before: self.asked_before });
                 Vec::new()
             }
+            Err(Refusal::Gone) => {
+                self.held = Some(env::now() + HOLD);
+                Vec::new()
+            }
             Err(refusal) => self.refuse_reads(level, refusal),
         }
     }
@@ -363,6 +367,10 @@ impl Lane {
     pub fn tick_came(&mut self, came: Result<(), Refusal>) -> Option<(Ticket, Reply)> {
         self.state = State::Idle;
         let refusal = came.err()?;
+        if refusal == Refusal::Gone {
+            self.held = Some(env::now() + HOLD);
+            return None;
+        }
         self.queue.pop_front().map(|op| (op.ticket, refusal.reply()))
     }
 }

@@ -198,13 +198,14 @@ impl Group {
     /// Stops the group. What waits is refused.
     pub(crate) async fn stop(&self) {
         self.closed.store(true, Ordering::Release);
-        self.proposer.close();
+        self.proposer.close(self.farewell());
         self.wake_waiters();
         let _ = self.core().raft.shutdown().await;
     }
 
     /// The same, and no core is started any more, by whoever was about to.
     pub(in crate::raft) async fn stop_for_good(&self) {
+        self.gone.store(true, Ordering::Release);
         self.closed.store(true, Ordering::Release);
         let _nobody_starts_it = self.restarting.lock().await;
         self.stop().await;

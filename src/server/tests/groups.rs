@@ -3,8 +3,10 @@
 use super::super::testing::one_node_with;
 use super::PATIENCE;
 use crate::env;
-use crate::raft::StorageError;
+use crate::raft::{Outcome, StorageError};
+use crate::resp::Args;
 use crate::types::{GroupId, Level};
+use bytes::Bytes;
 use std::time::Duration;
 
 /// An empty replica in the place of one that has voted would vote again.
@@ -24,4 +26,22 @@ async fn a_group_that_was_dropped_is_never_opened_again() {
     assert!(host.open_group(GroupId(9), 7, None).await.is_err());
     assert!(group.barrier(Level::Linearizable, env::now() + Duration::from_millis(200)).await.is_err());
     assert!(host.group(GroupId(1)).unwrap().barrier(Level::Linearizable, env::now() + PATIENCE).await.is_ok());
+}
+
+#[tokio::test]
+async fn what_waits_for_a_group_that_goes_comes_back_to_be_sent_elsewhere() {
+    let cluster = one_node_with(2).await;
+    let (host, two) = (cluster.host(), GroupId(2));
+    let group = host.group(two).unwrap();
+    group.barrier(Level::Linearizable, env::now() + PATIENCE).await.unwrap();
+    group.hold_writes(true);
+    let call = |words: [&'static str; 3]| words.iter().map(|word| Bytes::from_static(word.as_bytes())).collect();
+    let calls = vec![call(["SET", "a", "1"]), call(["SET", "b", "2"])];
+    let waits = group.propose_and_wait(calls.clone(), env::now() + PATIENCE);
+    let (outcome, dropped) = tokio::join!(waits, host.drop_group(two));
+    dropped.unwrap();
+    let Outcome::Elsewhere { replies, calls: back, .. } = outcome else { panic!("{outcome:?}") };
+    assert!(replies.is_empty());
+    let back: Vec<(u32, Args)> = back.into_iter().map(|one| (one.place, one.call)).collect();
+    assert_eq!(back, [(0, calls[0].clone()), (1, calls[1].clone())]);
 }
