@@ -21,6 +21,7 @@ use system as source;
 pub use source::timed;
 pub use turns::{counted as counted_turns, longest as longest_turn};
 
+use futures_util::TryFutureExt;
 use std::future::Future;
 use std::ops::{Add, AddAssign, Sub, SubAssign};
 use std::time::Duration;
@@ -133,13 +134,13 @@ pub async fn sleep_until(at: Instant) {
 }
 
 /// Waits for `f` for at most `d`.
-pub async fn timeout<F: Future>(d: Duration, f: F) -> Result<F::Output, Elapsed> {
-    tokio::time::timeout(on_timer(d), f).await.map_err(|_| Elapsed)
+pub fn timeout<F: Future>(d: Duration, f: F) -> impl Future<Output = Result<F::Output, Elapsed>> {
+    tokio::time::timeout(on_timer(d), f).map_err(|_| Elapsed)
 }
 
 /// Waits for `f` until `at` at the latest.
-pub async fn timeout_at<F: Future>(at: Instant, f: F) -> Result<F::Output, Elapsed> {
-    timeout(at.remaining(), f).await
+pub fn timeout_at<F: Future>(at: Instant, f: F) -> impl Future<Output = Result<F::Output, Elapsed>> {
+    timeout(at.remaining(), f)
 }
 
 /// Runs what blocks or takes long off this thread; nobody waits for its end. Must be called in a runtime.

@@ -9,10 +9,12 @@
 #![cfg_attr(feature = "sim", allow(dead_code))]
 
 use super::{Instant, now};
+use pin_project_lite::pin_project;
 use std::cell::Cell;
-use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// The CPU clock is read before a turn if it was not for so long.
@@ -39,16 +41,28 @@ pub fn counted() -> impl Iterator<Item = (u64, u64)> {
     COUNTED_MS.iter().zip(&OVER).map(|(ms, count)| (*ms, count.load(Relaxed)))
 }
 
+pin_project! {
+    /// See [`timed`]. A type of its own, because an `async fn` would keep its argument twice, and a task is copied when it is spawned.
+    pub struct Timed<F> {
+        #[pin]
+        task: F,
+    }
+}
+
 /// The same task, its turns noted.
-pub async fn timed<F: Future>(task: F) -> F::Output {
-    let mut task = pin!(task);
-    poll_fn(|cx| {
+pub fn timed<F: Future>(task: F) -> Timed<F> {
+    Timed { task }
+}
+
+impl<F: Future> Future for Timed<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let began = begin();
-        let polled = task.as_mut().poll(cx);
+        let polled = self.project().task.poll(cx);
         end(began);
         polled
-    })
-    .await
+    }
 }
 
 fn begin() -> Instant {

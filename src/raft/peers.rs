@@ -15,6 +15,7 @@ use crate::env;
 use crate::net::{self, TcpListener, TcpStream};
 use crate::types::{GroupId, NodeId};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use futures_util::FutureExt;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -37,8 +38,11 @@ const USER_TIMEOUT: Duration = Duration::from_millis(1500);
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(300));
 /// Between pings; a peer that leaves one unanswered for [`USER_TIMEOUT`] is disconnected.
 const PING: Duration = Duration::from_millis(500);
-/// What a read takes from the socket at a time.
+/// What a read takes from the socket at a time, at most, and room below which there is to be more.
 const READ_BYTES: usize = 64 << 10;
+const READ_ROOM: usize = 4 << 10;
+/// A buffer for frames on their way out is given back when it is larger.
+const OUT_KEPT: usize = 64 << 10;
 
 /// Who this node is to its peers, whom it lets in, and where they are.
 pub trait Identity: Send + Sync + 'static {
@@ -200,18 +204,16 @@ impl Link {
                 {
                     self.answered(opcode, payload)?;
                 }
-                buffer.reserve(READ_BYTES);
+                make_room(&mut buffer);
                 if rx.read_buf(&mut buffer).await? == 0 {
                     return Err(io::Error::other("the peer closed the connection"));
                 }
             }
         };
         let writing = async {
+            let mut out = BytesMut::new();
             loop {
-                let out = {
-                    let mut state = self.state.lock();
-                    state.out.split()
-                };
+                std::mem::swap(&mut out, &mut self.state.lock().out);
                 if out.is_empty() {
                     self.wake.notified().await;
                     continue;
@@ -219,6 +221,7 @@ impl Link {
                 peers.bytes_sent.fetch_add(out.len() as u64, Ordering::Relaxed);
                 peers.writes.fetch_add(1, Ordering::Relaxed);
                 tx.write_all(&out).await?;
+                written(&mut out);
             }
         };
         let pinging = async {
@@ -586,6 +589,22 @@ pub(super) async fn greet(stream: &mut TcpStream, identity: &dyn Identity) -> io
     }
 }
 
+/// Makes room for a read. A buffer whose frames are still in use by somebody is not given back, so a new one for each read
+/// would cost more than the read.
+fn make_room(buffer: &mut BytesMut) {
+    if buffer.capacity() - buffer.len() < READ_ROOM {
+        buffer.reserve(READ_BYTES);
+    }
+}
+
+/// What was written is forgotten; its buffer gathers the frames after the next, unless it has become large.
+fn written(out: &mut BytesMut) {
+    match out.capacity() > OUT_KEPT {
+        true => *out = BytesMut::new(),
+        false => out.clear(),
+    }
+}
+
 /// Answers that wait to be written on an accepted connection.
 pub(super) struct Answers {
     out: Mutex<BytesMut>,
@@ -624,24 +643,28 @@ where
                 match Method::from_u8(method) {
                     Some(method) => {
                         let answer = handle(method, group, payload);
-                        tokio::spawn(env::timed(async move { answers.put(id, answer.await) }));
+                        // No `async` block: it would double what is copied when the task is made.
+                        tokio::spawn(env::timed(answer.map(move |answer| answers.put(id, answer))));
                     }
                     None => answers.put(id, Err(format!("method {method} is not known"))),
                 }
             }
-            buffer.reserve(READ_BYTES);
+            make_room(&mut buffer);
             if rx.read_buf(&mut buffer).await? == 0 {
                 return Ok(());
             }
         }
     };
     let writing = async {
+        let mut out = BytesMut::new();
         loop {
-            let out = answers.out.lock().split();
-            match out.is_empty() {
-                true => answers.wake.notified().await,
-                false => tx.write_all(&out).await?,
+            std::mem::swap(&mut out, &mut answers.out.lock());
+            if out.is_empty() {
+                answers.wake.notified().await;
+                continue;
             }
+            tx.write_all(&out).await?;
+            written(&mut out);
         }
     };
     tokio::select! {

@@ -156,7 +156,8 @@ impl Overview {
     /// is this node, a majority has lately said so. A group that owns no slots, because it comes or goes, keeps nobody waiting.
     pub fn readiness(&self) -> Readiness {
         let (table, mut groups) = (self.cluster.table(), self.cluster.host().groups());
-        let owners: BTreeSet<GroupId> = table.slots.iter().copied().chain([GroupId::META]).collect();
+        let runs = table.slots.chunk_by(|a, b| a == b).map(|run| run[0]);
+        let owners: BTreeSet<GroupId> = runs.chain([GroupId::META]).collect();
         groups.retain(|group| owners.contains(&group.id()));
         let mut waiting = Vec::new();
         if groups.is_empty() {
