@@ -8,7 +8,7 @@
 
 use super::changes::Watch;
 use super::chunk;
-use super::entry::{Authored, Batch, Malformed};
+use super::entry::{Authored, Batch, Calls, Malformed};
 use super::snapshot::{CHUNK_BYTES, ChunkWriter, Record, SnapshotRef, SnapshotStore, images_in, put_image};
 use super::storage::StorageError;
 use super::verify::{self, Hashing, Marked};
@@ -17,14 +17,16 @@ use super::{Applied, Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, Typ
 use crate::commands;
 use crate::env::{self, Paced};
 use crate::planted::{self, Bug};
+use crate::resp::Args;
 use crate::state::events::{Class, Classes, Wanted};
-use crate::state::{Chooser, Keyspace, Leaving, Precision, SlotImage, eviction};
+use crate::state::{Chooser, Keyspace, Leaving, Precision, SlotImage, WARMED, eviction};
 use crate::types::{GroupId, Stamp};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use parking_lot::Mutex;
+use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock, mpsc};
@@ -351,7 +353,12 @@ pub(super) fn run(keyspace: &mut Keyspace, batch: &Batch) -> io::Result<Applied>
     let (mut replies, mut elsewhere) = (Vec::with_capacity(calls.len()), Vec::new());
     // What stands behind a call that is not run may have been sent behind it by the same connection: the rest of the entry
     // waits with it.
-    while let Some(args) = calls.take_next().map_err(io::Error::other)? {
+    let mut near = VecDeque::new();
+    loop {
+        if near.is_empty() {
+            bring_near(keyspace, &mut calls, &mut near)?;
+        }
+        let Some(args) = near.pop_front() else { break };
         keyspace.name_author(Authored::of(&front.authored, replies.len()));
         // Each call draws by itself: two that are alike do not draw alike.
         let own = Stamp { seed: commands::atomic::seed_of(stamp.seed, replies.len()), ..stamp };
@@ -368,6 +375,20 @@ pub(super) fn run(keyspace: &mut Keyspace, batch: &Batch) -> io::Result<Applied>
         replies.push(reply);
     }
     Ok(Applied { replies, elsewhere })
+}
+
+/// Decodes the next calls, and has what they will look up brought near. Of nearly all commands the first argument is a key; of
+/// others nothing is found.
+fn bring_near(keyspace: &Keyspace, calls: &mut Calls, near: &mut VecDeque<Args>) -> io::Result<()> {
+    while near.len() < WARMED
+        && let Some(args) = calls.take_next().map_err(io::Error::other)?
+    {
+        near.push_back(args);
+    }
+    if near.len() > 1 {
+        keyspace.warm(near.iter().filter_map(|args| args.get(1)).map(|key| &key[..]));
+    }
+    Ok(())
 }
 
 /// Removes a key that this replica chooses ([`Bug::EvictByReplica`]).

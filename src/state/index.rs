@@ -157,6 +157,16 @@ impl Index {
         None
     }
 
+    /// The word at a key's home.
+    pub fn glance(&self, hash: u64, depth: u8) -> u32 {
+        self.words.get(self.home(hash, depth)).copied().unwrap_or(0)
+    }
+
+    /// The first spot that may be that of a key with this hash.
+    pub fn likely(&self, hash: u64, depth: u8) -> Option<u32> {
+        self.find_word(hash, depth, &mut |_| true).map(|at| self.words[at] & SPOT_MASK)
+    }
+
     /// The position of a spot for which `is` holds, among those whose hash begins with the upper [`BEGINNING`] bits of
     /// `hash`: for who does not know the lower ones, and so neither the tag nor, in a deep unit, the home to the word.
     pub fn find_beginning(&self, hash: u64, depth: u8, is: impl Fn(u32) -> bool) -> Option<usize> {

@@ -40,11 +40,16 @@ use super::value::Value;
 use crate::planted::{self, Bug};
 use crate::slot::slot_of;
 use crate::types::{Millis, Slot, Stamp};
+use smallvec::SmallVec;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// A removed entry whose value weighs more than this is left to [`Keyspace::take_garbage`].
 const FREED_AT_ONCE: usize = 64 << 10;
+
+/// Keys that [`Keyspace::warm`] takes: some tens of loads are under way at a time at most, and what is brought near must still be
+/// there when the last of them is looked up.
+pub const WARMED: usize = 32;
 
 /// See the head of this file.
 #[derive(Debug)]
@@ -269,6 +274,21 @@ impl Keyspace {
 
     fn place_of(&self, key: &[u8]) -> (Slot, u64) {
         (slot_of(key), hash_of(self.seed, key))
+    }
+
+    /// Has what a look-up of these keys needs brought near, for all of them at once; at most [`WARMED`] of them. To find a key is to
+    /// wait for memory five times, one after the other; but the processor waits for many keys at the same time, if it is asked for
+    /// all of them first. Changes nothing.
+    pub fn warm<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) {
+        let unit = |key| {
+            let (slot, hash) = self.place_of(key);
+            Some((hash, self.table.unit(slot, hash)?))
+        };
+        let units: SmallVec<[(u64, &Unit); WARMED]> = keys.take(WARMED).filter_map(unit).collect();
+        let words = units.iter().fold(0, |all, (hash, unit)| all ^ unit.load_index(*hash));
+        let rows = units.iter().fold(0, |all, (hash, unit)| all ^ unit.load_row(*hash));
+        // Else nobody would need what was loaded.
+        std::hint::black_box((words, rows));
     }
 
     /// Where a living key is.

@@ -71,7 +71,7 @@ pub use filters::{
     BloomFull, BloomShape, BloomValue, CuckooFull, CuckooShape, CuckooValue, FILTER_BYTES_MAX, Insertion, LoadError,
     PIECE_MAX, Piece, RATE_CAP,
 };
-pub use keyspace::{Changed, Excerpt, FilterStatus, Garbage, Keyspace, Located, Sent, Survey};
+pub use keyspace::{Changed, Excerpt, FilterStatus, Garbage, Keyspace, Located, Sent, Survey, WARMED};
 pub use ownership::{Handover, NoSlots, NotTaken, Ownership, Place, Progress, Side, SlotSet};
 pub use removals::Seen;
 pub use value::{Form, Text, TextRef, Value, ValueRef};

@@ -3,7 +3,7 @@
 use super::cuckoo::Precision;
 use super::eviction::Row;
 use super::table::SPLIT_ABOVE;
-use super::{Changed, End, HashRange, HashValue, Keyspace, ListValue, SlotImage, Value, ValueRef, View};
+use super::{Changed, End, HashRange, HashValue, Keyspace, ListValue, SlotImage, Value, ValueRef, View, WARMED};
 use crate::slot::slot_of;
 use crate::types::{Millis, SLOTS, Slot, Stamp};
 use bytes::{Bytes, BytesMut};
@@ -484,11 +484,14 @@ proptest! {
     #[test]
     fn many_keys_behave_as_a_map_however_they_lie(bulks in bulks(25)) {
         let (mut keyspace, mut map, mut clock) = (fresh(), Seen::new(), 1000);
+        let all: Vec<Vec<u8>> = members(0, 0).chain(members(10_000, 0)).map(|(key, _)| key).collect();
         for bulk in &bulks {
             run_bulk(&mut keyspace, bulk, None);
             model_bulk(&mut map, &mut clock, bulk);
             keyspace.table().check();
             prop_assert_eq!(keyspace.account(), keyspace.recomputed_account());
+            // Whatever is there of them, nothing comes of it.
+            all.chunks(WARMED).for_each(|keys| keyspace.warm(keys.iter().map(|key| &key[..])));
             prop_assert!(seen(&keyspace) == map, "after {:?}", bulk);
             for (key, _) in members(0, 0) {
                 prop_assert_eq!(keyspace.contains(&key), map.contains_key(&key));

@@ -294,6 +294,18 @@ impl Unit {
         self.owned.as_mut().expect("the index names owned entries")
     }
 
+    /// Has the part of the index loaded in which a key with this hash would be. The result means nothing.
+    pub fn load_index(&self, hash: u64) -> u32 {
+        self.index.glance(hash, self.depth)
+    }
+
+    /// The same for the row that is probably that key's.
+    pub fn load_row(&self, hash: u64) -> u8 {
+        let spot = self.index.likely(hash, self.depth).filter(|spot| spot & OWNED == 0);
+        let (chunk, offset) = spot.map_or((0, 0), chunk_of);
+        self.chunks.get(chunk).and_then(|chunk| chunk.bytes.get(offset)).copied().unwrap_or(0)
+    }
+
     /// Position of a key in the index.
     pub fn find(&self, hash: u64, key: &[u8]) -> Option<usize> {
         self.index.find(hash, self.depth, || second_of(self.seed, key), |spot| self.key(spot) == key)
