@@ -8,6 +8,7 @@
 //!
 //! maxmemory is what the groups on one node may hold together, on every node alike. One place decides the shares, the meta
 //! group's leader, so that they add up; each is carried by its group's own log, so that apply reads its own state alone.
+//! They follow what is used, and what is about to be: a slot that is to come ([`Coming`]).
 //! Why so: `docs/decisions/0009`.
 
 use crate::routing::RoutingTable;
@@ -116,6 +117,13 @@ pub(super) struct Shares {
     pub groups: BTreeMap<GroupId, u64>,
 }
 
+/// A slot for which the group that it is to go to has no room, and the bytes that would be enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Coming {
+    pub to: GroupId,
+    pub bytes: u64,
+}
+
 impl Shares {
     pub fn read(view: &View<'_>) -> Option<Shares> {
         let text = view.get(SHARES.as_bytes()).and_then(|entry| entry.value().as_text())?;
@@ -123,16 +131,33 @@ impl Shares {
     }
 
     /// Deals the memory of each node to the groups on it, by what they use and a little by their slots. A group gets the
-    /// least of what its nodes have for it. `used`: bytes by group, as far as they are known.
-    pub fn deal(maxmemory: u64, table: &RoutingTable, used: &BTreeMap<GroupId, u64>) -> Shares {
+    /// least of what its nodes have for it. `used`: bytes by group, as far as they are known. The first of `coming` that
+    /// others can give its room to has it; where they cannot on one of the nodes, nobody gives anything.
+    pub fn deal(limit: Limit, table: &RoutingTable, used: &BTreeMap<GroupId, u64>, coming: &[Coming]) -> Shares {
+        let with = |coming: Option<&Coming>| Shares::deal_with(limit, table, used, coming);
+        let let_in = coming.iter().map(|one| (one, with(Some(one)))).find(|(one, shares)| shares.let_in(one, used));
+        let_in.map_or_else(|| with(None), |(_, shares)| shares)
+    }
+
+    fn deal_with(limit: Limit, table: &RoutingTable, used: &BTreeMap<GroupId, u64>, coming: Option<&Coming>) -> Shares {
         let mut groups: BTreeMap<GroupId, u64> = BTreeMap::new();
         for node in table.nodes.keys() {
             let here: Vec<GroupId> = table.data_groups().filter(|group| table.holds(*group, *node)).collect();
-            for (group, share) in deal_one(maxmemory, &here, table, used) {
+            let mut dealt = deal_one(limit.bytes, &here, table, used);
+            if let Some(coming) = coming {
+                make_room(&mut dealt, limit.policy, used, coming);
+            }
+            for (group, share) in dealt {
                 groups.entry(group).and_modify(|least| *least = (*least).min(share)).or_insert(share);
             }
         }
-        Shares { version: 1, maxmemory, groups }
+        Shares { version: 1, maxmemory: limit.bytes, groups }
+    }
+
+    /// Whether what is coming has room by these.
+    pub fn let_in(&self, coming: &Coming, used: &BTreeMap<GroupId, u64>) -> bool {
+        let used = used.get(&coming.to).copied().unwrap_or(0);
+        self.groups.get(&coming.to).is_some_and(|share| *share >= used.saturating_add(coming.bytes))
     }
 
     /// What a group may hold of what is agreed on now; none while that has not been dealt: shares of no limit at all are no
@@ -179,6 +204,32 @@ fn deal_one(
     groups.iter().map(|group| (*group, share(group))).collect()
 }
 
+/// Has the other groups of a node give the one that something is to come to what it lacks for it: of what they do not use, or,
+/// where something may leave, up to half of what each has.
+fn make_room(dealt: &mut [(GroupId, u64)], policy: Kind, used: &BTreeMap<GroupId, u64>, coming: &Coming) {
+    let used = |group: &GroupId| used.get(group).copied().unwrap_or(0);
+    let Some((_, has)) = dealt.iter().find(|(group, _)| *group == coming.to) else { return };
+    let lacks = used(&coming.to).saturating_add(coming.bytes).saturating_sub(*has);
+    let spare = |keep: fn(u64, u64) -> u64| -> Vec<u64> {
+        let of = |(group, share): &(GroupId, u64)| share.saturating_sub(keep(*share, used(group)));
+        dealt.iter().map(|one| if one.0 == coming.to { 0 } else { of(one) }).collect()
+    };
+    let mut may_give = spare(|_, used| used);
+    if may_give.iter().sum::<u64>() < lacks && policy != Kind::NoEviction {
+        may_give = spare(|share, used| used.min(share / 2));
+    }
+    let all = may_give.iter().sum::<u64>();
+    if all < lacks || lacks == 0 {
+        return;
+    }
+    for ((group, share), spare) in dealt.iter_mut().zip(may_give) {
+        match *group == coming.to {
+            true => *share += lacks,
+            false => *share -= (u128::from(lacks) * u128::from(spare)).div_ceil(u128::from(all)) as u64,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,6 +257,10 @@ mod tests {
         table
     }
 
+    fn limit(bytes: u64) -> Limit {
+        Limit { bytes, ..Limit::default() }
+    }
+
     /// Whatever is used where: no node is promised more than it has, and nearly all of it is dealt where all nodes are alike.
     #[test]
     fn shares_fit_every_node() {
@@ -213,7 +268,7 @@ mod tests {
             let table = table(nodes, groups, copies);
             for skew in [0, 1, 1_000_000] {
                 let used = table.data_groups().map(|g| (g, u64::from(g.0) * skew)).collect();
-                let shares = Shares::deal(1 << 30, &table, &used);
+                let shares = Shares::deal(limit(1 << 30), &table, &used, &[]);
                 assert_eq!(shares.groups.len(), groups as usize);
                 for node in table.nodes.keys() {
                     let here = |group: &&GroupId| table.holds(**group, *node);
@@ -229,7 +284,7 @@ mod tests {
     fn who_uses_more_gets_more_and_nobody_gets_nothing() {
         let table = table(3, 4, 3);
         let used = [(GroupId(1), 900), (GroupId(2), 100)].into();
-        let shares = Shares::deal(1_000_000, &table, &used).groups;
+        let shares = Shares::deal(limit(1_000_000), &table, &used, &[]).groups;
         assert!(shares[&GroupId(1)] > 750_000 && shares[&GroupId(3)] > 10_000, "{shares:?}");
     }
 
@@ -238,16 +293,43 @@ mod tests {
         let mut table = table(3, 4, 3);
         table.slots.iter_mut().for_each(|group| *group = GroupId(1));
         for used in [0, 1_000_000] {
-            let shares = Shares::deal(1 << 30, &table, &[(GroupId(1), used)].into()).groups;
+            let shares = Shares::deal(limit(1 << 30), &table, &[(GroupId(1), used)].into(), &[]).groups;
             assert!(shares[&GroupId(2)] > 1 << 20 && shares.values().sum::<u64>() <= 1 << 30, "{shares:?}");
         }
+    }
+
+    /// Shares follow what is used, and a group uses nothing of what it has no room for.
+    #[test]
+    fn a_slot_that_waits_for_room_has_it_where_others_can_give_it() {
+        let table = table(3, 3, 3);
+        let (to, full) = (GroupId(2), BTreeMap::from([(GroupId(1), 700_000), (GroupId(2), 50_000)]));
+        let half_empty = BTreeMap::from([(GroupId(1), 400_000), (GroupId(2), 50_000)]);
+        let deal = |policy, used: &BTreeMap<GroupId, u64>, bytes| {
+            let limit = Limit { policy, ..limit(1_000_000) };
+            // One to whose group nobody can give anything holds up no other.
+            let coming = [Coming { to: GroupId(3), bytes: 1_000_000 }, Coming { to, bytes }];
+            let (without, with) = (Shares::deal(limit, &table, used, &[]), Shares::deal(limit, &table, used, &coming));
+            assert!(with.groups.values().sum::<u64>() <= 1_000_000, "{with:?}");
+            let gives = |group: &GroupId| with.groups[group] < without.groups[group];
+            (without.let_in(&coming[1], used), with.let_in(&coming[1], used), gives(&GroupId(1)), with)
+        };
+        let (before, then, _, shares) = deal(Kind::NoEviction, &half_empty, 300_000);
+        assert!(!before && then && shares.groups[&GroupId(1)] >= 400_000, "what is free is enough: {shares:?}");
+        let (before, then, gives, _) = deal(Kind::NoEviction, &full, 300_000);
+        assert!(!before && !then && !gives, "others would have to refuse writes");
+        let (before, then, gives, _) = deal(Kind::VolatileLru, &full, 300_000);
+        assert!(!before && then && gives, "what may leave does");
+        let (before, then, gives, _) = deal(Kind::VolatileLru, &full, 900_000);
+        assert!(!before && !then && !gives, "in vain nothing leaves");
+        let (before, then, gives, _) = deal(Kind::VolatileLru, &full, 10_000);
+        assert!(before && then && !gives, "it has room");
     }
 
     /// Between CONFIG SET and the next deal the shares are those of no limit.
     #[test]
     fn a_limit_that_was_not_dealt_yet_is_none() {
         let (table, agreed) = (table(3, 2, 3), Limit { bytes: 1_000_000, ..Limit::default() });
-        let shares = |maxmemory| Shares::deal(maxmemory, &table, &BTreeMap::new());
+        let shares = |maxmemory| Shares::deal(limit(maxmemory), &table, &BTreeMap::new(), &[]);
         let none = Limit { bytes: 0, ..agreed };
         assert_eq!(shares(0).limit_of(GroupId(1), agreed), None);
         assert_eq!(shares(0).limit_of(GroupId(1), none), Some(none));
@@ -263,11 +345,12 @@ mod tests {
         let table = table(3, 4, 3);
         let at = |used: [u64; 4]| {
             let used = used.iter().enumerate().map(|(n, used)| (GroupId(n as u32 + 1), *used)).collect();
-            Shares::deal(1_000_000, &table, &used)
+            Shares::deal(limit(1_000_000), &table, &used, &[])
         };
         assert!(!at([100, 100, 100, 104]).far_from(&at([100, 100, 100, 100])));
         assert!(at([100, 100, 100, 200]).far_from(&at([100, 100, 100, 100])));
-        assert!(Shares::deal(9, &table, &BTreeMap::new()).far_from(&Shares::deal(10, &table, &BTreeMap::new())));
+        let dealt = |maxmemory| Shares::deal(limit(maxmemory), &table, &BTreeMap::new(), &[]);
+        assert!(dealt(9).far_from(&dealt(10)));
     }
 
     #[test]

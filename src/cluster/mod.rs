@@ -67,7 +67,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use hearsay::Hearsay;
 use life::Life;
-use memory::Shares;
+use memory::{Coming, Shares};
 use moves::Moves;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -215,6 +215,8 @@ pub struct Cluster {
     feed: events::Feed,
     /// What slots that are to go elsewhere wait for; here, if this node leads the meta group.
     moving: Mutex<Vec<String>>,
+    /// Those among them for which room is to be made, the first first; the same.
+    coming: Mutex<Vec<Coming>>,
     /// The same of groups that come and go.
     keeping: Mutex<BTreeMap<GroupId, String>>,
     /// Held while what is agreed on is taken over.
@@ -241,6 +243,7 @@ impl Cluster {
             progress: Mutex::default(),
             feed: events::Feed::default(),
             moving: Mutex::default(),
+            coming: Mutex::default(),
             keeping: Mutex::default(),
             following: Mutex::new(()),
             changed,
@@ -541,10 +544,12 @@ impl Cluster {
             let agreed = agreed(&meta).filter(|_| meta.is_leader() && table.epoch > 0);
             let Some(Agreed { memory, .. }) = agreed else { continue };
             self.look_at_groups(&table, &mut used, &mut asked).await;
-            let wanted = Shares::deal(memory.limit.bytes, &table, &used);
+            let coming = self.coming.lock().clone();
+            let wanted = Shares::deal(memory.limit, &table, &used, &coming);
             let known = meta.peek(|keyspace| Shares::read(&View::new(keyspace, None))).unwrap_or_default();
             let news = known.maxmemory != wanted.maxmemory || known.groups.len() != wanted.groups.len();
-            if !wanted.far_from(&known) || (!news && settled.elapsed() < DEAL_PAUSE) {
+            let let_in = coming.iter().any(|one| wanted.let_in(one, &used) && !known.let_in(one, &used));
+            if !(let_in || wanted.far_from(&known)) || (!news && settled.elapsed() < DEAL_PAUSE) {
                 continue;
             }
             let json = serde_json::to_string(&wanted).expect("shares are plain data");

@@ -18,6 +18,7 @@
 
 use super::life::NotGranted;
 use super::membership::WishError;
+use super::memory::Coming;
 use super::moves::{self, Batch, Owners, Phase};
 use super::{Cluster, TABLE, TableDocument, table_of};
 use crate::commands::handover::{self, Step};
@@ -27,7 +28,7 @@ use crate::resp::Reply;
 use crate::state::eviction::{Kind, Limit};
 use crate::state::{Place, Progress, SlotSet, Survey};
 use crate::types::{GroupId, Level, Slot};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,8 +50,8 @@ const VALUE_MAX: usize = 64 << 20;
 const CLEARED_AT_ONCE: usize = 2_000;
 /// Bytes that one batch takes, if that is more than one slot.
 const BYTES_AT_ONCE: u64 = 64 << 20;
-/// Before slots that could not go are tried again; twice as long each time, so that clients do not wait for them half of the
-/// time, and at most [`AGAIN_MOST`].
+/// Before slots that could not go are tried again; but for those that only lack room, twice as long each time, so that clients
+/// do not wait for them half of the time, and at most [`AGAIN_MOST`].
 const AGAIN: Duration = Duration::from_secs(5);
 const AGAIN_MOST: Duration = Duration::from_secs(320);
 /// A batch that is in one phase for so long is told in the log, each time that this has passed.
@@ -117,6 +118,8 @@ struct Seen {
     waits: BTreeMap<u16, (Instant, String)>,
     /// How often in a row slots could not go.
     failed: BTreeMap<u16, u32>,
+    /// Slots for which there is no room where they are to go.
+    coming: BTreeMap<u16, Coming>,
     /// The batch and its phase, and when its being there is worth a line in the log.
     phase: Option<(u64, Phase, Instant)>,
     /// Slots at once: fewer after a batch that was not whole in time.
@@ -129,13 +132,34 @@ struct Seen {
 
 impl Default for Seen {
     fn default() -> Seen {
-        let (waits, failed) = (BTreeMap::new(), BTreeMap::new());
+        let (waits, failed, coming) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let most = moves::SLOTS_AT_ONCE;
-        Seen { frozen: None, waits, failed, phase: None, most, refused: false, began: None, rest: None }
+        Seen { frozen: None, waits, failed, coming, phase: None, most, refused: false, began: None, rest: None }
     }
 }
 
 impl Seen {
+    /// They are too large for now: nobody waits for them, and in a moment it may be otherwise.
+    fn pass_over(&mut self, slots: &SlotSet, why: &str, now: Instant) {
+        slots.iter().for_each(|slot| _ = self.waits.insert(slot.0, (now + AGAIN, why.to_owned())));
+    }
+
+    /// For which slots room is to be made: the smallest of each target, which needs least, and the smaller ones first.
+    fn coming(&self) -> Vec<Coming> {
+        let mut all: Vec<Coming> = self.coming.values().copied().collect();
+        all.sort_by_key(|one| (one.bytes, one.to));
+        let mut targets = BTreeSet::new();
+        all.retain(|one| targets.insert(one.to));
+        all
+    }
+
+    /// Nothing has to be kept free for what is not wished there any more, or is there; what has `begun` to come is counted there.
+    fn note_coming(&mut self, table: &TableDocument, begun: impl Fn(Slot, GroupId) -> bool) {
+        self.coming.retain(|slot, one| table.moves.destination(Slot(*slot)) == Some(one.to));
+        let come = self.coming.iter_mut().filter(|(slot, one)| begun(Slot(**slot), one.to));
+        come.for_each(|(_, one)| one.bytes = 0);
+    }
+
     fn postpone(&mut self, slots: &SlotSet, why: &str, now: Instant) {
         for slot in slots.iter() {
             let failed = self.failed.entry(slot.0).or_default();
@@ -270,6 +294,7 @@ impl Cluster {
                 _ => {
                     seen = Seen::default();
                     self.moving.lock().clear();
+                    self.coming.lock().clear();
                     continue;
                 }
             };
@@ -277,6 +302,7 @@ impl Cluster {
                 continue;
             }
             let stopped = self.look_at_slots(&meta, &mut seen).await.err();
+            *self.coming.lock() = seen.coming();
             let mut told = seen.told();
             let why = stopped.map(|(Later(why) | Refused(why))| why);
             if let Some(batch) = under_way.filter(|batch| seen.is_stuck(batch, env::now())) {
@@ -299,6 +325,8 @@ impl Cluster {
         let unreadable = |e: String| Later(format!("the table cannot be read: {e}"));
         let Some((_, table)) = table_of(meta).map_err(unreadable)? else { return Ok(()) };
         let owners = moves::owners_of(&table.ranges).map_err(unreadable)?;
+        let held = |slot, group| self.host().group(group).map_or(0, |group| group.peek(|keys| keys.slot_len(slot)));
+        seen.note_coming(&table, |slot, to| held(slot, to) > 0);
         let Some(batch) = &table.moves.under_way else {
             seen.waits.retain(|_, (until, _)| *until > env::now());
             return self.begin_batch(meta, &table, &owners, seen, deadline).await;
@@ -356,11 +384,17 @@ impl Cluster {
         }
         let slots = match may_go(&source, &target, &slots).await {
             Ok(slots) => slots,
-            Err(why) => {
-                // One that is too large keeps only its own slot back.
-                match slots.len() {
-                    1 => seen.postpone(&slots, &why, env::now()),
-                    _ => seen.most = 1,
+            // One that is too large keeps only its own slot back.
+            Err(_) if slots.len() > 1 => {
+                seen.most = 1;
+                return Ok(());
+            }
+            Err(obstacle) => {
+                seen.pass_over(&slots, &obstacle.to_string(), env::now());
+                if let Obstacle::NoRoom(to, bytes) = obstacle {
+                    // Both groups are written meanwhile.
+                    let coming = Coming { to, bytes: bytes + bytes / 8 };
+                    slots.iter().for_each(|slot| _ = seen.coming.insert(slot.0, coming));
                 }
                 return Ok(());
             }
@@ -603,9 +637,18 @@ fn room_for_a_batch(limit: Limit, used: u64) -> u64 {
     }
 }
 
+/// Why the first of some slots cannot begin to go.
+#[derive(Debug, thiserror::Error)]
+enum Obstacle {
+    #[error("group {0} has no room for {1} bytes more")]
+    NoRoom(GroupId, u64),
+    #[error("the key '{key}' of slot {slot} has {bytes} bytes, more than {VALUE_MAX} do not move")]
+    TooLarge { key: String, slot: u16, bytes: usize },
+}
+
 /// Which of these slots could be handed over now, as this node's copies tell: as many of the first as are not too many bytes.
 /// Else why not. Nothing is frozen before this is asked.
-async fn may_go(source: &Arc<Group>, target: &Arc<Group>, slots: &SlotSet) -> Result<SlotSet, String> {
+async fn may_go(source: &Arc<Group>, target: &Arc<Group>, slots: &SlotSet) -> Result<SlotSet, Obstacle> {
     let (limit, used) = target.peek(|keys| (keys.limit(), keys.used_bytes()));
     let room = room_for_a_batch(limit, used);
     let (mut bytes, mut go) = (0, SlotSet::default());
@@ -619,14 +662,14 @@ async fn may_go(source: &Arc<Group>, target: &Arc<Group>, slots: &SlotSet) -> Re
             break;
         }
         if survey.bytes > room {
-            return Err(format!("group {} has no room for {} bytes more", target.id(), survey.bytes));
+            return Err(Obstacle::NoRoom(target.id(), survey.bytes));
         }
         if let Some((slot, key)) = survey.key.filter(|_| survey.largest > VALUE_MAX) {
-            let (key, bytes) = (key.escape_ascii(), survey.largest);
-            return Err(format!(
-                "the key '{key}' of slot {} has {bytes} bytes, more than {VALUE_MAX} do not move",
-                slot.0
-            ));
+            return Err(Obstacle::TooLarge {
+                key: key.escape_ascii().to_string(),
+                slot: slot.0,
+                bytes: survey.largest,
+            });
         }
         bytes += survey.bytes;
         go.insert(slot);
@@ -663,6 +706,17 @@ mod tests {
         assert_eq!(waits(&mut seen), AGAIN_MOST);
         seen.moved(&slot);
         assert_eq!(waits(&mut seen), AGAIN);
+    }
+
+    #[test]
+    fn what_lacks_room_is_looked_at_again_as_soon_each_time() {
+        let (mut seen, slot, now) = (Seen::default(), "7".parse().unwrap(), env::now());
+        for _ in 0..9 {
+            seen.pass_over(&slot, "there is no room", now);
+            assert_eq!(seen.waits[&7].0.saturating_since(now), AGAIN);
+        }
+        seen.postpone(&slot, "it takes too long", now);
+        assert_eq!(seen.waits[&7].0.saturating_since(now), AGAIN, "nobody has waited for it before");
     }
 
     #[test]

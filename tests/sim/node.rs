@@ -300,6 +300,21 @@ pub fn moving(nodes: &[Rc<Node>]) -> Option<Moving> {
     best_informed(nodes)?.moving(&MoveSlots { slots: Default::default(), to: None }).ok()
 }
 
+/// What slots that are to go elsewhere wait for, and what each group uses of its share, as the leader of the meta group says.
+pub fn waits(nodes: &[Rc<Node>]) -> Vec<String> {
+    let leads = |cluster: &Arc<Cluster>| cluster.host().group(GroupId::META).is_some_and(|meta| meta.is_leader());
+    let Some(cluster) = nodes.iter().filter_map(|node| node.cluster.borrow().clone()).find(leads) else {
+        return vec!["nobody leads the meta group".to_owned()];
+    };
+    let all = MoveSlots { slots: Default::default(), to: None };
+    let mut told = cluster.moving(&all).map_or_else(|e| vec![e.to_string()], |moving| moving.waiting);
+    for group in cluster.host().groups() {
+        let (used, limit) = group.peek(|keys| (keys.used_bytes(), keys.limit()));
+        told.push(format!("group {} uses {used} of {}", group.id(), limit.bytes));
+    }
+    told
+}
+
 /// How a node came to its end.
 enum Ended {
     LetGo,

@@ -1,6 +1,9 @@
 //! maxmemory and its policy through the doors of one node.
 
 use super::*;
+use crate::cluster::MoveSlots;
+use crate::slot::slot_of;
+use crate::state::SlotSet;
 use crate::state::eviction::{Kind, Limit};
 
 fn limit(rig: &Rig) -> Limit {
@@ -83,6 +86,34 @@ async fn a_group_gets_its_share_wherever_the_shares_are_dealt() {
     // Of an eighth, dealt by slots, it has half; of what is dealt by use, all.
     let share = || used.peek(|keyspace| keyspace.limit()).bytes;
     until("the group that uses most has most", || share() > (8 << 20) * 9 / 10).await;
+}
+
+/// A group that uses little has a small share, and would keep it for as long as the slot does not come.
+#[tokio::test]
+async fn a_slot_is_given_its_room_where_others_have_not_used_theirs() {
+    let rig = rig(2).await;
+    let mut c = rig.proxy().await;
+    let sets: String = (0..100).map(|n| format!("SET {{a}}{n} {}\n", "x".repeat(3000))).collect();
+    assert!(c.ask_all(&sets).await.iter().all(|reply| reply == "OK"));
+    let slots: SlotSet = [slot_of(b"a")].into_iter().collect();
+    let from = rig.cluster.table().group_of(slot_of(b"a"));
+    let to = GroupId(3 - from.0);
+    for policy in ["noeviction", "allkeys-lru"] {
+        assert_eq!(c.ask(&format!("CONFIG SET maxmemory 1mb maxmemory-policy {policy}")).await, "OK");
+        let room = || rig.group(to.0).peek(|keyspace| keyspace.limit()).bytes;
+        until("the memory is dealt by what is used", || (1..200_000).contains(&room())).await;
+        let wish = MoveSlots { slots: slots.clone(), to: Some(to) };
+        rig.cluster.move_slots(&wish, false, env::now() + PATIENCE).await.expect("it is granted");
+        let there = || rig.cluster.moving(&wish).expect("there is a table").missing.is_empty();
+        until("the slot is where it was to go", there).await;
+        assert_eq!(rig.group(to.0).peek(|keyspace| keyspace.slot_len(slot_of(b"a"))), 100, "nothing had to leave");
+        let back = MoveSlots { slots: slots.clone(), to: Some(from) };
+        assert_eq!(c.ask("CONFIG SET maxmemory 0").await, "OK");
+        until("there is no limit", || [1, 2].iter().all(|id| rig.group(*id).peek(|keys| keys.limit().bytes) == 0))
+            .await;
+        rig.cluster.move_slots(&back, false, env::now() + PATIENCE).await.expect("it is granted");
+        until("it is back", || rig.cluster.moving(&back).expect("there is a table").missing.is_empty()).await;
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Slots that were wished elsewhere are there after healing, and each is exactly one group's: by the groups' own logs, as the
 //! table says. Nothing is left of what has gone.
 
-use crate::node::{Node, moving};
+use crate::node::{Node, moving, waits};
 use hypercache::state::SlotSet;
 use hypercache::types::{GroupId, SLOTS};
 use std::rc::Rc;
@@ -13,7 +13,7 @@ pub fn settled(nodes: &[Rc<Node>]) -> Result<(), String> {
         (None, []) => Ok(()),
         (batch, wished) => Err(format!(
             "progress: slots stay on their way: {batch:?}, wished {wished:?}, waits for {:?}",
-            moving.waiting
+            waits(nodes)
         )),
     }
 }
