@@ -51,10 +51,16 @@ pub enum Bug {
     SlotCheckedAtDoor,
     /// A read is answered by the group that this node's copy of the table names, whatever that group knows of the slot.
     StaleRing,
+    /// What a node had of a group that has gone is deleted without a mark, and what it does not hold it may hold again.
+    DroppedUnmarked,
+    /// A group that is to go is buried when the table gives it no slot, whatever is under way and whatever its own log says.
+    BuriedUnasked,
+    /// A group is begun with those of its founders whom the node hears.
+    FoundedByHearsay,
 }
 
 impl Bug {
-    pub const ALL: [Bug; 22] = [
+    pub const ALL: [Bug; 25] = [
         Bug::AcknowledgeBeforeSync,
         Bug::CountVoteTwice,
         Bug::ReadUnconfirmed,
@@ -77,6 +83,9 @@ impl Bug {
         Bug::GoneWhileVoting,
         Bug::SlotCheckedAtDoor,
         Bug::StaleRing,
+        Bug::DroppedUnmarked,
+        Bug::BuriedUnasked,
+        Bug::FoundedByHearsay,
     ];
 }
 

@@ -12,6 +12,7 @@
 use super::TableDocument;
 use super::membership::WishError;
 use super::moves::{self, Owners};
+use crate::planted::{self, Bug};
 use crate::routing::GroupInfo;
 use crate::state::SlotSet;
 use crate::types::{GroupId, NodeId, Slot};
@@ -135,6 +136,13 @@ impl TableDocument {
             _ if self.life.begun.contains_key(&id) => Some(Stage::Begun),
             _ => Some(Stage::Member),
         }
+    }
+
+    /// How every group stands that there ever was, and who founds it while it is being begun.
+    pub(super) fn stages(&self) -> BTreeMap<GroupId, (Stage, Vec<NodeId>)> {
+        let ids = self.groups.keys().chain(&self.life.coming).chain(&self.life.gone);
+        let founders = |id: &GroupId| self.life.begun.get(id).cloned().unwrap_or_default();
+        ids.filter_map(|id| Some((*id, (self.stage(*id)?, founders(id))))).collect()
     }
 
     /// The number that is given out next.
@@ -310,7 +318,8 @@ impl TableDocument {
 
     /// Whether the table gives a group that leaves nothing any more.
     pub(super) fn is_bare(&self, id: GroupId) -> bool {
-        self.life.leaving.contains(&id) && !self.owns(id) && !self.moves.takes(id) && !self.moves.is_under_way_from(id)
+        let idle = !self.moves.takes(id) && !self.moves.is_under_way_from(id);
+        self.life.leaving.contains(&id) && !self.owns(id) && (idle || planted::is(Bug::BuriedUnasked))
     }
 
     fn owns(&self, id: GroupId) -> bool {

@@ -55,6 +55,7 @@ pub use roster::{Refused, Roster, Standing};
 use crate::commands;
 use crate::config::Endpoint;
 use crate::env;
+use crate::planted::{self, Bug};
 use crate::raft::peers::Identity;
 use crate::raft::wire::Lane;
 use crate::raft::{Group, Host, Outcome, StorageError};
@@ -437,6 +438,10 @@ impl Cluster {
             // What a cluster began that this node has left is not founded any more.
             let founders =
                 life.founders(id).filter(|founders| founders.contains(&self.info.id) && !self.members.is_forced());
+            let founders = match planted::is(Bug::FoundedByHearsay) {
+                true => founders.map(|founders| founders.into_iter().filter(|node| self.alive(*node)).collect()),
+                false => founders,
+            };
             self.host.open_group(id, seeds.of(id), founders).await?;
             // Only at a cluster's birth: a group that has moved on since must not be begun a second time.
             let voters = &table.groups[&id].voters;

@@ -26,6 +26,7 @@ mod torn;
 use super::chunk::{self, SnapshotCodec};
 use super::entry::Malformed;
 use crate::env;
+use crate::planted::{self, Bug};
 use crate::types::GroupId;
 use bytes::Bytes;
 use rocks::Rocks;
@@ -224,13 +225,17 @@ impl Storage {
     /// Notes that a group is never to be held here again: whoever forgets how it voted must not vote. Durable when this returns,
     /// and before anything of the group may be deleted. Blocks.
     pub(super) fn mark_dropped(&self, group: GroupId) -> Result<(), StorageError> {
+        if planted::is(Bug::DroppedUnmarked) {
+            return Ok(());
+        }
         self.write_and_block(vec![(Family::Meta, meta_key(DROPPED, group), sealed(&true))])
     }
 
     /// Deletes all that there is of a group that is marked, and gives its files back. What was there is gone when this returns;
     /// whoever still wrote for it must have stopped, or the next start deletes that. Blocks.
     pub(super) fn delete_dropped(&self, group: GroupId) -> Result<(), StorageError> {
-        assert!(self.dropped()?.contains(&group), "a group is deleted only behind its mark");
+        let marked = self.dropped()?.contains(&group) || planted::is(Bug::DroppedUnmarked);
+        assert!(marked, "a group is deleted only behind its mark");
         let behind = |family, key: Bytes| (family, key.clone(), Bytes::from([&key[..], &[0]].concat()));
         let mut ranges: Vec<(Family, Bytes, Bytes)> =
             OF_GROUPS.iter().map(|kind| behind(Family::Meta, meta_key(*kind, group))).collect();

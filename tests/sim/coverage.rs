@@ -22,12 +22,14 @@ pub enum Phase {
     Changing,
     /// Slots are on their way between groups.
     Moving,
+    /// A group is coming or going.
+    Grouping,
     /// Another fault stands.
     OtherFault,
 }
 
 impl Phase {
-    pub const ALL: [Phase; 9] = [
+    pub const ALL: [Phase; 10] = [
         Phase::Quiet,
         Phase::Electing,
         Phase::Starting,
@@ -36,6 +38,7 @@ impl Phase {
         Phase::Transfer,
         Phase::Changing,
         Phase::Moving,
+        Phase::Grouping,
         Phase::OtherFault,
     ];
 }

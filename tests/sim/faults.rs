@@ -2,16 +2,16 @@
 
 use crate::client;
 use crate::coverage::{Coverage, Phase};
-use crate::invariants::progress;
-use crate::node::{Asked, DISK_LOW, Node, PEER_PORT, moving};
+use crate::invariants::{groups, progress};
+use crate::node::{self, Asked, DISK_LOW, Node, PEER_PORT, moving};
 use crate::observe::Observer;
 use crate::plan::{Kind, Plan, Planned};
 use crate::story;
-use hypercache::cluster::{self, MoveSlots, Wish};
+use hypercache::cluster::{self, ChangeGroups, MoveSlots, Stage, Wish};
 use hypercache::raft::storage::memory::Flipped;
 use hypercache::slot::slot_of;
 use hypercache::types::{GroupId, NodeId};
-use std::ops::RangeInclusive;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 use turmoil::Sim;
@@ -21,6 +21,10 @@ const NETWORK: [Kind; 5] = [Kind::Isolate, Kind::Mute, Kind::Deafen, Kind::Bridg
 
 /// What happened less long ago than this is what the cluster is doing.
 const LATELY: Duration = Duration::from_millis(150);
+/// Slots of a group that is split, or goes, at most.
+const SMALL: usize = 300;
+/// Groups besides those of the beginning.
+const MOST: usize = 4;
 /// For so long a node that starts is silent, about.
 const QUARANTINE: Duration = Duration::from_millis(650);
 
@@ -119,7 +123,8 @@ impl Faults {
 
     /// Most faults meet the node that comes or goes, if one does.
     fn target(&self, planned: &Planned, nodes: &[Rc<Node>], observer: &Observer) -> usize {
-        let group = (planned.dice[0] % u64::from(self.plan.groups + 1)) as u32;
+        let groups = node::groups(nodes);
+        let group = groups[(planned.dice[0] % groups.len() as u64) as usize];
         let present = Faults::present(nodes);
         let any = present[(planned.dice[1] % present.len() as u64) as usize];
         let moves = |id: &&usize| {
@@ -154,8 +159,7 @@ impl Faults {
         let other = others[(dice[2] % others.len() as u64) as usize];
         // A second fault of a kind on the same link or node would be undone with the first.
         let taken = |s: &Standing| s.kind == kind || (NETWORK.contains(&s.kind) && NETWORK.contains(&kind));
-        // A wish about slots meets no node, and one may come upon the other.
-        if kind != Kind::Slots && (self.is_down(target) || self.standing.iter().any(taken)) {
+        if !kind.is_wish() && (self.is_down(target) || self.standing.iter().any(taken)) {
             return;
         }
         let phases = self.phases(at, nodes, observer);
@@ -226,7 +230,7 @@ impl Faults {
                     observer
                         .leader(0)
                         .into_iter()
-                        .for_each(|meta| Faults::ask(Kind::Transfer, meta, early, nodes, 0..=0));
+                        .for_each(|meta| Faults::ask(Kind::Transfer, meta, early, nodes, vec![0]));
                     return;
                 }
                 touched = vec![leader, early, late];
@@ -234,7 +238,7 @@ impl Faults {
                 sim.partition(a, b);
                 self.usurping = Some((at + Duration::from_millis(1300 + dice[2] % 600), leader, late, dice[1]));
             }
-            Kind::Transfer | Kind::Snapshot => Faults::ask(kind, target, other, nodes, 0..=self.plan.groups),
+            Kind::Transfer | Kind::Snapshot => Faults::ask(kind, target, other, nodes, node::groups(nodes)),
             Kind::Members => {
                 let Some(leader) = observer.leader(0).filter(|leader| !self.is_down(*leader)) else { return };
                 let wish = self.wish(&planned, nodes);
@@ -246,17 +250,23 @@ impl Faults {
                 let keys = client::keys_about(at, self.plan.crowded);
                 let slots = keys.iter().map(|key| slot_of(key.as_bytes()));
                 // Most go to the one group or the other, and some stay where they are by then.
-                let to = (dice[1] % 5 > 0).then_some(GroupId(1 + (dice[0] % u64::from(self.plan.groups)) as u32));
+                let to = (dice[1] % 5 > 0).then_some(GroupId(Faults::data_group(dice[0], nodes)));
                 let wish = MoveSlots { slots: slots.collect(), to };
                 story::tell_at(at, "FAULT", format!("{wish:?}"));
                 nodes[leader - 1].asked.borrow_mut().push(Asked::Slots(wish));
+            }
+            Kind::Groups => {
+                let Some(leader) = observer.leader(0).filter(|leader| !self.is_down(*leader)) else { return };
+                let wish = Faults::change(dice, nodes);
+                story::tell_at(at, "FAULT", format!("{wish:?}"));
+                nodes[leader - 1].asked.borrow_mut().push(Asked::Groups(wish));
             }
         }
         self.coverage.note(kind, phases);
         if kind == Kind::Transfer {
             self.transferred = Some(at);
         }
-        if kind == Kind::Slots {
+        if kind.is_wish() {
             return;
         }
         story::tell_at(at, "FAULT", format!("{kind:?} at {touched:?} for {lasts:?}"));
@@ -271,23 +281,20 @@ impl Faults {
             let up = node.cluster.borrow().is_some();
             up && node.lives.get() > 1 && (!node.serving.get() || at.saturating_sub(node.started.get()) < QUARANTINE)
         };
+        let groups = node::groups(nodes);
         let phases = [
-            (Phase::Electing, (0..=self.plan.groups).any(|group| observer.leaderless(group))),
+            (Phase::Electing, groups.iter().any(|group| observer.leaderless(*group))),
             (Phase::Starting, nodes.iter().any(starts)),
-            (Phase::CatchingUp, (0..=self.plan.groups).any(|group| observer.lags(group))),
+            (Phase::CatchingUp, groups.iter().any(|group| observer.lags(*group))),
             (Phase::Snapshot, lately(observer.snapshot_at)),
             (Phase::Transfer, lately(self.transferred)),
-            (Phase::Changing, self.plan.spares > 0 && Faults::changing(nodes, self.plan.groups)),
+            (Phase::Changing, self.plan.spares > 0 && progress::settled(nodes).is_err()),
             (Phase::Moving, self.plan.moving && moving(nodes).is_some_and(|moving| moving.under_way.is_some())),
+            (Phase::Grouping, self.plan.grouping && groups::settled(nodes).is_err()),
             (Phase::OtherFault, !self.standing.is_empty()),
         ];
         let holding: Vec<Phase> = phases.into_iter().filter(|(_, holds)| *holds).map(|(phase, _)| phase).collect();
         if holding.is_empty() { vec![Phase::Quiet] } else { holding }
-    }
-
-    /// Whether something that was wished is not brought about yet.
-    fn changing(nodes: &[Rc<Node>], groups: u32) -> bool {
-        progress::settled(nodes, groups).is_err()
     }
 
     /// What an operator has done.
@@ -307,9 +314,40 @@ impl Faults {
         }
     }
 
+    /// What an operator has groups do. Those of the beginning have so many slots that they would be under way for minutes: it is
+    /// the small ones that go or are split.
+    fn change([which, who, how]: [u64; 3], nodes: &[Rc<Node>]) -> ChangeGroups {
+        let mut owned: BTreeMap<GroupId, usize> = BTreeMap::new();
+        for (first, last, group) in moving(nodes).into_iter().flat_map(|moving| moving.ranges) {
+            *owned.entry(group).or_default() += usize::from(last.0 - first.0) + 1;
+        }
+        let stages = node::stages(nodes);
+        let of = |wanted: &[Stage]| -> Vec<GroupId> {
+            let small = |id: &GroupId| owned.get(id).is_none_or(|slots| *slots <= SMALL);
+            let those = stages.iter().filter(|(id, (stage, _))| wanted.contains(stage) && small(id));
+            those.map(|(id, _)| *id).collect()
+        };
+        let one = |groups: &[GroupId]| groups.get((who % groups.len().max(1) as u64) as usize).copied();
+        let (there, leaving) = (of(&[Stage::Coming, Stage::Begun, Stage::Member]), of(&[Stage::Leaving]));
+        match (which % 10, one(&leaving), one(&there)) {
+            (0, Some(group), _) => ChangeGroups::Keep { group },
+            (1..3, _, Some(group)) => ChangeGroups::Split { group, into: None },
+            (3..7, _, Some(group)) => ChangeGroups::Remove { group, to: Vec::new() },
+            (7, _, Some(group)) => ChangeGroups::Remove { group, to: vec![GroupId(1 + (how % 2) as u32)] },
+            (_, _, Some(group)) if there.len() >= MOST => ChangeGroups::Remove { group, to: Vec::new() },
+            _ => ChangeGroups::Add { group: None },
+        }
+    }
+
+    /// A group that holds keys.
+    fn data_group(dice: u64, nodes: &[Rc<Node>]) -> u32 {
+        let groups = &node::groups(nodes)[1..];
+        groups[(dice % groups.len() as u64) as usize]
+    }
+
     /// The leader and the followers of a data group of three, if all are up.
     fn three(&self, planned: &Planned, nodes: &[Rc<Node>], observer: &Observer) -> Option<(usize, [usize; 2])> {
-        let group = 1 + (planned.dice[0] % u64::from(self.plan.groups)) as u32;
+        let group = Faults::data_group(planned.dice[0], nodes);
         let leader = observer.leader(group)?;
         let cluster = nodes[leader - 1].cluster.borrow().clone()?;
         let voters = cluster.host().group(GroupId(group))?.status().voters;
@@ -345,7 +383,7 @@ impl Faults {
     }
 
     /// What an operator asks of a node; the answer is only told.
-    fn ask(kind: Kind, target: usize, other: usize, nodes: &[Rc<Node>], groups: RangeInclusive<u32>) {
+    fn ask(kind: Kind, target: usize, other: usize, nodes: &[Rc<Node>], groups: Vec<u32>) {
         let Some(cluster) = nodes[target - 1].cluster.borrow().clone() else { return };
         for number in groups {
             let Some(group) = cluster.host().group(GroupId(number)) else { continue };
@@ -429,7 +467,7 @@ impl Faults {
             }
             Kind::Drift => first.clock.drift(self.plan.drifts[touched[0] - 1]),
             Kind::WallJump => first.clock.jump_wall(-moved_ms),
-            Kind::Transfer | Kind::Snapshot | Kind::Members | Kind::Slots => return,
+            Kind::Transfer | Kind::Snapshot | Kind::Members | Kind::Slots | Kind::Groups => return,
         }
         story::tell_at(at, "HEALED", format!("{kind:?} at {touched:?}"));
     }

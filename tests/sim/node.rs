@@ -5,7 +5,8 @@
 use crate::plan::Plan;
 use crate::story;
 use hypercache::cluster::{
-    Candidate, Cluster, IdentityError, Layout, Members, Memory, MoveSlots, Moving, Past, Standing, Wish, past,
+    Candidate, ChangeGroups, Cluster, IdentityError, Layout, Members, Memory, MoveSlots, Moving, Past, Stage, Standing,
+    Wish, past,
 };
 use hypercache::env;
 use hypercache::env::simulated::{self, Clock};
@@ -43,6 +44,7 @@ pub enum Asked {
     Snapshot(Arc<Group>),
     Wish(Wish),
     Slots(MoveSlots),
+    Groups(ChangeGroups),
 }
 
 /// What of a node outlives its process, and what whoever looks at it from outside may touch.
@@ -224,6 +226,10 @@ impl Node {
                     let answer = cluster.move_slots(&wish, false, env::now() + WISH).await;
                     format!("{wish:?}: {:?}", answer.map(|moving| (moving.epoch, moving.under_way)))
                 }
+                Asked::Groups(wish) => {
+                    let answer = cluster.change_groups(&wish, false, env::now() + WISH).await;
+                    format!("{wish:?}: {:?}", answer.map(|change| (change.epoch, change.group, change.stage)))
+                }
             };
             story::tell(&name, text);
         });
@@ -313,6 +319,22 @@ pub fn waits(nodes: &[Rc<Node>]) -> Vec<String> {
         told.push(format!("group {} uses {used} of {}", group.id(), limit.bytes));
     }
     told
+}
+
+/// How every group stands that there ever was, and who founds it while it is being begun, as who knows it that has heard most.
+pub fn stages(nodes: &[Rc<Node>]) -> BTreeMap<GroupId, (Stage, Vec<NodeId>)> {
+    best_informed(nodes).and_then(|cluster| cluster.stages().ok()).unwrap_or_default()
+}
+
+/// The groups that there are, the meta group first. Where none comes or goes they are those of the beginning.
+pub fn groups(nodes: &[Rc<Node>]) -> Vec<u32> {
+    let plan = &nodes[0].plan;
+    let stages = if plan.grouping { stages(nodes) } else { BTreeMap::new() };
+    if stages.is_empty() {
+        return (0..=plan.groups).collect();
+    }
+    let there = stages.into_iter().filter(|(_, (stage, _))| !matches!(stage, Stage::Coming | Stage::Gone));
+    std::iter::once(0).chain(there.map(|(id, _)| id.0)).collect()
 }
 
 /// How a node came to its end.

@@ -60,6 +60,8 @@ impl Observer {
                 self.last.retain(|(known, _), _| !node.gone.get() || *known != node.id);
                 continue;
             };
+            // Of a group that was dropped it says nothing any more.
+            self.last.retain(|(known, group), _| *known != node.id || cluster.host().group(GroupId(*group)).is_some());
             for group in cluster.host().groups() {
                 let status = group.status();
                 let Some(core) = group.starts() else {

@@ -15,6 +15,8 @@ pub const FAULTS_END: Duration = Duration::from_millis(13_000);
 pub const WIDE: u64 = 1000;
 /// From this seed on slots move between groups, too.
 pub const MOVING: u64 = 2000;
+/// From this seed on groups come and go, too.
+pub const GROUPING: u64 = 3000;
 
 /// What is done to the cluster. Nodes are drawn when the fault begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,10 +62,12 @@ pub enum Kind {
     Members,
     /// An operator has slots that are written to go to another group, or to stay where they are.
     Slots,
+    /// An operator has a group come, be split or go, or stay after all.
+    Groups,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 20] = [
+    pub const ALL: [Kind; 21] = [
         Kind::Kill,
         Kind::Power,
         Kind::PowerAll,
@@ -84,7 +88,13 @@ impl Kind {
         Kind::Snapshot,
         Kind::Members,
         Kind::Slots,
+        Kind::Groups,
     ];
+
+    /// What an operator wishes of groups and slots: it meets no node, and one may come upon the other.
+    pub fn is_wish(self) -> bool {
+        matches!(self, Kind::Slots | Kind::Groups)
+    }
 }
 
 /// A fault of the schedule.
@@ -106,10 +116,13 @@ pub struct Plan {
     pub wide: bool,
     /// Whether it is one from [`MOVING`] on.
     pub moving: bool,
+    /// Whether it is one from [`GROUPING`] on.
+    pub grouping: bool,
     /// Nodes that found the cluster.
     pub nodes: usize,
     /// Nodes that wait to be taken in; they are numbered behind the founders, in the order in which they are.
     pub spares: usize,
+    /// Groups that the cluster begins with.
     pub groups: u32,
     pub clients: usize,
     /// Longest delay of a message in good times.
@@ -138,13 +151,14 @@ impl Plan {
         let ms = Duration::from_millis;
         let slow = rng.u64(0..4);
         let small_snapshots = rng.bool();
-        let (wide, moving) = (seed >= WIDE, seed >= MOVING);
+        let (wide, moving, grouping) = (seed >= WIDE, seed >= MOVING, seed >= GROUPING);
         let members = wide && rng.u8(..3) == 0;
         let spares = if members { rng.usize(1..3) } else { 0 };
         let mut plan = Plan {
             seed,
             wide,
             moving,
+            grouping,
             nodes,
             spares,
             groups: rng.u32(1..3),
@@ -156,7 +170,7 @@ impl Plan {
             log_lag: if small_snapshots { rng.u64(0..30) } else { 1000 },
             snapshot_log_bytes: if small_snapshots { 4 << 10 } else { 1 << 20 },
             request_timeout: ms(rng.u64(1500..4000)),
-            faults: faults(&mut rng, wide, members, moving),
+            faults: faults(&mut rng, wide, members, moving, grouping),
             timers: timers(&mut rng),
             crowded: rng.u8(..3) == 0,
             limit: (rng.u8(..3) == 0).then(|| limit(&mut rng)),
@@ -168,7 +182,10 @@ impl Plan {
         }
         if moving {
             plan.groups = 2;
-            plan.faults.extend(wishes(&mut rng));
+            plan.faults.extend(wishes(&mut rng, Kind::Slots));
+        }
+        if grouping {
+            plan.faults.extend(wishes(&mut rng, Kind::Groups));
         }
         plan.faults.sort_by_key(|planned| planned.at);
         plan
@@ -190,8 +207,8 @@ fn delay(rng: &mut fastrand::Rng) -> Planned {
     }
 }
 
-/// What an operator wishes of slots now and then, besides: a move is over so soon that other faults would seldom meet one.
-fn wishes(rng: &mut fastrand::Rng) -> Vec<Planned> {
+/// What an operator wishes now and then, besides: a move is over so soon that other faults would seldom meet one.
+fn wishes(rng: &mut fastrand::Rng, kind: Kind) -> Vec<Planned> {
     let (mut at, mut wishes) = (CALM, Vec::new());
     loop {
         at += Duration::from_millis(rng.u64(100..1000));
@@ -199,7 +216,7 @@ fn wishes(rng: &mut fastrand::Rng) -> Vec<Planned> {
             return wishes;
         }
         let dice = std::array::from_fn(|_| rng.u64(..));
-        wishes.push(Planned { at, kind: Kind::Slots, lasts: Duration::ZERO, at_leader: false, dice });
+        wishes.push(Planned { at, kind, lasts: Duration::ZERO, at_leader: false, dice });
     }
 }
 
@@ -218,9 +235,9 @@ fn timers(rng: &mut fastrand::Rng) -> Timers {
 }
 
 /// A seed has a taste: a few kinds, which it meets again and again, so that they come in all orders and together.
-fn faults(rng: &mut fastrand::Rng, wide: bool, members: bool, moving: bool) -> Vec<Planned> {
+fn faults(rng: &mut fastrand::Rng, wide: bool, members: bool, moving: bool, grouping: bool) -> Vec<Planned> {
     let mut kinds = Kind::ALL.to_vec();
-    kinds.retain(|kind| !matches!(kind, Kind::Members | Kind::Slots));
+    kinds.retain(|kind| !matches!(kind, Kind::Members | Kind::Slots | Kind::Groups));
     rng.shuffle(&mut kinds);
     kinds.truncate(rng.usize(2..6));
     let mut at = CALM;
@@ -232,6 +249,7 @@ fn faults(rng: &mut fastrand::Rng, wide: bool, members: bool, moving: bool) -> V
         }
         let kind = match members && rng.u8(..3) == 0 {
             true => Kind::Members,
+            false if grouping && rng.bool() => Kind::Groups,
             false if moving && rng.bool() => Kind::Slots,
             false => kinds[rng.usize(..kinds.len())],
         };
@@ -256,8 +274,8 @@ fn behind(rng: &mut fastrand::Rng, kind: Kind, lasts: Duration) -> Option<(Kind,
     match kind {
         Kind::Transfer => Some((any, Duration::from_millis(ms))),
         // Somewhere between its first step and its last.
-        Kind::Slots if rng.bool() => Some((any, Duration::from_millis(ms * 6))),
-        Kind::Slots => Some((APART[rng.usize(..APART.len())], Duration::from_millis(ms * 6))),
+        Kind::Slots | Kind::Groups if rng.bool() => Some((any, Duration::from_millis(ms * 6))),
+        Kind::Slots | Kind::Groups => Some((APART[rng.usize(..APART.len())], Duration::from_millis(ms * 6))),
         Kind::Members if rng.u8(..3) == 0 => Some((any, Duration::from_millis(ms * 6))),
         Kind::Members => Some((APART[rng.usize(..APART.len())], Duration::from_millis(ms * 3))),
         Kind::Kill | Kind::Power if rng.u8(..4) == 0 => Some((Kind::Usurp, lasts + Duration::from_millis(ms * 4))),

@@ -1,7 +1,7 @@
 //! Seeds in processes of their own, several at a time.
 
 use crate::coverage::Coverage;
-use crate::plan::{MOVING, WIDE};
+use crate::plan::{GROUPING, MOVING, WIDE};
 use hypercache::planted::Bug;
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -47,6 +47,7 @@ fn first_seed(bug: Bug) -> u64 {
     match bug {
         Bug::TimeUpWhenServed | Bug::WatchIgnored | Bug::AbsenceForgotten | Bug::GoneWhileVoting => WIDE,
         Bug::SlotCheckedAtDoor | Bug::StaleRing => MOVING,
+        Bug::DroppedUnmarked | Bug::BuriedUnasked | Bug::FoundedByHearsay => GROUPING,
         _ => 1,
     }
 }

@@ -4,7 +4,7 @@ use crate::client::Client;
 use crate::coverage::Coverage;
 use crate::faults::Faults;
 use crate::history::{History, Outcome, READ_BOTH};
-use crate::invariants::{self, JUDGES, progress, slots};
+use crate::invariants::{self, JUDGES, groups, progress, slots};
 use crate::node::Node;
 use crate::observe::Observer;
 use crate::plan::{FAULTS_END, Plan};
@@ -176,9 +176,12 @@ impl Run {
         stop.set(true);
         self.until(sim, "stopping the clients", SERVES, |_| over.get())?;
         self.until(sim, "starting all nodes again", SERVES, Run::all_serve)?;
-        let (groups, moving) = (self.plan.groups, self.plan.moving);
+        let (moving, grouping) = (self.plan.moving, self.plan.grouping);
         let settled = |run: &Run| {
-            progress::settled(&run.nodes, groups)?;
+            progress::settled(&run.nodes)?;
+            if grouping {
+                groups::settled(&run.nodes)?;
+            }
             if moving { slots::settled(&run.nodes) } else { Ok(()) }
         };
         // Slots that could not go are tried again after a while, and that grows.
@@ -186,11 +189,13 @@ impl Run {
         let _ = self.until(sim, "bringing about what was wished", patience, |run| settled(run).is_ok());
         settled(self)?;
         self.read_all(sim)?;
-        let _ =
-            self.until(sim, "becoming equal", SERVES, |run| progress::converged(&run.nodes, run.plan.groups).is_ok());
-        progress::converged(&self.nodes, self.plan.groups)?;
+        let _ = self.until(sim, "becoming equal", SERVES, |run| progress::converged(&run.nodes).is_ok());
+        progress::converged(&self.nodes)?;
         if moving {
-            slots::owned_once(&self.nodes, groups)?;
+            slots::owned_once(&self.nodes)?;
+        }
+        if grouping {
+            groups::only_those_of_the_table(&self.nodes)?;
         }
         let ops = self.history.borrow();
         for (_, judge) in JUDGES {

@@ -17,11 +17,12 @@
 //! A disk may be told to refuse a write, or to have room for so many bytes only, or to turn a bit of what it holds. Where a write
 //! fails, RocksDB's writer ends the process; here nothing more is written or told, and whoever runs the node ends it.
 
-use super::{Disk, Family, Options_, Pair, Storage, StorageError, Sync, TableWriter, Write};
+use super::{Disk, Family, OF_GROUPS, Options_, Pair, Storage, StorageError, Sync, TableWriter, Write};
 use crate::env;
+use crate::types::GroupId;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
@@ -170,6 +171,16 @@ impl Platter {
     /// Turns it back, where it still is.
     pub fn unflip(&self, flipped: &Flipped) {
         self.0.lock().exchange(&flipped.key, flipped.family, &flipped.is, &flipped.was);
+    }
+
+    /// The groups of which anything lies on it but the mark of one that was dropped.
+    pub fn groups(&self) -> BTreeSet<GroupId> {
+        let state = self.0.lock();
+        let [log, meta, snap] = &state.current;
+        let of_groups = meta.keys().filter(|key| OF_GROUPS.contains(&key[0])).map(|key| &key[1..]);
+        let named = log.keys().chain(snap.keys()).map(|key| &key[..]).chain(of_groups);
+        let number = |key: &[u8]| key.first_chunk().map(|number| GroupId(u32::from_be_bytes(*number)));
+        named.filter_map(number).collect()
     }
 
     /// Opens the store on it.
@@ -384,7 +395,6 @@ impl TableWriter for Table {
 mod tests {
     use super::super::{Family, meta_key};
     use super::*;
-    use crate::types::GroupId;
 
     fn put(n: u32, must_sync: bool) -> Write {
         let puts = vec![(Family::Meta, meta_key(b't', GroupId(n)), Bytes::from_static(b"x"))];
@@ -442,6 +452,7 @@ mod tests {
             assert_eq!((storage.groups().unwrap(), kept(&storage)), (vec![eight, ten], [8, 0, 8]));
             assert_eq!(storage.dropped().unwrap(), [nine].into());
         }
+        assert_eq!(platter.groups(), [GroupId(8), GroupId(10)].into());
     }
 
     #[tokio::test]

@@ -4,10 +4,10 @@
 //! How far a node must be is measured by the log as it was when the node got its copy: where the log is now, the leader that gave
 //! the vote need not have known.
 
-use crate::node::Node;
+use crate::node::{Node, stages};
 use crate::observe::{Replicas, Seen, Watcher};
-use hypercache::cluster::Standing;
-use hypercache::types::NodeId;
+use hypercache::cluster::{Stage, Standing};
+use hypercache::types::{GroupId, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -35,6 +35,10 @@ fn all(voters: &[BTreeSet<usize>]) -> BTreeSet<usize> {
     voters.iter().flatten().copied().collect()
 }
 
+fn is_gone(group: u32, nodes: &[Rc<Node>]) -> bool {
+    stages(nodes).get(&GroupId(group)).is_some_and(|(stage, _)| *stage == Stage::Gone)
+}
+
 impl OneForOne {
     /// Nobody votes any more when the roster says that it is gone.
     fn counts_on_nobody_gone(&self, seen: &Seen, nodes: &[Rc<Node>]) -> Result<(), String> {
@@ -42,7 +46,7 @@ impl OneForOne {
         let Some(roster) = cluster.roster() else { return Ok(()) };
         for (group, known) in &self.groups {
             let gone = |node: &usize| roster.standing(NodeId(*node as u64)) == Some(Standing::Gone);
-            if let Some(gone) = all(&known.voters).into_iter().find(gone) {
+            if let Some(gone) = all(&known.voters).into_iter().find(gone).filter(|_| !is_gone(*group, nodes)) {
                 let voters = &known.voters;
                 return Err(format!("members: n{gone} was let go, and group {group} counts on its vote: {voters:?}"));
             }
@@ -65,7 +69,9 @@ impl Watcher for OneForOne {
             learners: seen.learners.clone(),
             since: BTreeMap::new(),
         });
-        if let Some(gone) = all(&known.voters).into_iter().find(|node| nodes[node - 1].gone.get()) {
+        let gone = all(&known.voters).into_iter().find(|node| nodes[node - 1].gone.get());
+        // A group that has gone itself counts on nobody, whatever a copy of it says that is behind.
+        if let Some(gone) = gone.filter(|_| !is_gone(group, nodes)) {
             return Err(format!(
                 "members: n{gone} was let go, and group {group} counts on its vote: {:?}",
                 known.voters

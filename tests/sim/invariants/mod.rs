@@ -2,6 +2,7 @@
 
 pub mod acknowledged;
 pub mod expiry;
+pub mod groups;
 pub mod leaders;
 pub mod levels;
 pub mod logs;
@@ -25,6 +26,7 @@ pub fn watchers() -> Vec<Box<dyn Watcher>> {
         Box::<states::Equal>::default(),
         Box::<quarantine::Silent>::default(),
         Box::<members::OneForOne>::default(),
+        Box::<groups::OnceOnly>::default(),
     ]
 }
 

@@ -2,7 +2,7 @@
 //! nothing.
 
 use crate::history::{Op, Outcome};
-use crate::node::Node;
+use crate::node::{Node, groups};
 use crate::observe::state_of;
 use hypercache::cluster::Standing;
 use hypercache::types::{GroupId, NodeId};
@@ -21,18 +21,19 @@ pub fn enough(ops: &[Op]) -> Result<(), String> {
 }
 
 /// Whether everything that was wished of nodes and votes was brought about, as the node says that has heard most.
-pub fn settled(nodes: &[Rc<Node>], groups: u32) -> Result<(), String> {
+pub fn settled(nodes: &[Rc<Node>]) -> Result<(), String> {
+    let groups: Vec<GroupId> = groups(nodes).into_iter().map(GroupId).collect();
     for node in nodes.iter().filter(|node| node.counts(nodes)) {
         if let Some(standing @ (Standing::Joining | Standing::Leaving)) = node.standing(nodes) {
             return Err(format!("progress: n{} is {} and stays so", node.id, standing.name()));
         }
         let Some(cluster) = node.cluster.borrow().clone() else { continue };
         let Some(roster) = cluster.roster() else { continue };
-        for group in (0..=groups).map(GroupId) {
-            let Some(replica) = cluster.host().group(group) else {
+        for group in &groups {
+            let Some(replica) = cluster.host().group(*group) else {
                 return Err(format!("progress: n{} has no copy of group {group}", node.id));
             };
-            let wanted: BTreeSet<NodeId> = roster.target.get(&group).into_iter().flatten().copied().collect();
+            let wanted: BTreeSet<NodeId> = roster.target.get(group).into_iter().flatten().copied().collect();
             let (voters, _) = replica.members_applied();
             if voters != [wanted.clone()] {
                 return Err(format!(
@@ -46,8 +47,8 @@ pub fn settled(nodes: &[Rc<Node>], groups: u32) -> Result<(), String> {
 }
 
 /// Whether all replicas of all groups hold the same.
-pub fn converged(nodes: &[Rc<Node>], groups: u32) -> Result<(), String> {
-    for group in 0..=groups {
+pub fn converged(nodes: &[Rc<Node>]) -> Result<(), String> {
+    for group in groups(nodes) {
         let mut states = nodes
             .iter()
             .filter(|node| node.counts(nodes))

@@ -1,7 +1,7 @@
 //! Slots that were wished elsewhere are there after healing, and each is exactly one group's: by the groups' own logs, as the
 //! table says. Nothing is left of what has gone.
 
-use crate::node::{Node, moving, waits};
+use crate::node::{Node, groups, moving, waits};
 use hypercache::state::SlotSet;
 use hypercache::types::{GroupId, SLOTS};
 use std::rc::Rc;
@@ -19,12 +19,12 @@ pub fn settled(nodes: &[Rc<Node>]) -> Result<(), String> {
 }
 
 /// Whether every slot is one group's, whichever replica is asked. One that never took part in a move has what the table says.
-pub fn owned_once(nodes: &[Rc<Node>], groups: u32) -> Result<(), String> {
+pub fn owned_once(nodes: &[Rc<Node>]) -> Result<(), String> {
     let moving = moving(nodes).ok_or("slots: nobody knows whose the slots are")?;
     for node in nodes.iter().filter(|node| node.counts(nodes)) {
         let Some(cluster) = node.cluster.borrow().clone() else { continue };
         let mut all = SlotSet::default();
-        for id in (1..=groups).map(GroupId) {
+        for id in groups(nodes).into_iter().skip(1).map(GroupId) {
             let told: SlotSet = moving.ranges.iter().filter(|(.., of)| *of == id).map(|(a, b, _)| (*a, *b)).collect();
             let Some(group) = cluster.host().group(id) else { continue };
             let (owned, under_way) =
