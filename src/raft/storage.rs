@@ -236,6 +236,8 @@ impl Storage {
     pub(super) fn delete_dropped(&self, group: GroupId) -> Result<(), StorageError> {
         let marked = self.dropped()?.contains(&group) || planted::is(Bug::DroppedUnmarked);
         assert!(marked, "a group is deleted only behind its mark");
+        // What it was given before it stopped may still wait for the writer, and would be written behind this.
+        self.settle()?;
         let behind = |family, key: Bytes| (family, key.clone(), Bytes::from([&key[..], &[0]].concat()));
         let mut ranges: Vec<(Family, Bytes, Bytes)> =
             OF_GROUPS.iter().map(|kind| behind(Family::Meta, meta_key(*kind, group))).collect();

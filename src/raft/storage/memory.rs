@@ -472,6 +472,21 @@ mod tests {
         assert_eq!((storage.dropped().unwrap(), kept(&storage)), ([GroupId(9)].into(), [8, 0, 8]));
     }
 
+    /// Seed 3002: the first entry of a group waited for the disk when its node dropped it, and nothing else was there yet.
+    #[tokio::test]
+    async fn what_waits_for_the_writer_when_a_group_is_dropped_goes_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let platter = Platter::default();
+        for storage in [platter.open(&Options_::default()), Storage::open(dir.path(), &Options_::default()).unwrap()] {
+            storage.mark_dropped(GroupId(9)).unwrap();
+            let puts = vec![(Family::Log, super::super::log_key(GroupId(9), 0), Bytes::from_static(b"x"))];
+            storage.write(Write { puts, delete_ranges: Vec::new(), must_sync: false, done: Box::new(|| ()) }).unwrap();
+            storage.delete_dropped(GroupId(9)).unwrap();
+            storage.settle().unwrap();
+            assert_eq!(kept(&storage), [0; 3]);
+        }
+    }
+
     fn found(storage: &Storage) -> Vec<u32> {
         let is_there = |n: &u32| storage.get(Family::Meta, &meta_key(b't', GroupId(*n))).unwrap().is_some();
         (0..10).filter(is_there).collect()
