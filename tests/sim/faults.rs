@@ -328,10 +328,14 @@ impl Faults {
             those.map(|(id, _)| *id).collect()
         };
         let one = |groups: &[GroupId]| groups.get((who % groups.len().max(1) as u64) as usize).copied();
+        let has_some = |id: &GroupId| owned.get(id).is_some_and(|slots| *slots > 1);
         let (there, leaving) = (of(&[Stage::Coming, Stage::Begun, Stage::Member]), of(&[Stage::Leaving]));
+        let split: Vec<GroupId> = there.iter().copied().filter(has_some).collect();
+        if let (1..3, Some(group)) = (which % 10, one(&split)) {
+            return ChangeGroups::Split { group, into: None };
+        }
         match (which % 10, one(&leaving), one(&there)) {
             (0, Some(group), _) => ChangeGroups::Keep { group },
-            (1..3, _, Some(group)) => ChangeGroups::Split { group, into: None },
             (3..7, _, Some(group)) => ChangeGroups::Remove { group, to: Vec::new() },
             (7, _, Some(group)) => ChangeGroups::Remove { group, to: vec![GroupId(1 + (how % 2) as u32)] },
             (_, _, Some(group)) if there.len() >= MOST => ChangeGroups::Remove { group, to: Vec::new() },
