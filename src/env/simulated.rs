@@ -34,6 +34,14 @@ impl Reading {
     fn local(self, true_ns: i128) -> i128 {
         self.local_ns + (true_ns - self.true_ns) * self.rate / MILLION
     }
+
+    /// True time in which the clock makes `d`: some, if `d` is any. Who waits for a time of this clock, and looks again when it
+    /// is a nanosecond early, as openraft's ticks do, would look for ever: true time stands while anybody is awake.
+    fn true_time_of(self, d: Duration) -> Duration {
+        let ns = d.as_nanos() as i128 * MILLION / self.rate;
+        let least = i128::from(!d.is_zero());
+        Duration::from_nanos(ns.clamp(least, i128::from(u64::MAX)) as u64)
+    }
 }
 
 thread_local! {
@@ -115,9 +123,7 @@ pub(super) fn wall_ns() -> u64 {
 
 /// True time in which the node's clock makes `d`.
 pub(super) fn on_timer(d: Duration) -> Duration {
-    let Some(reading) = reading() else { return d };
-    let ns = d.as_nanos() as i128 * MILLION / reading.rate;
-    Duration::from_nanos(ns.min(i128::from(u64::MAX)) as u64)
+    reading().map_or(d, |reading| reading.true_time_of(d))
 }
 
 /// Everything that is drawn on this thread follows from the seed from now on.
@@ -145,4 +151,21 @@ pub(super) fn pause(_: Duration) {}
 /// As everything else it follows from the seed.
 pub(super) fn secret_bytes(count: usize) -> std::io::Result<Vec<u8>> {
     Ok((0..count).map(|_| fastrand::u8(..)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seed 3017 of its day did not end.
+    #[test]
+    fn a_fast_clock_makes_a_nanosecond_in_some_time() {
+        let by = |ppm: i128, ns: u64| {
+            let reading = Reading { true_ns: 0, local_ns: 0, rate: MILLION + ppm, wall_origin_ns: 0 };
+            reading.true_time_of(Duration::from_nanos(ns)).as_nanos()
+        };
+        assert_eq!([by(18_055, 0), by(18_055, 1), by(18_055, 1_018_055)], [0, 1, 1_000_000]);
+        assert_eq!([by(-20_000, 1), by(-20_000, 980)], [1, 1_000]);
+        assert_eq!(by(0, u64::MAX), u128::from(u64::MAX));
+    }
 }
