@@ -40,6 +40,9 @@ const PINNED: &[(Bug, u64)] = &[
     (Bug::GoneWhileVoting, WIDE + 16),
     (Bug::SlotCheckedAtDoor, MOVING),
     (Bug::StaleRing, MOVING + 16),
+    (Bug::DroppedUnmarked, GROUPING),
+    (Bug::BuriedUnasked, GROUPING + 4),
+    (Bug::FoundedByHearsay, GROUPING),
 ];
 
 /// Where the search for a seed begins: these need what only wide ones have.
