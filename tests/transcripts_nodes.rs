@@ -7,7 +7,7 @@ mod shapes;
 mod transcript;
 
 use cluster::Plan;
-use hypercache::resp::Protocol;
+use hypercache::resp::{Protocol, Reply};
 use shapes::Shapes;
 use transcript::{Action, Face};
 
@@ -34,6 +34,8 @@ fn run_on(nodes: usize, through: usize) -> Shapes {
                 client.must(&["HELLO", "3"]);
             }
             client.ok(&["FLUSHALL"]);
+            // Who keeps what it reads is told of all that this node applies from then on. A read waits until the flush is.
+            assert_eq!(client.must(&["DBSIZE"]), Reply::Int(0));
             let answer = |args: &_| {
                 let reply = client.ask(args);
                 heard.push((Clone::clone(args), reply.clone(), protocol));
