@@ -133,7 +133,7 @@ pub async fn sleep_until(at: Instant) {
     sleep(at.remaining()).await
 }
 
-/// Waits for `f` for at most `d`.
+/// Waits for `f` for at most `d`, from this call on. Must be called in a runtime. No `async fn`, which would keep `f` twice.
 pub fn timeout<F: Future>(d: Duration, f: F) -> impl Future<Output = Result<F::Output, Elapsed>> {
     tokio::time::timeout(on_timer(d), f).map_err(|_| Elapsed)
 }

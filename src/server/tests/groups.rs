@@ -2,20 +2,28 @@
 
 use super::super::testing::one_node_with;
 use super::PATIENCE;
+use crate::cluster::Cluster;
 use crate::env;
-use crate::raft::{Outcome, StorageError};
+use crate::raft::{Group, Outcome, StorageError};
 use crate::resp::Args;
 use crate::types::{GroupId, Level};
 use bytes::Bytes;
+use std::sync::Arc;
 use std::time::Duration;
+
+/// The second of two groups, which is led here.
+async fn second_of_two() -> (Arc<Cluster>, Arc<Group>) {
+    let cluster = one_node_with(2).await;
+    let group = cluster.host().group(GroupId(2)).unwrap();
+    group.barrier(Level::Linearizable, env::now() + PATIENCE).await.unwrap();
+    (cluster, group)
+}
 
 /// An empty replica in the place of one that has voted would vote again.
 #[tokio::test]
 async fn a_group_that_was_dropped_is_never_opened_again() {
-    let cluster = one_node_with(2).await;
-    let (host, two) = (cluster.host(), GroupId(2));
-    let group = host.group(two).unwrap();
-    group.barrier(Level::Linearizable, env::now() + PATIENCE).await.unwrap();
+    let (cluster, group) = second_of_two().await;
+    let (host, two) = (cluster.host(), group.id());
     host.drop_group(two).await.unwrap();
     assert!(host.group(two).is_none() && host.is_dropped(two));
     let opened = host.open_group(two, 7, None).await;
@@ -30,10 +38,8 @@ async fn a_group_that_was_dropped_is_never_opened_again() {
 
 #[tokio::test]
 async fn what_waits_for_a_group_that_goes_comes_back_to_be_sent_elsewhere() {
-    let cluster = one_node_with(2).await;
-    let (host, two) = (cluster.host(), GroupId(2));
-    let group = host.group(two).unwrap();
-    group.barrier(Level::Linearizable, env::now() + PATIENCE).await.unwrap();
+    let (cluster, group) = second_of_two().await;
+    let (host, two) = (cluster.host(), group.id());
     group.hold_writes(true);
     let call = |words: [&'static str; 3]| words.iter().map(|word| Bytes::from_static(word.as_bytes())).collect();
     let calls = vec![call(["SET", "a", "1"]), call(["SET", "b", "2"])];
