@@ -19,15 +19,18 @@
 use super::network::RpcResult;
 use super::{LogId, Types};
 use crate::env;
-use futures_util::{FutureExt, Stream, StreamExt};
+use futures_util::Stream;
+use futures_util::task::AtomicWaker;
+use openraft::base::BoxFuture;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, StreamAppendResult};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::Duration;
-use tokio::sync::Notify;
 
 /// Appends under way a group and follower. More would split the same traffic into many small messages, fewer would wait
 /// for each round trip.
@@ -39,14 +42,16 @@ pub(super) const HOLD: Duration = Duration::from_millis(2);
 #[derive(Default)]
 pub(super) struct WantedCommit {
     index: AtomicU64,
-    raised: Notify,
+    /// Sessions that hold a commit back.
+    holding: Mutex<Vec<Waker>>,
 }
 
 impl WantedCommit {
     /// A follower waits until it has applied the entry at `index`.
     pub fn want(&self, index: u64) {
         if self.index.fetch_max(index, Ordering::AcqRel) < index {
-            self.raised.notify_waiters();
+            let holding = std::mem::take(&mut *self.holding.lock());
+            holding.into_iter().for_each(Waker::wake);
         }
     }
 
@@ -54,111 +59,209 @@ impl WantedCommit {
         let commit = request.leader_commit.map_or(0, |id| id.index());
         commit > 0 && self.index.load(Ordering::Acquire) >= commit
     }
+
+    /// The same, and who asks is woken when another commit is wanted.
+    fn wants_or_wakes(&self, request: &Request, waker: &Waker) -> bool {
+        let mut holding = self.holding.lock();
+        if !holding.iter().any(|known| known.will_wake(waker)) {
+            holding.push(waker.clone());
+        }
+        drop(holding);
+        // Looked at last: what is wanted from here on wakes.
+        self.wants(request)
+    }
 }
 
 type Request = AppendEntriesRequest<Types>;
 type Answer = RpcResult<AppendEntriesResponse<Types>>;
 
-/// Where the requests ended that were taken from openraft and are not answered yet, in order.
-type Ends = Arc<Mutex<VecDeque<End>>>;
-
+/// Where a request ended that was taken from openraft.
 struct End {
     at: Option<LogId>,
     /// It was sent; false: it was dropped for a later one.
     sent: bool,
 }
 
-/// Sends what `input` gives with `send` and gives the answers that may be credited, in order. A commit waits for entries
-/// for up to `hold`; with none it leaves at once.
-pub(super) fn pipeline<S, F>(
-    input: S,
-    wanted: Arc<WantedCommit>,
-    hold: Duration,
-    mut send: impl FnMut(Request) -> F,
-) -> impl Stream<Item = RpcResult<StreamAppendResult<Types>>>
-where
-    S: Stream<Item = Request> + Unpin,
-    F: Future<Output = Answer>,
-{
-    let ends = Ends::default();
-    // Fused: a commit that is held when the session ends is sent, and then the end is asked for once more.
-    requests(Outlet { input: input.fuse(), wanted, hold, ends: ends.clone(), began: false })
-        .map(move |request| {
-            let (previous, last) = (request.prev_log_id, end_of(&request));
-            send(request).map(move |answer| (last, answer.map(|a| a.into_stream_result(previous, last))))
-        })
-        .buffered(APPEND_WINDOW)
-        .filter_map(move |(last, answer)| std::future::ready(creditable(&ends, last, &answer).then_some(answer)))
-}
-
 fn end_of(request: &Request) -> Option<LogId> {
     request.entries.last().map(|entry| entry.log_id).or(request.prev_log_id)
 }
 
-/// Takes the answered request from `ends` and tells whether its answer vouches for it alone.
-fn creditable(ends: &Ends, last: Option<LogId>, answer: &RpcResult<StreamAppendResult<Types>>) -> bool {
-    let mut ends = ends.lock();
-    while ends.pop_front().is_some_and(|end| !end.sent) {}
-    let vouches_for_later = ends.front().is_some_and(|end| end.at == last);
-    !(matches!(answer, Ok(Ok(_))) && vouches_for_later)
-}
-
-/// What is sent of the input: everything but the commits that entries overtake.
-fn requests<S: Stream<Item = Request> + Unpin>(outlet: Outlet<S>) -> impl Stream<Item = Request> {
-    futures_util::stream::unfold((outlet, None), |(mut outlet, taken)| async move {
-        let request = match taken {
-            Some(request) => request,
-            None => outlet.take().await?,
-        };
-        let (request, taken) = outlet.settle(request).await;
-        Some((request, (outlet, taken)))
-    })
-}
-
-struct Outlet<S> {
+/// Sends what `input` gives with `send` and gives the answers that may be credited, in order. A commit waits for entries
+/// for up to `hold`; with none it leaves at once.
+pub(super) fn pipeline<S, F, A>(
     input: S,
     wanted: Arc<WantedCommit>,
     hold: Duration,
-    ends: Ends,
-    /// The first request of a session may be a probe, which is as empty as a commit.
-    began: bool,
+    send: F,
+) -> impl Stream<Item = RpcResult<StreamAppendResult<Types>>>
+where
+    S: Stream<Item = Request> + Unpin,
+    F: FnMut(Request) -> A + Unpin,
+    A: Future<Output = Answer> + Unpin,
+{
+    let input = WhenWoken { stream: Some(input), wake: Arc::default(), waker: None };
+    let (ends, under_way) = (VecDeque::new(), VecDeque::with_capacity(APPEND_WINDOW));
+    Pipeline { input, wanted, hold, send, began: false, held: None, timer: None, ends, under_way }
 }
 
-impl<S: Stream<Item = Request> + Unpin> Outlet<S> {
-    async fn take(&mut self) -> Option<Request> {
-        let request = self.input.next().await?;
-        self.ends.lock().push_back(End { at: end_of(&request), sent: true });
-        Some(request)
-    }
+/// See the head of this file.
+///
+/// By hand and not of combinators: for each entry there are many wake-ups, and what openraft gives is waited for in four
+/// places, so looking there only when it called is most of what an append costs here.
+struct Pipeline<S, F, A> {
+    input: WhenWoken<S>,
+    wanted: Arc<WantedCommit>,
+    hold: Duration,
+    send: F,
+    /// The first request of a session may be a probe, which is as empty as a commit.
+    began: bool,
+    /// The newest that was taken, if it is not sent yet.
+    held: Option<Request>,
+    /// When what is held goes, whatever comes.
+    timer: Option<BoxFuture<'static, ()>>,
+    /// Of what was taken and is not answered yet, in order.
+    ends: VecDeque<End>,
+    /// What was sent, in order: where it begins and ends, and its answer.
+    under_way: VecDeque<(Option<LogId>, Option<LogId>, A)>,
+}
 
-    /// Gives what is sent instead of `request`, which is the newest that was taken, and the one taken behind it.
-    async fn settle(&mut self, mut request: Request) -> (Request, Option<Request>) {
-        let holds = std::mem::replace(&mut self.began, true);
-        while holds && request.entries.is_empty() && !self.hold.is_zero() {
-            let wanted = self.wanted.clone();
-            let mut raised = std::pin::pin!(wanted.raised.notified());
-            raised.as_mut().enable();
-            if wanted.wants(&request) {
+impl<S, F, A> Stream for Pipeline<S, F, A>
+where
+    S: Stream<Item = Request> + Unpin,
+    F: FnMut(Request) -> A + Unpin,
+    A: Future<Output = Answer> + Unpin,
+{
+    type Item = RpcResult<StreamAppendResult<Types>>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        loop {
+            let mut ended = false;
+            while this.under_way.len() < APPEND_WINDOW {
+                match this.poll_request(cx) {
+                    Poll::Ready(Some(request)) => {
+                        let (previous, last) = (request.prev_log_id, end_of(&request));
+                        this.under_way.push_back((previous, last, (this.send)(request)));
+                    }
+                    Poll::Ready(None) => {
+                        ended = true;
+                        break;
+                    }
+                    Poll::Pending => break,
+                }
+            }
+            let Some((previous, last, answer)) = this.under_way.front_mut() else {
+                return if ended { Poll::Ready(None) } else { Poll::Pending };
+            };
+            let answer = ready!(Pin::new(answer).poll(cx));
+            let (answer, last) = (answer.map(|answer| answer.into_stream_result(*previous, *last)), *last);
+            this.under_way.pop_front();
+            if this.is_creditable(last, &answer) {
+                return Poll::Ready(Some(answer));
+            }
+        }
+    }
+}
+
+impl<S, F, A> Pipeline<S, F, A>
+where
+    S: Stream<Item = Request> + Unpin,
+{
+    /// The next request to send: everything but the commits that entries overtake.
+    fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Option<Request>> {
+        if self.held.is_none() {
+            let Some(request) = ready!(self.input.poll_next(cx)) else { return Poll::Ready(None) };
+            self.take(request);
+        }
+        let holds = std::mem::replace(&mut self.began, true) && !self.hold.is_zero();
+        while let Some(request) = self.held.as_ref().filter(|request| holds && request.entries.is_empty()) {
+            if self.wanted.wants(request) {
                 break;
             }
-            let next = tokio::select! {
-                biased;
-                next = self.input.next() => next,
-                () = raised => continue,
-                () = env::sleep(self.hold) => break,
-            };
-            let Some(next) = next else { break };
-            let mut ends = self.ends.lock();
-            if next.leader_commit < request.leader_commit || next.vote != request.vote {
-                // It says less than what is held, so both are sent.
-                ends.push_back(End { at: end_of(&next), sent: true });
-                return (request, Some(next));
+            match self.input.poll_next(cx) {
+                Poll::Ready(Some(next)) => {
+                    if next.leader_commit < request.leader_commit || next.vote != request.vote {
+                        return Poll::Ready(self.take(next));
+                    }
+                    self.ends.back_mut().expect("the request that is held is the last that was taken").sent = false;
+                    self.take(next);
+                }
+                Poll::Ready(None) => break,
+                Poll::Pending if self.wanted.wants_or_wakes(request, cx.waker()) => break,
+                Poll::Pending => {
+                    let hold = self.hold;
+                    let timer = self.timer.get_or_insert_with(|| Box::pin(env::sleep(hold)));
+                    ready!(timer.as_mut().poll(cx));
+                    break;
+                }
             }
-            ends.back_mut().expect("the request that is held is the last that was taken").sent = false;
-            ends.push_back(End { at: end_of(&next), sent: true });
-            request = next;
         }
-        (request, None)
+        self.timer = None;
+        Poll::Ready(self.held.take())
+    }
+
+    /// Holds what was taken from openraft; gives what was held.
+    fn take(&mut self, request: Request) -> Option<Request> {
+        self.ends.push_back(End { at: end_of(&request), sent: true });
+        self.timer = None;
+        self.held.replace(request)
+    }
+
+    /// Takes the answered request from `ends` and tells whether its answer vouches for it alone.
+    fn is_creditable(&mut self, last: Option<LogId>, answer: &RpcResult<StreamAppendResult<Types>>) -> bool {
+        while self.ends.pop_front().is_some_and(|end| !end.sent) {}
+        let vouches_for_later = self.ends.front().is_some_and(|end| end.at == last);
+        !(matches!(answer, Ok(Ok(_))) && vouches_for_later)
+    }
+}
+
+/// A stream that is asked only when it called since it was asked last, by whatever its reader was woken.
+struct WhenWoken<S> {
+    /// None: it has ended.
+    stream: Option<S>,
+    wake: Arc<Woken>,
+    /// What the stream is given to call with.
+    waker: Option<Waker>,
+}
+
+struct Woken {
+    called: AtomicBool,
+    reader: AtomicWaker,
+}
+
+impl Default for Woken {
+    fn default() -> Woken {
+        Woken { called: AtomicBool::new(true), reader: AtomicWaker::new() }
+    }
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.called.store(true, Ordering::Release);
+        self.reader.wake();
+    }
+}
+
+impl<S: Stream + Unpin> WhenWoken<S> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<S::Item>> {
+        let Some(stream) = &mut self.stream else { return Poll::Ready(None) };
+        // Before the look: what calls behind it finds whom to wake.
+        self.wake.reader.register(cx.waker());
+        if !self.wake.called.swap(false, Ordering::AcqRel) {
+            return Poll::Pending;
+        }
+        let waker = self.waker.get_or_insert_with(|| Waker::from(self.wake.clone()));
+        let next = ready!(Pin::new(stream).poll_next(&mut Context::from_waker(waker)));
+        // It did not say that it will call.
+        self.wake.called.store(true, Ordering::Release);
+        if next.is_none() {
+            self.stream = None;
+        }
+        Poll::Ready(next)
     }
 }
 
@@ -166,6 +269,7 @@ impl<S: Stream<Item = Request> + Unpin> Outlet<S> {
 mod tests {
     use super::super::{Entry, log_id};
     use super::*;
+    use futures_util::{FutureExt, StreamExt};
     use openraft::EntryPayload;
     use tokio::sync::mpsc;
     use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -201,10 +305,10 @@ mod tests {
             let send = move |request: Request| {
                 let (answered, answer) = tokio::sync::oneshot::channel();
                 tell.send((request, answered)).unwrap();
-                async move {
+                Box::pin(async move {
                     answer.await.unwrap();
                     Ok(AppendEntriesResponse::Success)
-                }
+                })
             };
             let stream = pipeline(UnboundedReceiverStream::new(input), wanted.clone(), hold, send);
             tokio::spawn(async move {
@@ -317,5 +421,38 @@ mod tests {
         assert_eq!(end, 7);
         answer.send(()).unwrap();
         assert_eq!(session.answers.recv().await, Some(7));
+    }
+
+    #[test]
+    fn what_openraft_gives_is_looked_at_only_when_it_called() {
+        let (give, taken) = mpsc::unbounded_channel();
+        let looks = Arc::new(AtomicU64::new(0));
+        let input = {
+            let (looks, mut taken) = (looks.clone(), taken);
+            futures_util::stream::poll_fn(move |cx| {
+                looks.fetch_add(1, Ordering::Relaxed);
+                taken.poll_recv(cx)
+            })
+        };
+        let (tell, mut answers) = mpsc::unbounded_channel();
+        let send = move |_| {
+            let (answered, answer) = tokio::sync::oneshot::channel();
+            tell.send(answered).unwrap();
+            Box::pin(answer.map(Result::unwrap))
+        };
+        let mut stream = std::pin::pin!(pipeline(input, Arc::default(), EVER, send));
+        let mut next = || stream.next().now_or_never().flatten();
+        give.send(append(0, 1, 0)).unwrap();
+        assert!(next().is_none());
+        let seen = looks.load(Ordering::Relaxed);
+        (0..10).for_each(|_| assert!(next().is_none()));
+        assert_eq!(looks.load(Ordering::Relaxed), seen, "nothing came from there");
+        give.send(append(1, 2, 0)).unwrap();
+        assert!(next().is_none());
+        assert!(looks.load(Ordering::Relaxed) > seen);
+        while let Ok(answered) = answers.try_recv() {
+            answered.send(Ok(AppendEntriesResponse::Success)).unwrap();
+        }
+        assert!(next().is_some() && next().is_some(), "both were sent and answered");
     }
 }
