@@ -99,12 +99,16 @@ fn node_file(folder: &Path, number: u64, count: u64, offset: u16) -> String {
     let port = |base: u16, number: u64| base + offset + (number - 1) as u16;
     let own = |base: u16| format!("127.0.0.1:{}", port(base, number));
     let seeds: Vec<String> = (1..=count).map(|other| format!("127.0.0.1:{}", port(PEER_PORT, other))).collect();
+    // Each node would take all cores for its own. Threads that only take turns on a core cost each request the hand-overs.
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+    let workers = (cores / count).max(1);
     let data = data_of(folder, number).display().to_string();
     let data = serde_json::to_string(&data).expect("a string is always JSON, which YAML contains");
     format!(
         "# Node {number} of {count}, written by `hypercache demo`. Edits stay: the file is written once.\n\
          node:\n  id: node-{number}\n  bind_addr: {}\n  gossip_addr: {}\n  data_dir: {data}\n\
          server:\n  resp_addr: {}\n  cluster_addr: {}\n  http_addr: {}\n  grpc_addr: {}\n\
+         \x20 # Its share of this machine's cores.\n  workers: {workers}\n\
          cluster:\n  seeds: [{}]\n",
         own(PEER_PORT),
         own(7946),
@@ -132,6 +136,9 @@ mod tests {
         let ports: Vec<String> = made[1].loaded.config.listeners().iter().map(|(_, at)| at.port.to_string()).collect();
         assert_eq!(ports.join(" "), "7101 6480 6580 8181 7171");
         assert_eq!(made[2].loaded.config.seed_index(), Some(2));
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        let workers: usize = made.iter().map(|node| node.loaded.config.workers()).sum();
+        assert!(workers <= cores.max(3), "{workers} workers on {cores} cores");
 
         let again = prepare(&options(folder.path(), None, None)).unwrap();
         assert_eq!(again[0].loaded.config, made[0].loaded.config);

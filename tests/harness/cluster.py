@@ -153,7 +153,7 @@ class Node:
             f"node:\n  id: {self.name}\n  bind_addr: {self.address('peer')}\n"
             f"  gossip_addr: {self.address('gossip')}\n  data_dir: {json.dumps(str(self.folder / 'data'))}\n"
             f"server:\n  resp_addr: {self.address('resp')}\n  cluster_addr: {self.address('cluster')}\n"
-            f"  http_addr: {self.address('http')}\n  grpc_addr: {self.address('grpc')}\n"
+            f"  http_addr: {self.address('http')}\n  grpc_addr: {self.address('grpc')}\n  workers: {self.cluster.workers}\n"
             f"cluster:\n  seeds: [{seeds}]\n"
         )
 
@@ -196,6 +196,8 @@ class Cluster:
         self.keep = keep
         self.folder = Path(tempfile.mkdtemp(prefix="hypercache-", dir=parent))
         self.offset = free_offset(room or count)
+        # Of each node: its share of this machine's cores, as in a demo.
+        self.workers = max(1, (os.cpu_count() or 1) // count)
         self.nodes = [Node(self, number) for number in range(1, count + 1)]
 
     def __enter__(self):
