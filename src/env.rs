@@ -128,6 +128,11 @@ pub async fn sleep(d: Duration) {
     tokio::time::sleep(on_timer(d)).await
 }
 
+/// Sleeps for some microseconds: the runtime's own timers count in milliseconds. Costs some calls of the system.
+pub async fn moment(d: Duration) {
+    source::moment(d).await
+}
+
 /// Sleeps until `at`.
 pub async fn sleep_until(at: Instant) {
     sleep(at.remaining()).await

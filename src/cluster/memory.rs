@@ -141,9 +141,10 @@ impl Shares {
 
     fn deal_with(limit: Limit, table: &RoutingTable, used: &BTreeMap<GroupId, u64>, coming: Option<&Coming>) -> Shares {
         let mut groups: BTreeMap<GroupId, u64> = BTreeMap::new();
+        let slots = table.slot_counts();
         for node in table.nodes.keys() {
             let here: Vec<GroupId> = table.data_groups().filter(|group| table.holds(*group, *node)).collect();
-            let mut dealt = deal_one(limit.bytes, &here, table, used);
+            let mut dealt = deal_one(limit.bytes, &here, &slots, used);
             if let Some(coming) = coming {
                 make_room(&mut dealt, limit.policy, used, coming);
             }
@@ -186,12 +187,12 @@ impl Shares {
 fn deal_one(
     maxmemory: u64,
     groups: &[GroupId],
-    table: &RoutingTable,
+    slots: &BTreeMap<GroupId, usize>,
     used: &BTreeMap<GroupId, u64>,
 ) -> Vec<(GroupId, u64)> {
     // One whose slots have all gone to others counts as one of few: it must have room for the first that come back.
     let few = SLOTS / groups.len().max(1) / FEW;
-    let slots = |group: &GroupId| table.slot_count(*group).max(few) as u128;
+    let slots = |group: &GroupId| slots.get(group).copied().unwrap_or(0).max(few) as u128;
     let used = |group: &GroupId| u128::from(used.get(group).copied().unwrap_or(0));
     let (all_slots, all_used) = (groups.iter().map(slots).sum::<u128>(), groups.iter().map(used).sum::<u128>());
     let max = u128::from(maxmemory);

@@ -121,6 +121,10 @@ pub(super) fn wall_ns() -> u64 {
     reading().map_or(now, |reading| reading.local(now) + reading.wall_origin_ns) as u64
 }
 
+pub(super) async fn moment(d: Duration) {
+    super::sleep(d).await;
+}
+
 /// True time in which the node's clock makes `d`.
 pub(super) fn on_timer(d: Duration) -> Duration {
     reading().map_or(d, |reading| reading.true_time_of(d))

@@ -246,7 +246,9 @@ impl RaftLogReader<Types> for LogStore {
             async move {
                 if read.is_empty() && next < to {
                     // A long replay must not keep the worker's other groups from their heartbeats.
-                    tokio::task::yield_now().await;
+                    if next > from {
+                        tokio::task::yield_now().await;
+                    }
                     match log.read(next, to.min(next + PIECE)) {
                         Ok(entries) => read = entries.into(),
                         Err(e) => return Some((Err(e.into()), (to, VecDeque::new()))),

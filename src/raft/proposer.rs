@@ -1,7 +1,7 @@
 //! The proposer of a group: many commands, one entry.
 //!
 //! Commands wait in one queue, in the order in which they came. The proposer takes all that wait (up to
-//! [`MAX_BATCH_CALLS`] or [`MAX_BATCH_BYTES`], without lingering) and makes a *flight* of them: an entry if this node
+//! [`MAX_BATCH_CALLS`] or [`MAX_BATCH_BYTES`]) and makes a *flight* of them: an entry if this node
 //! leads the group, a message to the leader otherwise. At most [`WINDOW`] flights are under way, a second one only if it
 //! is thick.
 //!
@@ -47,6 +47,12 @@ const WINDOW: usize = 2;
 /// so many commands or bytes. Thinner ones wait for the landing and leave together.
 const THICK_CALLS: usize = MAX_BATCH_CALLS / 4;
 const THICK_BYTES: usize = MAX_BATCH_BYTES / 4;
+/// Connections that were answered together speak again together, a moment later: about what it takes a client on the same
+/// network, and a fraction of what a flight takes. Without that moment there would be two crowds of them whose flights
+/// alternate, each half as full as it could be and each waiting for the other's.
+const MOMENT: Duration = Duration::from_micros(200);
+/// Fewer connections are no crowd, and nobody is waited for.
+const CROWD: usize = 4;
 /// Turns of the worker that a flight waits for more to carry, as long as each brings some.
 const GATHER_TURNS: usize = 16;
 /// Commands that may wait in a group's queue.
@@ -360,6 +366,8 @@ struct Inner {
     landed: Vec<(u64, Landing)>,
     /// Flights under way, with what they carry: whoever waits is told in time even if a flight never lands.
     under_way: Vec<UnderWay>,
+    /// Submissions that the next flight waits for, for a [`MOMENT`]: of those who were just answered, and what waits already.
+    awaited: usize,
     /// The highest term in which somebody was seen to lead.
     term: u64,
     /// While leadership is handed over nothing is sent; what comes waits.
@@ -375,7 +383,8 @@ impl Inner {
     fn may_send(&self) -> bool {
         let thick = self.queued_calls >= THICK_CALLS || self.queued_bytes >= THICK_BYTES;
         let in_flight = self.in_flight();
-        let room = in_flight == 0 || (thick && in_flight < WINDOW);
+        let gathered = thick || self.queue.len() >= self.awaited;
+        let room = (in_flight == 0 && gathered) || (thick && in_flight < WINDOW);
         room && !self.queue.is_empty() && !self.paused && self.holds == 0
     }
 
@@ -495,9 +504,11 @@ impl Proposer {
         self.wake.notify_one();
     }
 
-    fn land(&self, sequence: u64, landing: Landing) {
+    /// `answered`: submissions that were just told that they took effect.
+    fn land(&self, sequence: u64, landing: Landing, answered: usize) {
         let mut inner = self.inner.lock();
         inner.under_way.retain(|flight| flight.sequence != sequence);
+        inner.awaited = if answered >= CROWD { answered + inner.queue.len() } else { 0 };
         inner.landed.push((sequence, landing));
         drop(inner);
         self.wake.notify_one();
@@ -581,7 +592,10 @@ impl Flight {
         // What there was no room for in an earlier flight, perhaps in an earlier term, is tried anew.
         submissions.iter_mut().for_each(|submission| submission.refused.clear());
         let cargo: Cargo = Arc::new(Mutex::new(submissions));
-        group.proposer.inner.lock().under_way.push(UnderWay { sequence, term, cargo: cargo.clone() });
+        let mut inner = group.proposer.inner.lock();
+        inner.under_way.push(UnderWay { sequence, term, cargo: cargo.clone() });
+        inner.awaited = 0;
+        drop(inner);
         Flight { group: group.clone(), sequence, cargo, landed: false }
     }
 
@@ -593,7 +607,7 @@ impl Flight {
 
     fn applied(mut self, index: u64, Applied { replies, elsewhere }: Applied) {
         let submissions = self.unload();
-        self.group.proposer.land(self.sequence, Landing::Effect);
+        self.group.proposer.land(self.sequence, Landing::Effect, submissions.len());
         let mut replies = replies.into_iter();
         let (mut elsewhere, mut before) = (elsewhere.into_iter().peekable(), 0);
         for mut submission in submissions {
@@ -609,7 +623,7 @@ impl Flight {
 
     fn refused(mut self) {
         let submissions = self.unload();
-        self.group.proposer.land(self.sequence, Landing::Refused(submissions));
+        self.group.proposer.land(self.sequence, Landing::Refused(submissions), 0);
     }
 
     /// What it carries, as an entry of now.
@@ -670,7 +684,7 @@ impl Flight {
     fn not_applied(mut self, refusal: Refusal) {
         let submissions = self.unload();
         // Nothing took effect, and nothing comes back either.
-        self.group.proposer.land(self.sequence, Landing::Refused(Vec::new()));
+        self.group.proposer.land(self.sequence, Landing::Refused(Vec::new()), 0);
         for submission in submissions {
             submission.finish(Outcome::NotApplied(refusal));
         }
@@ -678,7 +692,7 @@ impl Flight {
 
     fn unknown(mut self, index: Option<u64>) {
         let submissions = self.unload();
-        self.group.proposer.land(self.sequence, Landing::Effect);
+        self.group.proposer.land(self.sequence, Landing::Effect, 0);
         for submission in submissions {
             submission.finish(Outcome::Unknown { index });
         }
@@ -700,7 +714,7 @@ impl Drop for Flight {
     fn drop(&mut self) {
         if !self.landed {
             let submissions = self.unload();
-            self.group.proposer.land(self.sequence, Landing::Effect);
+            self.group.proposer.land(self.sequence, Landing::Effect, 0);
             drop(submissions);
         }
     }
@@ -755,11 +769,12 @@ pub(super) async fn run(group: Arc<Group>) {
             look_at = now + LOOK;
             look_at_deadlines(&group, now);
         }
-        let (may_send, waiting, in_flight, landed, closed) = {
+        let (may_send, waiting, in_flight, landed, closed, awaited) = {
             let mut inner = group.proposer.inner.lock();
             inner.term = group.leadership().map_or(0, |l| l.term).max(inner.term);
             let landed = inner.under_way.is_empty();
-            (inner.may_send(), !inner.queue.is_empty(), inner.in_flight(), landed, inner.closed.is_some())
+            let closed = inner.closed.is_some();
+            (inner.may_send(), !inner.queue.is_empty(), inner.in_flight(), landed, closed, inner.awaited > 0)
         };
         if closed && landed && !waiting {
             return;
@@ -771,6 +786,14 @@ pub(super) async fn run(group: Arc<Group>) {
                 let _ = env::timeout(RETRY, group.leadership_changed()).await;
             } else {
                 let _ = env::timeout_at(look_at, group.proposer.wake.notified()).await;
+            }
+            continue;
+        }
+        if !may_send && awaited && in_flight == 0 {
+            tokio::select! {
+                biased;
+                () = group.proposer.wake.notified() => (),
+                () = env::moment(MOMENT) => group.proposer.inner.lock().awaited = 0,
             }
             continue;
         }
@@ -967,6 +990,28 @@ mod tests {
             vec![Elsewhere { place, call }]
         };
         assert_eq!(back, [call(1, "b"), call(2, "e"), vec![], call(0, "f")]);
+    }
+
+    #[test]
+    fn a_crowd_that_was_answered_together_is_waited_for_and_a_few_are_not() {
+        let proposer = Proposer::default();
+        let queue = |submissions: usize| {
+            let one = || Submission::new(Vec::new(), env::now() + LOOK, None, Box::new(|_| ()));
+            (0..submissions).for_each(|_| proposer.submit(one()));
+        };
+        let may_send = || proposer.inner.lock().may_send();
+        queue(2);
+        proposer.land(1, Landing::Effect, 10);
+        queue(9);
+        assert!(!may_send(), "one of those who were answered has said nothing yet");
+        queue(1);
+        assert!(may_send(), "all of them have");
+        proposer.land(2, Landing::Effect, 10);
+        assert!(!may_send());
+        proposer.inner.lock().awaited = 0;
+        assert!(may_send(), "the moment is over");
+        proposer.land(3, Landing::Effect, 1);
+        assert!(may_send(), "it was no crowd");
     }
 
     #[test]

@@ -84,9 +84,13 @@ impl RoutingTable {
         self.groups.keys().copied().filter(|g| *g != GroupId::META)
     }
 
-    /// How many slots a group owns.
-    pub fn slot_count(&self, group: GroupId) -> usize {
-        self.slots.iter().filter(|g| **g == group).count()
+    /// How many slots each group owns that owns any, in one look at the table.
+    pub fn slot_counts(&self) -> BTreeMap<GroupId, usize> {
+        let mut counts = BTreeMap::new();
+        for (first, last, group) in self.ranges() {
+            *counts.entry(group).or_default() += usize::from(last.0 - first.0) + 1;
+        }
+        counts
     }
 
     /// Runs of slots with the same owner: first, last, group.
