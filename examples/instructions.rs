@@ -26,8 +26,10 @@ fn key(number: usize, keys: usize) -> String {
     format!("key:{:012}", number.wrapping_mul(2_654_435_761) % keys)
 }
 
+/// Parts of one buffer, as all arguments are that came from a client or stood in a log.
 fn words(words: &[&[u8]]) -> Args {
-    words.iter().map(|word| bytes::Bytes::copy_from_slice(word)).collect()
+    let mut buffer = bytes::Bytes::from(words.concat());
+    words.iter().map(|word| buffer.split_to(word.len())).collect()
 }
 
 fn wire_of(calls: &[Args]) -> BytesMut {

@@ -56,6 +56,7 @@ pub(super) fn vector(watches: &[(Bytes, Seen)], calls: Vec<Bytes>) -> Args {
 }
 
 /// Whether this is an atomic call.
+#[inline]
 pub fn is_atomic(args: &Args) -> bool {
     args.first().is_some_and(|name| &name[..] == NAME)
 }

@@ -114,6 +114,7 @@ impl Effects {
 }
 
 /// Whether this call is a script's effects.
+#[inline]
 pub(super) fn is(args: &Args) -> bool {
     args.first().is_some_and(|name| name.as_ref() == NAME.as_bytes())
 }

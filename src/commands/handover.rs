@@ -111,6 +111,7 @@ pub fn progress(reply: &Reply) -> Option<Progress> {
 }
 
 /// Whether this call is such a step.
+#[inline]
 pub fn is(args: &Args) -> bool {
     args.first().is_some_and(|name| name.as_ref() == NAME.as_bytes())
 }

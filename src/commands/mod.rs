@@ -66,7 +66,6 @@ use crate::types::Stamp;
 use bytes::Bytes;
 use hashbrown::HashTable;
 use std::sync::LazyLock;
-use xxhash_rust::xxh3::xxh3_64;
 
 /// What a command tells about itself. COMMAND, COMMAND DOCS, ACL categories, metric labels and `docs/commands.md`
 /// are loops over these.
@@ -468,18 +467,26 @@ const MAX_NAME: usize = 32;
 static BY_NAME: LazyLock<HashTable<&'static Command>> = LazyLock::new(|| {
     let mut table = HashTable::new();
     for command in FAMILIES.iter().copied().flatten() {
-        table.insert_unique(xxh3_64(command.spec.name.as_bytes()), command, |c| xxh3_64(c.spec.name.as_bytes()));
+        table.insert_unique(hash_of(command.spec.name.as_bytes()), command, |c| hash_of(c.spec.name.as_bytes()));
     }
     table
 });
 
+/// A hash of a name that is the same whatever its case (FNV-1a). Who looks a name up adds none to the table, so it need not be
+/// one of the good hashes, but quick for what is short.
+fn hash_of(name: &[u8]) -> u64 {
+    name.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte | 0x20)).wrapping_mul(0x100_0000_01b3))
+}
+
 /// The command a name stands for, whatever its case; subcommands are found with [`lookup`].
 pub fn by_name(name: &[u8]) -> Option<&'static Command> {
-    let mut lower = [0; MAX_NAME];
-    let lower = lower.get_mut(..name.len())?;
-    lower.copy_from_slice(name);
-    lower.make_ascii_lowercase();
-    BY_NAME.find(xxh3_64(lower), |command| command.spec.name.as_bytes() == lower).copied()
+    if name.len() > MAX_NAME {
+        return None;
+    }
+    let is = |own: &[u8]| {
+        own.len() == name.len() && own.iter().zip(name).all(|(own, byte)| *own == byte.to_ascii_lowercase())
+    };
+    BY_NAME.find(hash_of(name), |command| is(command.spec.name.as_bytes())).copied()
 }
 
 /// The subcommand a word stands for, whatever its case.

@@ -17,14 +17,14 @@ use super::text::{bulk, bulk_or_nil, text_of};
 use super::{Command, Keys, Merge, ReadCommand, Scope, Spec, WriteCommand, read, write, wrong_arity};
 use crate::resp::{Args, Reply, integer};
 use crate::state::events::Class;
-use crate::state::{Entry, Keyspace, TextRef, Value, View};
+use crate::state::{Entry, Keyspace, TextRef, View};
 use crate::types::{Millis, Stamp};
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Writes a string and says so.
-fn set_text(keyspace: &mut Keyspace, key: &[u8], value: Value, deadline: Option<Millis>, dated: bool) {
-    keyspace.set(key, value, deadline);
+fn set_text(keyspace: &mut Keyspace, key: &[u8], text: &[u8], deadline: Option<Millis>, dated: bool) {
+    keyspace.set_text(key, text, deadline);
     keyspace.notify(Class::String, "set", key);
     if dated {
         keyspace.notify(Class::Generic, "expire", key);
@@ -293,12 +293,14 @@ struct Set {
 
 impl Set {
     fn run(self, keyspace: &mut Keyspace) -> Result<Reply, Reply> {
-        let old = keyspace.get(&self.key);
+        // Most ask nothing of what was there.
+        let asks = self.get || self.condition != Condition::Always || self.expiry == Expiry::Keep;
+        let old = if asks { keyspace.get(&self.key) } else { None };
         let deadline = self.expiry.deadline(keyspace.clock(), old, "set")?;
         let shown = if self.get { Some(text_of(old)?.map_or(Reply::Nil, bulk)) } else { None };
         let holds = self.condition.holds(old)?;
         if holds {
-            set_text(keyspace, &self.key, Value::text(&self.value), deadline, self.expiry.dates());
+            set_text(keyspace, &self.key, &self.value, deadline, self.expiry.dates());
         }
         Ok(shown.unwrap_or(if holds { Reply::OK } else { Reply::Nil }))
     }
@@ -352,7 +354,7 @@ impl WriteCommand for Setnx {
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
         let absent = !keyspace.contains(&self.key);
         if absent {
-            set_text(keyspace, &self.key, Value::text(&self.value), None, false);
+            set_text(keyspace, &self.key, &self.value, None, false);
         }
         Reply::int(absent)
     }
@@ -376,7 +378,7 @@ impl SetFor {
         match self.expiry.deadline(keyspace.clock(), None, self.command) {
             Err(reply) => reply,
             Ok(deadline) => {
-                set_text(keyspace, &self.key, Value::text(&self.value), deadline, true);
+                set_text(keyspace, &self.key, &self.value, deadline, true);
                 Reply::OK
             }
         }
@@ -447,7 +449,7 @@ impl WriteCommand for Getset {
     fn apply(self, keyspace: &mut Keyspace, _: &Stamp) -> Reply {
         let old = bulk_or_nil(keyspace.get(&self.key));
         if !old.is_error() {
-            set_text(keyspace, &self.key, Value::text(&self.value), None, false);
+            set_text(keyspace, &self.key, &self.value, None, false);
         }
         old
     }
@@ -462,7 +464,7 @@ fn pairs(args: &Args, command: &str) -> Result<Args, Reply> {
 
 fn set_pairs(keyspace: &mut Keyspace, pairs: &[Bytes]) {
     for pair in pairs.chunks_exact(2) {
-        set_text(keyspace, &pair[0], Value::text(&pair[1]), None, false);
+        set_text(keyspace, &pair[0], &pair[1], None, false);
     }
 }
 
@@ -529,7 +531,7 @@ impl Msetex {
         }
         for pair in self.pairs.chunks_exact(2) {
             let deadline = self.expiry.deadline(keyspace.clock(), keyspace.get(&pair[0]), "msetex")?;
-            set_text(keyspace, &pair[0], Value::text(&pair[1]), deadline, self.expiry.dates());
+            set_text(keyspace, &pair[0], &pair[1], deadline, self.expiry.dates());
         }
         Ok(Reply::Int(1))
     }

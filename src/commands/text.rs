@@ -9,6 +9,7 @@ use bytes::BytesMut;
 pub(super) const MAX_STRING: usize = 512 << 20;
 
 /// The string of an entry, if there is one; WRONGTYPE if it is another type.
+#[inline]
 pub(super) fn text_of(entry: Option<EntryRef<'_>>) -> Result<Option<TextRef<'_>>, Reply> {
     entry.map(|entry| entry.value().as_text().ok_or_else(wrong_type)).transpose()
 }
@@ -16,6 +17,7 @@ pub(super) fn text_of(entry: Option<EntryRef<'_>>) -> Result<Option<TextRef<'_>>
 /// Values up to this size are copied into a reply, longer ones shared: sharing costs an allocation that stays.
 const COPY_UP_TO: usize = 512;
 
+#[inline]
 pub(super) fn bulk(text: TextRef<'_>) -> Reply {
     Reply::Bulk(text.to_bytes(COPY_UP_TO))
 }

@@ -313,13 +313,25 @@ pub fn put_args(out: &mut BytesMut, args: &Args) {
 
 /// Takes an argument vector from the front.
 pub fn get_args(b: &mut Bytes) -> Result<Args, Malformed> {
-    let n = take(b, 4, "call")?.get_u32_le() as usize;
+    let mut rest = &b[..];
+    let n = number(&mut rest)?;
     let mut args = Args::with_capacity(n.min(16));
     for _ in 0..n {
-        let len = take(b, 4, "call")?.get_u32_le() as usize;
-        args.push(take(b, len, "call")?);
+        let len = number(&mut rest)?;
+        let from = b.len() - rest.len();
+        rest = rest.get(len..).ok_or(Malformed::Short("call"))?;
+        args.push(b.slice(from..from + len));
     }
+    let read = b.len() - rest.len();
+    b.advance(read);
     Ok(args)
+}
+
+/// Takes a number of a call from the front.
+fn number(rest: &mut &[u8]) -> Result<usize, Malformed> {
+    let (number, behind) = rest.split_first_chunk().ok_or(Malformed::Short("call"))?;
+    *rest = behind;
+    Ok(u32::from_le_bytes(*number) as usize)
 }
 
 /// Takes `n` bytes from the front, or says what ended early.

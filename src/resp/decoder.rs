@@ -15,6 +15,8 @@
 use super::Args;
 use super::inline::split_words;
 use bytes::{Buf, BytesMut};
+use smallvec::SmallVec;
+use std::ops::Range;
 
 /// Bounds on what one client may send.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +61,9 @@ pub enum ProtocolError {
 /// Arguments for which room is made on the word of a header alone.
 const TRUSTED_ARGS: usize = 64;
 
+/// Where arguments stand that ended in one call.
+type Ended = SmallVec<[Range<usize>; 4]>;
+
 #[derive(Debug)]
 enum State {
     /// Before the first byte of a command.
@@ -91,42 +96,66 @@ impl Decoder {
     /// Takes the next command off the front of `buf`; `None` asks for more bytes. Empty commands are skipped.
     /// `buf` must only ever be appended to between calls.
     pub fn decode(&mut self, buf: &mut BytesMut) -> Result<Option<Args>, ProtocolError> {
+        let (mut at, mut ended) = (0, Ended::new());
+        let is_whole = self.read(buf, &mut at, &mut ended)?;
+        // What was read leaves the buffer in one piece, however many arguments are in it: to part a buffer costs more than to
+        // read most arguments.
+        match ended.is_empty() {
+            true => buf.advance(at),
+            false => {
+                let read = buf.split_to(at).freeze();
+                self.args.extend(ended.into_iter().map(|argument| read.slice(argument)));
+            }
+        }
+        if !is_whole {
+            return Ok(None);
+        }
+        Ok(Some(std::mem::take(&mut self.args)))
+    }
+
+    /// Reads from `at` on, as far as the bytes go or to the end of a command; whether that was reached. `ended` takes the places
+    /// of arguments.
+    fn read(&mut self, bytes: &[u8], at: &mut usize, ended: &mut Ended) -> Result<bool, ProtocolError> {
         loop {
+            let rest = &bytes[*at..];
             match self.state {
-                State::Start => match buf.first() {
-                    None => return Ok(None),
+                State::Start => match rest.first() {
+                    None => return Ok(false),
                     Some(b'*') => {
-                        let Some(count) = self.multibulk_header(buf)? else { return Ok(None) };
+                        let Some((count, length)) = self.multibulk_header(rest)? else { return Ok(false) };
+                        *at += length;
                         if count > 0 {
-                            self.args = Args::with_capacity(count.min(TRUSTED_ARGS));
+                            self.args.reserve_exact(count.min(TRUSTED_ARGS));
                             self.missing = count;
                             self.taken = 0;
                             self.state = State::Length;
                         }
                     }
                     Some(_) => {
-                        let Some(args) = self.inline(buf)? else { return Ok(None) };
+                        let Some((args, length)) = self.inline(rest)? else { return Ok(false) };
+                        *at += length;
                         if !args.is_empty() {
-                            return Ok(Some(args));
+                            self.args = args;
+                            return Ok(true);
                         }
                     }
                 },
                 State::Length => {
-                    let Some(length) = self.bulk_header(buf)? else { return Ok(None) };
-                    self.state = State::Body(length);
+                    let Some((argument, length)) = self.bulk_header(rest)? else { return Ok(false) };
+                    *at += length;
+                    self.state = State::Body(argument);
                 }
                 State::Body(length) => {
-                    if buf.len() < length + 2 {
-                        return Ok(None);
+                    if rest.len() < length + 2 {
+                        return Ok(false);
                     }
-                    let argument = buf.split_to(length).freeze();
-                    buf.advance(2);
-                    self.args.push(argument);
+                    ended.push(*at..*at + length);
+                    *at += length + 2;
                     self.missing -= 1;
                     self.state = State::Length;
                     if self.missing == 0 {
                         self.state = State::Start;
-                        return Ok(Some(std::mem::take(&mut self.args)));
+                        return Ok(true);
                     }
                 }
             }
@@ -147,24 +176,26 @@ impl Decoder {
         }
     }
 
-    fn multibulk_header(&mut self, buf: &mut BytesMut) -> Result<Option<usize>, ProtocolError> {
-        let Some(number) = self.header(buf, ProtocolError::MultibulkHeader)? else { return Ok(None) };
-        match number {
+    /// How many arguments the command that begins here has, and the length of its header; `None` while that is not whole.
+    fn multibulk_header(&mut self, rest: &[u8]) -> Result<Option<(usize, usize)>, ProtocolError> {
+        let Some(end) = self.header(rest, ProtocolError::MultibulkHeader)? else { return Ok(None) };
+        match integer(&rest[1..end]) {
             Some(count) if count > self.limits.max_args as i64 => Err(ProtocolError::MultibulkLength),
             // A negative count is an empty command, as in Redis.
-            Some(count) => Ok(Some(count.max(0) as usize)),
+            Some(count) => Ok(Some((count.max(0) as usize, end + 2))),
             None => Err(ProtocolError::MultibulkLength),
         }
     }
 
-    fn bulk_header(&mut self, buf: &mut BytesMut) -> Result<Option<usize>, ProtocolError> {
-        match buf.first() {
+    /// The same for an argument and its length.
+    fn bulk_header(&mut self, rest: &[u8]) -> Result<Option<(usize, usize)>, ProtocolError> {
+        match rest.first() {
             None => return Ok(None),
             Some(b'$') => {}
             Some(other) => return Err(ProtocolError::ExpectedBulk(char::from(*other))),
         }
-        let Some(number) = self.header(buf, ProtocolError::BulkHeader)? else { return Ok(None) };
-        let length = match number {
+        let Some(end) = self.header(rest, ProtocolError::BulkHeader)? else { return Ok(None) };
+        let length = match integer(&rest[1..end]) {
             Some(length) if (0..=self.limits.max_bulk as i64).contains(&length) => length as usize,
             _ => return Err(ProtocolError::BulkLength),
         };
@@ -172,68 +203,67 @@ impl Decoder {
         if self.taken > self.limits.max_buffered {
             return Err(ProtocolError::RequestTooBig);
         }
-        Ok(Some(length))
+        Ok(Some((length, end + 2)))
     }
 
-    /// The number of a header line: outer `None` while the line is not whole, inner `None` if it is no number.
-    fn header(&mut self, buf: &mut BytesMut, too_big: ProtocolError) -> Result<Option<Option<i64>>, ProtocolError> {
+    /// Where the header line that begins here ends; `None` while it is not whole.
+    fn header(&mut self, rest: &[u8], too_big: ProtocolError) -> Result<Option<usize>, ProtocolError> {
         let from = self.scanned.max(1);
-        let end = buf.get(from..).and_then(|rest| rest.iter().position(|&b| b == b'\r')).map(|at| at + from);
-        let seen = end.unwrap_or(buf.len());
+        let end = rest.get(from..).and_then(|rest| rest.iter().position(|&b| b == b'\r')).map(|at| at + from);
+        let seen = end.unwrap_or(rest.len());
         if seen > self.limits.max_inline {
             return Err(too_big);
         }
-        match end {
-            // The byte behind CR is taken for LF unseen, as in Redis.
-            Some(end) if end + 1 < buf.len() => {
-                let number = integer(&buf[1..end]);
-                buf.advance(end + 2);
-                self.scanned = 0;
-                Ok(Some(number))
-            }
-            Some(end) => {
-                self.scanned = end;
-                Ok(None)
-            }
-            None => {
-                self.scanned = buf.len();
-                Ok(None)
-            }
-        }
+        // The byte behind CR is taken for LF unseen, as in Redis.
+        let whole = end.filter(|end| end + 1 < rest.len());
+        self.scanned = if whole.is_some() { 0 } else { seen };
+        Ok(whole)
     }
 
-    fn inline(&mut self, buf: &mut BytesMut) -> Result<Option<Args>, ProtocolError> {
-        let end = buf[self.scanned..].iter().position(|&b| b == b'\n').map(|at| at + self.scanned);
-        if end.unwrap_or(buf.len()) > self.limits.max_inline {
+    /// The words of the line that begins here and its length; `None` while it is not whole.
+    fn inline(&mut self, rest: &[u8]) -> Result<Option<(Args, usize)>, ProtocolError> {
+        let end = rest[self.scanned..].iter().position(|&b| b == b'\n').map(|at| at + self.scanned);
+        if end.unwrap_or(rest.len()) > self.limits.max_inline {
             return Err(ProtocolError::InlineTooBig);
         }
         let Some(end) = end else {
-            self.scanned = buf.len();
+            self.scanned = rest.len();
             return Ok(None);
         };
         self.scanned = 0;
-        let line = buf.split_to(end + 1);
-        let line = &line[..end];
+        let line = &rest[..end];
         let words = split_words(line.strip_suffix(b"\r").unwrap_or(line)).ok_or(ProtocolError::UnbalancedQuotes)?;
         if words.len() > self.limits.max_args {
             return Err(ProtocolError::MultibulkLength);
         }
-        Ok(Some(words))
+        Ok(Some((words, end + 1)))
     }
 }
 
 /// Redis' `string2ll`: an optional minus and digits, no superfluous zero, within 64 bits.
 pub fn integer(text: &[u8]) -> Option<i64> {
-    let digits = text.strip_prefix(b"-").unwrap_or(text);
-    let canonical = match digits {
-        [b'0'] => text.len() == 1,
-        [b'1'..=b'9', rest @ ..] => rest.len() < 19 && rest.iter().all(u8::is_ascii_digit),
-        _ => false,
+    let (negative, digits) = match text {
+        [b'-', digits @ ..] => (true, digits),
+        digits => (false, digits),
     };
-    if !canonical {
-        return None;
+    match digits {
+        [b'0'] => return (!negative).then_some(0),
+        // So many fit into 64 bits without a sign, whatever they are.
+        [b'1'..=b'9', ..] if digits.len() <= 19 => {}
+        _ => return None,
     }
-    std::str::from_utf8(text).ok()?.parse().ok()
+    let mut number = 0;
+    for digit in digits {
+        let value = digit.wrapping_sub(b'0');
+        if value > 9 {
+            return None;
+        }
+        number = number * 10 + u64::from(value);
+    }
+    match negative {
+        true => 0i64.checked_sub_unsigned(number),
+        false => i64::try_from(number).ok(),
+    }
 }
 
 #[cfg(test)]

@@ -158,9 +158,14 @@ fn sequence(out: &mut BytesMut, kind: u8, items: &[Reply], protocol: Protocol) {
 }
 
 fn number(out: &mut BytesMut, kind: u8, value: i64) {
-    out.put_u8(kind);
-    out.put_slice(itoa::Buffer::new().format(value).as_bytes());
-    out.put_slice(b"\r\n");
+    let mut digits = itoa::Buffer::new();
+    let digits = digits.format(value).as_bytes();
+    // Put together first: each piece that is put looks for room.
+    let mut line = [kind; 24];
+    let end = 1 + digits.len();
+    line[1..end].copy_from_slice(digits);
+    line[end..end + 2].copy_from_slice(b"\r\n");
+    out.put_slice(&line[..end + 2]);
 }
 
 fn blob(out: &mut BytesMut, bytes: &[u8]) {

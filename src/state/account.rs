@@ -11,6 +11,7 @@ use super::entry::EntryRef;
 pub const ENTRY_COST: u64 = 24;
 
 /// The account of one entry whose value weighs `weight`, in bytes.
+#[inline]
 pub fn cost(key: &[u8], weight: usize) -> u64 {
     ENTRY_COST + key.len() as u64 + weight as u64
 }
@@ -26,16 +27,19 @@ pub(super) struct Account {
 
 impl Account {
     /// What one entry counts for.
+    #[inline]
     pub fn of(entry: &EntryRef<'_>) -> Account {
         Account { keys: 1, expires: u64::from(entry.deadline != 0), bytes: entry.cost() }
     }
 
+    #[inline]
     pub fn add(&mut self, other: Account) {
         self.keys += other.keys;
         self.expires += other.expires;
         self.bytes += other.bytes;
     }
 
+    #[inline]
     pub fn subtract(&mut self, other: Account) {
         self.keys -= other.keys;
         self.expires -= other.expires;

@@ -34,6 +34,7 @@ impl Entry {
         self.as_ref().deadline()
     }
 
+    #[inline]
     pub fn as_ref(&self) -> EntryRef<'_> {
         EntryRef {
             key: &self.key,
@@ -61,6 +62,7 @@ impl<'a> EntryRef<'a> {
         self.key
     }
 
+    #[inline]
     pub fn value(&self) -> ValueRef<'a> {
         self.value
     }
@@ -81,11 +83,13 @@ impl<'a> EntryRef<'a> {
     }
 
     /// Dead iff its deadline is not after `clock`, or everything in it is dead.
+    #[inline]
     pub fn is_dead(&self, clock: Millis) -> bool {
         self.deadline != 0 && self.deadline <= clock || self.value.is_dead(clock)
     }
 
     /// Not later than the moment at which it, or something in it, dies; 0 if nothing does.
+    #[inline]
     pub(super) fn due(&self) -> Millis {
         match (self.deadline, self.value.soonest()) {
             (0, due) | (due, 0) => due,
@@ -94,6 +98,7 @@ impl<'a> EntryRef<'a> {
     }
 
     /// What it counts for in the account, in bytes.
+    #[inline]
     pub fn cost(&self) -> u64 {
         cost(self.key, self.value.weight())
     }
@@ -125,6 +130,7 @@ impl From<Value> for Drafted<'_> {
 }
 
 impl Drafted<'_> {
+    #[inline]
     pub fn as_ref(&self) -> ValueRef<'_> {
         match self {
             Drafted::Made(value) => ValueRef::Owned(value),
@@ -152,6 +158,7 @@ pub(super) struct Draft<'a> {
 }
 
 impl Draft<'_> {
+    #[inline]
     pub fn as_ref(&self) -> EntryRef<'_> {
         EntryRef {
             key: self.key,

@@ -177,16 +177,19 @@ impl Recorder {
     }
 
     /// Whether anything is wanted.
+    #[inline]
     pub fn is_on(&self) -> bool {
         self.wanted != Wanted::default()
     }
 
+    #[inline]
     pub fn event(&mut self, class: Class, name: &'static str, key: &[u8]) {
         if self.wanted.events.0 != 0 && self.wanted.events.has(class) {
             self.record.events.push(Event { name, key: Bytes::copy_from_slice(key) });
         }
     }
 
+    #[inline]
     pub fn change(&mut self, key: &[u8]) {
         let known = |last: &Change| last.key == key && last.by == self.author;
         if self.wanted.changes && !self.record.changed.last().is_some_and(known) {

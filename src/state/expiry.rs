@@ -35,6 +35,7 @@ pub(super) struct Hints {
 
 impl Hints {
     /// A key of this unit has this deadline now, or none (0).
+    #[inline]
     pub fn note(&mut self, slot: Slot, unit: &mut Unit, deadline: Millis) {
         if deadline != 0 && (unit.hint == 0 || deadline < unit.hint) {
             self.replace(slot, unit, deadline);

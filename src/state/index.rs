@@ -78,6 +78,7 @@ pub(super) trait Keys {
     fn second(&self, spot: u32) -> u32;
 }
 
+#[inline]
 fn tag(hash: u64) -> u32 {
     hash as u32 & ((1 << TAG_BITS) - 1)
 }
@@ -106,18 +107,22 @@ impl Index {
         Index { words: vec![0; words].into_boxed_slice(), ..Index::default() }
     }
 
+    #[inline]
     pub fn len(&self) -> usize {
         self.used as usize + self.surplus().len()
     }
 
+    #[inline]
     fn surplus(&self) -> &[Surplus] {
         self.surplus.as_ref().map_or(&[], |surplus| surplus)
     }
 
+    #[inline]
     fn home(&self, hash: u64, depth: u8) -> usize {
         ((((hash << depth) >> 32) * self.words.len() as u64) >> 32) as usize
     }
 
+    #[inline]
     fn after(&self, at: usize) -> usize {
         if at + 1 == self.words.len() { 0 } else { at + 1 }
     }
@@ -196,6 +201,7 @@ impl Index {
         })
     }
 
+    #[inline]
     pub fn spot(&self, at: usize) -> u32 {
         self.words.get(at).map_or_else(|| self.surplus()[at - self.words.len()].spot, |word| word & SPOT_MASK)
     }

@@ -28,7 +28,7 @@ use super::account::Account;
 use super::collections::{Packing, Size};
 use super::cuckoo::{Precision, UnitFilter};
 use super::cut::Cut;
-use super::entry::{Draft, Entry, EntryRef};
+use super::entry::{Draft, Drafted, Entry, EntryRef};
 use super::events::{Class, Recorder};
 use super::eviction::{Limit, Recency, Row};
 use super::expiry::HashRange;
@@ -36,7 +36,7 @@ use super::ownership::Ownership;
 use super::removals::{Removals, Seen};
 use super::table::Table;
 use super::unit::{Leftover, Swept, Unit, hash_of};
-use super::value::Value;
+use super::value::{Form, Value};
 use crate::planted::{self, Bug};
 use crate::slot::slot_of;
 use crate::types::{Millis, Slot, Stamp};
@@ -138,7 +138,9 @@ impl Garbage {
     }
 
     fn put(&mut self, leftover: Leftover) {
-        self.entries.extend(leftover.filter(|entry| entry.value.weight() > FREED_AT_ONCE).map(|entry| *entry));
+        if let Some(entry) = leftover.filter(|entry| entry.value.weight() > FREED_AT_ONCE) {
+            self.entries.push(*entry);
+        }
     }
 }
 
@@ -211,6 +213,7 @@ impl Keyspace {
     }
 
     /// The group clock.
+    #[inline]
     pub fn clock(&self) -> Millis {
         self.clock
     }
@@ -296,10 +299,12 @@ impl Keyspace {
         let (slot, hash) = self.place_of(key);
         let unit = self.table.unit(slot, hash)?;
         let at = unit.find(hash, key)?;
-        Some(((slot, hash, at), unit.entry(at))).filter(|(_, entry)| !entry.is_dead(self.clock))
+        let entry = unit.entry(at);
+        (!entry.is_dead(self.clock)).then_some(((slot, hash, at), entry))
     }
 
     /// The same as [`Keyspace::get`] for who was asked by a client: noted for eviction.
+    #[inline]
     pub(super) fn read(&self, key: &[u8]) -> Option<EntryRef<'_>> {
         let (position, entry) = self.find(key)?;
         if let Some(recency) = &self.recency {
@@ -315,6 +320,7 @@ impl Keyspace {
     }
 
     /// The key's entry, if it is alive by the group clock.
+    #[inline]
     pub fn get(&self, key: &[u8]) -> Option<EntryRef<'_>> {
         self.find(key).map(|(_, entry)| entry)
     }
@@ -374,6 +380,15 @@ impl Keyspace {
 
     /// Writes a key. A deadline that is not after the clock makes this a removal: the key would be dead at once.
     pub fn set(&mut self, key: &[u8], value: Value, deadline: Option<Millis>) {
+        self.write(key, value.into(), deadline);
+    }
+
+    /// The same for a string that is set as a whole, which is copied once, to where it stays.
+    pub fn set_text(&mut self, key: &[u8], text: &[u8], deadline: Option<Millis>) {
+        self.write(key, Drafted::Text(Form::Set, text), deadline);
+    }
+
+    fn write(&mut self, key: &[u8], value: Drafted<'_>, deadline: Option<Millis>) {
         if deadline.is_some_and(|deadline| deadline <= self.clock) {
             self.remove(key);
             return;
@@ -382,8 +397,7 @@ impl Keyspace {
         let (slot, hash) = self.place_of(key);
         self.version += 1;
         let (version, written_ms) = (self.version, self.clock);
-        let draft = Draft { key, value: value.into(), deadline: deadline.unwrap_or(0), version, written_ms };
-        self.put(slot, hash, draft);
+        self.put(slot, hash, Draft { key, value, deadline: deadline.unwrap_or(0), version, written_ms });
     }
 
     /// Writes an entry as it is; whether the key was there, dead or alive.

@@ -16,7 +16,6 @@
 use super::entry::{Draft, EntryRef};
 use super::value::{Form, ValueRef, as_integer};
 use crate::types::Millis;
-use smallvec::SmallVec;
 
 /// Rows up to this many bytes lie in chunks; longer entries are owned. An eighth of a chunk: what is lost at a chunk's
 /// end is then a sixteenth of it at most on average.
@@ -29,41 +28,75 @@ const HAS_DEADLINE: u8 = 1 << 4;
 const IS_INTEGER: u8 = 1 << 5;
 const IS_DEAD: u8 = 1 << 7;
 
-/// Never on the heap: a row that grew there would be allocated three times for one write.
-pub(super) type Row = SmallVec<[u8; ROW_MAX]>;
+/// An entry as the parts of its row. How long that is is known before any of it is written: it goes to where it stays at
+/// once, and over the row it replaces if that is as long.
+#[derive(Debug)]
+pub(super) struct Row<'a> {
+    flags: u8,
+    key: &'a [u8],
+    /// The numbers between key and value; without a deadline they are two.
+    numbers: [u64; 3],
+    value: Body<'a>,
+}
 
-/// The row of an entry; `None` if it is too long, or its value is of a type that does not lie in rows.
-pub(super) fn encode(draft: &Draft<'_>, base: Millis) -> Option<Row> {
-    let value = draft.value.as_ref();
-    let body = value.plain_body()?;
-    if NUMBERS_MAX + draft.key.len() + body.len() > ROW_MAX {
-        return None;
+#[derive(Debug)]
+enum Body<'a> {
+    /// Zig-zag.
+    Integer(u64),
+    Bytes(&'a [u8]),
+}
+
+impl<'a> Row<'a> {
+    /// The row of an entry; `None` if it is too long, or its value is of a type that does not lie in rows.
+    #[inline]
+    pub fn of(draft: &'a Draft<'_>, base: Millis) -> Option<Row<'a>> {
+        let value = draft.value.as_ref();
+        let body = value.plain_body()?;
+        if NUMBERS_MAX + draft.key.len() + body.len() > ROW_MAX {
+            return None;
+        }
+        let tag = value.tag();
+        let integer = (tag == Form::Set.tag()).then(|| as_integer(body)).flatten();
+        let mut flags = tag;
+        flags |= if draft.deadline != 0 { HAS_DEADLINE } else { 0 };
+        flags |= if integer.is_some() { IS_INTEGER } else { 0 };
+        let written = zig_zag(draft.written_ms.wrapping_sub(base) as i64);
+        let numbers = [draft.version, written, draft.deadline.wrapping_sub(draft.written_ms)];
+        let value = integer.map_or(Body::Bytes(body), |value| Body::Integer(zig_zag(value)));
+        Some(Row { flags, key: draft.key, numbers, value })
     }
-    let tag = value.tag();
-    let integer = (tag == Form::Set.tag()).then(|| as_integer(body)).flatten();
-    let mut row = Row::new();
-    let mut flags = tag;
-    flags |= if draft.deadline != 0 { HAS_DEADLINE } else { 0 };
-    flags |= if integer.is_some() { IS_INTEGER } else { 0 };
-    row.push(flags);
-    put_number(&mut row, draft.key.len() as u64);
-    row.extend_from_slice(draft.key);
-    put_number(&mut row, draft.version);
-    put_number(&mut row, zig_zag(draft.written_ms.wrapping_sub(base) as i64));
-    if draft.deadline != 0 {
-        put_number(&mut row, draft.deadline.wrapping_sub(draft.written_ms));
+
+    #[inline]
+    pub fn len(&self) -> usize {
+        let numbers = self.numbers().iter().map(|number| number_len(*number)).sum::<usize>();
+        let value = match self.value {
+            Body::Integer(value) => number_len(value),
+            Body::Bytes(body) => number_len(body.len() as u64) + body.len(),
+        };
+        1 + number_len(self.key.len() as u64) + self.key.len() + numbers + value
     }
-    match integer {
-        Some(value) => put_number(&mut row, zig_zag(value)),
-        None => {
-            put_number(&mut row, body.len() as u64);
-            row.extend_from_slice(body);
+
+    #[inline]
+    fn numbers(&self) -> &[u64] {
+        &self.numbers[..if self.flags & HAS_DEADLINE != 0 { 3 } else { 2 }]
+    }
+
+    /// Writes it over as many bytes.
+    #[inline]
+    pub fn put(&self, bytes: &mut [u8]) {
+        let mut writer = Writer { bytes, at: 0 };
+        writer.put(&[self.flags]);
+        writer.blob(self.key);
+        self.numbers().iter().for_each(|number| writer.number(*number));
+        match self.value {
+            Body::Integer(value) => writer.number(value),
+            Body::Bytes(body) => writer.blob(body),
         }
     }
-    Some(row)
 }
 
 /// The key of the row that begins here.
+#[inline]
 pub(super) fn key(bytes: &[u8]) -> &[u8] {
     let mut reader = Reader { bytes, at: 1 };
     let length = reader.number() as usize;
@@ -71,6 +104,7 @@ pub(super) fn key(bytes: &[u8]) -> &[u8] {
 }
 
 /// The entry of the row that begins here, and the row's length.
+#[inline]
 pub(super) fn parse(bytes: &[u8], base: Millis) -> (EntryRef<'_>, usize) {
     let mut reader = Reader { bytes, at: 1 };
     let flags = bytes[0];
@@ -88,30 +122,62 @@ pub(super) fn parse(bytes: &[u8], base: Millis) -> (EntryRef<'_>, usize) {
     (EntryRef { key, value, deadline, version, written_ms }, reader.at)
 }
 
+#[inline]
 pub(super) fn is_dead(bytes: &[u8]) -> bool {
     bytes[0] & IS_DEAD != 0
 }
 
 /// From now on the row is only skipped.
+#[inline]
 pub(super) fn kill(bytes: &mut [u8]) {
     bytes[0] |= IS_DEAD;
 }
 
-fn put_number(row: &mut Row, mut number: u64) {
-    while number >= 0x80 {
-        row.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    row.push(number as u8);
+/// Bytes that a number takes: seven bits in each, and one byte at least.
+#[inline]
+fn number_len(number: u64) -> usize {
+    (70 - (number | 1).leading_zeros() as usize) / 7
 }
 
 /// Small distances to either side become small numbers.
+#[inline]
 fn zig_zag(value: i64) -> u64 {
     ((value << 1) ^ (value >> 63)) as u64
 }
 
+#[inline]
 fn un_zig_zag(number: u64) -> i64 {
     (number >> 1) as i64 ^ -((number & 1) as i64)
+}
+
+struct Writer<'a> {
+    bytes: &'a mut [u8],
+    at: usize,
+}
+
+impl Writer<'_> {
+    #[inline]
+    fn number(&mut self, mut number: u64) {
+        while number >= 0x80 {
+            self.bytes[self.at] = number as u8 | 0x80;
+            self.at += 1;
+            number >>= 7;
+        }
+        self.bytes[self.at] = number as u8;
+        self.at += 1;
+    }
+
+    #[inline]
+    fn put(&mut self, bytes: &[u8]) {
+        self.bytes[self.at..self.at + bytes.len()].copy_from_slice(bytes);
+        self.at += bytes.len();
+    }
+
+    #[inline]
+    fn blob(&mut self, bytes: &[u8]) {
+        self.number(bytes.len() as u64);
+        self.put(bytes);
+    }
 }
 
 struct Reader<'a> {
@@ -120,6 +186,7 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    #[inline]
     fn number(&mut self) -> u64 {
         let (mut number, mut shift) = (0, 0);
         loop {
@@ -133,6 +200,7 @@ impl<'a> Reader<'a> {
         }
     }
 
+    #[inline]
     fn take(&mut self, length: usize) -> &'a [u8] {
         let taken = &self.bytes[self.at..self.at + length];
         self.at += length;
@@ -158,8 +226,10 @@ mod tests {
             let form = [Form::Set, Form::Float, Form::Edited][form];
             let [base, version, written_ms, deadline] = numbers.map(|number| number >> shift);
             let draft = Draft { key: &key, value: Value::formed(text.into(), form).into(), deadline, version, written_ms };
-            let row = encode(&draft, base).unwrap();
-            let longer = [&row[..], b"what follows"].concat();
+            let row = Row::of(&draft, base).unwrap();
+            let mut longer = vec![0; row.len()];
+            row.put(&mut longer);
+            longer.extend_from_slice(b"what follows");
             let (entry, length) = parse(&longer, base);
             prop_assert_eq!(length, row.len());
             prop_assert_eq!(entry.to_entry(), draft.as_ref().to_entry());
@@ -178,9 +248,9 @@ mod tests {
         };
         let room = ROW_MAX - NUMBERS_MAX;
         let (long, longer) = (vec![b'x'; room], vec![b'x'; room + 1]);
-        assert!(encode(&draft(&long, Value::text(b"")), 1 << 62).unwrap().len() <= ROW_MAX);
-        assert!(encode(&draft(b"", Value::text(&long)), 1 << 62).unwrap().len() <= ROW_MAX);
-        assert!(encode(&draft(&longer, Value::text(b"")), 0).is_none());
-        assert!(encode(&draft(b"", Value::text(&longer)), 0).is_none());
+        assert!(Row::of(&draft(&long, Value::text(b"")), 1 << 62).unwrap().len() <= ROW_MAX);
+        assert!(Row::of(&draft(b"", Value::text(&long)), 1 << 62).unwrap().len() <= ROW_MAX);
+        assert!(Row::of(&draft(&longer, Value::text(b"")), 0).is_none());
+        assert!(Row::of(&draft(b"", Value::text(&longer)), 0).is_none());
     }
 }

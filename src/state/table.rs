@@ -81,6 +81,7 @@ impl Many {
 }
 
 impl Place {
+    #[inline]
     fn units(&self) -> &[Box<Unit>] {
         match self {
             Place::Empty => &[],
@@ -89,6 +90,7 @@ impl Place {
         }
     }
 
+    #[inline]
     fn units_mut(&mut self) -> &mut [Box<Unit>] {
         match self {
             Place::Empty => &mut [],
@@ -98,6 +100,7 @@ impl Place {
     }
 
     /// The number of the unit whose range has this hash.
+    #[inline]
     fn number(&self, hash: u64) -> usize {
         match self {
             Place::Many(many) => many.at(hash),
@@ -115,6 +118,7 @@ impl Place {
 }
 
 /// The place of a slot, where the table's other fields are needed at the same time.
+#[inline]
 fn place_of(pages: &mut [Option<Box<Page>>], slot: Slot) -> Option<&mut Place> {
     let slot = usize::from(slot.0);
     Some(&mut pages.get_mut(slot / PAGE)?.as_mut()?.slots[slot % PAGE])
@@ -138,6 +142,7 @@ impl Table {
         self.units
     }
 
+    #[inline]
     fn place(&self, slot: Slot) -> Option<&Place> {
         let slot = usize::from(slot.0);
         Some(&self.pages.get(slot / PAGE)?.as_ref()?.slots[slot % PAGE])
@@ -153,6 +158,7 @@ impl Table {
     }
 
     /// The unit whose range has this hash.
+    #[inline]
     pub fn unit(&self, slot: Slot, hash: u64) -> Option<&Unit> {
         let place = self.place(slot)?;
         place.units().get(place.number(hash)).map(|unit| &**unit)

@@ -22,13 +22,15 @@ use super::cuckoo::{Precision, UnitFilter};
 use super::entry::{Draft, Entry, EntryRef};
 use super::index::{Index, Keys, Neighbours, SPOT_BITS, Walk, size_class};
 use super::keyspace::Changed;
-use super::row;
+use super::row::{self, Row};
 use super::value::Value;
 use crate::types::Millis;
+use smallvec::SmallVec;
 use std::sync::atomic::AtomicU32;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// The replicated hash of a key: the same on all replicas of a group.
+#[inline]
 pub(super) fn hash_of(seed: u64, key: &[u8]) -> u64 {
     xxh3_64_with_seed(key, seed)
 }
@@ -105,14 +107,28 @@ impl Chunk {
         self.bytes.len() - usize::from(self.dead)
     }
 
-    /// Takes bytes at its end, growing in the allocator's steps.
-    fn push(&mut self, row: &[u8]) -> usize {
-        let (offset, end) = (self.bytes.len(), self.bytes.len() + row.len());
+    /// Makes room for so many bytes at its end, growing in the allocator's steps. Gives where they begin.
+    fn reserve(&mut self, length: usize) -> usize {
+        let (offset, end) = (self.bytes.len(), self.bytes.len() + length);
         if end > self.bytes.capacity() {
             let capacity = capacity_for(end);
             self.bytes.reserve_exact(capacity - offset);
         }
+        offset
+    }
+
+    /// Takes bytes at its end.
+    fn push(&mut self, row: &[u8]) -> usize {
+        let offset = self.reserve(row.len());
         self.bytes.extend_from_slice(row);
+        offset
+    }
+
+    /// Takes at its end what `write` puts into so many bytes.
+    fn push_with(&mut self, length: usize, write: impl FnOnce(&mut [u8])) -> usize {
+        let offset = self.reserve(length);
+        self.bytes.resize(offset + length, 0);
+        write(&mut self.bytes[offset..]);
         offset
     }
 
@@ -187,6 +203,7 @@ fn in_chunk(chunk: usize, offset: usize) -> u32 {
     (chunk << OFFSET_BITS | offset) as u32
 }
 
+#[inline]
 fn chunk_of(spot: u32) -> (usize, usize) {
     ((spot >> OFFSET_BITS) as usize, spot as usize % CHUNK)
 }
@@ -244,6 +261,7 @@ impl Unit {
         }
     }
 
+    #[inline]
     pub fn len(&self) -> usize {
         self.index.len()
     }
@@ -257,11 +275,13 @@ impl Unit {
         self.live as usize
     }
 
+    #[inline]
     pub fn depth(&self) -> u8 {
         self.depth
     }
 
     /// Upper half of the first hash of the range.
+    #[inline]
     pub fn first(&self) -> u32 {
         self.first
     }
@@ -278,6 +298,7 @@ impl Unit {
 
     // -- Looking
 
+    #[inline]
     fn key(&self, spot: u32) -> &[u8] {
         if spot & OWNED != 0 {
             return self.slab().get(number_of(spot)).key();
@@ -286,6 +307,7 @@ impl Unit {
         row::key(&self.chunks[chunk].bytes[offset..])
     }
 
+    #[inline]
     fn slab(&self) -> &Slab {
         self.owned.as_ref().expect("the index names owned entries")
     }
@@ -307,6 +329,7 @@ impl Unit {
     }
 
     /// Position of a key in the index.
+    #[inline]
     pub fn find(&self, hash: u64, key: &[u8]) -> Option<usize> {
         self.index.find(hash, self.depth, || second_of(self.seed, key), |spot| self.key(spot) == key)
     }
@@ -317,13 +340,20 @@ impl Unit {
     }
 
     /// The entry at a position of the index.
+    #[inline]
     pub fn entry(&self, at: usize) -> EntryRef<'_> {
-        let spot = self.index.spot(at);
+        self.shown(self.index.spot(at)).0
+    }
+
+    /// What a spot names, and the length of its row if it has one.
+    #[inline]
+    fn shown(&self, spot: u32) -> (EntryRef<'_>, Option<usize>) {
         if spot & OWNED != 0 {
-            return self.slab().get(number_of(spot)).as_ref();
+            return (self.slab().get(number_of(spot)).as_ref(), None);
         }
         let (chunk, offset) = chunk_of(spot);
-        row::parse(&self.chunks[chunk].bytes[offset..], self.base).0
+        let (entry, length) = row::parse(&self.chunks[chunk].bytes[offset..], self.base);
+        (entry, Some(length))
     }
 
     /// The mark of the key at a position of the index.
@@ -374,8 +404,7 @@ impl Unit {
     pub fn put(&mut self, hash: u64, draft: Draft<'_>) -> (Option<Account>, Leftover) {
         match self.find(hash, draft.key) {
             Some(at) => {
-                let before = Account::of(&self.entry(at));
-                let leftover = self.overwrite(at, draft);
+                let (before, leftover) = self.overwrite(at, draft);
                 (Some(before), leftover)
             }
             None => {
@@ -390,31 +419,26 @@ impl Unit {
         }
     }
 
-    /// Writes another entry in place of the one at a position, whose key it must have.
-    fn overwrite(&mut self, at: usize, draft: Draft<'_>) -> Leftover {
-        self.mortal += u32::from(draft.as_ref().due() != 0);
+    /// Writes another entry in place of the one at a position, whose key it must have. Gives as [`Unit::put`] does.
+    fn overwrite(&mut self, at: usize, draft: Draft<'_>) -> (Account, Leftover) {
         let spot = self.index.spot(at);
-        let row = row::encode(&draft, self.base);
-        if spot & OWNED == 0
-            && let Some(row) = &row
+        let (old, length) = self.shown(spot);
+        let (before, was_mortal) = (Account::of(&old), old.due() != 0);
+        self.mortal += u32::from(draft.as_ref().due() != 0);
+        if let Some(row) = Row::of(&draft, self.base)
+            && let Some(length) = length
+            && row.len() == length
         {
             let (chunk, offset) = chunk_of(spot);
-            let old = &mut self.chunks[chunk].bytes[offset..];
-            let (entry, length) = row::parse(old, self.base);
-            if length == row.len() {
-                self.mortal -= u32::from(entry.due() != 0);
-                old[..length].copy_from_slice(row);
-                return None;
-            }
+            row.put(&mut self.chunks[chunk].bytes[offset..offset + length]);
+            self.mortal -= u32::from(was_mortal);
+            return (before, None);
         }
         let leftover = self.discard(at);
-        let spot = match row {
-            Some(row) => self.store_row(&row).unwrap_or_else(|| self.store_owned(Box::new(draft.into_entry()))),
-            None => self.store_owned(Box::new(draft.into_entry())),
-        };
+        let spot = self.store(draft);
         self.with_index(|index, unit| index.set_any_spot(at, spot, unit));
         self.tidy();
-        leftover
+        (before, leftover)
     }
 
     /// Lets `change` work on the value at a position, and gives its result and what the entry counts for now.
@@ -435,7 +459,7 @@ impl Unit {
         if let Changed::No(_) = result {
             return (result, Account::of(&entry));
         }
-        let (key, deadline) = (row::Row::from_slice(entry.key), entry.deadline);
+        let (key, deadline) = (SmallVec::<[u8; row::ROW_MAX]>::from_slice(entry.key), entry.deadline);
         let draft = Draft { key: &key, value: value.into(), deadline, version, written_ms };
         let after = Account::of(&draft.as_ref());
         self.overwrite(at, draft);
@@ -574,19 +598,22 @@ impl Unit {
     }
 
     fn store(&mut self, draft: Draft<'_>) -> u32 {
-        let row = row::encode(&draft, self.base).and_then(|row| self.store_row(&row));
-        row.unwrap_or_else(|| self.store_owned(Box::new(draft.into_entry())))
+        let spot = Row::of(&draft, self.base).and_then(|row| {
+            let length = row.len();
+            self.store_row(length, |chunk| chunk.push_with(length, |bytes| row.put(bytes)))
+        });
+        spot.unwrap_or_else(|| self.store_owned(Box::new(draft.into_entry())))
     }
 
     fn store_owned(&mut self, entry: Box<Entry>) -> u32 {
         owned_spot(self.owned.get_or_insert_default().insert(entry))
     }
 
-    /// `None` if there is no room in any chunk.
-    fn store_row(&mut self, row: &[u8]) -> Option<u32> {
-        let chunk = self.room_for(row.len())?;
-        self.live += row.len() as u32;
-        Some(in_chunk(chunk, self.chunks[chunk].push(row)))
+    /// Lets `push` put a row of this length into a chunk. `None` if there is no room in any.
+    fn store_row(&mut self, length: usize, push: impl FnOnce(&mut Chunk) -> usize) -> Option<u32> {
+        let chunk = self.room_for(length)?;
+        self.live += length as u32;
+        Some(in_chunk(chunk, push(&mut self.chunks[chunk])))
     }
 
     /// Gives a stored entry its word in the index.
@@ -731,7 +758,7 @@ impl Unit {
                 let (chunk, offset) = chunk_of(spot);
                 let bytes = &self.chunks[chunk].bytes[offset..];
                 let (entry, length) = row::parse(bytes, self.base);
-                let copied = unit.store_row(&bytes[..length]);
+                let copied = unit.store_row(length, |chunk| chunk.push(&bytes[..length]));
                 copied.unwrap_or_else(|| unit.store_owned(Box::new(entry.to_entry())))
             };
             if mark != 0 {

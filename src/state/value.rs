@@ -52,6 +52,7 @@ pub enum Form {
 
 impl Form {
     /// The tag of a string of this form.
+    #[inline]
     pub(super) fn tag(self) -> u8 {
         match self {
             Form::Set => 1,
@@ -61,6 +62,7 @@ impl Form {
     }
 
     /// The form that has this tag; `None` if it is another type's.
+    #[inline]
     pub(super) fn of_tag(tag: u8) -> Option<Form> {
         [Form::Set, Form::Float, Form::Edited].into_iter().find(|form| form.tag() == tag)
     }
@@ -346,6 +348,7 @@ fn text_encoding(form: Form, bytes: &[u8]) -> &'static str {
 }
 
 /// The number, if the text is a 64-bit integer in its one canonical spelling.
+#[inline]
 pub(super) fn as_integer(text: &[u8]) -> Option<i64> {
     if !matches!(text.first(), Some(b'-' | b'0'..=b'9')) || text.len() > 20 {
         return None;
@@ -366,6 +369,7 @@ pub enum ValueRef<'a> {
 
 impl<'a> ValueRef<'a> {
     /// The value where it is kept as it was written; `None` where it lies in a row.
+    #[inline]
     pub fn owned(self) -> Option<&'a Value> {
         match self {
             ValueRef::Owned(value) => Some(value),
@@ -374,6 +378,7 @@ impl<'a> ValueRef<'a> {
     }
 
     /// The string, or `None` for another type.
+    #[inline]
     pub fn as_text(self) -> Option<TextRef<'a>> {
         Some(match self {
             ValueRef::Plain(tag, bytes) => TextRef { form: Form::of_tag(tag)?, content: Content::Here(bytes) },
@@ -449,6 +454,7 @@ impl<'a> ValueRef<'a> {
     }
 
     /// Bytes of contents, for the account.
+    #[inline]
     pub fn weight(self) -> usize {
         match self {
             // What lies in a row weighs its bytes, of whatever type it is.
@@ -468,11 +474,13 @@ impl<'a> ValueRef<'a> {
     }
 
     /// Not later than the earliest deadline of any element; 0 if none has one.
+    #[inline]
     pub(super) fn soonest(self) -> Millis {
         self.owned().map_or(0, Value::soonest)
     }
 
     /// Whether it has elements and all are dead at `clock`. What lies in a row has none that die.
+    #[inline]
     pub(super) fn is_dead(self, clock: Millis) -> bool {
         self.owned().is_some_and(|value| value.is_dead(clock))
     }
@@ -493,6 +501,7 @@ impl<'a> ValueRef<'a> {
         size.unwrap_or(Size { elements: 0, bytes: self.weight() as u64, ranked: false })
     }
 
+    #[inline]
     pub(super) fn tag(self) -> u8 {
         match self {
             ValueRef::Plain(tag, _) => tag,
@@ -502,6 +511,7 @@ impl<'a> ValueRef<'a> {
     }
 
     /// As [`Value::plain_body`]; `None` for an integer too, whose digits are nowhere.
+    #[inline]
     pub(super) fn plain_body(self) -> Option<&'a [u8]> {
         match self {
             ValueRef::Plain(_, body) => Some(body),
@@ -531,6 +541,7 @@ impl TextRef<'_> {
     }
 
     /// The bytes to keep: copied if there are at most `copy_up_to`, shared with the keyspace if that is possible.
+    #[inline]
     pub fn to_bytes(&self, copy_up_to: usize) -> Bytes {
         match self.content {
             Content::Shared(bytes) if bytes.len() > copy_up_to => bytes.clone(),
@@ -542,6 +553,7 @@ impl TextRef<'_> {
 impl Deref for TextRef<'_> {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
         match &self.content {
             Content::Here(bytes) => bytes,
@@ -571,6 +583,7 @@ impl Digits {
 impl Deref for Digits {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
     }

@@ -91,6 +91,7 @@ impl<'a> View<'a> {
     }
 
     /// The key's entry, if it is alive.
+    #[inline]
     pub fn get(&self, key: &[u8]) -> Option<EntryRef<'a>> {
         let found = if self.quiet.get() { self.keyspace.get(key) } else { self.keyspace.read(key) };
         let found = found.inspect(|entry| self.judge(entry));
@@ -132,6 +133,7 @@ impl<'a> View<'a> {
         }
     }
 
+    #[inline]
     fn judge(&self, entry: &EntryRef<'_>) {
         if self.estimate.is_some_and(|estimate| entry.is_dead(estimate)) {
             self.needs_tick.set(true);

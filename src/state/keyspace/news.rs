@@ -45,6 +45,7 @@ impl Keyspace {
     }
 
     /// Notes an event, if it is wanted: a command says with it what it has just done.
+    #[inline]
     pub fn notify(&mut self, class: Class, event: &'static str, key: &[u8]) {
         self.recorder.event(class, event, key);
     }
@@ -72,6 +73,7 @@ impl Keyspace {
     }
 
     /// Of a key that is about to be written: one that was dead expires now, one that was not there is new.
+    #[inline]
     pub(super) fn record_set(&mut self, key: &[u8]) {
         if !self.recorder.is_on() {
             return;
@@ -112,6 +114,7 @@ impl Keyspace {
     }
 
     /// Notes for who waits that something happened to the key with this hash.
+    #[inline]
     pub(super) fn note_touched(&mut self, slot: Slot, hash: u64) {
         if !self.wanted.is_empty() && self.wanted.contains(&Row::new(slot, hash)) {
             self.touched.push(Row::new(slot, hash));
