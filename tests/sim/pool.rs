@@ -36,12 +36,12 @@ const PINNED: &[(Bug, u64)] = &[
     (Bug::BoundedUnbounded, 1),
     (Bug::TimeUpWhenServed, WIDE + 12),
     (Bug::WatchIgnored, WIDE + 1),
-    (Bug::AbsenceForgotten, WIDE + 13),
+    (Bug::AbsenceForgotten, WIDE + 32),
     (Bug::GoneWhileVoting, WIDE + 16),
     (Bug::SlotCheckedAtDoor, MOVING),
     (Bug::StaleRing, MOVING + 16),
     (Bug::DroppedUnmarked, GROUPING),
-    (Bug::BuriedUnasked, GROUPING + 4),
+    (Bug::BuriedUnasked, GROUPING + 21),
     (Bug::FoundedByHearsay, GROUPING),
 ];
 
