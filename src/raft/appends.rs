@@ -27,8 +27,8 @@ use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ pub(super) const HOLD: Duration = Duration::from_millis(2);
 pub(super) struct WantedCommit {
     index: AtomicU64,
     /// Sessions that hold a commit back.
-    holding: Mutex<Vec<Waker>>,
+    holding: Mutex<Vec<Weak<Woken>>>,
 }
 
 impl WantedCommit {
@@ -51,24 +51,25 @@ impl WantedCommit {
     pub fn want(&self, index: u64) {
         if self.index.fetch_max(index, Ordering::AcqRel) < index {
             let holding = std::mem::take(&mut *self.holding.lock());
-            holding.into_iter().for_each(Waker::wake);
+            holding.iter().filter_map(Weak::upgrade).for_each(|session| session.reader.wake());
         }
     }
 
-    fn wants(&self, request: &Request) -> bool {
-        let commit = request.leader_commit.map_or(0, |id| id.index());
-        commit > 0 && self.index.load(Ordering::Acquire) >= commit
+    /// Whether what is held tells a follower of an entry that it waits for, after all that was `sent` told it.
+    fn wants(&self, held: u64, sent: u64) -> bool {
+        held > sent && self.index.load(Ordering::Acquire) > sent
     }
 
-    /// The same, and who asks is woken when another commit is wanted.
-    fn wants_or_wakes(&self, request: &Request, waker: &Waker) -> bool {
+    /// The same, and the session is woken when another commit is wanted.
+    fn wants_or_wakes(&self, held: u64, sent: u64, session: &Arc<Woken>) -> bool {
         let mut holding = self.holding.lock();
-        if !holding.iter().any(|known| known.will_wake(waker)) {
-            holding.push(waker.clone());
+        holding.retain(|known| known.strong_count() > 0);
+        if !holding.iter().any(|known| known.as_ptr() == Arc::as_ptr(session)) {
+            holding.push(Arc::downgrade(session));
         }
         drop(holding);
         // Looked at last: what is wanted from here on wakes.
-        self.wants(request)
+        self.wants(held, sent)
     }
 }
 
@@ -80,6 +81,10 @@ struct End {
     at: Option<LogId>,
     /// It was sent; false: it was dropped for a later one.
     sent: bool,
+}
+
+fn commit_of(request: &Request) -> u64 {
+    request.leader_commit.map_or(0, |id| id.index())
 }
 
 fn end_of(request: &Request) -> Option<LogId> {
@@ -101,7 +106,7 @@ where
 {
     let input = WhenWoken { stream: Some(input), wake: Arc::default(), waker: None };
     let (ends, under_way) = (VecDeque::new(), VecDeque::with_capacity(APPEND_WINDOW));
-    Pipeline { input, wanted, hold, send, began: false, held: None, timer: None, ends, under_way }
+    Pipeline { input, wanted, hold, send, began: false, held: None, timer: None, sent: 0, ends, under_way }
 }
 
 /// See the head of this file.
@@ -119,6 +124,8 @@ struct Pipeline<S, F, A> {
     held: Option<Request>,
     /// When what is held goes, whatever comes.
     timer: Option<BoxFuture<'static, ()>>,
+    /// The newest commit that was sent.
+    sent: u64,
     /// Of what was taken and is not answered yet, in order.
     ends: VecDeque<End>,
     /// What was sent, in order: where it begins and ends, and its answer.
@@ -141,6 +148,7 @@ where
                 match this.poll_request(cx) {
                     Poll::Ready(Some(request)) => {
                         let (previous, last) = (request.prev_log_id, end_of(&request));
+                        (this.sent, this.timer) = (this.sent.max(commit_of(&request)), None);
                         this.under_way.push_back((previous, last, (this.send)(request)));
                     }
                     Poll::Ready(None) => {
@@ -175,7 +183,7 @@ where
         }
         let holds = std::mem::replace(&mut self.began, true) && !self.hold.is_zero();
         while let Some(request) = self.held.as_ref().filter(|request| holds && request.entries.is_empty()) {
-            if self.wanted.wants(request) {
+            if self.wanted.wants(commit_of(request), self.sent) {
                 break;
             }
             match self.input.poll_next(cx) {
@@ -187,7 +195,7 @@ where
                     self.take(next);
                 }
                 Poll::Ready(None) => break,
-                Poll::Pending if self.wanted.wants_or_wakes(request, cx.waker()) => break,
+                Poll::Pending if self.wanted.wants_or_wakes(commit_of(request), self.sent, &self.input.wake) => break,
                 Poll::Pending => {
                     let hold = self.hold;
                     let timer = self.timer.get_or_insert_with(|| Box::pin(env::sleep(hold)));
@@ -196,14 +204,12 @@ where
                 }
             }
         }
-        self.timer = None;
         Poll::Ready(self.held.take())
     }
 
     /// Holds what was taken from openraft; gives what was held.
     fn take(&mut self, request: Request) -> Option<Request> {
         self.ends.push_back(End { at: end_of(&request), sent: true });
-        self.timer = None;
         self.held.replace(request)
     }
 
@@ -390,6 +396,32 @@ mod tests {
         assert!(session.sent.try_recv().is_err(), "nobody asked for it yet");
         session.wanted.want(4);
         assert_eq!(session.sent().await.1, 4);
+    }
+
+    #[tokio::test]
+    async fn a_follower_need_not_wait_because_a_newer_commit_took_the_place_of_its_own() {
+        let mut session = Session::begin(EVER);
+        session.give(append(0, 3, 0));
+        session.sent().await.2.send(()).unwrap();
+        session.give(append(3, 3, 1));
+        session.give(append(3, 3, 3));
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert!(session.sent.try_recv().is_err(), "nobody asked for it yet");
+        session.wanted.want(1);
+        assert_eq!(session.sent().await.1, 3);
+    }
+
+    #[test]
+    fn sessions_that_ended_are_forgotten() {
+        let wanted = WantedCommit::default();
+        let session = Arc::<Woken>::default();
+        assert!(!wanted.wants_or_wakes(1, 0, &session) && !wanted.wants_or_wakes(2, 0, &session));
+        assert_eq!(wanted.holding.lock().len(), 1);
+        drop(session);
+        assert!(!wanted.wants_or_wakes(1, 0, &Arc::default()));
+        assert_eq!(wanted.holding.lock().len(), 1);
     }
 
     #[tokio::test]

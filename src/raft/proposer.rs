@@ -366,8 +366,10 @@ struct Inner {
     landed: Vec<(u64, Landing)>,
     /// Flights under way, with what they carry: whoever waits is told in time even if a flight never lands.
     under_way: Vec<UnderWay>,
-    /// Submissions that the next flight waits for, for a [`MOMENT`]: of those who were just answered, and what waits already.
+    /// Submissions that the next flight waits for: of those who were just answered, and what waits already.
     awaited: usize,
+    /// When it waits for them no longer.
+    awaited_until: Option<Instant>,
     /// The highest term in which somebody was seen to lead.
     term: u64,
     /// While leadership is handed over nothing is sent; what comes waits.
@@ -383,7 +385,8 @@ impl Inner {
     fn may_send(&self) -> bool {
         let thick = self.queued_calls >= THICK_CALLS || self.queued_bytes >= THICK_BYTES;
         let in_flight = self.in_flight();
-        let gathered = thick || self.queue.len() >= self.awaited;
+        let over = || self.awaited_until.is_none_or(|until| env::now() >= until);
+        let gathered = thick || self.queue.len() >= self.awaited || over();
         let room = (in_flight == 0 && gathered) || (thick && in_flight < WINDOW);
         room && !self.queue.is_empty() && !self.paused && self.holds == 0
     }
@@ -508,7 +511,9 @@ impl Proposer {
     fn land(&self, sequence: u64, landing: Landing, answered: usize) {
         let mut inner = self.inner.lock();
         inner.under_way.retain(|flight| flight.sequence != sequence);
-        inner.awaited = if answered >= CROWD { answered + inner.queue.len() } else { 0 };
+        let crowd = answered >= CROWD;
+        inner.awaited = answered + inner.queue.len();
+        inner.awaited_until = crowd.then(|| env::now() + MOMENT);
         inner.landed.push((sequence, landing));
         drop(inner);
         self.wake.notify_one();
@@ -594,7 +599,7 @@ impl Flight {
         let cargo: Cargo = Arc::new(Mutex::new(submissions));
         let mut inner = group.proposer.inner.lock();
         inner.under_way.push(UnderWay { sequence, term, cargo: cargo.clone() });
-        inner.awaited = 0;
+        inner.awaited_until = None;
         drop(inner);
         Flight { group: group.clone(), sequence, cargo, landed: false }
     }
@@ -769,12 +774,12 @@ pub(super) async fn run(group: Arc<Group>) {
             look_at = now + LOOK;
             look_at_deadlines(&group, now);
         }
-        let (may_send, waiting, in_flight, landed, closed, awaited) = {
+        let (may_send, waiting, in_flight, landed, closed, moment) = {
             let mut inner = group.proposer.inner.lock();
             inner.term = group.leadership().map_or(0, |l| l.term).max(inner.term);
-            let landed = inner.under_way.is_empty();
-            let closed = inner.closed.is_some();
-            (inner.may_send(), !inner.queue.is_empty(), inner.in_flight(), landed, closed, inner.awaited > 0)
+            inner.awaited_until = inner.awaited_until.filter(|until| *until > now);
+            let (landed, closed, moment) = (inner.under_way.is_empty(), inner.closed.is_some(), inner.awaited_until);
+            (inner.may_send(), !inner.queue.is_empty(), inner.in_flight(), landed, closed, moment)
         };
         if closed && landed && !waiting {
             return;
@@ -789,11 +794,11 @@ pub(super) async fn run(group: Arc<Group>) {
             }
             continue;
         }
-        if !may_send && awaited && in_flight == 0 {
+        if let Some(until) = moment.filter(|_| !may_send && in_flight == 0) {
             tokio::select! {
                 biased;
                 () = group.proposer.wake.notified() => (),
-                () = env::moment(MOMENT) => group.proposer.inner.lock().awaited = 0,
+                () = env::moment(until.remaining()) => (),
             }
             continue;
         }
@@ -996,21 +1001,27 @@ mod tests {
     fn a_crowd_that_was_answered_together_is_waited_for_and_a_few_are_not() {
         let proposer = Proposer::default();
         let queue = |submissions: usize| {
-            let one = || Submission::new(Vec::new(), env::now() + LOOK, None, Box::new(|_| ()));
+            let one = || Submission::new(Vec::new(), env::now(), None, Box::new(|_| ()));
             (0..submissions).for_each(|_| proposer.submit(one()));
+        };
+        let land = |answered: usize| {
+            proposer.land(1, Landing::Effect, answered);
+            let mut inner = proposer.inner.lock();
+            // No moment ends while the test looks.
+            inner.awaited_until = inner.awaited_until.map(|until| until + Duration::from_secs(3600));
         };
         let may_send = || proposer.inner.lock().may_send();
         queue(2);
-        proposer.land(1, Landing::Effect, 10);
+        land(10);
         queue(9);
         assert!(!may_send(), "one of those who were answered has said nothing yet");
         queue(1);
         assert!(may_send(), "all of them have");
-        proposer.land(2, Landing::Effect, 10);
+        land(10);
         assert!(!may_send());
-        proposer.inner.lock().awaited = 0;
+        proposer.inner.lock().awaited_until = Some(env::now());
         assert!(may_send(), "the moment is over");
-        proposer.land(3, Landing::Effect, 1);
+        land(1);
         assert!(may_send(), "it was no crowd");
     }
 
