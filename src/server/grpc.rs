@@ -39,6 +39,8 @@ use tonic_health::server::HealthReporter;
 const IDLE_LIMIT: Duration = Duration::from_secs(90);
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// A hand-over leaves a group without a leader for some milliseconds, an election for a second or two: that is waited for.
+const LEADER_WITHIN: Duration = Duration::from_secs(3);
 /// Calls at once on one connection.
 const STREAMS_MAX: u32 = 64;
 /// Longest request; all of them are a few numbers.
@@ -206,17 +208,9 @@ impl Admin for Service {
         let admin::ChangeNodesRequest { wish, dry_run } = request.into_inner();
         let wish = wish.ok_or_else(|| refusal(Code::InvalidArgument, codes::ARGUMENT, "nothing is wished"))?;
         let wish = wish_of(wish);
-        let meta = self.led(GroupId::META)?;
-        let cluster = Arc::clone(self.overview.cluster());
-        let deadline = env::now() + self.options.operation_timeout * 9 / 10;
-        // A task of its own: what was written is carried on even if the caller hangs up.
-        let granted = tokio::spawn(async move { cluster.wish(&wish, dry_run, deadline).await }).await;
-        match granted {
-            Ok(Ok(change)) => Ok(Response::new(change_message(change))),
-            Ok(Err(WishError::NotWritten(_))) if !meta.is_leader() => Err(self.led_elsewhere(&meta)),
-            Ok(Err(error)) => Err(wish_refusal(&error)),
-            Err(died) => Err(refusal(Code::Internal, codes::NOT_DONE, format!("the change ended at once: {died}"))),
-        }
+        let change =
+            self.granted(|cluster, deadline| async move { Ok(cluster.wish(&wish, dry_run, deadline).await?) }).await?;
+        Ok(Response::new(change_message(change)))
     }
 
     async fn move_slots(
@@ -227,17 +221,9 @@ impl Admin for Service {
         let admin::MoveSlotsRequest { slots, to, cancel, dry_run } = request.into_inner();
         let wrong = |e: crate::state::NoSlots| refusal(Code::InvalidArgument, codes::ARGUMENT, e.to_string());
         let wish = MoveSlots { slots: slots.parse().map_err(wrong)?, to: (!cancel).then_some(GroupId(to)) };
-        let meta = self.led(GroupId::META)?;
-        let cluster = Arc::clone(self.overview.cluster());
-        let deadline = env::now() + self.options.operation_timeout * 9 / 10;
-        // A task of its own, as for a change of nodes.
-        let granted = tokio::spawn(async move { cluster.move_slots(&wish, dry_run, deadline).await }).await;
-        match granted {
-            Ok(Ok(moving)) => Ok(Response::new(slots_message(&moving))),
-            Ok(Err(MoveError::Wish(WishError::NotWritten(_)))) if !meta.is_leader() => Err(self.led_elsewhere(&meta)),
-            Ok(Err(error)) => Err(move_refusal(&error)),
-            Err(died) => Err(refusal(Code::Internal, codes::NOT_DONE, format!("the change ended at once: {died}"))),
-        }
+        let moving =
+            self.granted(|cluster, deadline| async move { cluster.move_slots(&wish, dry_run, deadline).await }).await?;
+        Ok(Response::new(slots_message(&moving)))
     }
 
     async fn change_groups(
@@ -248,17 +234,10 @@ impl Admin for Service {
         let admin::ChangeGroupsRequest { wish, dry_run } = request.into_inner();
         let wish = wish.ok_or_else(|| refusal(Code::InvalidArgument, codes::ARGUMENT, "nothing is wished"))?;
         let wish = group_wish_of(wish);
-        let meta = self.led(GroupId::META)?;
-        let cluster = Arc::clone(self.overview.cluster());
-        let deadline = env::now() + self.options.operation_timeout * 9 / 10;
-        // A task of its own, as for a change of nodes.
-        let granted = tokio::spawn(async move { cluster.change_groups(&wish, dry_run, deadline).await }).await;
-        match granted {
-            Ok(Ok(change)) => Ok(Response::new(group_change_message(change))),
-            Ok(Err(MoveError::Wish(WishError::NotWritten(_)))) if !meta.is_leader() => Err(self.led_elsewhere(&meta)),
-            Ok(Err(error)) => Err(move_refusal(&error)),
-            Err(died) => Err(refusal(Code::Internal, codes::NOT_DONE, format!("the change ended at once: {died}"))),
-        }
+        let change = self
+            .granted(|cluster, deadline| async move { cluster.change_groups(&wish, dry_run, deadline).await })
+            .await?;
+        Ok(Response::new(group_change_message(change)))
     }
 
     async fn list_slots(
@@ -285,7 +264,7 @@ impl Admin for Service {
     ) -> Result<Response<admin::TransferLeaderResponse>, Status> {
         self.admit(&request, Verb::Acts)?;
         let admin::TransferLeaderRequest { group, to } = request.into_inner();
-        let group = self.led(GroupId(group))?;
+        let group = self.led(GroupId(group)).await?;
         let me = self.overview.cluster().me().id;
         let to = NodeId(to);
         if to == me {
@@ -307,7 +286,7 @@ impl Admin for Service {
         request: Request<admin::TriggerSnapshotRequest>,
     ) -> Result<Response<admin::TriggerSnapshotResponse>, Status> {
         self.admit(&request, Verb::Acts)?;
-        let group = self.led(GroupId(request.into_inner().group))?;
+        let group = self.led(GroupId(request.into_inner().group)).await?;
         let what = format!("the snapshot of group {}", group.id());
         let leader = Arc::clone(&group);
         let index = self.in_time(&group, &what, async move { leader.snapshot().await }).await?;
@@ -322,7 +301,7 @@ impl Admin for Service {
         request: Request<admin::SaveSnapshotRequest>,
     ) -> Result<Response<Self::SaveSnapshotStream>, Status> {
         self.admit(&request, Verb::Acts)?;
-        let group = self.led(GroupId(request.into_inner().group))?;
+        let group = self.led(GroupId(request.into_inner().group)).await?;
         let node = self.overview.cluster().me().id;
         let (parts, stream) = mpsc::channel(PARTS_AHEAD);
         let saving = Arc::clone(&self.saving);
@@ -336,7 +315,7 @@ impl Admin for Service {
 
     async fn verify(&self, request: Request<admin::VerifyRequest>) -> Result<Response<admin::VerifyResponse>, Status> {
         self.admit(&request, Verb::Acts)?;
-        let group = self.led(GroupId(request.into_inner().group))?;
+        let group = self.led(GroupId(request.into_inner().group)).await?;
         let what = format!("the verification of group {}", group.id());
         let leader = Arc::clone(&group);
         // A little earlier than the door, so that its own reason is told.
@@ -534,14 +513,16 @@ impl Service {
     }
 
     /// The group, if this node leads it; else a refusal that says who does.
-    fn led(&self, id: GroupId) -> Result<Arc<Group>, Status> {
+    async fn led(&self, id: GroupId) -> Result<Arc<Group>, Status> {
         let group = self.hosted(id)?;
-        if group.is_leader() { Ok(group) } else { Err(self.led_elsewhere(&group)) }
+        let leader = group.leader_within(LEADER_WITHIN).await;
+        if leader == Some(self.overview.cluster().me_id()) { Ok(group) } else { Err(self.led_elsewhere(&group).await) }
     }
 
-    fn led_elsewhere(&self, group: &Group) -> Status {
+    async fn led_elsewhere(&self, group: &Group) -> Status {
         let id = group.id();
-        let leader = group.leader().filter(|leader| *leader != self.overview.cluster().me().id);
+        let leader =
+            group.leader_within(LEADER_WITHIN).await.filter(|leader| *leader != self.overview.cluster().me_id());
         let Some(leader) = leader else {
             return refusal(Code::Unavailable, codes::NO_LEADER, format!("group {id} has no leader just now"));
         };
@@ -558,6 +539,25 @@ impl Service {
         status
     }
 
+    /// Has a wish written, if this node leads the meta group; what came of it, or why it was not granted.
+    async fn granted<T, W>(&self, write: impl FnOnce(Arc<Cluster>, env::Instant) -> W) -> Result<T, Status>
+    where
+        T: Send + 'static,
+        W: Future<Output = Result<T, MoveError>> + Send + 'static,
+    {
+        let meta = self.led(GroupId::META).await?;
+        let deadline = env::now() + self.options.operation_timeout * 9 / 10;
+        // A task of its own: what was written is carried on even if the caller hangs up.
+        match tokio::spawn(write(Arc::clone(self.overview.cluster()), deadline)).await {
+            Ok(Ok(granted)) => Ok(granted),
+            Ok(Err(MoveError::Wish(WishError::NotWritten(_)))) if !meta.is_leader() => {
+                Err(self.led_elsewhere(&meta).await)
+            }
+            Ok(Err(error)) => Err(move_refusal(&error)),
+            Err(died) => Err(refusal(Code::Internal, codes::NOT_DONE, format!("the change ended at once: {died}"))),
+        }
+    }
+
     /// Waits for a leader's work for as long as the door allows. When it fails because leadership went elsewhere
     /// meanwhile, the answer is that of a node which does not lead.
     ///
@@ -571,7 +571,7 @@ impl Service {
     ) -> Result<T, Status> {
         match env::timeout(self.options.operation_timeout, tokio::spawn(work)).await {
             Ok(Ok(Ok(done))) => Ok(done),
-            Ok(Ok(Err(_))) if !group.is_leader() => Err(self.led_elsewhere(group)),
+            Ok(Ok(Err(_))) if !group.is_leader() => Err(self.led_elsewhere(group).await),
             Ok(Ok(Err(error))) => {
                 Err(refusal(Code::Aborted, codes::NOT_DONE, format!("{what} did not succeed: {error}")))
             }

@@ -38,6 +38,12 @@ impl Group {
         self.leadership().map(|l| l.leader)
     }
 
+    /// The leader as far as this node knows; while it knows none, it is waited for so long.
+    pub async fn leader_within(&self, patience: Duration) -> Option<NodeId> {
+        let _ = env::timeout(patience, self.leadership.subscribe().wait_for(Option::is_some)).await;
+        self.leader()
+    }
+
     /// Who leads or led last as far as this node knows, and for how long nobody is known to lead.
     pub fn last_leader(&self) -> Option<(NodeId, Duration)> {
         let led = || self.led.lock().map(|(leader, until)| (leader, until.elapsed()));

@@ -51,3 +51,17 @@ async fn what_waits_for_a_group_that_goes_comes_back_to_be_sent_elsewhere() {
     let back: Vec<(u32, Args)> = back.into_iter().map(|one| (one.place, one.call)).collect();
     assert_eq!(back, [(0, calls[0].clone()), (1, calls[1].clone())]);
 }
+
+/// A hand-over, or a core that begins anew, leaves a group without a leader for a moment.
+#[tokio::test]
+async fn a_leader_that_is_about_to_be_there_is_waited_for() {
+    let (_cluster, group) = second_of_two().await;
+    let me = group.me_for_tests();
+    assert_eq!(group.leader_within(Duration::ZERO).await, Some(me));
+    group.kill_core().await;
+    while group.leader().is_some() {
+        env::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(group.leader_within(Duration::ZERO).await, None);
+    assert_eq!(group.leader_within(PATIENCE).await, Some(me));
+}
