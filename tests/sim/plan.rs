@@ -186,8 +186,6 @@ impl Plan {
         }
         if grouping {
             plan.faults.extend(wishes(&mut rng, Kind::Groups));
-            // A group of few slots has a small share, and what lies in one slot of a register may be larger: it would stay.
-            plan.limit = None;
         }
         plan.faults.sort_by_key(|planned| planned.at);
         plan
