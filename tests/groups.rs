@@ -173,6 +173,16 @@ fn a_group_comes_is_split_and_goes_and_clients_see_nothing() {
         cluster.numbers().iter().all(|node| cluster.log(*node).contains("group-dropped")).then_some(())
     });
     assert_eq!(ids(&cluster, 3), [1, 2, 4]);
+    wait_until("the feeds of all nodes tell that it came and went", PATIENCE, || {
+        let told = |node: &usize| {
+            let told = cluster.ctl(&[*node], &["events", "-o", "json"]);
+            let told = String::from_utf8(told.stdout).expect("text");
+            let told: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).expect("one event")).collect();
+            let told = |name: &str| told.iter().any(|event| event["event"] == name && event["group"] == 3);
+            ["group-added", "group-leaving", "group-removed"].into_iter().all(told)
+        };
+        cluster.numbers().iter().all(told).then_some(())
+    });
     all_go_on();
 
     // A node that was down while a group went drops it when it comes back, and serves. It hands over what it leads: of what a

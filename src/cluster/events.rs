@@ -7,6 +7,7 @@
 //! Invariants: numbers rise by one from 1 on; at most [`KEPT`] events are kept, and whoever asks for older ones is told how
 //! many are missing; a feed that began anew, because its node did, has another `run`.
 
+use super::life::Stage;
 use super::roster::Standing;
 use super::{Agreed, Cluster};
 use crate::env;
@@ -40,6 +41,10 @@ pub enum Happening {
     NodeRemoved,
     NodeAway,
     NodeBack,
+    GroupComing,
+    GroupAdded,
+    GroupLeaving,
+    GroupRemoved,
     LeaderChanged,
     LeaderLost,
     MembersChanged,
@@ -67,6 +72,10 @@ impl Happening {
             Happening::NodeRemoved => "node-removed",
             Happening::NodeAway => "node-away",
             Happening::NodeBack => "node-back",
+            Happening::GroupComing => "group-coming",
+            Happening::GroupAdded => "group-added",
+            Happening::GroupLeaving => "group-leaving",
+            Happening::GroupRemoved => "group-removed",
             Happening::LeaderChanged => "leader-changed",
             Happening::LeaderLost => "leader-lost",
             Happening::MembersChanged => "members-changed",
@@ -175,6 +184,7 @@ struct Picture {
     peers: BTreeMap<NodeId, Heard>,
     apart: BTreeMap<NodeId, i64>,
     standings: BTreeMap<NodeId, (Standing, bool)>,
+    stages: Arc<BTreeMap<GroupId, Stage>>,
     groups: BTreeMap<GroupId, GroupPicture>,
     disk_low: bool,
     epoch: u64,
@@ -184,7 +194,7 @@ struct Picture {
 impl Picture {
     fn of(cluster: &Cluster) -> Picture {
         let (table, me) = (cluster.table(), cluster.me_id());
-        let mut picture = Picture { epoch: table.epoch, ..Picture::default() };
+        let mut picture = Picture { epoch: table.epoch, stages: cluster.stages.load_full(), ..Picture::default() };
         for node in table.nodes.keys().copied().filter(|node| *node != me) {
             let hearing = cluster.host().peers().hearing(node);
             let heard = match hearing.phi {
@@ -242,6 +252,9 @@ fn differences(before: &Picture, after: &Picture) -> Vec<News> {
     for (node, now) in &after.standings {
         standing(&mut news, *node, before.standings.get(node), *now, before.standings.is_empty());
     }
+    for (id, now) in after.stages.iter() {
+        stage(&mut news, *id, before.stages.get(id), *now, before.stages.is_empty());
+    }
     for (id, group) in &after.groups {
         // What was so when the node began is no news, but for who leads.
         of_group(&mut news, *id, before.groups.get(id), group);
@@ -281,6 +294,21 @@ fn standing(news: &mut Vec<News>, node: NodeId, before: Option<&(Standing, bool)
         }
         (true, false) => news.push(about(Happening::NodeBack, Some(node), None, "it gets its share of votes again")),
         _ => {}
+    }
+}
+
+fn stage(news: &mut Vec<News>, id: GroupId, before: Option<&Stage>, now: Stage, first: bool) {
+    let told = |stage| match stage {
+        Stage::Coming | Stage::Begun => Happening::GroupComing,
+        Stage::Member => Happening::GroupAdded,
+        Stage::Leaving => Happening::GroupLeaving,
+        Stage::Gone => Happening::GroupRemoved,
+    };
+    let (what, known) = (told(now), before.map(|stage| told(*stage)));
+    // The first table tells what was so before.
+    if !first && known.as_ref() != Some(&what) {
+        let stays = known == Some(Happening::GroupLeaving) && what == Happening::GroupAdded;
+        news.push(about(what, None, Some(id), if stays { "its removal was taken back" } else { "" }));
     }
 }
 
@@ -352,6 +380,7 @@ mod tests {
         let mut picture = Picture {
             peers: [(NodeId(2), Heard::Alive)].into(),
             standings: [(NodeId(1), (Standing::Member, false)), (NodeId(2), (Standing::Member, false))].into(),
+            stages: Arc::new([(GroupId(1), Stage::Member), (GroupId(2), Stage::Leaving)].into()),
             groups: [(GroupId(1), group)].into(),
             epoch: 1,
             ..Picture::default()
@@ -368,6 +397,11 @@ mod tests {
         let standing = |now| {
             picture(|p| {
                 p.standings.insert(NodeId(2), now);
+            })
+        };
+        let stage = |id, now| {
+            picture(|p| {
+                Arc::make_mut(&mut p.stages).insert(GroupId(id), now);
             })
         };
         let heard = |now| {
@@ -394,6 +428,11 @@ mod tests {
                 }),
                 vec![("node-joining", Some(3), None)],
             ),
+            (stage(3, Stage::Coming), vec![("group-coming", None, Some(3))]),
+            (stage(3, Stage::Member), vec![("group-added", None, Some(3))]),
+            (stage(1, Stage::Leaving), of_group("group-leaving", None)),
+            (stage(1, Stage::Gone), of_group("group-removed", None)),
+            (stage(2, Stage::Member), vec![("group-added", None, Some(2))]),
             (group(|g| g.leader = Some(NodeId(2))), of_group("leader-changed", Some(2))),
             (group(|g| g.term = 4), of_group("leader-changed", Some(1))),
             (group(|g| g.leader = None), of_group("leader-lost", Some(1))),
@@ -415,6 +454,7 @@ mod tests {
         assert_eq!(names(&heard(Heard::Silent), &before), node("node-alive"));
         assert_eq!(names(&standing((Standing::Member, true)), &before), node("node-back"));
         assert_eq!(names(&standing((Standing::Draining, false)), &before), node("node-joined"));
+        assert_eq!(names(&stage(3, Stage::Coming), &stage(3, Stage::Begun)), [], "it comes still");
     }
 
     #[test]

@@ -123,26 +123,36 @@ impl Life {
         let known = groups.keys().chain(&self.coming).map(|id| id.0);
         self.last = known.max().unwrap_or(0).max(self.last);
     }
+
+    /// How a group stands beside the groups of the table; none: there never was one of this number.
+    fn stage(&self, groups: &BTreeMap<GroupId, GroupInfo>, id: GroupId) -> Option<Stage> {
+        match self {
+            _ if self.gone.contains(&id) => Some(Stage::Gone),
+            _ if self.coming.contains(&id) => Some(Stage::Coming),
+            _ if !groups.contains_key(&id) || id == GroupId::META => None,
+            _ if self.leaving.contains(&id) => Some(Stage::Leaving),
+            _ if self.begun.contains_key(&id) => Some(Stage::Begun),
+            _ => Some(Stage::Member),
+        }
+    }
+
+    /// How every group stands that there ever was.
+    pub fn stages(&self, groups: &BTreeMap<GroupId, GroupInfo>) -> BTreeMap<GroupId, Stage> {
+        let ids = groups.keys().chain(&self.coming).chain(&self.gone);
+        ids.filter_map(|id| Some((*id, self.stage(groups, *id)?))).collect()
+    }
 }
 
 impl TableDocument {
     /// How a group stands; none: there never was one of this number.
     pub(super) fn stage(&self, id: GroupId) -> Option<Stage> {
-        match self.life {
-            _ if self.life.gone.contains(&id) => Some(Stage::Gone),
-            _ if self.life.coming.contains(&id) => Some(Stage::Coming),
-            _ if !self.groups.contains_key(&id) || id == GroupId::META => None,
-            _ if self.life.leaving.contains(&id) => Some(Stage::Leaving),
-            _ if self.life.begun.contains_key(&id) => Some(Stage::Begun),
-            _ => Some(Stage::Member),
-        }
+        self.life.stage(&self.groups, id)
     }
 
     /// How every group stands that there ever was, and who founds it while it is being begun.
     pub(super) fn stages(&self) -> BTreeMap<GroupId, (Stage, Vec<NodeId>)> {
-        let ids = self.groups.keys().chain(&self.life.coming).chain(&self.life.gone);
         let founders = |id: &GroupId| self.life.begun.get(id).cloned().unwrap_or_default();
-        ids.filter_map(|id| Some((*id, (self.stage(*id)?, founders(id))))).collect()
+        self.life.stages(&self.groups).into_iter().map(|(id, stage)| (id, (stage, founders(&id)))).collect()
     }
 
     /// The number that is given out next.

@@ -209,6 +209,8 @@ pub struct Cluster {
     agreed: ArcSwap<Agreed>,
     users: users::Followed,
     roster: ArcSwapOption<Roster>,
+    /// How every group stands that there ever was.
+    stages: ArcSwap<BTreeMap<GroupId, Stage>>,
     /// What gossip says; none where it is off.
     heard: ArcSwapOption<Hearsay>,
     /// What each group waits for, as the driver saw it last; here, if this node leads the meta group.
@@ -240,6 +242,7 @@ impl Cluster {
             agreed,
             users,
             roster: ArcSwapOption::empty(),
+            stages: ArcSwap::default(),
             heard: ArcSwapOption::empty(),
             progress: Mutex::default(),
             feed: events::Feed::default(),
@@ -428,6 +431,7 @@ impl Cluster {
         };
         self.follow_addresses(&table);
         self.follow_roster(meta, &mut table);
+        self.stages.store(Arc::new(life.stages(&table.groups)));
         let table = Arc::new(table);
         self.table.store(table.clone());
         table.nodes.keys().for_each(|node| self.link(*node));
