@@ -50,8 +50,8 @@ const VALUE_MAX: usize = 64 << 20;
 const CLEARED_AT_ONCE: usize = 2_000;
 /// Bytes that one batch takes, if that is more than one slot.
 const BYTES_AT_ONCE: u64 = 64 << 20;
-/// Before slots that could not go are tried again; but for those that only lack room, twice as long each time, so that clients
-/// do not wait for them half of the time, and at most [`AGAIN_MOST`].
+/// Before slots that could not go are tried again; but for those that only lack room, or a group that is up to date, twice as
+/// long each time, so that clients do not wait for them half of the time, and at most [`AGAIN_MOST`].
 const AGAIN: Duration = Duration::from_secs(5);
 const AGAIN_MOST: Duration = Duration::from_secs(320);
 /// A batch that is in one phase for so long is told in the log, each time that this has passed.
@@ -118,6 +118,8 @@ struct Seen {
     waits: BTreeMap<u16, (Instant, String)>,
     /// How often in a row slots could not go.
     failed: BTreeMap<u16, u32>,
+    /// Groups that did not show lately that they are up to date, until when all that is theirs is passed over, and why.
+    quiet: BTreeMap<GroupId, (Instant, String)>,
     /// Slots for which there is no room where they are to go.
     coming: BTreeMap<u16, Coming>,
     /// The batch and its phase, and when its being there is worth a line in the log.
@@ -132,9 +134,9 @@ struct Seen {
 
 impl Default for Seen {
     fn default() -> Seen {
-        let (waits, failed, coming) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let (waits, failed, quiet, coming) = Default::default();
         let most = moves::SLOTS_AT_ONCE;
-        Seen { frozen: None, waits, failed, coming, phase: None, most, refused: false, began: None, rest: None }
+        Seen { frozen: None, waits, failed, quiet, coming, phase: None, most, refused: false, began: None, rest: None }
     }
 }
 
@@ -142,6 +144,17 @@ impl Seen {
     /// They are too large for now: nobody waits for them, and in a moment it may be otherwise.
     fn pass_over(&mut self, slots: &SlotSet, why: &str, now: Instant) {
         slots.iter().for_each(|slot| _ = self.waits.insert(slot.0, (now + AGAIN, why.to_owned())));
+    }
+
+    /// It has no leader, as a rule. Nothing was frozen: nobody waits, and it may have one in a moment.
+    fn pass_over_group(&mut self, group: GroupId, why: &str, now: Instant) {
+        self.quiet.insert(group, (now + AGAIN, why.to_owned()));
+    }
+
+    /// What was passed over for long enough is tried again.
+    fn forget(&mut self, now: Instant) {
+        self.waits.retain(|_, (until, _)| *until > now);
+        self.quiet.retain(|_, (until, _)| *until > now);
     }
 
     /// For which slots room is to be made: the smallest of each target, which needs least, and the smaller ones first.
@@ -191,7 +204,10 @@ impl Seen {
         for (slot, (_, why)) in &self.waits {
             by_reason.entry(why).or_default().insert(Slot(*slot));
         }
-        by_reason.into_iter().map(|(why, slots)| format!("slots {slots} are tried again: {why}")).collect()
+        let slots = by_reason.into_iter().map(|(why, slots)| format!("slots {slots} are tried again: {why}"));
+        let groups =
+            self.quiet.iter().map(|(group, (_, why))| format!("slots of group {group} are tried again: {why}"));
+        slots.chain(groups).collect()
     }
 }
 
@@ -328,7 +344,7 @@ impl Cluster {
         let held = |slot, group| self.host().group(group).map_or(0, |group| group.peek(|keys| keys.slot_len(slot)));
         seen.note_coming(&table, |slot, to| held(slot, to) > 0);
         let Some(batch) = &table.moves.under_way else {
-            seen.waits.retain(|_, (until, _)| *until > env::now());
+            seen.forget(env::now());
             return self.begin_batch(meta, &table, &owners, seen, deadline).await;
         };
         let (source, target) = (self.hosted(batch.from)?, self.hosted(batch.to)?);
@@ -372,14 +388,18 @@ impl Cluster {
             all.add(slots);
             all
         });
-        let waits = |slot: Slot| seen.waits.contains_key(&slot.0) || early.has(slot);
+        let quiet = |slot: Slot| {
+            let ends = [owners.get(usize::from(slot.0)).copied(), table.moves.destination(slot)];
+            !seen.quiet.is_empty() && ends.into_iter().flatten().any(|group| seen.quiet.contains_key(&group))
+        };
+        let waits = |slot: Slot| seen.waits.contains_key(&slot.0) || early.has(slot) || quiet(slot);
         let Some((from, to, slots)) = table.moves.next(owners, seen.most, waits, keys) else { return Ok(()) };
         let (source, target) = (self.hosted(from)?, self.hosted(to)?);
         for group in [&source, &target] {
             if let Err(why) = fresh(group, deadline).await {
                 // Others may go, whose groups have leaders.
-                seen.postpone(&slots, &why, env::now());
-                return Err(Later(why));
+                seen.pass_over_group(group.id(), &why, env::now());
+                return Ok(());
             }
         }
         let slots = match may_go(&source, &target, &slots).await {
@@ -717,6 +737,20 @@ mod tests {
         }
         seen.postpone(&slot, "it takes too long", now);
         assert_eq!(seen.waits[&7].0.saturating_since(now), AGAIN, "nobody has waited for it before");
+    }
+
+    /// A group that was without a leader for minutes would keep its slots for minutes more.
+    #[test]
+    fn what_is_a_quiet_groups_is_looked_at_again_as_soon_each_time() {
+        let (mut seen, now) = (Seen::default(), env::now());
+        for _ in 0..9 {
+            seen.pass_over_group(GroupId(2), "it has no leader", now);
+        }
+        assert_eq!(seen.told(), ["slots of group 2 are tried again: it has no leader"]);
+        seen.forget(now + AGAIN / 2);
+        assert!(seen.quiet.contains_key(&GroupId(2)));
+        seen.forget(now + AGAIN);
+        assert!(seen.quiet.is_empty() && seen.failed.is_empty());
     }
 
     #[test]
