@@ -27,6 +27,8 @@ pub enum Bug {
     RetryUnknown,
     /// A snapshot is published under an index that its state has not reached.
     AppliedAheadOfState,
+    /// A voter confirms whoever asks, whomever it has voted for since.
+    ConfirmedBlindly,
     /// A leader that was restarted goes on as one without an election.
     LeaderRestored,
     /// Each replica chooses itself who leaves, as often as the entry says that somebody does.
@@ -60,7 +62,7 @@ pub enum Bug {
 }
 
 impl Bug {
-    pub const ALL: [Bug; 25] = [
+    pub const ALL: [Bug; 26] = [
         Bug::AcknowledgeBeforeSync,
         Bug::CountVoteTwice,
         Bug::ReadUnconfirmed,
@@ -71,6 +73,7 @@ impl Bug {
         Bug::FollowerSweeps,
         Bug::RetryUnknown,
         Bug::AppliedAheadOfState,
+        Bug::ConfirmedBlindly,
         Bug::LeaderRestored,
         Bug::EvictByReplica,
         Bug::PurgeBeforePublish,

@@ -36,7 +36,7 @@ use super::snapshot::SnapshotStore;
 use super::storage::{Storage, StorageError};
 use super::verify::{self, Verifier};
 use super::waiters::Waiters;
-use super::{Raft, Types};
+use super::{Raft, StoredMembership, Types, Vote};
 use crate::env::{self, Instant};
 use crate::planted::{self, Bug};
 use crate::state::Packing;
@@ -45,7 +45,7 @@ use crate::state::eviction::Limit;
 use crate::types::{GroupId, NodeId};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use openraft::async_runtime::WatchReceiver;
-use openraft::{RaftMetrics, SnapshotPolicy};
+use openraft::{RaftMetrics, ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -170,6 +170,8 @@ pub struct Group {
     /// It has left the cluster: set before `closed`.
     gone: AtomicBool,
     rounds: AtomicU64,
+    /// The voter that was the first to confirm this node when it last asked.
+    pub(super) quick_voter: AtomicU64,
     /// When the last snapshot was begun, and the bytes that the log had seen by then.
     snapshot_at: Mutex<Option<(Instant, u64)>>,
     wall_alarm: AtomicBool,
@@ -216,6 +218,7 @@ impl Group {
             closed: AtomicBool::new(false),
             gone: AtomicBool::new(false),
             rounds: AtomicU64::new(0),
+            quick_voter: AtomicU64::new(0),
             snapshot_at: Mutex::new(None),
             wall_alarm: AtomicBool::new(false),
             verifier: Verifier::default(),
@@ -365,7 +368,7 @@ impl Group {
         self.handle.spawn(env::timed(task));
     }
 
-    fn core(&self) -> Arc<Core> {
+    pub(super) fn core(&self) -> Arc<Core> {
         self.core.load_full().expect("a group is reachable only after its core was started")
     }
 
@@ -396,6 +399,18 @@ impl Core {
     /// Whether openraft still works on it. Of one that has died the last metrics may look well.
     fn runs(&self) -> bool {
         !self.dead.load(Ordering::Acquire) && self.metrics.borrow_watched().running_state.is_ok()
+    }
+
+    /// The term in which this node leads, and the configuration, if it leads.
+    pub(super) fn leads(&self) -> Option<(u64, Arc<StoredMembership>)> {
+        let metrics = self.metrics.borrow_watched();
+        let leads = metrics.state == ServerState::Leader && !self.dead.load(Ordering::Acquire);
+        leads.then(|| (metrics.current_term, metrics.membership_config.clone()))
+    }
+
+    /// The last vote that was given to the disk.
+    pub(super) fn voted(&self) -> Option<Vote> {
+        self.log.voted()
     }
 
     fn voters(&self) -> Vec<NodeId> {

@@ -3,9 +3,9 @@
 use super::Snapshot;
 use super::carry::Carrier;
 use super::changes::Watch;
-use super::group::{AdminError, Group, Surroundings, Table, Timers};
+use super::group::{AdminError, Group, Leadership, Surroundings, Table, Timers};
 use super::network::Offer;
-use super::peers::{self, Identity, Peers};
+use super::peers::{self, Handled, Identity, Peers};
 use super::storage::{Options_ as StorageOptions, Storage, StorageError};
 use super::wire::{self, Lane, Method, Opcode};
 use crate::env;
@@ -317,7 +317,10 @@ impl Host {
                 let host = self.clone();
                 let mut serving = self.workers[worker as usize % self.workers.len()].spawn(env::timed(async move {
                     peers::serve(stream.arrive()?, move |method, group, payload| {
-                        host.clone().answer(method, group, payload)
+                        match host.answer_now(method, group, &payload) {
+                            Some(answer) => Handled::Now(answer),
+                            None => Handled::Soon(host.clone().answer(method, group, payload)),
+                        }
                     })
                     .await
                 }));
@@ -339,17 +342,28 @@ impl Host {
         }
     }
 
+    /// The answer to what waits for nothing.
+    fn answer_now(&self, method: Method, group: GroupId, payload: &Bytes) -> Option<Result<BytesMut, String>> {
+        let mut out = BytesMut::new();
+        match method {
+            Method::Ping => out.put_u64_le(env::wall_ms()),
+            Method::Confirm => match (self.group(group), wire::get(payload, "a leadership")) {
+                (Some(group), Ok((term, leader))) => wire::put(&mut out, &group.voted_for(Leadership { leader, term })),
+                (None, _) => return Some(Err(absent(group))),
+                (_, Err(malformed)) => return Some(Err(malformed.to_string())),
+            },
+            _ => return None,
+        }
+        Some(Ok(out))
+    }
+
     async fn answer(self: Arc<Self>, method: Method, group: GroupId, payload: Bytes) -> Result<BytesMut, String> {
         let mut out = BytesMut::new();
-        if method == Method::Ping {
-            out.put_u64_le(env::wall_ms());
-            return Ok(out);
-        }
         if method == Method::Messages {
             let receiver = self.receiver.load_full().ok_or("the doors are not open yet")?;
             return receiver.receive(payload);
         }
-        let group = self.group(group).ok_or_else(|| format!("group {group} is not on this node"))?;
+        let group = self.group(group).ok_or_else(|| absent(group))?;
         let wrong = |e: super::entry::Malformed| e.to_string();
         match method {
             Method::Append => {
@@ -393,7 +407,7 @@ impl Host {
                 let carrier = self.carrier.get().ok_or_else(|| "this node is not open yet".to_owned())?;
                 out.put_slice(&carrier(group.id(), payload).await?);
             }
-            Method::Ping | Method::Messages | Method::InstallSnapshot | Method::FetchSnapshot => {
+            Method::Ping | Method::Confirm | Method::Messages | Method::InstallSnapshot | Method::FetchSnapshot => {
                 return Err("not on this lane".to_owned());
             }
         }
@@ -410,8 +424,7 @@ impl Host {
         let method = Method::from_u8(payload.get_u8());
         let group = GroupId(payload.get_u32_le());
         if method == Some(Method::FetchSnapshot) {
-            let known =
-                self.group(group).ok_or_else(|| io::Error::other(format!("group {group} is not on this node")))?;
+            let known = self.group(group).ok_or_else(|| io::Error::other(absent(group)))?;
             return known.send_fresh(payload, &mut stream).await;
         }
         let answer = match wire::get::<Offer>(&payload, "a snapshot's offer") {
@@ -432,7 +445,7 @@ impl Host {
         stream: &mut TcpStream,
         buffer: &mut BytesMut,
     ) -> io::Result<BytesMut> {
-        let group = self.group(id).ok_or_else(|| io::Error::other(format!("group {id} is not on this node")))?;
+        let group = self.group(id).ok_or_else(|| io::Error::other(absent(id)))?;
         let mut writer = group.snapshots().begin()?;
         for _ in 0..offer.chunks {
             let (opcode, chunk) = peers::read_frame(stream, buffer, wire::MAX_FRAME).await?;
@@ -449,4 +462,8 @@ impl Host {
         wire::put(&mut out, &response);
         Ok(out)
     }
+}
+
+fn absent(group: GroupId) -> String {
+    format!("group {group} is not on this node")
 }

@@ -45,6 +45,8 @@ pub struct LogStore {
 
 struct Shared {
     vote: Option<Vote>,
+    /// The same, or the one that is being saved.
+    voted: Option<Vote>,
     purged: Option<LogId>,
     last: Option<LogId>,
     /// Entries up to here are stable.
@@ -113,6 +115,7 @@ impl LogStore {
         }
         let shared = Shared {
             vote,
+            voted: vote,
             purged,
             last,
             flushed: last.map_or(0, |id| id.index()),
@@ -127,6 +130,11 @@ impl LogStore {
     /// The vote as it is on disk; a replica that has one is restarting and must keep the quarantine.
     pub fn vote(&self) -> Option<Vote> {
         self.shared.lock().vote
+    }
+
+    /// The last vote that is saved or being saved: nobody has heard of a later one.
+    pub fn voted(&self) -> Option<Vote> {
+        self.shared.lock().voted
     }
 
     /// The last entry's id.
@@ -314,6 +322,7 @@ impl RaftLogStorage<Types> for LogStore {
 
     /// Always synced: a vote that is forgotten could be given twice.
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        self.shared.lock().voted = Some(*vote);
         let puts = vec![(Family::Meta, meta_key(VOTE, self.group), sealed(vote))];
         let write = Write { puts, delete_ranges: Vec::new(), must_sync: true, done: Box::new(|| ()) };
         self.storage.write_and_wait(write).await?;

@@ -12,6 +12,7 @@ pub mod carry;
 pub mod changes;
 pub mod chunk;
 pub mod clock;
+mod confirm;
 #[cfg(test)]
 mod conformance;
 pub mod entry;

@@ -620,11 +620,18 @@ impl Answers {
     }
 }
 
-/// Serves requests on a greeted connection until it breaks. `handle` is spawned once a request, in the order in which
+/// What becomes of a request.
+pub(super) enum Handled<Fut> {
+    /// It took no time.
+    Now(Result<BytesMut, String>),
+    Soon(Fut),
+}
+
+/// Serves requests on a greeted connection until it breaks. What takes its time is spawned once a request, in the order in which
 /// they arrived, so that the requests of a group start in order.
 pub(super) async fn serve<F, Fut>(stream: TcpStream, handle: F) -> io::Result<()>
 where
-    F: Fn(Method, GroupId, Bytes) -> Fut,
+    F: Fn(Method, GroupId, Bytes) -> Handled<Fut>,
     Fut: Future<Output = Result<BytesMut, String>> + Send + 'static,
 {
     let (mut rx, mut tx) = stream.into_split();
@@ -641,11 +648,13 @@ where
                 let (id, method, group) = (payload.get_u64_le(), payload.get_u8(), GroupId(payload.get_u32_le()));
                 let answers = answers.clone();
                 match Method::from_u8(method) {
-                    Some(method) => {
-                        let answer = handle(method, group, payload);
-                        // No `async` block: it would double what is copied when the task is made.
-                        tokio::spawn(env::timed(answer.map(move |answer| answers.put(id, answer))));
-                    }
+                    Some(method) => match handle(method, group, payload) {
+                        Handled::Now(answer) => answers.put(id, answer),
+                        Handled::Soon(answer) => {
+                            // No `async` block: it would double what is copied when the task is made.
+                            tokio::spawn(env::timed(answer.map(move |answer| answers.put(id, answer))));
+                        }
+                    },
                     None => answers.put(id, Err(format!("method {method} is not known"))),
                 }
             }

@@ -16,7 +16,6 @@ use super::wire::{self, Lane, Method, ReadIndex};
 use crate::env::{self, Instant};
 use crate::planted::{self, Bug};
 use crate::types::{Level, Millis};
-use openraft::ReadPolicy;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,7 +52,7 @@ pub struct NeedsTick;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Freshness {
     /// The state is at least as new as the leader's was at this instant.
-    at: Instant,
+    pub(super) at: Instant,
 }
 
 type Waiter = (Instant, oneshot::Sender<Permit>);
@@ -238,11 +237,7 @@ impl Group {
             Round::Lease | Round::Quorum if planted::is(Bug::ReadUnconfirmed) => {
                 Some(Permit { estimate: Some(self.leader_estimate()), index: self.replica().applied_index() })
             }
-            Round::Lease | Round::Quorum => {
-                let linearizer = self.raft().get_read_linearizer(ReadPolicy::ReadIndex).await.ok()?;
-                self.count_round();
-                Some(Permit { estimate: Some(self.leader_estimate()), index: linearizer.read_log_id().index() })
-            }
+            Round::Lease | Round::Quorum => self.confirm().await,
         }
     }
 
@@ -269,11 +264,5 @@ impl Group {
         }
         let permit = Gate::pass(self, Round::Tick, env::now() + ATTEMPT).await.ok()?;
         Some(ReadIndex { index: permit.index, estimate: self.leader_estimate(), age_ms: self.age_ms() })
-    }
-}
-
-impl Freshness {
-    pub(super) fn at(self) -> Instant {
-        self.at
     }
 }

@@ -84,6 +84,8 @@ pub enum Method {
     Messages = 18,
     /// What the layers above ask of a leader ([`super::carry`]).
     Carry = 20,
+    /// Whether the last vote was for this leader in this term ([`super::confirm`]).
+    Confirm = 21,
     /// A group's configuration, or a step that changes it ([`super::members`]).
     Members = 22,
 }
@@ -111,6 +113,7 @@ impl Method {
             LeaveLine,
             Carry,
             Messages,
+            Confirm,
             Members,
         ];
         all.into_iter().find(|m| *m as u8 == b)

@@ -16,7 +16,7 @@ impl Group {
 
     pub(in crate::raft) fn note_fresh(&self, fresh: Freshness) {
         let mut known = self.fresh.lock();
-        if known.is_none_or(|k| k.at() < fresh.at()) {
+        if known.is_none_or(|k| k.at < fresh.at) {
             *known = Some(fresh);
         }
     }
@@ -31,11 +31,11 @@ impl Group {
             }
             return match Core::is_sole_voter(&metrics) {
                 true => Some(env::now()),
-                false => metrics.last_quorum_acked.map(|at| at.into_inner()),
+                false => metrics.last_quorum_acked.map(|at| at.into_inner()).max(self.fresh.lock().map(|f| f.at)),
             };
         }
         drop(metrics);
-        self.fresh.lock().map(|f| f.at())
+        self.fresh.lock().map(|f| f.at)
     }
 
     /// How old the state here may be; `u64::MAX` if nothing is known.
