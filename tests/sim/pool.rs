@@ -18,16 +18,17 @@ const NEAR: u64 = 16;
 
 /// For each bug a seed that found it.
 const PINNED: &[(Bug, u64)] = &[
-    (Bug::AcknowledgeBeforeSync, 22),
+    (Bug::AcknowledgeBeforeSync, 27),
     (Bug::CountVoteTwice, 1),
     (Bug::ReadUnconfirmed, 1),
     (Bug::NoQuarantine, 1),
-    (Bug::CampaignInQuarantine, 1),
+    (Bug::CampaignInQuarantine, 8),
     (Bug::LongLease, WIDE + 9),
     (Bug::ExpiryByLocalClock, 20),
     (Bug::FollowerSweeps, 1),
     (Bug::RetryUnknown, WIDE + 1),
     (Bug::AppliedAheadOfState, 6),
+    (Bug::ConfirmedBlindly, 1),
     (Bug::LeaderRestored, 1),
     (Bug::EvictByReplica, 1),
     (Bug::PurgeBeforePublish, 6),
@@ -36,12 +37,12 @@ const PINNED: &[(Bug, u64)] = &[
     (Bug::BoundedUnbounded, 1),
     (Bug::TimeUpWhenServed, WIDE + 12),
     (Bug::WatchIgnored, WIDE + 1),
-    (Bug::AbsenceForgotten, WIDE + 32),
+    (Bug::AbsenceForgotten, WIDE + 29),
     (Bug::GoneWhileVoting, WIDE + 16),
     (Bug::SlotCheckedAtDoor, MOVING),
     (Bug::StaleRing, MOVING + 16),
     (Bug::DroppedUnmarked, GROUPING),
-    (Bug::BuriedUnasked, GROUPING + 21),
+    (Bug::BuriedUnasked, GROUPING + 37),
     (Bug::FoundedByHearsay, GROUPING),
 ];
 
