@@ -116,6 +116,11 @@ impl Cluster {
         Ok(table.map_or_else(BTreeMap::new, |(_, table)| table.stages()))
     }
 
+    /// What a group that comes or goes waits for, if this node leads the meta group.
+    pub fn group_waits_for(&self, group: GroupId) -> Option<String> {
+        self.keeping.lock().get(&group).cloned()
+    }
+
     fn grant(&self, wish: &ChangeGroups, table: &mut TableDocument) -> Result<GroupId, MoveError> {
         match wish {
             ChangeGroups::Add { group } => Ok(table.add_group(*group)?),
@@ -150,7 +155,7 @@ impl Cluster {
         let idle = !table.moves.takes(group) && !table.moves.is_under_way_from(group);
         let mut waiting = Vec::new();
         if !dry_run {
-            waiting.extend(self.keeping.lock().get(&group).map(|how| format!("group {group} {how}")));
+            waiting.extend(self.group_waits_for(group).map(|how| format!("group {group} {how}")));
             if matches!(stage, Stage::Begun | Stage::Member) {
                 waiting.extend(self.unlike(&roster, group));
             }

@@ -2,8 +2,8 @@
 //!
 //! The leader asks voters whether the last vote that they gave was for it. A later leader needs the votes of a quorum, any two
 //! quorums share a voter, and a voter never goes back: so when a quorum says yes, nobody had been elected since at the moment of asking.
-//! All that was acknowledged by then is applied here, because this leader acknowledges what it has applied, and has applied
-//! an entry of its own term, behind all that its predecessors acknowledged.
+//! What anybody had seen by then is below [`Group::shown_index`]: this leader acknowledges what it has applied, a follower shows what it was told
+//! is committed, and what its predecessors acknowledged stands before the entry of its own term that this leader has applied.
 //!
 //! Invariants:
 //! - A voter answers by the vote that it gave to its disk last ([`super::log_store::LogStore::voted`]), which is noted before it is
@@ -33,7 +33,7 @@ const FIRST: Duration = Duration::from_millis(1);
 impl Group {
     /// Leave for the reads that had arrived when this was called, if this node leads and a quorum confirms it.
     pub(super) async fn confirm(self: &Arc<Self>) -> Option<Permit> {
-        let begun = env::now();
+        let (begun, index) = (env::now(), self.shown_index());
         let (term, members) = self.core().leads()?;
         if self.replica().applied_term() != term {
             return None;
@@ -71,7 +71,7 @@ impl Group {
         }
         self.count_round();
         self.note_fresh(Freshness { at: begun });
-        Some(Permit { estimate: Some(self.leader_estimate()), index: self.replica().applied_index() })
+        Some(Permit { estimate: Some(self.leader_estimate()), index })
     }
 
     /// Whether a voter says that it voted for nobody else since.

@@ -162,6 +162,8 @@ pub struct Group {
     lease_off_term: Arc<AtomicU64>,
     /// The commit that reads at followers wait for.
     wanted: Arc<WantedCommit>,
+    /// The highest index of which this node told a follower that it is committed.
+    told: Arc<AtomicU64>,
     transferring: tokio::sync::Mutex<()>,
     /// Held while the core is replaced.
     restarting: tokio::sync::Mutex<()>,
@@ -212,6 +214,7 @@ impl Group {
             fresh: Mutex::new(None),
             lease_off_term: Arc::default(),
             wanted: Arc::default(),
+            told: Arc::default(),
             transferring: tokio::sync::Mutex::new(()),
             restarting: tokio::sync::Mutex::new(()),
             sweeping: AtomicBool::new(false),
@@ -285,6 +288,7 @@ impl Group {
             snapshots: snapshots.clone(),
             lease_off_term: self.lease_off_term.clone(),
             wanted: self.wanted.clone(),
+            told: self.told.clone(),
             fenced: self.verifier.fenced.clone(),
         };
         let (me, log_for_raft) = (self.around.me, log.clone());

@@ -54,6 +54,8 @@ pub(super) struct NetworkFactory {
     pub snapshots: SnapshotStore,
     pub lease_off_term: Arc<AtomicU64>,
     pub wanted: Arc<WantedCommit>,
+    /// Raised to every commit index before a follower can hear of it.
+    pub told: Arc<AtomicU64>,
     /// Raised while the state here is not to be trusted: no snapshot of it is sent.
     pub fenced: Arc<AtomicBool>,
 }
@@ -71,6 +73,7 @@ impl RaftNetworkFactory<Types> for NetworkFactory {
             snapshots: self.snapshots.clone(),
             lease_off_term: self.lease_off_term.clone(),
             wanted: self.wanted.clone(),
+            told: self.told.clone(),
             fenced: self.fenced.clone(),
         }
     }
@@ -87,6 +90,7 @@ pub(super) struct Network {
     snapshots: SnapshotStore,
     lease_off_term: Arc<AtomicU64>,
     wanted: Arc<WantedCommit>,
+    told: Arc<AtomicU64>,
     fenced: Arc<AtomicBool>,
 }
 
@@ -104,6 +108,7 @@ impl Network {
         request: AppendEntriesRequest<Types>,
     ) -> BoxFuture<'static, RpcResult<AppendEntriesResponse<Types>>> {
         let estimate = self.clock.estimate(env::now()).unwrap_or(0);
+        self.told.fetch_max(request.leader_commit.map_or(0, |id| id.index()), Ordering::SeqCst);
         let answer = self.call(Method::Append, |out| wire::put_append(out, &request, estimate));
         let bytes: usize = request.entries.iter().map(entry::record_len).sum();
         answered(answer, APPEND + Duration::from_millis((bytes / APPEND_BYTES_PER_MS) as u64)).boxed()
@@ -183,15 +188,15 @@ impl RaftNetworkV2<Types> for Network {
         _option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
         // Who waits for an answer sends nothing, and would not notice that nobody is there any more.
-        let broken = async {
-            self.peers.broken(self.target).await;
-            Err(io::Error::other("a connection to the peer broke: it is sent anew"))
+        let turned = async {
+            self.peers.turned(self.target).await;
+            Err(io::Error::other("a connection to the peer broke or was made: it is sent anew"))
         };
         let answer = tokio::select! {
             biased;
             closed = cancel => return Err(StreamingError::Closed(closed)),
             answer = self.send_snapshot(vote, snapshot) => answer,
-            lost = broken => lost,
+            lost = turned => lost,
         };
         answer.map_err(|e| StreamingError::Network(NetworkError::new(&e)))
     }
@@ -301,13 +306,30 @@ mod tests {
     fn a_connection_that_breaks_is_told_to_who_waits_for_that_peer_alone() {
         Types::run(async {
             let peers = Peers::new(Arc::new(Alone), vec![Handle::current()]);
-            peers.note_break(NodeId(2));
-            let mut broken = std::pin::pin!(peers.broken(NodeId(2)));
-            assert!((&mut broken).now_or_never().is_none(), "that was before");
-            peers.note_break(NodeId(3));
-            assert!((&mut broken).now_or_never().is_none(), "that was another");
-            peers.note_break(NodeId(2));
-            broken.await;
+            peers.note_turn(NodeId(2));
+            let mut turned = std::pin::pin!(peers.turned(NodeId(2)));
+            assert!((&mut turned).now_or_never().is_none(), "that was before");
+            peers.note_turn(NodeId(3));
+            assert!((&mut turned).now_or_never().is_none(), "that was another");
+            peers.note_turn(NodeId(2));
+            turned.await;
+        });
+    }
+
+    /// Simulated seed 2236 of its day: a leader that had heard no stamp since its start took its peers' clocks for as far ahead as they
+    /// had been before its own, which had been behind, was put right. Its group's time was ahead by as much, and keys went early.
+    #[test]
+    fn what_a_peers_wall_clock_shows_does_not_depend_on_this_nodes() {
+        Types::run(async {
+            let peers = Peers::new(Arc::new(Alone), vec![Handle::current()]);
+            assert_eq!((peers.wall_ms(NodeId(2)), peers.hearing(NodeId(2)).wall_offset_ms), (None, None));
+            let shown = env::wall_ms() as i64 + 481_000;
+            peers.note_alive(NodeId(2), shown);
+            env::sleep(Duration::from_millis(20)).await;
+            let since = peers.wall_ms(NodeId(2)).expect("it was heard") - shown;
+            assert!((20..10_000).contains(&since), "{since} ms");
+            let offset = peers.hearing(NodeId(2)).wall_offset_ms.expect("it was heard");
+            assert!((480_000..482_000).contains(&offset), "{offset} ms");
         });
     }
 
@@ -330,6 +352,7 @@ mod tests {
                 snapshots,
                 lease_off_term: Arc::default(),
                 wanted: Arc::default(),
+                told: Arc::default(),
                 fenced: Arc::default(),
             };
             let vote = Vote { leader_id: RaftLeaderId::new(1, NodeId(1)), committed: true };

@@ -11,7 +11,7 @@ use super::wire::{
     self, Dismissal, HEAD_BYTES, Hello, Introduction, Invitation, Lane, MAX_FRAME, MAX_GREETING, Method, Opcode,
     Welcome,
 };
-use crate::env;
+use crate::env::{self, Instant};
 use crate::net::{self, TcpListener, TcpStream};
 use crate::types::{GroupId, NodeId};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -162,6 +162,7 @@ impl Link {
                     self.state.lock().up = true;
                     if matches!(self.lane, Lane::Raft(_)) {
                         tracing::info!(peer = %self.peer, lane = ?self.lane, "peer-connected");
+                        peers.note_turn(self.peer);
                     }
                     let ended = self.carry(stream, &peers).await;
                     let waiting = {
@@ -172,7 +173,7 @@ impl Link {
                     };
                     drop(waiting);
                     if ended.is_err() {
-                        peers.note_break(self.peer);
+                        peers.note_turn(self.peer);
                     }
                     ended
                 }
@@ -236,7 +237,7 @@ impl Link {
                     Ok(Ok(mut bytes)) if bytes.len() >= 8 => {
                         let wall = bytes.get_u64_le() as i64;
                         let half = (sent.elapsed().as_millis() / 2) as i64;
-                        peers.note_alive(self.peer, wall + half - env::wall_ms() as i64);
+                        peers.note_alive(self.peer, wall + half);
                     }
                     _ => return Err(io::Error::other("the peer does not answer")),
                 }
@@ -270,11 +271,19 @@ impl Link {
 struct Seen {
     /// None: it never answered.
     beats: Option<Beats>,
-    wall_offset_ms: i64,
+    /// Its wall clock in Unix milliseconds, and when it showed that. It goes on by this node's time, not by its wall clock, which
+    /// may jump before the peer is heard again.
+    wall: Option<(i64, Instant)>,
     /// Why there was no connection lately.
     trouble: Option<String>,
-    /// Connections that ended other than by this node's will.
-    breaks: watch::Sender<u64>,
+    /// Connections that ended other than by this node's will, and those for appends that were made.
+    turns: watch::Sender<u64>,
+}
+
+impl Seen {
+    fn wall_ms(&self, now: Instant) -> Option<i64> {
+        self.wall.map(|(wall, at)| wall + now.saturating_since(at).as_millis() as i64)
+    }
 }
 
 /// How well a peer is heard.
@@ -352,23 +361,24 @@ impl Peers {
             .map_err(|_| io::Error::other("no connection in time"))?
     }
 
-    fn note_alive(&self, peer: NodeId, wall_offset_ms: i64) {
+    pub(super) fn note_alive(&self, peer: NodeId, wall_ms: i64) {
         let (now, mut seen) = (env::now(), self.seen.lock());
         let entry = seen.entry(peer).or_default();
         entry.beats.get_or_insert_with(|| Beats::new(now)).beat(now);
-        entry.wall_offset_ms = wall_offset_ms;
+        entry.wall = Some((wall_ms, now));
         entry.trouble = None;
     }
 
-    pub(super) fn note_break(&self, peer: NodeId) {
-        self.seen.lock().entry(peer).or_default().breaks.send_modify(|breaks| *breaks += 1);
+    pub(super) fn note_turn(&self, peer: NodeId) {
+        self.seen.lock().entry(peer).or_default().turns.send_modify(|turns| *turns += 1);
     }
 
-    /// Waits until a connection to a peer breaks, on whichever lane, from now on.
-    pub(super) async fn broken(&self, peer: NodeId) {
-        let mut breaks = self.seen.lock().entry(peer).or_default().breaks.subscribe();
+    /// Waits until a connection to a peer breaks, on whichever lane, from now on; or one for appends is made, where there
+    /// was none to break: whom that peer was to answer before may never hear of it.
+    pub(super) async fn turned(&self, peer: NodeId) {
+        let mut turns = self.seen.lock().entry(peer).or_default().turns.subscribe();
         // The sender lives as long as the peers do.
-        let _ = breaks.changed().await;
+        let _ = turns.changed().await;
     }
 
     fn note_trouble(&self, peer: NodeId, trouble: &str) {
@@ -382,7 +392,7 @@ impl Peers {
         Hearing {
             silent: entry.beats.as_ref().map(|beats| now.saturating_since(beats.last())),
             phi: entry.beats.as_ref().map(|beats| beats.phi(now)),
-            wall_offset_ms: entry.beats.as_ref().map(|_| entry.wall_offset_ms),
+            wall_offset_ms: entry.wall_ms(now).map(|wall| wall - env::wall_ms() as i64),
             trouble: entry.trouble.clone(),
         }
     }
@@ -392,9 +402,9 @@ impl Peers {
         self.seen.lock().get(&peer)?.beats.as_ref().map(|beats| beats.last().elapsed())
     }
 
-    /// How far a peer's wall clock is ahead of this node's, in milliseconds, as last heard.
-    pub fn wall_offset_ms(&self, peer: NodeId) -> Option<i64> {
-        self.seen.lock().get(&peer).filter(|entry| entry.beats.is_some()).map(|entry| entry.wall_offset_ms)
+    /// What a peer's wall clock should show now, in Unix milliseconds, by what it showed last.
+    pub fn wall_ms(&self, peer: NodeId) -> Option<i64> {
+        self.seen.lock().get(&peer)?.wall_ms(env::now())
     }
 
     /// Bytes sent to other nodes since the start.

@@ -1,9 +1,9 @@
 //! When a local read may be answered: leases, read indexes, ages.
 //!
 //! - `linearizable`: a quorum confirms the leader in a round that began after the read arrived, and the replica has
-//!   applied what the leader had committed then. A follower asks the leader for the index.
+//!   applied what anybody may have seen by then: what the leader had applied, and what it had told followers is committed. A follower asks the leader for the index.
 //! - `lease`: a quorum confirmed the leader less than [`LEASE_SHARE`] of the voters' promise ago, measured on
-//!   CLOCK_BOOTTIME when the read arrived, never remembered.
+//!   CLOCK_BOOTTIME when the read arrived, never remembered. What has to be applied is the same.
 //! - `bounded`: the leader's quorum-confirmed age when it answered, plus the time since this replica *sent* the question.
 //! - `eventual`: any replica that has caught up once since it started.
 //!
@@ -140,8 +140,10 @@ impl Group {
         }
         match level {
             Level::Eventual => self.ready().then(|| Permit { estimate: None, index: self.replica().applied_index() }),
-            Level::Lease => self.lease_permit(),
-            Level::Linearizable => self.sole_voter_permit(),
+            Level::Lease => self.lease_permit().filter(|permit| self.replica().applied_index() >= permit.index),
+            Level::Linearizable => {
+                self.sole_voter_permit().filter(|permit| self.replica().applied_index() >= permit.index)
+            }
             Level::Bounded(bound) => {
                 let now = env::now();
                 let fresh = self.fresh_at().is_some_and(|at| now.saturating_since(at) <= bound);
@@ -235,7 +237,7 @@ impl Group {
             }
             Round::Lease if self.lease_permit().is_some() => self.lease_permit(),
             Round::Lease | Round::Quorum if planted::is(Bug::ReadUnconfirmed) => {
-                Some(Permit { estimate: Some(self.leader_estimate()), index: self.replica().applied_index() })
+                Some(Permit { estimate: Some(self.leader_estimate()), index: self.shown_index() })
             }
             Round::Lease | Round::Quorum => self.confirm().await,
         }

@@ -314,9 +314,13 @@ pub fn waits(nodes: &[Rc<Node>]) -> Vec<String> {
     };
     let all = MoveSlots { slots: Default::default(), to: None };
     let mut told = cluster.moving(&all).map_or_else(|e| vec![e.to_string()], |moving| moving.waiting);
+    let coming_or_going =
+        stages(nodes).into_keys().filter_map(|id| Some(format!("group {id} {}", cluster.group_waits_for(id)?)));
+    told.extend(coming_or_going);
     for group in cluster.host().groups() {
         let (used, limit) = group.peek(|keys| (keys.used_bytes(), keys.limit()));
-        told.push(format!("group {} uses {used} of {}", group.id(), limit.bytes));
+        let (id, leader, applied) = (group.id(), group.leader(), group.status().applied);
+        told.push(format!("group {id} uses {used} of {}, is led by {leader:?} and applied to {applied}", limit.bytes));
     }
     told
 }

@@ -22,6 +22,11 @@ impl Group {
         self.proposer.pause(held);
     }
 
+    /// As if a follower had been told that the entry behind the last one is committed, before this node applies it.
+    pub(crate) fn tell_ahead(&self) {
+        self.told.fetch_max(self.replica.applied_index() + 1, Ordering::SeqCst);
+    }
+
     /// From now on linearizable and lease reads have to wait for a round, as where no lease is in hand.
     pub(crate) fn withhold_leave(&self) {
         self.hooks.barriers.store(0, Ordering::SeqCst);

@@ -138,9 +138,9 @@ impl Group {
     fn median_wall(&self, wall: Millis) -> Millis {
         let voters = self.core().voters();
         let others = voters.iter().filter(|v| **v != self.me());
-        let mut offsets: Vec<i64> = others.filter_map(|v| self.around.peers.wall_offset_ms(*v)).collect();
-        offsets.push(0);
-        offsets.sort_unstable();
-        wall.saturating_add_signed(offsets[(offsets.len() - 1) / 2])
+        let mut walls: Vec<i64> = others.filter_map(|v| self.around.peers.wall_ms(*v)).collect();
+        walls.push(wall as i64);
+        walls.sort_unstable();
+        walls[(walls.len() - 1) / 2].max(0) as Millis
     }
 }

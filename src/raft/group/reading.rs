@@ -43,7 +43,13 @@ impl Group {
         self.fresh_at().map_or(u64::MAX, |at| at.elapsed().as_millis() as u64)
     }
 
-    /// Leave to read by the lease, if this node has it now.
+    /// What a read at the leader sees at least: all that it acknowledged, and all that a follower may have shown. A follower
+    /// may apply, and show, what it was told is committed before the leader has applied it itself.
+    pub(in crate::raft) fn shown_index(&self) -> u64 {
+        self.told.load(Ordering::SeqCst).max(self.replica.applied_index())
+    }
+
+    /// Leave to read by the lease once its index is applied, if this node has the lease now.
     pub(in crate::raft) fn lease_permit(&self) -> Option<Permit> {
         let now = env::now();
         let core = self.core.load();
@@ -60,10 +66,10 @@ impl Group {
         let held = Core::is_sole_voter(&metrics)
             || metrics.last_quorum_acked.is_some_and(|at| now < at.into_inner() + self.around.timers.lease());
         drop(metrics);
-        held.then(|| Permit { estimate: Some(self.leader_estimate()), index: self.replica.applied_index() })
+        held.then(|| Permit { estimate: Some(self.leader_estimate()), index: self.shown_index() })
     }
 
-    /// Leave for a linearizable read where this node is the only voter: it is its own quorum.
+    /// The same for a linearizable read where this node is the only voter: it is its own quorum.
     pub(in crate::raft) fn sole_voter_permit(&self) -> Option<Permit> {
         let core = self.core.load();
         let core = core.as_ref().filter(|core| !core.dead.load(Ordering::Acquire))?;
@@ -71,7 +77,7 @@ impl Group {
         let sole = Core::is_sole_voter(&metrics) && metrics.state == ServerState::Leader && !self.fenced();
         let current = sole && self.replica.applied_term() == metrics.current_term;
         drop(metrics);
-        current.then(|| Permit { estimate: Some(self.leader_estimate()), index: self.replica.applied_index() })
+        current.then(|| Permit { estimate: Some(self.leader_estimate()), index: self.shown_index() })
     }
 
     /// Runs a read on the local state under its lock. Must be short.

@@ -65,3 +65,23 @@ async fn a_leader_that_is_about_to_be_there_is_waited_for() {
     assert_eq!(group.leader_within(Duration::ZERO).await, None);
     assert_eq!(group.leader_within(PATIENCE).await, Some(me));
 }
+
+/// Its readers may have seen it. Simulated seeds 3159 and 3357 of their day.
+#[tokio::test]
+async fn what_a_follower_was_told_is_committed_is_waited_for_by_reads_at_the_leader() {
+    let (_cluster, group) = second_of_two().await;
+    let soon = Duration::from_millis(100);
+    for level in [Level::Lease, Level::Linearizable] {
+        assert!(group.try_read(level).is_some());
+        group.tell_ahead();
+        assert!(group.try_read(level).is_none(), "{level:?}");
+        assert!(group.barrier(level, env::now() + soon).await.is_err(), "{level:?}");
+        let call = ["SET", "a", "1"].iter().map(|word| Bytes::from_static(word.as_bytes())).collect();
+        let (read, written) = tokio::join!(
+            group.barrier(level, env::now() + PATIENCE),
+            group.propose_and_wait(vec![call], env::now() + PATIENCE)
+        );
+        assert!(matches!(written, Outcome::Applied { .. }), "{written:?}");
+        assert_eq!(read.expect("it is applied").index(), group.try_read(level).expect("at once").index());
+    }
+}

@@ -1,7 +1,7 @@
 //! Groups that come and go. A number is given out once, and its group comes, is founded by those whom the table names, and goes
 //! for good: who has dropped it never holds it again. What has gone owns nothing by its own log, and keeps no key.
 
-use crate::node::{Node, stages};
+use crate::node::{Node, stages, waits};
 use crate::observe::{Replicas, Seen, Watcher};
 use hypercache::cluster::Stage;
 use hypercache::types::{GroupId, NodeId};
@@ -131,7 +131,9 @@ impl Watcher for OnceOnly {
 pub fn settled(nodes: &[Rc<Node>]) -> Result<(), String> {
     let under_way = |stage: Stage| matches!(stage, Stage::Coming | Stage::Begun | Stage::Leaving);
     match stages(nodes).into_iter().find(|(_, (stage, _))| under_way(*stage)) {
-        Some((id, (stage, _))) => Err(format!("progress: group {id} is {} and stays so", stage.name())),
+        Some((id, (stage, _))) => {
+            Err(format!("progress: group {id} is {} and stays so, waits for {:?}", stage.name(), waits(nodes)))
+        }
         None => Ok(()),
     }
 }

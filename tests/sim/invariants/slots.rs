@@ -26,7 +26,11 @@ pub fn owned_once(nodes: &[Rc<Node>]) -> Result<(), String> {
         let mut all = SlotSet::default();
         for id in groups(nodes).into_iter().skip(1).map(GroupId) {
             let told: SlotSet = moving.ranges.iter().filter(|(.., of)| *of == id).map(|(a, b, _)| (*a, *b)).collect();
-            let Some(group) = cluster.host().group(id) else { continue };
+            let Some(group) = cluster.host().group(id) else {
+                // Until nodes, slots or groups come or go, each holds those alone that it votes in.
+                all.add(&told);
+                continue;
+            };
             let (owned, under_way) =
                 group.peek(|keys| (keys.ownership().owned().cloned(), keys.ownership().handover().cloned()));
             let owned = owned.unwrap_or_else(|| told.clone());
