@@ -33,11 +33,13 @@ const FIRST: Duration = Duration::from_millis(1);
 impl Group {
     /// Leave for the reads that had arrived when this was called, if this node leads and a quorum confirms it.
     pub(super) async fn confirm(self: &Arc<Self>) -> Option<Permit> {
-        let (begun, index) = (env::now(), self.shown_index());
+        let begun = env::now();
         let (term, members) = self.core().leads()?;
         if self.replica().applied_term() != term {
             return None;
         }
+        // Behind the look at the term, so that it is not below the entry of that term, and before anybody is asked.
+        let index = self.shown_index();
         let leadership = Leadership { leader: self.me(), term };
         if !self.voted_for(leadership) {
             return None;
@@ -70,6 +72,9 @@ impl Group {
             self.quick_voter.store(first.0, Ordering::Relaxed);
         }
         self.count_round();
+        if !self.replica().wait_applied(index).await {
+            return None;
+        }
         self.note_fresh(Freshness { at: begun });
         Some(Permit { estimate: Some(self.leader_estimate()), index })
     }

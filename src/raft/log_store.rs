@@ -132,7 +132,7 @@ impl LogStore {
         self.shared.lock().vote
     }
 
-    /// The last vote that is saved or being saved: nobody has heard of a later one.
+    /// The last vote that is saved or being saved: nobody has counted a later one.
     pub fn voted(&self) -> Option<Vote> {
         self.shared.lock().voted
     }

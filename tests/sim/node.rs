@@ -306,7 +306,7 @@ pub fn moving(nodes: &[Rc<Node>]) -> Option<Moving> {
     best_informed(nodes)?.moving(&MoveSlots { slots: Default::default(), to: None }).ok()
 }
 
-/// What slots that are to go elsewhere wait for, and what each group uses of its share, as the leader of the meta group says.
+/// What slots and groups that are on their way wait for, and how each group stands, as the leader of the meta group says.
 pub fn waits(nodes: &[Rc<Node>]) -> Vec<String> {
     let leads = |cluster: &Arc<Cluster>| cluster.host().group(GroupId::META).is_some_and(|meta| meta.is_leader());
     let Some(cluster) = nodes.iter().filter_map(|node| node.cluster.borrow().clone()).find(leads) else {

@@ -28,7 +28,7 @@ const PINNED: &[(Bug, u64)] = &[
     (Bug::FollowerSweeps, 1),
     (Bug::RetryUnknown, WIDE + 1),
     (Bug::AppliedAheadOfState, 6),
-    (Bug::ConfirmedBlindly, 1),
+    (Bug::ConfirmedBlindly, 31),
     (Bug::LeaderRestored, 1),
     (Bug::EvictByReplica, 1),
     (Bug::PurgeBeforePublish, 6),
@@ -42,7 +42,7 @@ const PINNED: &[(Bug, u64)] = &[
     (Bug::SlotCheckedAtDoor, MOVING),
     (Bug::StaleRing, MOVING + 16),
     (Bug::DroppedUnmarked, GROUPING),
-    (Bug::BuriedUnasked, GROUPING + 37),
+    (Bug::BuriedUnasked, GROUPING + 25),
     (Bug::FoundedByHearsay, GROUPING),
 ];
 

@@ -29,10 +29,13 @@ impl Group {
             if self.replica.applied_term() != metrics.current_term {
                 return None;
             }
-            return match Core::is_sole_voter(&metrics) {
+            // Until it has applied what followers may have shown, the state here is older than the leadership is sure.
+            let acked = match Core::is_sole_voter(&metrics) {
+                _ if self.replica.applied_index() < self.shown_index() => None,
                 true => Some(env::now()),
-                false => metrics.last_quorum_acked.map(|at| at.into_inner()).max(self.fresh.lock().map(|f| f.at)),
+                false => metrics.last_quorum_acked.map(|at| at.into_inner()),
             };
+            return acked.max(self.fresh.lock().map(|f| f.at));
         }
         drop(metrics);
         self.fresh.lock().map(|f| f.at)
