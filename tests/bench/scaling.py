@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -36,6 +37,8 @@ QUICK = [(1, 8, 1), (1, 128, 1), (3, 8, 1), (3, 8, 32), (3, 32, 1), (3, 128, 1),
 SLOW = ["raft.heartbeat_interval_ms=400", "raft.election_timeout_min_ms=1200", "raft.election_timeout_max_ms=2400"]
 SLOW_AT = (3, 128, 1)
 CLIENTS = [0, 1_000, 10_000]
+# Larger clusters are foretold by the smaller ones alone: whether that holds is what they are measured for.
+FITTED_TO_GROUPS = 128
 # Where the model is carried on to, with workers enough for such nodes.
 BEYOND = [(3, 1000), (9, 128), (30, 128), (100, 8), (100, 128), (100, 1000)]
 WORKERS_BEYOND = 8
@@ -171,6 +174,35 @@ def shares(nodes, seconds):
     return [{kind: (now.get(kind, 0) - then.get(kind, 0)) / passed for kind in now} for then, now in zip(before, after)]
 
 
+class Pauses(threading.Thread):
+    """Counts how often this process was stopped: what was measured meanwhile is worth nothing."""
+
+    LONG_S = 1.5
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.count = 0
+
+    def run(self):
+        last = time.monotonic()
+        while True:
+            time.sleep(0.1)
+            now = time.monotonic()
+            self.count += now - last > self.LONG_S
+            last = now
+
+    def undisturbed(self, measure):
+        """What `measure` gives, the first time that nothing stopped it."""
+        while True:
+            before = self.count
+            measured = measure()
+            # The pause may be over, and not be counted yet.
+            time.sleep(0.5)
+            if self.count == before:
+                return measured
+            print("this process was stopped meanwhile: once more", file=sys.stderr)
+
+
 def mean(numbers):
     return sum(numbers) / len(numbers)
 
@@ -290,7 +322,8 @@ class Fit:
     """A cost of a node as a sum of causes, each with a price that the measured points say."""
 
     def __init__(self, causes, cost, points):
-        self.causes, self.cost, self.points = causes, cost, points
+        self.causes, self.cost = causes, cost
+        self.points = [point for point in points if point["which"][1] <= FITTED_TO_GROUPS]
         self.prices = self.prices_by(points)
 
     def prices_by(self, points):
@@ -386,7 +419,7 @@ def tables_model(points):
         for fit, measured in [(cpu, p["cpu"]), (memory, p["mb"])]:
             row += [off(fit.of(*which), measured), off(fit.unseen(p), measured)]
         rows.append(row)
-    yield "The model less what was measured. Messages and bytes follow from constants alone; CPU and memory have prices that are fitted (`unseen`: to all other points)."
+    yield f"The model less what was measured. Messages and bytes follow from constants alone; CPU and memory have prices that are fitted to the clusters of up to {FITTED_TO_GROUPS} groups (`unseen`: to all of them but this one)."
     yield table(["nodes x groups", "heartbeats", "pings", "bytes", "CPU", "CPU, unseen", "memory", "memory, unseen"], rows)
     (base, led, followed, link), (base_mb, group_mb, socket_mb) = cpu.prices, memory.prices
     yield (
@@ -451,19 +484,21 @@ def measure(arguments, known):
     points, clients = known.setdefault("points", []), known.setdefault("clients", [])
     done = {tuple(p["which"]) for p in points}
     failed = any("trouble" in p for p in points)
+    pauses = Pauses()
+    pauses.start()
     for which in QUICK if arguments.quick else CLUSTERS + GROWING:
         if which in done or (failed and which in GROWING):
             continue
-        point = at_rest(which, seconds)
+        point = pauses.undisturbed(lambda: at_rest(which, seconds))  # noqa: B023
         failed |= "trouble" in point
         points.append(point)
         print(json.dumps(point), flush=True)
         yield
     if "slow" not in known:
-        known["slow"] = at_rest(SLOW_AT, seconds, SLOW)
+        known["slow"] = pauses.undisturbed(lambda: at_rest(SLOW_AT, seconds, SLOW))
         yield
     if not clients:
-        clients.extend(idle_clients(CLIENTS[:2] if arguments.quick else CLIENTS, seconds))
+        clients.extend(pauses.undisturbed(lambda: idle_clients(CLIENTS[:2] if arguments.quick else CLIENTS, seconds)))
         yield
 
 
