@@ -8,6 +8,7 @@ and pings, of known sizes and with answers of known sizes: so the bytes of the t
 
 import argparse
 import datetime
+import functools
 import json
 import math
 import os
@@ -33,9 +34,9 @@ MARKS = ("<!-- begin: written by scripts/scaling --write -->", "<!-- end -->")
 CLUSTERS = [(1, 8, 1), (1, 128, 1), (1, 1000, 1), (3, 8, 1), (3, 8, 32), (3, 32, 1), (3, 128, 1), (5, 8, 1), (5, 64, 1), (9, 8, 1)]
 GROWING = [(3, 256, 1), (3, 512, 1), (3, 1000, 1)]
 QUICK = [(1, 8, 1), (1, 128, 1), (3, 8, 1), (3, 8, 32), (3, 32, 1), (3, 128, 1), (5, 8, 1)]
-# All timers of Raft four times as long, to see what hangs on them; and the cluster to see it at.
+# All timers of Raft four times as long, to see what hangs on them; and the clusters to see it at.
 SLOW = ["raft.heartbeat_interval_ms=400", "raft.election_timeout_min_ms=1200", "raft.election_timeout_max_ms=2400"]
-SLOW_AT = (3, 128, 1)
+SLOW_AT = [(3, 128, 1), (3, 1000, 1)]
 CLIENTS = [0, 1_000, 10_000]
 # Larger clusters are foretold by the smaller ones alone: whether that holds is what they are measured for.
 FITTED_TO_GROUPS = 128
@@ -128,7 +129,9 @@ class Constants:
         return round(ranges * (14 + digits) + groups * (26 + digits + 3 * math.log10(max(nodes, 2)) + 24 + digits))
 
 
-CONSTANTS = Constants()
+@functools.cache
+def constants():
+    return Constants()
 
 
 class Sockets:
@@ -324,7 +327,7 @@ class Fit:
     def __init__(self, causes, cost, points):
         self.causes, self.cost = causes, cost
         self.points = [point for point in points if point["which"][1] <= FITTED_TO_GROUPS]
-        self.prices = self.prices_by(points)
+        self.prices = self.prices_by(self.points)
 
     def prices_by(self, points):
         return solve([self.causes(*p["which"]) for p in points], [p[self.cost] for p in points])
@@ -341,11 +344,11 @@ class Fit:
 def cpu_causes(nodes, groups, workers):
     """Itself; the groups it leads, those it follows, with the heartbeats between them; its links. Groups are spread evenly."""
     led = (groups + 1) / nodes
-    return [1, led, groups + 1 - led, CONSTANTS.sockets(nodes, workers)]
+    return [1, led, groups + 1 - led, constants().sockets(nodes, workers)]
 
 
 def memory_causes(nodes, groups, workers):
-    return [1, groups + 1, CONSTANTS.sockets(nodes, workers)]
+    return [1, groups + 1, constants().sockets(nodes, workers)]
 
 
 def name(which):
@@ -411,9 +414,9 @@ def tables_model(points):
         which = n, g, w = p["which"]
         row = [name(which)]
         for said, measured in [
-            (CONSTANTS.heartbeats(n, g), p["heartbeats"]),
-            (CONSTANTS.pings(n, w), p["pings"]),
-            (CONSTANTS.bytes_between(n, g, w), p["bytes"]),
+            (constants().heartbeats(n, g), p["heartbeats"]),
+            (constants().pings(n, w), p["pings"]),
+            (constants().bytes_between(n, g, w), p["bytes"]),
         ]:
             row.append("" if n == 1 else off(said, measured))
         for fit, measured in [(cpu, p["cpu"]), (memory, p["mb"])]:
@@ -433,29 +436,32 @@ def tables_model(points):
             f"{cpu.of(n, g, w) * 100:,.0f} %",
             f"{cpu.of(n, g, w) * n:,.1f}",
             f"{memory.of(n, g, w):,.0f}",
-            f"{CONSTANTS.heartbeats(n, g):,.0f}",
-            f"{CONSTANTS.pings(n, w):,.0f}",
-            f"{CONSTANTS.bytes_between(n, g, w) / n / 1e6:.2f}",
-            f"{CONSTANTS.sockets(n, w):,}",
-            f"{CONSTANTS.table_bytes(n, g) / 1000:,.0f}",
+            f"{constants().heartbeats(n, g):,.0f}",
+            f"{constants().pings(n, w):,.0f}",
+            f"{constants().bytes_between(n, g, w) / n / 1e6:.2f}",
+            f"{constants().sockets(n, w):,}",
+            f"{constants().table_bytes(n, g) / 1000:,.0f}",
         ]
         for n, g in BEYOND
     ]
     yield f"Carried on, with {w} workers a node. CPU, MB, sent MB a second and sockets are of one node; heartbeats and pings a second of the cluster; kB of the table."
     yield table(["nodes x groups", "CPU", "cores, all nodes", "MB", "heartbeats", "pings", "MB/s", "sockets", "table, kB"], rows)
-    rows = [[str(w), str(CONSTANTS.lanes(w)), str(CONSTANTS.nodes_max(w))] for w in (1, 2, 4, 8, 16, 32)]
-    yield f"Nodes at most, by the {CONSTANTS.connections_max} connections of peers that a node takes."
+    rows = [[str(w), str(constants().lanes(w)), str(constants().nodes_max(w))] for w in (1, 2, 4, 8, 16, 32)]
+    yield f"Nodes at most, by the {constants().connections_max} connections of peers that a node takes."
     yield table(["workers", "links to a peer", "nodes"], rows)
 
 
 def words_of_slow(points, slow):
-    usual = next(p for p in points if tuple(p["which"]) == SLOW_AT)
-    if "trouble" in slow or "trouble" in usual:
-        return
-    yield (
-        f"With Raft's timers four times as long (`{'`, `'.join(SLOW)}`) {name(SLOW_AT)} takes {slow['cpu'] * 100:.1f} % a node instead of "
-        f"{usual['cpu'] * 100:.1f} %, and {slow['heartbeats']:,.0f} heartbeats instead of {usual['heartbeats']:,.0f}."
-    )
+    def told(point):
+        if point is None:
+            return "not measured"
+        if "trouble" in point:
+            return "not ready in time"
+        return f"{point['cpu'] * 100:.1f} % CPU, {point['heartbeats']:,.0f} heartbeats, ready after {point['ready_s']:.1f} s"
+
+    usual = {tuple(p["which"]): p for p in points}
+    yield f"With Raft's timers four times as long (`{'`, `'.join(SLOW)}`):"
+    yield table(["nodes x groups", "usual timers", "slow timers"], [[name(p["which"]), told(usual.get(tuple(p["which"]))), told(p)] for p in slow])
 
 
 def words(known, quick):
@@ -494,8 +500,9 @@ def measure(arguments, known):
         points.append(point)
         print(json.dumps(point), flush=True)
         yield
-    if "slow" not in known:
-        known["slow"] = pauses.undisturbed(lambda: at_rest(SLOW_AT, seconds, SLOW))
+    slow = known.setdefault("slow", [])
+    for which in (SLOW_AT[:1] if arguments.quick else SLOW_AT)[len(slow) :]:
+        slow.append(pauses.undisturbed(lambda: at_rest(which, seconds, SLOW)))  # noqa: B023
         yield
     if not clients:
         clients.extend(pauses.undisturbed(lambda: idle_clients(CLIENTS[:2] if arguments.quick else CLIENTS, seconds)))
