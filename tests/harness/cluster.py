@@ -189,8 +189,9 @@ class Node:
 class Cluster:
     """`with Cluster(3) as cluster:` serves, and is gone afterwards, its files with it unless `keep`."""
 
-    def __init__(self, count=3, settings=(), keep=False, parent=None, room=None):
+    def __init__(self, count=3, settings=(), keep=False, parent=None, room=None, ready_within=READY_WITHIN_S):
         """With `room` for more nodes than the founders, which `newcomer` gives."""
+        self.ready_within = ready_within
         self.program = binary()
         self.settings = list(settings)
         self.keep = keep
@@ -237,11 +238,11 @@ class Cluster:
 
     def wait_ready(self):
         """Until every running node says that all groups serve."""
-        until = time.monotonic() + READY_WITHIN_S
+        until = time.monotonic() + self.ready_within
         for node in self.nodes:
             while node.running and not self.ready(node):
                 if time.monotonic() > until:
-                    raise Trouble(f"{node.name} is not ready after {READY_WITHIN_S} s:\n{node.last_words()}")
+                    raise Trouble(f"{node.name} is not ready after {self.ready_within} s:\n{node.last_words()}")
                 time.sleep(0.02)
             if node.process is not None and not node.running:
                 raise Trouble(f"{node.name} ended by itself:\n{node.last_words()}")
