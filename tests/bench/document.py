@@ -100,7 +100,7 @@ INTRODUCTION = f"""Ratios of medians, measured by turns in the same run: of CPU 
 
 MEASURED = f"""Servers and load share the machine. A load average above about 0.5 before a part says that others used cores and disk too: then figures are low, and ratios are only as
 good as the spread, (max - min) / median, is small. HyperCache has three nodes, 8 groups and `storage.sync: always` unless a part says otherwise; Redis is alone, with
-`{' '.join(repr(o) if not o else o for o in REDIS_OPTIONS)}`."""
+`{' '.join(repr(o) if not o else o for o in REDIS_OPTIONS)}`. In the tables below *to the first* is the ratio to the first line of the same group."""
 
 COMMANDS = f"""## Commands
 

@@ -24,11 +24,15 @@ def text(x, y, words, anchor="middle", kind=""):
 
 
 def short(value):
-    """Three digits at most, with k and M."""
+    """Two digits, or all of a number up to 999, with k and M."""
     for size, unit in ((1e6, "M"), (1e3, "k")):
         if value >= 0.9995 * size:
-            return f"{value / size:.3g}{unit}"
-    return f"{value:.3g}" if value < 99.95 else f"{value:.0f}"
+            return digits(value / size) + unit
+    return digits(value)
+
+
+def digits(value):
+    return f"{value:.2g}" if value < 99.5 else f"{value:.0f}"
 
 
 class Axis:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from servers import table, verdict
 
-HEAD = ["", "a second", "p50 ms", "p99 ms", "p99.9 ms", "CPU us", "spread of rate", "of CPU"]
+HEAD = ["", "a second", "to the first", "p50 ms", "p99 ms", "p99.9 ms", "CPU us", "to the first", "spread of rate", "of CPU"]
 
 
 @dataclass
@@ -37,12 +37,14 @@ def bars(all_of_them):
     return table(["what", "bar", "measured", ""], [bar.cells() for bar in all_of_them])
 
 
-def load_cells(row):
-    cells = [f"{row['rate']:,.0f}"]
-    cells += [f"{row[name]:.2f}" for name in ("p50_ms", "p99_ms", "p999_ms", "cpu_us")]
-    return cells + [f"{100 * row[f'{name}_spread']:.0f} %" for name in ("rate", "cpu_us")]
-
-
-def load_table(rows):
-    """A table of named rows."""
-    return table(HEAD, [[name, *load_cells(row)] for name, row in rows.items()])
+def load_table(groups):
+    """Loads that were compared: group -> name -> row. Ratios are to the first of its group."""
+    lines = []
+    for group, rows in groups.items():
+        first = next(iter(rows.values()))
+        for name, row in rows.items():
+            ratio = {figure: f"{row[figure] / first[figure]:.2f}" for figure in ("rate", "cpu_us")}
+            latencies = [f"{row[name]:.2f}" for name in ("p50_ms", "p99_ms", "p999_ms")]
+            spreads = [f"{100 * row[f'{figure}_spread']:.0f} %" for figure in ratio]
+            lines.append([f"{group}, {name}", f"{row['rate']:,.0f}", ratio["rate"], *latencies, f"{row['cpu_us']:.2f}", ratio["cpu_us"], *spreads])
+    return table(HEAD, lines)

@@ -97,4 +97,4 @@ def bars(found):
 
 def tell(found):
     idle = table(["node", "resident MB", "% of a core"], [[str(n), number(each["mb"]), f"{each['share']:.1f}"] for n, each in enumerate(found["nodes"], 1)])
-    return f"{idle}\n\nGET with {found['connections']:,} idle connections, and without:\n\n{load_table(found['rows'])}"
+    return f"{idle}\n\nGET with {found['connections']:,} idle connections, and without:\n\n{load_table({'GET': found['rows']})}"

@@ -30,6 +30,5 @@ def bars(found):
 
 
 def tell(found):
-    rows = {f"{test}, {name}": row for test, rows in found.items() for name, row in rows.items()}
-    moved = [[name, f"{row['rate'] * BYTES / 1e6:,.0f}"] for name, row in rows.items()]
-    return f"{load_table(rows)}\n\n{table(['', 'MB a second'], moved)}"
+    moved = [[f"{test}, {name}", f"{row['rate'] * BYTES / 1e6:,.0f}"] for test, rows in found.items() for name, row in rows.items()]
+    return f"{load_table(found)}\n\n{table(['', 'MB a second'], moved)}"

@@ -74,7 +74,7 @@ def bars(found):
 def tell(found):
     each = found["spread"][SPREAD]["cpu_us"]
     mixed = [[name, f"{row['rate']:,.0f}", number(row["cpu_us"])] for name, row in found["mixes"].items()]
-    return f"""{load_table(found["spread"])}
+    return f"""{load_table({"GET": found["spread"]})}
 
 A core can answer {1e6 / each:,.0f} `eventual` GETs a second by their CPU time, so {found['cores']} cores without a load beside them {found['cores'] * 1e6 / each:,.0f}.
 

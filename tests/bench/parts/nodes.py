@@ -5,7 +5,7 @@ import time
 
 from cluster import Cluster
 from loads import FILLING, MIDDLE, Load, alternate, cpu, fill, leaders, pids_of, read_at, say
-from report import HEAD, load_cells
+from report import load_table
 from servers import table
 
 TITLE = "Nodes"
@@ -37,9 +37,7 @@ def bars(_):
 
 
 def tell(found):
-    rows = []
-    for test in ("SET", "GET"):
-        for each in found:
-            nodes = f"{each['nodes']} node{'s' if each['nodes'] > 1 else ''}"
-            rows.append([f"{test}, {nodes}", *load_cells(each["rows"][test]), f"{each['idle']:.1f}"])
-    return table([*HEAD, "idle, % of a core"], rows)
+    named = {f"{each['nodes']} node{'s' if each['nodes'] > 1 else ''}": each for each in found}
+    groups = {test: {name: each["rows"][test] for name, each in named.items()} for test in ("SET", "GET")}
+    idle = [[name, f"{each['idle']:.1f}", f"{each['idle'] / each['nodes']:.1f}"] for name, each in named.items()]
+    return f"{load_table(groups)}\n\n{table(['idle', '% of a core, all together', 'a node'], idle)}"

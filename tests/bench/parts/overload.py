@@ -58,13 +58,13 @@ def measure(bench):
         leader = cluster.nodes[0]
         have_lead_of_one(cluster, leader)
         fill(leader.port("resp"), KEYS, VALUE_BYTES)
-        asked = lambda when: [  # noqa: E731
-            Load(f"{test.upper()}, {when}", pids_of(cluster), redis_benchmark(leader.port("resp"), MIDDLE, "-t", test, keys=KEYS)) for test in ("set", "get")
+        asked = [
+            Load(test.upper(), pids_of(cluster), redis_benchmark(leader.port("resp"), MIDDLE, "-t", test, keys=KEYS)) for test in ("set", "get")
         ]
-        rows = alternate(asked(BEFORE), bench.scale, "all is well")
+        before = alternate(asked, bench.scale, "all is well")
         found = {"flood": flood(cluster, leader, bench.scale), "unread": unread(cluster, leader), "large": large(cluster, leader)}
-        rows |= alternate(asked(AFTER), bench.scale, "all is well again")
-    return {**found, "rows": rows}
+        after = alternate(asked, bench.scale, "all is well again")
+    return {**found, "rows": {test: {BEFORE: before[test], AFTER: after[test]} for test in before}}
 
 
 def have_lead_of_one(cluster, node):
@@ -136,7 +136,7 @@ def unclear(found):
 
 
 def bars(found):
-    kept = min(found["rows"][f"{test}, {AFTER}"]["rate"] / found["rows"][f"{test}, {BEFORE}"]["rate"] for test in ("SET", "GET"))
+    kept = min(rows[AFTER]["rate"] / rows[BEFORE]["rate"] for rows in found["rows"].values())
     names = {"flood": "a flood", "unread": "a client that never reads", "large": "values at the size limit"}
     return [
         *(Bar(f"overload, {name}: memory", found[what]["grown_mb"], found[what]["bound_mb"], " MB") for what, name in names.items()),

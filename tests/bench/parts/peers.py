@@ -167,6 +167,5 @@ def tell(found):
     pages = [f"{name} was not installed." for name in found["skipped"]]
     for name in ("etcd", "memcached"):
         if name in found:
-            rows = {f"{what}, {who}": row for what, pair in found[name]["rows"].items() for who, row in pair.items()}
-            pages.append(f"### {name} {found[name]['version']}\n\n{load_table(rows)}")
+            pages.append(f"### {name} {found[name]['version']}\n\n{load_table(found[name]['rows'])}")
     return "\n\n".join(pages)

@@ -144,8 +144,4 @@ def bars(_):
 
 
 def tell(found):
-    pages = []
-    for test, shapes in found.items():
-        rows = {f"{shape}, {name}": row for shape, found_rows in shapes.items() for name, row in found_rows.items()}
-        pages.append(f"### {test}\n\n{load_table(rows)}")
-    return "\n\n".join(pages)
+    return "\n\n".join(f"### {test}\n\n{load_table(groups)}" for test, groups in found.items())

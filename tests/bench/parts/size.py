@@ -86,6 +86,6 @@ def tell(found):
     head = ["instructions of", f"{FEW:,} keys", f"{found['many']:,} keys", "growth"]
     pages = [table(head, pieces)]
     for what in ("keys", "groups"):
-        pages.append(load_table({f"{test}, {name}": row for test, rows in found[what].items() for name, row in rows.items()}))
+        pages.append(load_table(found[what]))
         pages.append("CPU time grows by " + " and ".join(f"{growth(rows):+.0f} % ({test})" for test, rows in found[what].items()) + ".")
     return "\n\n".join(pages)
