@@ -56,7 +56,7 @@ def measure(bench):
     allow_files(2 * CONNECTIONS)
     with Cluster(3, ["cluster.groups=1"], parent=bench.folder) as cluster:
         leader = cluster.nodes[0]
-        have_lead_of_one(cluster, leader)
+        have_lead(cluster, leader)
         fill(leader.port("resp"), KEYS, VALUE_BYTES)
         asked = [
             Load(test.upper(), pids_of(cluster), redis_benchmark(leader.port("resp"), MIDDLE, "-t", test, keys=KEYS)) for test in ("set", "get")
@@ -65,11 +65,6 @@ def measure(bench):
         found = {"flood": flood(cluster, leader, bench.scale), "unread": unread(cluster, leader), "large": large(cluster, leader)}
         after = alternate(asked, bench.scale, "all is well again")
     return {**found, "rows": {test: {BEFORE: before[test], AFTER: after[test]} for test in before}}
-
-
-def have_lead_of_one(cluster, node):
-    if set(cluster.leaders().values()) != {node}:
-        have_lead(cluster, node)
 
 
 def flood(cluster, leader, scale):
