@@ -235,6 +235,7 @@ impl Client {
 
     async fn run(mut self) -> anyhow::Result<()> {
         let mut stream = TcpStream::connect(&self.address).await.context("connecting")?;
+        tokio::time::sleep_until(self.shared.start.into()).await;
         while !self.talk(stream).await? {
             ensure!(!self.shared.options.roam.is_empty(), "the server closed the connection");
             self.note_closed();

@@ -10,12 +10,14 @@ that, since it is on its way between nodes and to the disk as well. The excess m
 
 import socket
 import threading
+import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 from cluster import HOST, Cluster, Trouble
 from loads import MIDDLE, VALUE_BYTES, Load, allow_files, alternate, flags, have_lead, pids_of, program, redis_benchmark, resident, say
 from report import Bar, load_table, number
-from servers import fill, table
+from servers import cli, fill, table
 
 TITLE = "Overload"
 CONNECTIONS, PIPELINE, FLOOD_BYTES = 2000, 64, 1024
@@ -28,6 +30,7 @@ SILENT_AFTER_S = 3
 ANSWERED_WITHIN_S = 60
 # They say that nothing happened, now or later.
 NOT_APPLIED = {"THROTTLED", "TRYAGAIN", "OOM", "CLUSTERDOWN", "ERR"}
+GROUP = 1
 BEFORE, AFTER = "before", "afterwards"
 
 
@@ -61,8 +64,10 @@ def measure(bench):
         asked = [
             Load(test.upper(), pids_of(cluster), redis_benchmark(leader.port("resp"), MIDDLE, "-t", test, keys=KEYS)) for test in ("set", "get")
         ]
-        before = alternate(asked, bench.scale, "all is well")
-        found = {"flood": flood(cluster, leader, bench.scale), "unread": unread(cluster, leader), "large": large(cluster, leader)}
+        before, found = alternate(asked, bench.scale, "all is well"), {}
+        for name, overload in (("flood", flood), ("unread", unread), ("large", large)):
+            found[name] = overload(cluster, leader, bench.scale)
+            found[name]["kept"], found[name]["again_s"] = recovered(cluster, leader)
         after = alternate(asked, bench.scale, "all is well again")
     return {**found, "rows": {test: {BEFORE: before[test], AFTER: after[test]} for test in before}}
 
@@ -76,11 +81,23 @@ def flood(cluster, leader, scale):
     return {"rate": said["rate"], "count": said["count"], "codes": said["codes"], "grown_mb": watch.grown, "bound_mb": bound}
 
 
+def recovered(cluster, leader):
+    """Whether the leader is the same, and after how long it leads and takes writes again."""
+    began = time.monotonic()
+    cluster.wait_ready()
+    kept = cluster.leaders().get(GROUP) is leader
+    have_lead(cluster, leader)
+    while cli(leader.port("resp"), "SET", "again", "x").strip() != "OK":
+        if time.monotonic() - began > ANSWERED_WITHIN_S:
+            raise Trouble(f"no writes are taken {ANSWERED_WITHIN_S} s after the overload")
+    return kept, time.monotonic() - began
+
+
 def words(*all_of_them):
     return b"*%d\r\n" % len(all_of_them) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in all_of_them)
 
 
-def unread(cluster, leader):
+def unread(cluster, leader, _):
     """Sends until nothing has been taken for a while."""
     at = (HOST, leader.port("resp"))
     value = b"x" * 1_000_000
@@ -107,7 +124,7 @@ def expect(connection, *answers):
     return said.split()[0].decode()
 
 
-def large(cluster, leader):
+def large(cluster, leader, _):
     def ask(number, size):
         with socket.create_connection((HOST, leader.port("resp")), ANSWERED_WITHIN_S) as connection:
             connection.sendall(words(b"SET", b"large:%d" % number, b"x" * size))
@@ -125,8 +142,9 @@ def large(cluster, leader):
 
 def unclear(found):
     """Answers that leave open whether a write was applied, and a value that was taken though it is too large."""
-    codes = {**found["flood"]["codes"], **{code.removeprefix("-"): count for code, count in found["large"]["answers"].items() if code != "+OK"}}
-    wrong = sum(count for code, count in codes.items() if code not in NOT_APPLIED)
+    answers = Counter(found["flood"]["codes"])
+    answers.update({answer.removeprefix("-"): count for answer, count in found["large"]["answers"].items() if answer != "+OK"})
+    wrong = sum(count for code, count in answers.items() if code not in NOT_APPLIED)
     return wrong + (found["large"]["too_large"].removeprefix("-") not in NOT_APPLIED)
 
 
@@ -144,9 +162,14 @@ def tell(found):
     flood, unread, large = found["flood"], found["unread"], found["large"]
     refused = ", ".join(f"{count:,} {code}" for code, count in flood["codes"].items()) or "nothing"
     counts = ", ".join(f"{count} of {answer.strip('+-')}" for answer, count in large["answers"].items())
-    rows = [
-        ["flood", f"{flood['count']:,} answered; refused: {refused}", number(flood["grown_mb"]), number(flood["bound_mb"])],
-        ["who never reads", f"{unread['asked_mb']:,.0f} MB asked for", number(unread["grown_mb"]), number(unread["bound_mb"])],
-        ["large values", f"{counts}; too large: {large['too_large'].strip('-')}", number(large["grown_mb"]), number(large["bound_mb"])],
-    ]
-    return f"{table(['', 'answers', 'MB more', 'bound'], rows)}\n\n{load_table(found['rows'])}"
+    answers = {
+        "flood": f"{flood['count']:,} answered; refused: {refused}",
+        "unread": f"{unread['asked_mb']:,.0f} MB asked for",
+        "large": f"{counts}; too large: {large['too_large'].strip('-')}",
+    }
+    rows = []
+    for name, said in answers.items():
+        each = found[name]
+        rows.append([name, said, number(each["grown_mb"]), number(each["bound_mb"]), "yes" if each["kept"] else "no", number(each["again_s"])])
+    head = ["", "answers", "MB more", "bound", "leader kept", "s until writes are taken"]
+    return f"{table(head, rows)}\n\n{load_table(found['rows'])}"
