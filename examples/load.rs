@@ -1,6 +1,6 @@
 //! A load of GETs and SETs. By itself an open loop at a fixed rate, with the latency of each request counted from the moment it
 //! was *due*: a server that stops for a second is charged with every request that should have been answered in it. With
-//! `--pipeline` a closed one, which sends as much as is answered.
+//! `--closed` one that sends as much as is answered.
 //!
 //! Prints a JSON line: how many were sent in how long, errors and what they said, percentiles in microseconds for GET and SET
 //! apart, and how late the load itself sent them, which is in the latencies too. With `--parts` one for each part, as whoever
@@ -32,9 +32,12 @@ struct Options {
     /// Requests a second, over all connections.
     #[arg(long, default_value_t = 20_000)]
     rate: u64,
-    /// In place of --rate: each connection sends so many at once, and as many again when all of them are answered.
+    /// Requests of a connection that are due, and sent, together.
+    #[arg(long, default_value_t = 1)]
+    pipeline: u64,
+    /// In place of --rate: the next are due when all of a connection are answered.
     #[arg(long, conflicts_with = "rate")]
-    pipeline: Option<usize>,
+    closed: bool,
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
     /// In place of --seconds: each line on standard input ends a part, and its end the load.
@@ -125,12 +128,12 @@ impl Shared {
         self.end.get().is_some_and(|end| due >= *end)
     }
 
-    /// When the nth request of all is due. Connections take turns.
+    /// When the nth pipeline of all is due. Connections take turns.
     fn due(&self, nth: u64) -> Instant {
-        self.start + Duration::from_secs_f64(nth as f64 / self.options.rate as f64)
+        self.start + Duration::from_secs_f64((nth * self.options.pipeline) as f64 / self.options.rate as f64)
     }
 
-    /// Wakes each connection when its next request is due, and all when it is over. A thread of its own, since the runtime's clock has no
+    /// Wakes each connection when its next pipeline is due, and all when it is over. A thread of its own, since the runtime's clock has no
     /// parts of a millisecond.
     fn pace(&self) {
         let mut nth = 0;
@@ -203,7 +206,7 @@ struct Client {
     number: u64,
     random: fastrand::Rng,
     address: String,
-    /// Of all requests, the number of its next one.
+    /// Of all pipelines, the number of its next one.
     next: u64,
     /// SETs so far.
     nth: u64,
@@ -269,7 +272,7 @@ impl Client {
     }
 
     fn is_over(&self) -> bool {
-        let next = if self.shared.options.pipeline.is_some() { Instant::now() } else { self.shared.due(self.next) };
+        let next = if self.shared.options.closed { Instant::now() } else { self.shared.due(self.next) };
         self.shared.is_over(next)
     }
 
@@ -307,7 +310,8 @@ impl Client {
 
     fn put_due(&mut self, out: &mut Vec<u8>) {
         let (now, shared) = (Instant::now(), self.shared.clone());
-        if let Some(pipeline) = shared.options.pipeline {
+        let pipeline = shared.options.pipeline;
+        if shared.options.closed {
             let count = if self.waiting.is_empty() && !self.is_over() { pipeline } else { 0 };
             (0..count).for_each(|_| self.put(now, out));
             return;
@@ -315,7 +319,7 @@ impl Client {
         while shared.due(self.next) <= now && !self.is_over() {
             let due = shared.due(self.next);
             shared.measured().late.push(now.duration_since(due).as_micros() as u32);
-            self.put(due, out);
+            (0..pipeline).for_each(|_| self.put(due, out));
             self.next += shared.options.connections;
         }
     }
@@ -413,7 +417,7 @@ async fn main() -> anyhow::Result<()> {
     } else {
         let _ = shared.end.set(start + Duration::from_secs_f64(shared.options.seconds));
     }
-    if shared.options.pipeline.is_none() {
+    if !shared.options.closed {
         let shared = shared.clone();
         std::thread::spawn(move || shared.pace());
     }

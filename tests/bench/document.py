@@ -73,7 +73,7 @@ def draw(found):
     if "shapes" in found:
         drawn["cpu"], drawn["rate"] = (of_shapes(found["shapes"], *what) for what in (("cpu_us", "CPU time an operation, all nodes", "microseconds"), ("rate", "Throughput", "operations a second")))
     if "latency" in found:
-        groups = {name: [each[ms] for ms in ("p50_ms", "p99_ms", "p999_ms")] for name, each in found["latency"].items()}
+        groups = {each["name"]: [each[ms] for ms in ("p50_ms", "p99_ms", "p999_ms")] for each in found["latency"]}
         drawn["latency"] = plots.grouped(latency.TITLE, "milliseconds", groups, ["p50", "p99", "p99.9"])
     return drawn
 
@@ -112,8 +112,8 @@ redis-benchmark -p REDIS -c C -P P -n N -d {VALUE_BYTES} -r KEYS -t set|get
 redis-benchmark -p 6479 --cluster -c C -P P -n N -d {VALUE_BYTES} -r KEYS/NODES -t set|get           leaders: so many keys in a slot of each node
 redis-benchmark -p 6379 -c C -P P -n N -d {VALUE_BYTES} -r KEYS GET 'fwd:{{TAG}}:__rand_int__'         forwarded, at the leader
 CONFIG SET consistency-level LEVEL                                                           on every node, before reads at another level
-load --address NODE --connections C --pipeline P --gets SHARE [--zipf SKEW]                  a closed loop
-load --address NODE --connections C --rate RATE --gets SHARE                                 an open loop
+load --address NODE --connections C --pipeline P --closed --gets SHARE [--zipf SKEW]         a closed loop
+load --address NODE --connections C --pipeline P --rate RATE --gets SHARE                    an open loop
 peers etcd|memcached --address ADDRESS --connections C --pipeline P [--gets]
 ```
 

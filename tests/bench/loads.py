@@ -44,7 +44,7 @@ class Scale:
     idle_connections: int
 
 
-FULL = Scale(quick=False, rounds=3, seconds=2.5, keys=1_000_000, many_keys=5_000_000, idle_connections=10_000)
+FULL = Scale(quick=False, rounds=3, seconds=2, keys=1_000_000, many_keys=5_000_000, idle_connections=10_000)
 QUICK = Scale(quick=True, rounds=1, seconds=1, keys=50_000, many_keys=100_000, idle_connections=1_000)
 
 
@@ -197,7 +197,8 @@ def load(address, pids=(), **options):
 
 
 def flags(options):
-    return [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
+    """`name=value` is --name value, and `name=True` --name alone."""
+    return [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value) if word is not True]
 
 
 class Limit:

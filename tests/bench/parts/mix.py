@@ -49,7 +49,7 @@ def mixes(cluster, leader, scale):
     rounds = {name: [] for name in GETS}
     for _ in range(scale.rounds):
         for name, share in GETS.items():
-            shape = {"connections": connections, "pipeline": pipeline, "seconds": scale.seconds}
+            shape = {"closed": True, "connections": connections, "pipeline": pipeline, "seconds": scale.seconds}
             said = load(leader.address("resp"), pids_of(cluster), gets=share, zipf=ZIPF, keys=scale.keys, value_bytes=VALUE_BYTES, **shape)
             rounds[name].append(said)
     found = {name: {what: statistics.median(each[what] for each in said) for what in ("rate", "cpu_us")} for name, said in rounds.items()}

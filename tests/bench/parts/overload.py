@@ -73,7 +73,7 @@ def measure(bench):
 
 
 def flood(cluster, leader, scale):
-    options = {"connections": CONNECTIONS, "pipeline": PIPELINE, "seconds": 2 * scale.seconds, "gets": 0, "keys": KEYS, "value_bytes": FLOOD_BYTES}
+    options = {"closed": True, "connections": CONNECTIONS, "pipeline": PIPELINE, "seconds": 2 * scale.seconds, "gets": 0, "keys": KEYS, "value_bytes": FLOOD_BYTES}
     with Watch(cluster) as watch:
         said = program("load", ["--address", leader.address("resp"), *flags(options)])
     bound = 2 * (CONNECTIONS * PIPELINE * FLOOD_BYTES / 2**20 + QUEUE_MB)
