@@ -80,7 +80,7 @@ def draw(found):
 
 def of_shapes(found, figure, name, unit):
     groups = {}
-    for test, ours in (("SET", shapes.SET), ("GET", shapes.LEASE)):
+    for test, ours in (("SET", shapes.SET), ("GET", shapes.led("lease"))):
         for shape in map(shown, SHAPES):
             rows = found[test][shape]
             limit = shapes.FLOOR if test == "SET" else shapes.ECHO

@@ -22,7 +22,6 @@ def measure(bench):
     scale, found = bench.scale, []
     with Cluster(3, parent=bench.folder) as cluster:
         node = cluster.nodes[0]
-        have_lead(cluster, node)
         read_at(cluster, "lease")
         fill(node.port("resp"), scale.keys, VALUE_BYTES)
         for name, kind, gets, bar in KINDS:
@@ -34,6 +33,7 @@ def measure(bench):
 
 
 def at_half(cluster, node, scale, kind, gets, shape):
+    have_lead(cluster, node)
     connections, pipeline = shape
     same = {"gets": gets, "keys": scale.keys, "value_bytes": VALUE_BYTES, "connections": connections, "pipeline": pipeline, "seconds": scale.seconds}
     highest = load(node.address("resp"), closed=True, **same)["rate"]

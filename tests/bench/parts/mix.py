@@ -35,20 +35,25 @@ def spread(cluster, leader, scale):
     pids = pids_of(cluster)
     return alternate(
         [
-            Load(LEADER, pids, *asking([leader] * 3), before=lambda: read_at(cluster, "lease")),
-            Load(SPREAD, pids, *asking(cluster.nodes), before=lambda: read_at(cluster, "eventual")),
+            Load(LEADER, pids, *asking([leader] * 3), before=lambda: lead_and_read(cluster, leader, "lease")),
+            Load(SPREAD, pids, *asking(cluster.nodes), before=lambda: lead_and_read(cluster, leader, "eventual")),
         ],
         scale,
         "GET",
     )
 
 
+def lead_and_read(cluster, leader, level):
+    have_lead(cluster, leader)
+    read_at(cluster, level)
+
+
 def mixes(cluster, leader, scale):
-    read_at(cluster, "lease")
     connections, pipeline = MIDDLE
     rounds = {name: [] for name in GETS}
     for _ in range(scale.rounds):
         for name, share in GETS.items():
+            lead_and_read(cluster, leader, "lease")
             shape = {"closed": True, "connections": connections, "pipeline": pipeline, "seconds": scale.seconds}
             said = load(leader.address("resp"), pids_of(cluster), gets=share, zipf=ZIPF, keys=scale.keys, value_bytes=VALUE_BYTES, **shape)
             rounds[name].append(said)

@@ -9,16 +9,21 @@ The *floor* has three processes that append each command to a file, send it on a
 
 import functools
 from contextlib import ExitStack
+from dataclasses import dataclass
 
-from cluster import Cluster, Trouble, tag_in
-from loads import FILLING, REDIS_OPTIONS, SHAPES, Limit, Load, alternate, fill, leaders, pids_of, read_at, redis_benchmark, say, shown
+from cluster import Cluster, Node, Trouble, tag_in
+from loads import FILLING, REDIS_OPTIONS, SHAPES, Limit, Load, alternate, fill, lead_again, leaders, pids_of, read_at, redis_benchmark, say, shown
 from report import Bar, load_table, number
 from servers import Redis, cli, slots_led, table, verdict
 
 TITLE = "Four shapes"
 FLOOR, ECHO, REDIS, VALKEY = "floor", "echo", "Redis", "Valkey"
 SET = "leaders"
-LINEARIZABLE, LEASE = "leaders, linearizable", "leaders, lease"
+LEVELS = ["linearizable", "lease"]
+
+
+def led(level):
+    return f"leaders, {level}"
 
 
 def forwarded(level):
@@ -38,6 +43,7 @@ def measure(bench):
             alone[VALKEY] = started.enter_context(Redis(REDIS_OPTIONS, parent=bench.folder, program=bench.valkey))
         limits = [started.enter_context(Limit(name, bench.folder)) for name in (FLOOR, ECHO)]
         cluster = started.enter_context(Cluster(3, parent=bench.folder))
+        meant = cluster.leaders()
         node, leader, key = forwarding(cluster)
         say(f"  filling with {keys:,} keys")
         fill(leaders(cluster, FILLING, "-t", "set", keys=keys), keys)
@@ -45,10 +51,29 @@ def measure(bench):
         fill(redis_benchmark(leader.port("resp"), FILLING, keys=keys, *["SET", key, "x" * 64]), keys)
         for server in alone.values():
             fill(redis_benchmark(server.port, FILLING, "-t", "set", keys=keys), keys)
+        serving = Serving(cluster, meant, node, leader, key)
         return {
-            "SET": {shown(shape): alternate(sets(shape, alone, limits[0], cluster, keys), bench.scale, f"SET {shown(shape)}") for shape in SHAPES},
-            "GET": {shown(shape): alternate(gets(shape, alone, limits[1], cluster, keys, (node, leader, key)), bench.scale, f"GET {shown(shape)}") for shape in SHAPES},
+            test: {shown(shape): alternate(asked(shape, alone, limit, serving, keys), bench.scale, f"{test} {shown(shape)}") for shape in SHAPES}
+            for test, asked, limit in (("SET", sets, limits[0]), ("GET", gets, limits[1]))
         }
+
+
+@dataclass
+class Serving:
+    """Three nodes, who leads what there, and keys that one of them leads and another forwards."""
+
+    cluster: Cluster
+    meant: dict
+    node: Node
+    leader: Node
+    key: str
+
+    def at(self, level):
+        """Has all nodes read at that level, and the leaders lead that were meant to: what is called forwarded is."""
+        read_at(self.cluster, level)
+        lead_again(self.cluster, self.meant)
+        if "MOVED" in cli(self.leader.port("cluster"), "GET", self.key):
+            raise Trouble(f"{self.leader.name} does not lead the keys that are meant to be forwarded")
 
 
 def forwarding(cluster):
@@ -65,46 +90,34 @@ def beside(shape, alone, limit, test, keys):
     yield Load(limit.name, limit.pids, redis_benchmark(limit.port, shape, "-t", test, keys=keys))
 
 
-def sets(shape, alone, floor, cluster, keys):
-    pids = pids_of(cluster)
-    any_node = redis_benchmark(cluster.nodes[0].port("resp"), shape, "-t", "set", keys=keys)
+def sets(shape, alone, floor, serving, keys):
+    cluster, before = serving.cluster, lambda: serving.at(LEVELS[0])
+    any_node = redis_benchmark(serving.node.port("resp"), shape, "-t", "set", keys=keys)
     return [
         *beside(shape, alone, floor, "set", keys),
-        Load(SET, pids, leaders(cluster, shape, "-t", "set", keys=keys)),
-        Load("any node", pids, any_node),
+        Load(SET, pids_of(cluster), leaders(cluster, shape, "-t", "set", keys=keys), before=before),
+        Load("any node", pids_of(cluster), any_node, before=before),
     ]
 
 
-def gets(shape, alone, echo, cluster, keys, forwarding):
-    pids, (node, leader, key) = pids_of(cluster), forwarding
+def gets(shape, alone, echo, serving, keys):
+    pids = pids_of(serving.cluster)
+    at = lambda node: redis_benchmark(node.port("resp"), shape, "GET", serving.key, keys=keys)  # noqa: E731
     found = list(beside(shape, alone, echo, "get", keys))
-    for level, name in (("linearizable", LINEARIZABLE), ("lease", LEASE)):
-        before = functools.partial(prepare, cluster, level, leader, key)
-        get = lambda at: redis_benchmark(at.port("resp"), shape, "GET", key, keys=keys)  # noqa: E731
-        found.append(Load(name, pids, leaders(cluster, shape, "-t", "get", keys=keys), before=before))
-        found.append(Load(at_leader(level), pids, get(leader), before=before))
-        found.append(Load(forwarded(level), pids, get(node), before=before))
+    for level in LEVELS:
+        before = functools.partial(serving.at, level)
+        found.append(Load(led(level), pids, leaders(serving.cluster, shape, "-t", "get", keys=keys), before=before))
+        found.append(Load(at_leader(level), pids, at(serving.leader), before=before))
+        found.append(Load(forwarded(level), pids, at(serving.node), before=before))
     return found
-
-
-def prepare(cluster, level, leader, key):
-    """On a machine with much else to do a group may have elected another leader; then what is called forwarded would not be."""
-    read_at(cluster, level)
-    if not leads(leader, key):
-        raise Trouble(f"{leader.name} does not lead the keys any more that are meant to be forwarded: the machine was too busy")
-
-
-def leads(node, key):
-    """A leader's cluster face answers; another's says who does."""
-    return "MOVED" not in cli(node.port("cluster"), "GET", key)
 
 
 # What is demanded in each shape, of which figure: a row of the loads on a test, that which it is compared with, and the ratio's bar; and what
 # others are known to need.
 DEMANDS = [
     ("durable SET, CPU to the floor", "SET", SET, FLOOR, "cpu_us", (1.5, 1.6, 2.5, 4)),
-    ("GET at lease, CPU to Redis", "GET", LEASE, REDIS, "cpu_us", (1.0, 0.98, 0.60, 0.50)),
-    ("GET linearizable, CPU to Redis", "GET", LINEARIZABLE, REDIS, "cpu_us", (4, 1.5, 0.9, 0.7)),
+    ("GET at lease, CPU to Redis", "GET", led("lease"), REDIS, "cpu_us", (1.0, 0.98, 0.60, 0.50)),
+    ("GET linearizable, CPU to Redis", "GET", led("linearizable"), REDIS, "cpu_us", (4, 1.5, 0.9, 0.7)),
     ("GET forwarded, linearizable, CPU to the same at its leader", "GET", forwarded("linearizable"), at_leader("linearizable"), "cpu_us", (3, 2.5, 2.5, 2.5)),
     ("GET forwarded, lease, CPU to the same at its leader", "GET", forwarded("lease"), at_leader("lease"), "cpu_us", (3, 2.5, 2.5, 2.5)),
     ("durable SET, throughput to Redis", "SET", SET, REDIS, "rate", (0.6, 0.65, 0.8, 1.2)),

@@ -4,6 +4,8 @@ Instructions are those of the pieces whose work could grow (`examples/instructio
 nodes, one of which leads everything and is asked by a plain client, 50 x 16. Groups are compared with equally many commands
 waiting in each: 8 with 50 connections x 16, 32 with 200."""
 
+import functools
+
 import instructions
 from cluster import Cluster
 from loads import MIDDLE, VALUE_BYTES, Load, alternate, have_lead, pids_of, read_at, redis_benchmark, say
@@ -45,7 +47,8 @@ def compared(bench, clusters):
         asked = []
         for name, cluster, shape, filled in clusters:
             command = redis_benchmark(cluster.nodes[0].port("resp"), shape, "-t", test, keys=filled)
-            asked.append(Load(name, pids_of(cluster), command))
+            before = functools.partial(have_lead, cluster, cluster.nodes[0])
+            asked.append(Load(name, pids_of(cluster), command, before=before))
         found[test.upper()] = alternate(asked, bench.scale, test.upper())
     return found
 
