@@ -63,7 +63,8 @@ def runs(kept):
     rows = []
     for part, finding in kept.items():
         rounds = f"{finding['rounds']} of {finding['seconds']} s" + (" (--quick)" if finding["quick"] else "")
-        rows.append([part, *(finding[what] for what in ("date", "machine", "hypercache", "redis")), rounds, f"{finding['busy']:.1f}", f"{finding['took']:.0f} s"])
+        where = [finding[what] for what in ("date", "machine", "hypercache", "redis")]
+        rows.append([part, *where, rounds, f"{finding['busy']:.1f}", f"{finding['took']:.0f} s"])
     return table(["part", "date", "machine", "HyperCache", "Redis", "rounds", "load average before", "took"], rows)
 
 
@@ -71,7 +72,8 @@ def draw(found):
     """Name -> plot, of what was found."""
     drawn = {}
     if "shapes" in found:
-        drawn["cpu"], drawn["rate"] = (of_shapes(found["shapes"], *what) for what in (("cpu_us", "CPU time an operation, all nodes", "microseconds"), ("rate", "Throughput", "operations a second")))
+        drawn["cpu"] = of_shapes(found["shapes"], "cpu_us", "CPU time an operation, all nodes", "microseconds")
+        drawn["rate"] = of_shapes(found["shapes"], "rate", "Throughput", "operations a second")
     if "latency" in found:
         groups = {each["name"]: [each[ms] for ms in ("p50_ms", "p99_ms", "p999_ms")] for each in found["latency"]}
         drawn["latency"] = plots.grouped(latency.TITLE, "milliseconds", groups, ["p50", "p99", "p99.9"])

@@ -104,8 +104,9 @@ def redis_benchmark(port, shape, *what, cluster=False, value_bytes=VALUE_BYTES, 
 class Load:
     """redis-benchmark, once or several at the same time, and the servers' processes that pay for it."""
 
-    def __init__(self, name, pids, *commands, before=lambda: None):
-        self.name, self.pids, self.commands, self.before = name, list(pids), commands, before
+    def __init__(self, name, pids, *commands, before=lambda: None, first=1000):
+        """`before` is called before each round; `first` are the requests with which it is found out how many a round takes."""
+        self.name, self.pids, self.commands, self.before, self.first = name, list(pids), commands, before, first
         words = commands[0]
         # Whole pipelines of all connections.
         self.whole = int(words[words.index("-c") + 1]) * int(words[words.index("-P") + 1])
@@ -123,7 +124,7 @@ class Load:
     def requests_for(self, seconds):
         """As many as take so long. redis-benchmark looks whether it is done every 250 ms only in cluster mode, so short runs tell
         nothing: more and more until one is long enough."""
-        requests = max(self.whole, 1000 // self.whole * self.whole)
+        requests = max(self.whole, self.first // self.whole * self.whole)
         while True:
             took = requests * len(self.commands) / self.run(requests).rate
             if took >= CALIBRATED_BY_S:
@@ -147,7 +148,8 @@ class Running:
         rate = re.search(r"throughput summary: ([\d.]+) requests", out)
         summary = re.search(r"avg\s+min\s+p50\s+p95\s+p99\s+max\n\s*([\d. ]+)", out)
         if self.process.returncode != 0 or not rate or not summary or "rror" in trouble + out:
-            said = trouble.strip() or "\n".join(line for line in out.splitlines() if "rror" in line) or out.strip()[-300:]
+            wrong = [line for line in (trouble + out).splitlines() if "rror" in line]
+            said = wrong[0] if wrong else (trouble or out).strip()[-300:]
             raise Trouble(f"{' '.join(self.command)}: {said}")
         shares = [(float(share), float(ms)) for share, ms in re.findall(r"([\d.]+)% <= ([\d.]+) milliseconds", out)]
         _, _, p50, _, p99, _ = map(float, summary[1].split())

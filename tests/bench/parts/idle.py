@@ -96,5 +96,6 @@ def bars(found):
 
 
 def tell(found):
-    idle = table(["node", "resident MB", "% of a core"], [[str(n), number(each["mb"]), f"{each['share']:.1f}"] for n, each in enumerate(found["nodes"], 1)])
+    rows = [[str(n), number(each["mb"]), f"{each['share']:.1f}"] for n, each in enumerate(found["nodes"], 1)]
+    idle = table(["node", "resident MB", "% of a core"], rows)
     return f"{idle}\n\nGET with {found['connections']:,} idle connections, and without:\n\n{load_table({'GET': found['rows']})}"

@@ -28,7 +28,8 @@ def measure(bench):
             for shape in SHAPES[1:]:
                 each = at_half(cluster, node, scale, kind, gets, shape)
                 found.append({"name": f"{name}, {shown(shape)}", "kind": name, "bar": bar, **each})
-                say(f"  {found[-1]['name']}: {each['rate']:,} of {each['highest']:,.0f}/s, p50 {each['p50_ms']:.2f}, p99 {each['p99_ms']:.2f} ms, late by {each['late_ms']:.2f} ms")
+                offered = f"{each['rate']:,} of {each['highest']:,.0f}/s"
+                say(f"  {found[-1]['name']}: {offered}, p50 {each['p50_ms']:.2f}, p99 {each['p99_ms']:.2f} ms, late by {each['late_ms']:.2f} ms")
     return found
 
 
