@@ -1,7 +1,8 @@
 //! The pieces of a request's path, each in a function of its own, for a profiler that counts instructions: `scripts/instructions`
 //! runs this and compares the counts with those that are committed. Nothing here is timed.
 //!
-//! `cargo run --release --example instructions -- KEYS` runs each piece [`TIMES`] times on a keyspace of so many keys.
+//! `cargo run --release --example instructions -- KEYS` fills a keyspace with so many keys, says so, and runs each piece [`TIMES`] times
+//! when it is given a line.
 
 use bytes::BytesMut;
 use hypercache::commands;
@@ -143,6 +144,10 @@ fn main() {
     let gets: Vec<Args> = (0..TIMES).map(|n| words(&[b"GET", key(n, keys).as_bytes()])).collect();
     let absent: Vec<Args> = (0..TIMES).map(|n| words(&[b"GET", format!("not:{n:012}").as_bytes()])).collect();
     let sets: Vec<Args> = (0..TIMES).map(|n| words(&[b"SET", key(n, keys).as_bytes(), &VALUE])).collect();
+
+    // Whoever counts begins here: what it takes to fill a keyspace is not asked.
+    println!("filled");
+    std::io::stdin().read_line(&mut String::new()).expect("standard input can be read");
 
     decode(wire_of(&sets));
     lookup(&sets);

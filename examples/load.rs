@@ -1,8 +1,10 @@
-//! An open-loop load of GETs and SETs at a fixed rate, with the latency of each counted from the moment it was *due*: a
-//! server that stops for a second is charged with every request that should have been answered in it.
+//! A load of GETs and SETs. By itself an open loop at a fixed rate, with the latency of each request counted from the moment it
+//! was *due*: a server that stops for a second is charged with every request that should have been answered in it. With
+//! `--closed` one that sends as much as is answered.
 //!
-//! Prints a JSON line: how many were sent, errors and what the first said, and percentiles in microseconds for GET and SET apart.
-//! With `--parts` one for each part, as whoever started it divides the time by lines on standard input.
+//! Prints a JSON line: how many were sent in how long, errors and what they said, percentiles in microseconds for GET and SET
+//! apart, and how late the load itself sent them, which is in the latencies too. With `--parts` one for each part, as whoever
+//! started it divides the time by lines on standard input.
 
 #![allow(clippy::disallowed_methods, reason = "measuring is about real time")]
 
@@ -16,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 #[derive(Parser)]
 struct Options {
@@ -29,6 +32,12 @@ struct Options {
     /// Requests a second, over all connections.
     #[arg(long, default_value_t = 20_000)]
     rate: u64,
+    /// Requests of a connection that are due, and sent, together.
+    #[arg(long, default_value_t = 1)]
+    pipeline: u64,
+    /// In place of --rate: the next are due when all of a connection are answered.
+    #[arg(long, conflicts_with = "rate")]
+    closed: bool,
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
     /// In place of --seconds: each line on standard input ends a part, and its end the load.
@@ -39,6 +48,9 @@ struct Options {
     /// Keys are `key:` and twelve digits below this; GETs choose among them at random.
     #[arg(long, default_value_t = 1_000_000)]
     keys: u64,
+    /// Some keys are chosen more often: the one of rank n with a weight of n to the power of minus this, below 1.
+    #[arg(long)]
+    zipf: Option<f64>,
     /// SETs go through the keys in order from here instead of at random: the keyspace grows.
     #[arg(long)]
     grow_from: Option<u64>,
@@ -56,9 +68,13 @@ struct Options {
 struct Measured {
     gets: Vec<u32>,
     sets: Vec<u32>,
+    /// How long after they were due they were sent.
+    late: Vec<u32>,
     errors: u64,
     /// What the first of them said.
     first_error: Option<String>,
+    /// The first words of all of them.
+    codes: BTreeMap<String, u64>,
     at: BTreeMap<String, Trouble>,
 }
 
@@ -76,10 +92,15 @@ struct Trouble {
 /// What all connections share.
 struct Shared {
     options: Options,
+    zipf: Option<Zipf>,
     start: Instant,
     /// Nothing is due from then on.
     end: OnceLock<Instant>,
+    /// One of each connection: something is due, or it is over.
+    due: Vec<Notify>,
     measured: Mutex<Measured>,
+    /// When the part began.
+    part: Mutex<Instant>,
 }
 
 impl Shared {
@@ -89,10 +110,80 @@ impl Shared {
 
     /// Ends a part.
     fn tell(&self) {
-        let Measured { gets, sets, errors, first_error, at } = std::mem::take(&mut *self.measured());
+        let Measured { gets, sets, late, errors, first_error, codes, at } = std::mem::take(&mut *self.measured());
         let at: BTreeMap<String, Value> = at.into_iter().map(|(address, trouble)| (address, trouble.told())).collect();
-        let (get, set) = (summary(gets), summary(sets));
-        println!("{}", json!({ "errors": errors, "first_error": first_error, "get": get, "set": set, "at": at }));
+        let (get, set, late) = (summary(gets), summary(sets), summary(late));
+        let (now, mut part) = (Instant::now(), self.part.lock().expect("nobody panics with it"));
+        let seconds = now.duration_since(std::mem::replace(&mut *part, now)).as_secs_f64();
+        println!(
+            "{}",
+            json!({
+                "seconds": seconds, "errors": errors, "first_error": first_error, "codes": codes,
+                "get": get, "set": set, "late": late, "at": at,
+            })
+        );
+    }
+
+    fn is_over(&self, due: Instant) -> bool {
+        self.end.get().is_some_and(|end| due >= *end)
+    }
+
+    /// When the nth pipeline of all is due. Connections take turns.
+    fn due(&self, nth: u64) -> Instant {
+        self.start + Duration::from_secs_f64((nth * self.options.pipeline) as f64 / self.options.rate as f64)
+    }
+
+    /// Wakes each connection when its next pipeline is due, and all when it is over. A thread of its own, since the runtime's clock has no
+    /// parts of a millisecond.
+    fn pace(&self) {
+        let mut nth = 0;
+        while !self.is_over(self.due(nth)) {
+            std::thread::sleep(TICK);
+            let now = Instant::now();
+            let first = nth;
+            while self.due(nth) <= now {
+                nth += 1;
+            }
+            for each in first..nth.min(first + self.options.connections) {
+                self.due[(each % self.options.connections) as usize].notify_one();
+            }
+        }
+        self.due.iter().for_each(Notify::notify_one);
+    }
+
+    fn key(&self, random: &mut fastrand::Rng) -> u64 {
+        match &self.zipf {
+            Some(zipf) => zipf.draw(random),
+            None => random.u64(0..self.options.keys),
+        }
+    }
+}
+
+/// Numbers below `keys`, some more often. An inverse of the distribution's sum that is exact for the first two ranks and close for the
+/// others (Gray and others, "Quickly generating billion-record synthetic databases", 1994).
+struct Zipf {
+    keys: u64,
+    skew: f64,
+    sum: f64,
+    eta: f64,
+}
+
+impl Zipf {
+    fn new(keys: u64, skew: f64) -> Zipf {
+        let sum = |ranks: u64| (1..=ranks).map(|rank| (rank as f64).powf(-skew)).sum::<f64>();
+        let eta = (1.0 - (2.0 / keys as f64).powf(1.0 - skew)) / (1.0 - sum(2) / sum(keys));
+        Zipf { keys, skew, sum: sum(keys), eta }
+    }
+
+    fn draw(&self, random: &mut fastrand::Rng) -> u64 {
+        let share = random.f64();
+        let rank = match share * self.sum {
+            sum if sum < 1.0 => 0,
+            sum if sum < 1.0 + 0.5_f64.powf(self.skew) => 1,
+            _ => (self.keys as f64 * (self.eta * share - self.eta + 1.0).powf(1.0 / (1.0 - self.skew))) as u64,
+        };
+        // Those that are asked for most do not lie side by side.
+        rank.wrapping_mul(2_654_435_761) % self.keys
     }
 }
 
@@ -115,16 +206,16 @@ struct Client {
     number: u64,
     random: fastrand::Rng,
     address: String,
-    /// When the next request is.
-    due: Instant,
-    interval: Duration,
+    /// Of all pipelines, the number of its next one.
+    next: u64,
+    /// SETs so far.
     nth: u64,
     value: String,
     waiting: VecDeque<Sent>,
 }
 
-/// How often a connection looks what is due.
-const TICK: Duration = Duration::from_millis(1);
+/// How often it is looked what is due.
+const TICK: Duration = Duration::from_micros(50);
 /// How long a connection that roams looks for a server, and how long it waits between two.
 const ROAMS: Duration = Duration::from_secs(30);
 const NEXT: Duration = Duration::from_millis(5);
@@ -133,12 +224,10 @@ impl Client {
     fn new(shared: &Arc<Shared>, number: u64) -> Client {
         let options = &shared.options;
         let mut random = fastrand::Rng::with_seed(options.seed << 32 | number);
-        let interval = Duration::from_secs_f64(options.connections as f64 / options.rate as f64);
         Client {
             number,
             address: options.address[number as usize % options.address.len()].clone(),
-            due: shared.start + interval.mul_f64(number as f64 / options.connections as f64),
-            interval,
+            next: number,
             nth: 0,
             value: (0..options.value_bytes).map(|_| random.alphanumeric()).collect(),
             waiting: VecDeque::new(),
@@ -149,6 +238,7 @@ impl Client {
 
     async fn run(mut self) -> anyhow::Result<()> {
         let mut stream = TcpStream::connect(&self.address).await.context("connecting")?;
+        tokio::time::sleep_until(self.shared.start.into()).await;
         while !self.talk(stream).await? {
             ensure!(!self.shared.options.roam.is_empty(), "the server closed the connection");
             self.note_closed();
@@ -182,7 +272,8 @@ impl Client {
     }
 
     fn is_over(&self) -> bool {
-        self.shared.end.get().is_some_and(|end| self.due >= *end)
+        let next = if self.shared.options.closed { Instant::now() } else { self.shared.due(self.next) };
+        self.shared.is_over(next)
     }
 
     /// Sends what is due until it is over; false if the server closed the connection before.
@@ -191,8 +282,15 @@ impl Client {
         let (mut reader, mut writer) = stream.into_split();
         let (mut out, mut input) = (Vec::new(), bytes::BytesMut::with_capacity(1 << 16));
         let mut replies = ReplyDecoder::new(Limits::default());
-        let mut tick = tokio::time::interval(TICK);
+        let shared = self.shared.clone();
         while !self.is_over() || !self.waiting.is_empty() {
+            self.put_due(&mut out);
+            if !out.is_empty() {
+                if is_closed(writer.write_all(&out).await.map(|()| 1))? {
+                    return Ok(false);
+                }
+                out.clear();
+            }
             tokio::select! {
                 biased;
                 read = reader.read_buf(&mut input) => {
@@ -204,39 +302,45 @@ impl Client {
                         self.note(now, &reply)?;
                     }
                 }
-                _ = tick.tick() => {
-                    self.send_due(&mut out);
-                    if is_closed(writer.write_all(&out).await.map(|()| 1))? {
-                        return Ok(false);
-                    }
-                    out.clear();
-                }
+                () = shared.due[self.number as usize].notified() => {}
             }
         }
         Ok(true)
     }
 
-    fn send_due(&mut self, out: &mut Vec<u8>) {
+    fn put_due(&mut self, out: &mut Vec<u8>) {
         let (now, shared) = (Instant::now(), self.shared.clone());
-        let options = &shared.options;
-        while self.due <= now && !self.is_over() {
-            let get = self.random.u64(0..100) < options.gets;
-            let key = match options.grow_from {
-                Some(from) if !get => from + self.nth * options.connections + self.number,
-                _ => self.random.u64(0..options.keys),
-            };
-            if get {
-                out.extend_from_slice(format!("*2\r\n$3\r\nGET\r\n$16\r\nkey:{key:012}\r\n").as_bytes());
-            } else {
-                self.nth += 1;
-                let (length, value) = (self.value.len(), &self.value);
-                out.extend_from_slice(
-                    format!("*3\r\n$3\r\nSET\r\n$16\r\nkey:{key:012}\r\n${length}\r\n{value}\r\n").as_bytes(),
-                );
-            }
-            self.waiting.push_back(Sent { due: self.due, get });
-            self.due += self.interval;
+        let pipeline = shared.options.pipeline;
+        if shared.options.closed {
+            let count = if self.waiting.is_empty() && !self.is_over() { pipeline } else { 0 };
+            (0..count).for_each(|_| self.put(now, out));
+            return;
         }
+        while shared.due(self.next) <= now && !self.is_over() {
+            let due = shared.due(self.next);
+            shared.measured().late.push(now.duration_since(due).as_micros() as u32);
+            (0..pipeline).for_each(|_| self.put(due, out));
+            self.next += shared.options.connections;
+        }
+    }
+
+    fn put(&mut self, due: Instant, out: &mut Vec<u8>) {
+        let options = &self.shared.options;
+        let get = self.random.u64(0..100) < options.gets;
+        let key = match options.grow_from {
+            Some(from) if !get => from + self.nth * options.connections + self.number,
+            _ => self.shared.key(&mut self.random),
+        };
+        if get {
+            out.extend_from_slice(format!("*2\r\n$3\r\nGET\r\n$16\r\nkey:{key:012}\r\n").as_bytes());
+        } else {
+            self.nth += 1;
+            let (length, value) = (self.value.len(), &self.value);
+            out.extend_from_slice(
+                format!("*3\r\n$3\r\nSET\r\n$16\r\nkey:{key:012}\r\n${length}\r\n{value}\r\n").as_bytes(),
+            );
+        }
+        self.waiting.push_back(Sent { due, get });
     }
 
     fn note(&mut self, now: Instant, reply: &Reply) -> anyhow::Result<()> {
@@ -248,6 +352,8 @@ impl Client {
             let kind = if text.starts_with("UNCERTAIN") { &mut trouble.uncertain } else { &mut trouble.errors };
             *kind += 1;
             measured.errors += 1;
+            let code = text.split(' ').next().unwrap_or_default().to_owned();
+            *measured.codes.entry(code).or_default() += 1;
             measured.first_error.get_or_insert(text);
         }
         let micros = now.duration_since(sent.due).as_micros() as u32;
@@ -295,12 +401,25 @@ async fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     // Every connection is there before the first request is due.
     let start = Instant::now() + Duration::from_millis(200);
-    let shared = Arc::new(Shared { options, start, end: OnceLock::new(), measured: Mutex::default() });
+    ensure!(options.zipf.is_none_or(|skew| (0.0..1.0).contains(&skew)), "--zipf takes 0 and more, below 1");
+    let shared = Arc::new(Shared {
+        zipf: options.zipf.map(|skew| Zipf::new(options.keys, skew)),
+        due: (0..options.connections).map(|_| Notify::new()).collect(),
+        options,
+        start,
+        end: OnceLock::new(),
+        measured: Mutex::default(),
+        part: Mutex::new(start),
+    });
     if shared.options.parts {
         let shared = shared.clone();
         std::thread::spawn(move || parts(&shared));
     } else {
         let _ = shared.end.set(start + Duration::from_secs_f64(shared.options.seconds));
+    }
+    if !shared.options.closed {
+        let shared = shared.clone();
+        std::thread::spawn(move || shared.pace());
     }
     let connections = 0..shared.options.connections;
     let running: Vec<_> = connections.map(|number| tokio::spawn(Client::new(&shared, number).run())).collect();

@@ -27,8 +27,7 @@ def count(keys):
     pieces = re.findall(r"#\[inline\(never\)\]\nfn (\w+)", source)
     with tempfile.TemporaryDirectory() as folder:
         counts = Path(folder) / "counts"
-        run = ["valgrind", "--quiet", "--tool=callgrind", f"--callgrind-out-file={counts}", str(program), str(keys)]
-        subprocess.run(run, check=True)
+        counted(program, keys, counts)
         annotated = subprocess.run(
             ["callgrind_annotate", "--inclusive=yes", "--threshold=100", str(counts)], check=True, capture_output=True, text=True
         ).stdout
@@ -40,6 +39,17 @@ def count(keys):
     if missing:
         raise Trouble(f"not counted: {', '.join(sorted(missing))}")
     return {piece: found[piece] for piece in pieces}
+
+
+def counted(program, keys, counts):
+    """Has callgrind write what it counted from the moment the keyspace is filled: before, the program runs several times faster."""
+    command = ["valgrind", "--quiet", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={counts}", str(program), str(keys)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
+        filled = running.stdout.readline()
+        switch = subprocess.run(["callgrind_control", "--instr=on", str(running.pid)], capture_output=True, text=True)
+        running.communicate("\n")
+    if running.returncode != 0 or not filled or switch.returncode != 0:
+        raise Trouble(f"callgrind counted nothing: {switch.stdout}{switch.stderr}")
 
 
 def main():

@@ -18,12 +18,12 @@ WINDOW = 2000
 
 
 class Redis:
-    """Redis alone, in a folder of its own, with these options."""
+    """Redis alone, in a folder of its own, with these options; or a program that takes its place."""
 
-    def __init__(self, options, parent=None):
+    def __init__(self, options, parent=None, program="redis-server"):
         self.folder = tempfile.TemporaryDirectory(prefix="redis-", dir=parent)
         self.port = free_port()
-        command = ["redis-server", "--port", str(self.port), "--bind", HOST, "--dir", self.folder.name, *options]
+        command = [program, "--port", str(self.port), "--bind", HOST, "--dir", self.folder.name, *options]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
     @property
@@ -39,7 +39,7 @@ class Redis:
             except OSError:
                 time.sleep(0.02)
         self.__exit__()
-        raise Trouble("redis-server does not start")
+        raise Trouble(f"{self.process.args[0]} does not start")
 
     def __exit__(self, *_):
         self.process.terminate()
