@@ -179,7 +179,7 @@ fn a_group_comes_is_split_and_goes_and_clients_see_nothing() {
             let told = String::from_utf8(told.stdout).expect("text");
             let told: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).expect("one event")).collect();
             let told = |name: &str| told.iter().any(|event| event["event"] == name && event["group"] == 3);
-            ["group-added", "group-leaving", "group-removed"].into_iter().all(told)
+            ["group-coming", "group-added", "group-leaving", "group-removed"].into_iter().all(told)
         };
         cluster.numbers().iter().all(told).then_some(())
     });

@@ -306,10 +306,18 @@ fn stage(news: &mut Vec<News>, id: GroupId, before: Option<&Stage>, now: Stage, 
     };
     let (what, known) = (told(now), before.map(|stage| told(*stage)));
     // The first table tells what was so before.
-    if !first && known.as_ref() != Some(&what) {
-        let stays = known == Some(Happening::GroupLeaving) && what == Happening::GroupAdded;
-        news.push(about(what, None, Some(id), if stays { "its removal was taken back" } else { "" }));
+    if first || known.as_ref() == Some(&what) {
+        return;
     }
+    // What can only have been passed between the two looks is told too.
+    let passed = match (&known, &what) {
+        (None, Happening::GroupAdded) => Some(Happening::GroupComing),
+        (Some(Happening::GroupAdded), Happening::GroupRemoved) => Some(Happening::GroupLeaving),
+        _ => None,
+    };
+    news.extend(passed.map(|passed| about(passed, None, Some(id), "")));
+    let stays = known == Some(Happening::GroupLeaving) && what == Happening::GroupAdded;
+    news.push(about(what, None, Some(id), if stays { "its removal was taken back" } else { "" }));
 }
 
 fn of_group(news: &mut Vec<News>, id: GroupId, before: Option<&GroupPicture>, now: &GroupPicture) {
@@ -429,9 +437,9 @@ mod tests {
                 vec![("node-joining", Some(3), None)],
             ),
             (stage(3, Stage::Coming), vec![("group-coming", None, Some(3))]),
-            (stage(3, Stage::Member), vec![("group-added", None, Some(3))]),
+            (stage(3, Stage::Member), vec![("group-coming", None, Some(3)), ("group-added", None, Some(3))]),
             (stage(1, Stage::Leaving), of_group("group-leaving", None)),
-            (stage(1, Stage::Gone), of_group("group-removed", None)),
+            (stage(1, Stage::Gone), vec![("group-leaving", None, Some(1)), ("group-removed", None, Some(1))]),
             (stage(2, Stage::Member), vec![("group-added", None, Some(2))]),
             (group(|g| g.leader = Some(NodeId(2))), of_group("leader-changed", Some(2))),
             (group(|g| g.term = 4), of_group("leader-changed", Some(1))),
@@ -455,6 +463,7 @@ mod tests {
         assert_eq!(names(&standing((Standing::Member, true)), &before), node("node-back"));
         assert_eq!(names(&standing((Standing::Draining, false)), &before), node("node-joined"));
         assert_eq!(names(&stage(3, Stage::Coming), &stage(3, Stage::Begun)), [], "it comes still");
+        assert_eq!(names(&stage(3, Stage::Coming), &stage(3, Stage::Gone)), [("group-removed", None, Some(3))]);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::life::Stage;
 use super::membership::{self, WishError};
 use super::mover::{self, MoveError, Stop, take};
 use super::roster::Roster;
-use super::{Cluster, Seeds, TableDocument, driver, table_of};
+use super::{Cluster, Seeds, TableDocument, TableLook, driver, table_of};
 use crate::commands::handover::Step;
 use crate::env::{self, Instant};
 use crate::planted::{self, Bug};
@@ -188,12 +188,13 @@ impl Cluster {
 
     /// Looks and acts while this node leads the meta group. Never ends.
     pub(super) async fn keep_groups(self: Arc<Self>, meta: Arc<Group>) {
+        let mut look = TableLook::default();
         loop {
             env::sleep(LOOK).await;
             let leads = meta.is_leader() && !self.members.is_forced();
-            let table = if leads { table_of(&meta) } else { Ok(None) };
+            let table = if leads { look.at(&meta) } else { Ok(None) };
             match table {
-                Ok(Some((_, table))) if self.has_work(&meta, &table) => {
+                Ok(Some(table)) if self.has_work(&meta, &table) => {
                     let told = self.look_after_groups(&meta).await;
                     *self.keeping.lock() = told;
                 }

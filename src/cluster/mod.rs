@@ -91,6 +91,8 @@ const LOOK_AT_MEMORY: Duration = Duration::from_millis(200);
 const ASK_FOR_MEMORY: Duration = Duration::from_secs(1);
 /// Shares follow what is used no more often than this; a new maxmemory is dealt at once.
 const DEAL_PAUSE: Duration = Duration::from_secs(5);
+/// Room for a slot that waits for it is made no more often than this: each time it is an entry in the log of every group.
+const LET_IN_PAUSE: Duration = Duration::from_millis(500);
 
 const TABLE: &str = "table";
 /// What the names of the nodes' documents begin with.
@@ -186,11 +188,32 @@ impl TableDocument {
 
 /// The table in the meta group's state here, as it stands there and as it reads; none where there is none.
 fn table_of(meta: &Group) -> Result<Option<(Bytes, TableDocument)>, String> {
-    let json = meta.peek(|keyspace| {
+    text_of(meta).map(|json| TableDocument::parse(&json).map(|table| (json, table))).transpose()
+}
+
+fn text_of(meta: &Group) -> Option<Bytes> {
+    meta.peek(|keyspace| {
         let view = View::new(keyspace, None);
         view.get(TABLE.as_bytes()).and_then(|e| e.value().as_text()).map(|text| text.to_bytes(0))
-    });
-    json.map(|json| TableDocument::parse(&json).map(|table| (json, table))).transpose()
+    })
+}
+
+/// The table for who looks at it many times a second: parsed only when it is another text.
+#[derive(Default)]
+struct TableLook {
+    last: Option<(Bytes, Arc<TableDocument>)>,
+}
+
+impl TableLook {
+    fn at(&mut self, meta: &Group) -> Result<Option<Arc<TableDocument>>, String> {
+        let Some(json) = text_of(meta) else { return Ok(None) };
+        if let Some((_, table)) = self.last.as_ref().filter(|(last, _)| *last == json) {
+            return Ok(Some(table.clone()));
+        }
+        let table = Arc::new(TableDocument::parse(&json)?);
+        self.last = Some((json, table.clone()));
+        Ok(Some(table))
+    }
 }
 
 /// The version of the table that the meta group's state holds; 0: none yet.
@@ -558,7 +581,12 @@ impl Cluster {
             let known = meta.peek(|keyspace| Shares::read(&View::new(keyspace, None))).unwrap_or_default();
             let news = known.maxmemory != wanted.maxmemory || known.groups.len() != wanted.groups.len();
             let let_in = coming.iter().any(|one| wanted.let_in(one, &used) && !known.let_in(one, &used));
-            if !(let_in || wanted.far_from(&known)) || (!news && settled.elapsed() < DEAL_PAUSE) {
+            let pause = match (news, let_in) {
+                (true, _) => Duration::ZERO,
+                (_, true) => LET_IN_PAUSE,
+                _ => DEAL_PAUSE,
+            };
+            if !(let_in || wanted.far_from(&known)) || settled.elapsed() < pause {
                 continue;
             }
             let json = serde_json::to_string(&wanted).expect("shares are plain data");

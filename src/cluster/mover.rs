@@ -20,7 +20,7 @@ use super::life::NotGranted;
 use super::membership::WishError;
 use super::memory::Coming;
 use super::moves::{self, Batch, Owners, Phase};
-use super::{Cluster, TABLE, TableDocument, table_of};
+use super::{Cluster, TABLE, TableDocument, TableLook, table_of};
 use crate::commands::handover::{self, Step};
 use crate::env::{self, Instant};
 use crate::raft::{Group, Outcome, Refusal};
@@ -120,7 +120,8 @@ struct Seen {
     failed: BTreeMap<u16, u32>,
     /// Groups that did not show lately that they are up to date, until when all that is theirs is passed over, and why.
     quiet: BTreeMap<GroupId, (Instant, String)>,
-    /// Slots for which there is no room where they are to go.
+    /// Slots for which there was no room where they are to go, until they are there or are passed over for another reason: the
+    /// room that is made for one stays its own.
     coming: BTreeMap<u16, Coming>,
     /// The batch and its phase, and when its being there is worth a line in the log.
     phase: Option<(u64, Phase, Instant)>,
@@ -142,8 +143,23 @@ impl Default for Seen {
 
 impl Seen {
     /// They are too large for now: nobody waits for them, and in a moment it may be otherwise.
-    fn pass_over(&mut self, slots: &SlotSet, why: &str, now: Instant) {
-        slots.iter().for_each(|slot| _ = self.waits.insert(slot.0, (now + AGAIN, why.to_owned())));
+    fn pass_over(&mut self, slots: &SlotSet, obstacle: &Obstacle, now: Instant) {
+        for slot in slots.iter() {
+            self.waits.insert(slot.0, (now + AGAIN, obstacle.to_string()));
+            match obstacle {
+                // Both groups are written meanwhile.
+                Obstacle::NoRoom(to, bytes) => self.coming.insert(slot.0, Coming { to: *to, bytes: bytes + bytes / 8 }),
+                Obstacle::TooLarge { .. } => self.coming.remove(&slot.0),
+            };
+        }
+    }
+
+    /// What only lacked room goes as soon as there is some: it was made for it, and others cannot have it meanwhile.
+    fn note_room(&mut self, room: impl Fn(GroupId) -> u64) {
+        let targets: BTreeSet<GroupId> = self.coming.values().map(|one| one.to).collect();
+        let rooms: BTreeMap<GroupId, u64> = targets.into_iter().map(|to| (to, room(to))).collect();
+        let fits = self.coming.iter().filter(|(_, one)| one.bytes <= rooms[&one.to]);
+        fits.for_each(|(slot, _)| _ = self.waits.remove(slot));
     }
 
     /// It has no leader, as a rule. Nothing was frozen: nobody waits, and it may have one in a moment.
@@ -179,6 +195,7 @@ impl Seen {
             let again = AGAIN.saturating_mul(1 << (*failed).min(16)).min(AGAIN_MOST);
             *failed += 1;
             self.waits.insert(slot.0, (now + again, why.to_owned()));
+            self.coming.remove(&slot.0);
         }
     }
 
@@ -296,13 +313,13 @@ impl Cluster {
 
     /// Looks and acts while this node leads the meta group. Never ends.
     pub(super) async fn keep_slots(self: Arc<Self>, meta: Arc<Group>) {
-        let mut seen = Seen::default();
+        let (mut seen, mut look) = (Seen::default(), TableLook::default());
         loop {
             env::sleep(LOOK).await;
             let leads = meta.is_leader() && !self.members.is_forced();
-            let table = if leads { table_of(&meta) } else { Ok(None) };
+            let table = if leads { look.at(&meta) } else { Ok(None) };
             let under_way = match table {
-                Ok(Some((_, table))) if !table.moves.is_settled() => table.moves.under_way,
+                Ok(Some(table)) if !table.moves.is_settled() => table.moves.under_way.clone(),
                 Err(why) => {
                     *self.moving.lock() = vec![format!("the table cannot be read: {why}")];
                     continue;
@@ -345,6 +362,7 @@ impl Cluster {
         seen.note_coming(&table, |slot, to| held(slot, to) > 0);
         let Some(batch) = &table.moves.under_way else {
             seen.forget(env::now());
+            seen.note_room(|to| self.host().group(to).map_or(0, |to| room_of(&to)));
             return self.begin_batch(meta, &table, &owners, seen, deadline).await;
         };
         let (source, target) = (self.hosted(batch.from)?, self.hosted(batch.to)?);
@@ -410,12 +428,7 @@ impl Cluster {
                 return Ok(());
             }
             Err(obstacle) => {
-                seen.pass_over(&slots, &obstacle.to_string(), env::now());
-                if let Obstacle::NoRoom(to, bytes) = obstacle {
-                    // Both groups are written meanwhile.
-                    let coming = Coming { to, bytes: bytes + bytes / 8 };
-                    slots.iter().for_each(|slot| _ = seen.coming.insert(slot.0, coming));
-                }
+                seen.pass_over(&slots, &obstacle, env::now());
                 return Ok(());
             }
         };
@@ -657,6 +670,11 @@ fn room_for_a_batch(limit: Limit, used: u64) -> u64 {
     }
 }
 
+fn room_of(target: &Group) -> u64 {
+    let (limit, used) = target.peek(|keys| (keys.limit(), keys.used_bytes()));
+    room_for_a_batch(limit, used)
+}
+
 /// Why the first of some slots cannot begin to go.
 #[derive(Debug, thiserror::Error)]
 enum Obstacle {
@@ -669,8 +687,7 @@ enum Obstacle {
 /// Which of these slots could be handed over now, as this node's copies tell: as many of the first as are not too many bytes.
 /// Else why not. Nothing is frozen before this is asked.
 async fn may_go(source: &Arc<Group>, target: &Arc<Group>, slots: &SlotSet) -> Result<SlotSet, Obstacle> {
-    let (limit, used) = target.peek(|keys| (keys.limit(), keys.used_bytes()));
-    let room = room_for_a_batch(limit, used);
+    let room = room_of(target);
     let (mut bytes, mut go) = (0, SlotSet::default());
     for slot in slots.iter() {
         let (one, mut survey, mut from) = (SlotSet::from_iter([slot]), Survey::default(), Some(Place::FIRST));
@@ -732,11 +749,33 @@ mod tests {
     fn what_lacks_room_is_looked_at_again_as_soon_each_time() {
         let (mut seen, slot, now) = (Seen::default(), "7".parse().unwrap(), env::now());
         for _ in 0..9 {
-            seen.pass_over(&slot, "there is no room", now);
+            seen.pass_over(&slot, &Obstacle::NoRoom(GroupId(2), 80), now);
             assert_eq!(seen.waits[&7].0.saturating_since(now), AGAIN);
         }
         seen.postpone(&slot, "it takes too long", now);
         assert_eq!(seen.waits[&7].0.saturating_since(now), AGAIN, "nobody has waited for it before");
+    }
+
+    /// Simulated seed 3260: where memory was nearly full, one slot went every six seconds, and the room of one that had failed was
+    /// kept from the others.
+    #[test]
+    fn what_lacked_room_goes_once_there_is_some_and_holds_up_no_other_when_it_fails() {
+        let (mut seen, slot, now) = (Seen::default(), "7".parse().unwrap(), env::now());
+        let full = Obstacle::NoRoom(GroupId(2), 80);
+        let too_large = Obstacle::TooLarge { key: "k".to_owned(), slot: 7, bytes: 1 << 30 };
+        seen.pass_over(&slot, &full, now);
+        assert_eq!(seen.coming(), [Coming { to: GroupId(2), bytes: 90 }]);
+        seen.note_room(|_| 89);
+        assert!(seen.waits.contains_key(&7), "it is to have some more, for it is written meanwhile");
+        seen.note_room(|to| if to == GroupId(2) { 90 } else { 0 });
+        assert!(seen.waits.is_empty() && seen.coming().len() == 1, "it goes, and its room is kept");
+        seen.postpone(&slot, "it takes too long", now);
+        seen.note_room(|_| u64::MAX);
+        assert!(seen.waits.contains_key(&7) && seen.coming().is_empty());
+        seen.pass_over(&slot, &full, now);
+        seen.pass_over(&slot, &too_large, now);
+        seen.note_room(|_| u64::MAX);
+        assert!(seen.waits.contains_key(&7) && seen.coming().is_empty(), "no room lets it in");
     }
 
     /// A group that was without a leader for minutes would keep its slots for minutes more.

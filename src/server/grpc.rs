@@ -516,14 +516,17 @@ impl Service {
     async fn led(&self, id: GroupId) -> Result<Arc<Group>, Status> {
         let group = self.hosted(id)?;
         let leader = group.leader_within(LEADER_WITHIN).await;
-        if leader == Some(self.overview.cluster().me_id()) { Ok(group) } else { Err(self.led_elsewhere(&group).await) }
+        if leader == Some(self.overview.cluster().me_id()) { Ok(group) } else { Err(self.led_by(&group, leader)) }
     }
 
+    /// What is said when leadership went elsewhere meanwhile.
     async fn led_elsewhere(&self, group: &Group) -> Status {
+        self.led_by(group, group.leader_within(LEADER_WITHIN).await)
+    }
+
+    fn led_by(&self, group: &Group, leader: Option<NodeId>) -> Status {
         let id = group.id();
-        let leader =
-            group.leader_within(LEADER_WITHIN).await.filter(|leader| *leader != self.overview.cluster().me_id());
-        let Some(leader) = leader else {
+        let Some(leader) = leader.filter(|leader| *leader != self.overview.cluster().me_id()) else {
             return refusal(Code::Unavailable, codes::NO_LEADER, format!("group {id} has no leader just now"));
         };
         let name = self.overview.name_of(leader);

@@ -66,6 +66,9 @@ const READ_MIN: usize = 4 << 10;
 const READ_MAX: usize = 64 << 10;
 /// Room made at once for the rest of a large argument.
 const READ_LARGE: usize = 1 << 20;
+/// Bytes of replies that one turn makes, or one reply: the other connections of the worker wait for it, and so does the
+/// group's own work.
+const TURN_OUTPUT: usize = 1 << 20;
 /// An empty output buffer larger than this is given back.
 const OUTPUT_KEEP: usize = 64 << 10;
 /// A connection's place among the node's; given back when dropped.
@@ -137,6 +140,8 @@ struct Connection {
     decoder: Decoder,
     input: BytesMut,
     output: BytesMut,
+    /// The length of the output at which this turn ends.
+    turn_ends: usize,
     ring: Ring,
     lanes: Vec<Lane>,
     awaited: FuturesUnordered<Awaited>,
@@ -148,7 +153,7 @@ struct Connection {
     read_size: usize,
     /// A change of users is under way. It is awaited, so that what comes behind it sees it.
     changing: bool,
-    /// Decoding stopped for lack of room or because of `postponed`, not of bytes.
+    /// Decoding stopped for lack of room, at the turn's end or because of `postponed`, not of bytes.
     more: bool,
     /// Slots have moved, and what is under way is waited for before the new routes count.
     turning: bool,
@@ -222,6 +227,7 @@ impl Connection {
             decoder: Decoder::new(shared.settings.limits),
             input: BytesMut::new(),
             output: BytesMut::new(),
+            turn_ends: TURN_OUTPUT,
             ring: Ring::default(),
             lanes: Vec::new(),
             awaited: FuturesUnordered::new(),
@@ -245,6 +251,7 @@ impl Connection {
     /// Everything that can be done without waiting.
     fn turn(&mut self) {
         self.now = env::now();
+        self.turn_ends = (self.output.len() + TURN_OUTPUT).min(self.shared.settings.output_max);
         self.take_pushes();
         for (group, outcome) in self.client.take_mail() {
             self.run_finished(group, outcome);
@@ -311,7 +318,7 @@ impl Connection {
     fn decode(&mut self) {
         self.more = false;
         while !self.session.close_after_reply {
-            if self.is_full() {
+            if self.is_full() || self.output.len() >= self.turn_ends {
                 self.more = true;
                 return;
             }
@@ -628,7 +635,7 @@ impl Connection {
     /// Moves the replies that are next into the output. True if there were any.
     fn drain(&mut self) -> bool {
         let mut any = false;
-        while self.output.len() < self.shared.settings.output_max {
+        while self.output.len() < self.turn_ends {
             let Some((asked, reply)) = self.ring.pop_ready() else { break };
             self.encode(&asked, &reply);
             any = true;

@@ -624,6 +624,25 @@ async fn a_client_that_does_not_read_costs_a_bounded_buffer_and_loses_nothing() 
     sender.await.unwrap();
 }
 
+/// One that encoded all it could in one turn had its node lose leaderships.
+#[tokio::test]
+async fn large_replies_are_made_a_piece_at_a_time_and_others_have_their_turns() {
+    const VALUE: usize = 400_000;
+    let rig = rig_with(1, |_| ()).await;
+    let mut c = rig.proxy().await;
+    assert_eq!(c.ask(&format!("SET k {}", "x".repeat(VALUE))).await, "OK");
+    c.pipeline(&"GET k\n".repeat(100)).await;
+    let (mut before, mut looks) = (0, 0);
+    while before < 80 * VALUE {
+        tokio::task::yield_now().await;
+        let now = rig.server.shared().clients().rows().iter().map(|r| r.output_bytes as usize).max().unwrap_or(0);
+        assert!(now <= before + 4 * VALUE, "{now} bytes after {before}");
+        looks += usize::from(now != before);
+        before = now;
+    }
+    assert!(looks > 20, "{looks}");
+}
+
 #[tokio::test]
 async fn pipelines_longer_than_every_bound_are_answered_whole() {
     let rig = rig_with(2, |s| s.output_max = 2000).await;

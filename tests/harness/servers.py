@@ -17,6 +17,19 @@ STOPS_WITHIN_S = 60
 WINDOW = 2000
 
 
+def listening(server):
+    """A server of one process, once it takes connections; it is ended if it does not."""
+    until = time.monotonic() + STARTS_WITHIN_S
+    while time.monotonic() < until and server.process.poll() is None:
+        try:
+            socket.create_connection((HOST, server.port), 1).close()
+            return server
+        except OSError:
+            time.sleep(0.02)
+    server.__exit__()
+    raise Trouble(f"{server.process.args[0]} does not start")
+
+
 class Redis:
     """Redis alone, in a folder of its own, with these options; or a program that takes its place."""
 
@@ -31,15 +44,7 @@ class Redis:
         return self.process.pid
 
     def __enter__(self):
-        until = time.monotonic() + STARTS_WITHIN_S
-        while time.monotonic() < until and self.process.poll() is None:
-            try:
-                socket.create_connection((HOST, self.port), 1).close()
-                return self
-            except OSError:
-                time.sleep(0.02)
-        self.__exit__()
-        raise Trouble(f"{self.process.args[0]} does not start")
+        return listening(self)
 
     def __exit__(self, *_):
         self.process.terminate()

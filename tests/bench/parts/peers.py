@@ -6,7 +6,6 @@ memcached: one process, two threads, nothing on disk: GETs beside ours at `lease
 
 import json
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -16,7 +15,7 @@ import urllib.request
 from cluster import HOST, Cluster, Trouble, free_port
 from loads import FILLING, SHAPES, VALUE_BYTES, Figures, Load, alternate, fill, leaders, pids_of, program, read_at, say, shown
 from report import load_table
-from servers import version_of
+from servers import listening, version_of
 
 TITLE = "Peers"
 READY_WITHIN_S = 30
@@ -101,15 +100,7 @@ class Memcached:
         self.process = subprocess.Popen(command)
 
     def __enter__(self):
-        until = time.monotonic() + READY_WITHIN_S
-        while time.monotonic() < until and self.process.poll() is None:
-            try:
-                socket.create_connection((HOST, self.port), 1).close()
-                return self
-            except OSError:
-                time.sleep(0.02)
-        self.__exit__()
-        raise Trouble("memcached does not start")
+        return listening(self)
 
     def __exit__(self, *_):
         self.process.kill()
