@@ -39,6 +39,9 @@ const RESIDENT_PERCENT_MAX: u64 = 95;
 /// Connections of peers that may wait in the kernel to be accepted.
 const PEER_BACKLOG: i32 = 1024;
 
+/// Files that are open beside those of clients: the store's, and links to peers.
+const OPEN_BESIDE_CLIENTS: u64 = 1024;
+
 /// Bytes of the log's end that are handed out for the search of an error.
 const LOG_TAIL: u64 = 256 << 10;
 
@@ -49,6 +52,7 @@ const STEP_ASIDE: Duration = Duration::from_secs(2);
 
 /// Runs a node until SIGTERM or SIGINT. Blocks.
 pub fn run(config: Config) -> anyhow::Result<()> {
+    see_to_open_files(config.limits.max_clients);
     let workers = Workers::start(config.workers());
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(serve(&config, workers.handles.clone()));
@@ -56,6 +60,16 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     runtime.shutdown_timeout(Duration::from_millis(200));
     workers.stop();
     result
+}
+
+/// Each client and each link to a peer is an open file, and so are those of the store.
+fn see_to_open_files(max_clients: u64) {
+    let needed = max_clients + OPEN_BESIDE_CLIENTS;
+    match env::files::raise_open_files() {
+        Ok(limit) if limit >= needed => {}
+        Ok(limit) => tracing::warn!(limit, needed, "open-files: fewer than limits.max_clients and the store may need"),
+        Err(error) => tracing::warn!(%error, "open-files: the limit could not be raised"),
+    }
 }
 
 /// The worker threads.

@@ -88,6 +88,21 @@ pub fn free_disk_bytes(path: &Path) -> io::Result<u64> {
     }
 }
 
+/// Raises how many files this process may have open to what the system lets it have, and gives that.
+pub fn raise_open_files() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is valid for the call to fill.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: the call only reads `limit`.
+    match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } {
+        0 => Ok(limit.rlim_cur),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Where the first bytes from here on lie for which the file system has nothing stored; the size of the file if there are
 /// none, or if the file system does not tell.
 pub fn next_hole(file: &File, from: u64) -> io::Result<u64> {
@@ -112,6 +127,17 @@ pub fn punch_hole(file: &File, from: u64, bytes: u64) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn as_many_files_may_be_open_as_the_system_allows() {
+        let few = libc::rlimit { rlim_cur: 100, rlim_max: 200 };
+        // SAFETY: the call only reads `few`. Tests are processes of their own.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &few) }, 0);
+        assert_eq!(raise_open_files().unwrap(), 200);
+        let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
+        let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+        assert_eq!(line.split_whitespace().skip(3).take(2).collect::<Vec<_>>(), ["200", "200"]);
+    }
 
     #[test]
     fn a_removed_file_is_gone_and_one_with_another_name_is_whole() {

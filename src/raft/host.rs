@@ -23,6 +23,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How often it is looked whether the node at the other end of a link was removed.
 const DISMISSAL_SEEN: Duration = Duration::from_secs(1);
@@ -30,8 +31,8 @@ const DISMISSAL_SEEN: Duration = Duration::from_secs(1);
 const GREETING: Duration = Duration::from_secs(2);
 /// How long a peer may take to say how much a group uses.
 const USED: Duration = Duration::from_millis(500);
-/// Connections from peers that may be open at once.
-const MAX_PEER_CONNECTIONS: usize = 1024;
+/// Connections that may be open at once and have not said yet which peer they are of.
+const STRANGERS_MAX: usize = 1024;
 
 /// What [`Host::open`] needs to know.
 pub struct HostOptions {
@@ -276,25 +277,33 @@ impl Host {
 
     /// Takes connections of peers until the process ends.
     pub async fn listen(self: Arc<Self>, listener: TcpListener, identity: Arc<dyn Identity>) {
-        let open = Arc::new(tokio::sync::Semaphore::new(MAX_PEER_CONNECTIONS));
+        let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
         loop {
             let Ok((stream, from)) = listener.accept().await else {
                 env::sleep(Duration::from_millis(50)).await;
                 continue;
             };
-            let Ok(permit) = open.clone().try_acquire_owned() else { continue };
+            let Ok(permit) = strangers.clone().try_acquire_owned() else {
+                tracing::warn!(%from, limit = STRANGERS_MAX, "peer-connection-refused");
+                continue;
+            };
             let (host, identity) = (self.clone(), identity.clone());
             tokio::spawn(async move {
-                if let Err(e) = host.receive(stream, &*identity).await {
+                if let Err(e) = host.receive(stream, &*identity, permit).await {
                     tracing::debug!(%from, error = %e, "peer-connection-ended");
                 }
-                drop(permit);
             });
         }
     }
 
-    async fn receive(self: Arc<Self>, mut stream: TcpStream, identity: &dyn Identity) -> io::Result<()> {
+    async fn receive(
+        self: Arc<Self>,
+        mut stream: TcpStream,
+        identity: &dyn Identity,
+        stranger: OwnedSemaphorePermit,
+    ) -> io::Result<()> {
         let greeted = env::timeout(GREETING, peers::greet(&mut stream, identity)).await;
+        drop(stranger);
         let hello = match greeted {
             Ok(Ok(Some(hello))) => hello,
             // Somebody asked who this is, and was told.

@@ -82,7 +82,6 @@ class Constants:
         self.tick_ms = self.heartbeat_ms * 13 // 64
         self.care_ms = constant("src/raft/group/care.rs", "CARE")
         self.ping_ms = constant("src/raft/peers.rs", "PING")
-        self.connections_max = constant("src/raft/host.rs", "MAX_PEER_CONNECTIONS")
         self.read_bytes = constant("src/raft/peers.rs", "READ_BYTES")
         self.arcs_per_group = constant("src/routing/mod.rs", "ARCS_PER_GROUP")
         self.least_arcs = constant("src/routing/mod.rs", "LEAST_ARCS")
@@ -116,10 +115,6 @@ class Constants:
     def sockets(self, nodes, workers):
         """Of a node, for links of both directions."""
         return 2 * (nodes - 1) * self.lanes(workers)
-
-    def nodes_max(self, workers):
-        """With more, a node turns connections of peers away."""
-        return 1 + self.connections_max // self.lanes(workers)
 
     def table_bytes(self, nodes, groups):
         """Of the `table` document, about: ranges with three numbers, voters and a seed for each group."""
@@ -446,9 +441,6 @@ def tables_model(points):
     ]
     yield f"Carried on, with {w} workers a node. CPU, MB, sent MB a second and sockets are of one node; heartbeats and pings a second of the cluster; kB of the table."
     yield table(["nodes x groups", "CPU", "cores, all nodes", "MB", "heartbeats", "pings", "MB/s", "sockets", "table, kB"], rows)
-    rows = [[str(w), str(constants().lanes(w)), str(constants().nodes_max(w))] for w in (1, 2, 4, 8, 16, 32)]
-    yield f"Nodes at most, by the {constants().connections_max} connections of peers that a node takes."
-    yield table(["workers", "links to a peer", "nodes"], rows)
 
 
 def words_of_slow(points, slow):
