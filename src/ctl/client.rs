@@ -1,7 +1,7 @@
 //! Talking to nodes: the first endpoint that answers, and one step after a leader.
 //!
-//! Nothing here waits without a bound: connecting and the first answer have [`ANSWER_LIMIT`], all else ends with the
-//! command's own timeout.
+//! Nothing here waits without a bound: connecting and the first answer have [`ANSWER_LIMIT`], a leader that is not there has
+//! [`LEADER_LIMIT`], all else ends with the command's own timeout.
 
 use crate::ctl::trouble::{Trouble, leader_of};
 use crate::env;
@@ -19,6 +19,9 @@ use tonic::{Request, Response, Status};
 
 /// Time a node has to answer before the next endpoint is tried.
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(3);
+/// How long a node may name a leader that does not answer, or has only just started: it is about to hear of another one.
+const LEADER_LIMIT: Duration = Duration::from_secs(3);
+const LEADER_AGAIN: Duration = Duration::from_millis(200);
 /// Longest answer: slot ranges of many groups are the largest.
 const ANSWER_MAX_BYTES: usize = 64 << 20;
 /// What a node may send in one piece: a snapshot's chunk goes in one or two instead of sixteen.
@@ -102,23 +105,33 @@ pub async fn reach(endpoints: &[String], credentials: &Credentials) -> Result<Re
 }
 
 impl Reached {
-    /// Makes a call here, and once more at the leader if the answer is that another node leads.
+    /// Makes a call here, and at the leader if the answer is that another node leads. As long as that one cannot be reached, or
+    /// says that it does not lead or has only started, nothing was done, and all of it is tried again.
     pub async fn at_leader<T, F, C>(&self, call: C) -> Result<T, Trouble>
     where
         C: Fn(Client) -> F,
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        let refused = match call(self.client.clone()).await {
-            Ok(answer) => return Ok(answer.into_inner()),
-            Err(status) => status,
-        };
-        let Some(leader) = leader_of(&refused) else {
-            return Err(Trouble::of_status(&self.endpoint, &refused));
-        };
-        let client = connect(&leader, &self.credentials).await.map_err(|cause| Trouble::unreachable(&[cause]))?;
-        match call(client).await {
-            Ok(answer) => Ok(answer.into_inner()),
-            Err(status) => Err(Trouble::of_status(&leader, &status)),
+        let until = env::now() + LEADER_LIMIT;
+        loop {
+            let refused = match call(self.client.clone()).await {
+                Ok(answer) => return Ok(answer.into_inner()),
+                Err(status) => status,
+            };
+            let Some(leader) = leader_of(&refused) else {
+                return Err(Trouble::of_status(&self.endpoint, &refused));
+            };
+            let trouble = match connect(&leader, &self.credentials).await {
+                Ok(client) => match call(client).await {
+                    Ok(answer) => return Ok(answer.into_inner()),
+                    Err(status) => Trouble::of_status(&leader, &status),
+                },
+                Err(cause) => Trouble::unreachable(&[cause]),
+            };
+            if !trouble.did_nothing() || env::now() >= until {
+                return Err(trouble);
+            }
+            env::sleep(LEADER_AGAIN).await;
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::proto::admin::*;
 use crate::proto::{CODE_METADATA, LEADER_METADATA, codes};
 use serde_json::Value;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
@@ -16,6 +17,8 @@ struct Played {
     addresses: Arc<[String]>,
     hash: &'static str,
     leaderless: bool,
+    /// How often it still answers as one that has only started.
+    starts: AtomicU32,
 }
 
 impl Played {
@@ -26,7 +29,11 @@ impl Played {
             return Some(status);
         }
         if self.id == 2 {
-            return None;
+            let starting =
+                self.starts.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+            let mut status = Status::unavailable("this node has not heard from its cluster yet who its users are");
+            status.metadata_mut().insert(CODE_METADATA, codes::USERS_UNKNOWN.parse().unwrap());
+            return starting.then_some(status);
         }
         let mut status = Status::failed_precondition("group 1 is led by node-2");
         status.metadata_mut().insert(CODE_METADATA, codes::NOT_LEADER.parse().unwrap());
@@ -241,10 +248,14 @@ impl Admin for Played {
 
 /// Plays both nodes; gives their addresses.
 async fn cluster(hashes: [&'static str; 2], leaderless: bool) -> Arc<[String]> {
+    cluster_whose_leader_starts(hashes, leaderless, 0).await
+}
+
+async fn cluster_whose_leader_starts(hashes: [&'static str; 2], leaderless: bool, starts: u32) -> Arc<[String]> {
     let listeners = [TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap()];
     let addresses: Arc<[String]> = listeners.iter().map(|one| one.local_addr().unwrap().to_string()).collect();
     for ((id, listener), hash) in (1..).zip(listeners).zip(hashes) {
-        let played = Played { id, addresses: Arc::clone(&addresses), hash, leaderless };
+        let played = Played { id, addresses: Arc::clone(&addresses), hash, leaderless, starts: starts.into() };
         let router = tonic::transport::Server::builder().add_service(AdminServer::new(played));
         tokio::spawn(router.serve_with_incoming(TcpListenerStream::new(listener)));
     }
@@ -460,6 +471,18 @@ async fn the_first_endpoint_that_answers_is_used() {
     let nodes = cluster(["a", "a"], false).await;
     let both = format!("{},{}", nobody().await, nodes[1]);
     assert_eq!(json_of(&both, &["status"]).await["node"], 2);
+}
+
+/// A leader that was killed and started again is still taken for the leader for a moment.
+#[tokio::test]
+async fn a_leader_that_has_only_started_is_asked_again() {
+    let call = ["slots", "move", "7", "--to", "1"];
+    for (starts, done) in [(3, true), (1_000, false)] {
+        let nodes = cluster_whose_leader_starts(["a", "a"], false, starts).await;
+        let outcome = run(&cli(&nodes[0], &call)).await;
+        assert_eq!(outcome.is_ok(), done, "{outcome:?}");
+        assert!(done || outcome.unwrap_err().code == codes::USERS_UNKNOWN);
+    }
 }
 
 #[test]

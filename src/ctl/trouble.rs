@@ -43,7 +43,12 @@ impl Trouble {
 
     /// Whether it may pass by itself while nodes come and go.
     pub fn passes(&self) -> bool {
-        ["HC-3001", codes::NOT_LEADER, codes::NO_LEADER, codes::NOT_DONE, codes::USERS_UNKNOWN].contains(&self.code)
+        self.did_nothing() || self.code == codes::NOT_DONE
+    }
+
+    /// Whether the node certainly did nothing, because it is not the one to ask just now.
+    pub fn did_nothing(&self) -> bool {
+        ["HC-3001", codes::NOT_LEADER, codes::NO_LEADER, codes::USERS_UNKNOWN].contains(&self.code)
     }
 
     /// None of the endpoints answered; `causes` has one line an endpoint.

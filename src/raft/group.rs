@@ -115,7 +115,7 @@ pub(super) struct Surroundings {
 
 /// Who leads, and in which term.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Leadership {
+pub struct Leadership {
     pub leader: NodeId,
     pub term: u64,
 }

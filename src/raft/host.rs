@@ -376,8 +376,8 @@ impl Host {
         let wrong = |e: super::entry::Malformed| e.to_string();
         match method {
             Method::Append => {
-                let (request, estimate) = wire::get_append(payload).map_err(wrong)?;
-                wire::put(&mut out, &group.on_append(request, estimate).await?);
+                let (request, told) = wire::get_append(payload).map_err(wrong)?;
+                wire::put(&mut out, &group.on_append(request, told).await?);
             }
             Method::Vote => wire::put(&mut out, &group.on_vote(wire::get(&payload, "a vote").map_err(wrong)?).await?),
             Method::PreVote => {

@@ -107,9 +107,9 @@ impl Network {
         &self,
         request: AppendEntriesRequest<Types>,
     ) -> BoxFuture<'static, RpcResult<AppendEntriesResponse<Types>>> {
-        let estimate = self.clock.estimate(env::now()).unwrap_or(0);
+        let told = self.clock.told(request.vote.leader_id.term, env::now());
         self.told.fetch_max(request.leader_commit.map_or(0, |id| id.index()), Ordering::SeqCst);
-        let answer = self.call(Method::Append, |out| wire::put_append(out, &request, estimate));
+        let answer = self.call(Method::Append, |out| wire::put_append(out, &request, told));
         let bytes: usize = request.entries.iter().map(entry::record_len).sum();
         answered(answer, APPEND + Duration::from_millis((bytes / APPEND_BYTES_PER_MS) as u64)).boxed()
     }

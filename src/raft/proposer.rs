@@ -81,7 +81,7 @@ pub enum Outcome {
     /// May have taken effect, or may still.
     Unknown { index: Option<u64> },
     /// As [`Outcome::Applied`], but for some of the calls: the group does not answer for their slots, now or no more, and
-    /// they were certainly not applied. They come back with their places, in order.
+    /// they were certainly not applied. They come back with their places, in order; their replies only hold these places.
     Elsewhere { index: u64, replies: Vec<Reply>, calls: Vec<Elsewhere> },
 }
 
@@ -307,8 +307,9 @@ impl Submission {
         let back = |(place, call)| Elsewhere { place: place as u32, call };
         let outcome = match refusal {
             Refusal::Gone => {
+                let replies = calls.iter().map(|_| handover::elsewhere()).collect();
                 let calls = calls.into_iter().enumerate().map(back).collect();
-                Outcome::Elsewhere { index: 0, replies: Vec::new(), calls }
+                Outcome::Elsewhere { index: 0, replies, calls }
             }
             refusal => Outcome::NotApplied(refusal),
         };

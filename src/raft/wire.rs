@@ -1,15 +1,18 @@
 //! The binary protocol between nodes: frames, the greeting, and the bytes of each request.
 //!
 //! ```text
-//! frame      magic "HYC1" | opcode u8 | length u32 | payload
+//! frame      magic "HYC2" | opcode u8 | length u32 | payload
 //! request    id u64 | method u8 | group u32 | body
 //! response   id u64 | status u8 (0 done, 1 failed: text) | body
-//! append     vote | prev log id | leader's commit | estimate u64 | entries u32 { index u64, length u32, record }*
+//! append     vote | prev log id | leader's commit | time | entries u32 { index u64, length u32, record }*
+//! time       estimate u64 | the leadership that began its timeline: term u64, leader u64 (all 0: the leader has not stamped yet)
 //! ```
 //!
 //! Little-endian. Everything but appends and proposals is small and rare and travels as postcard.
 
+use super::clock::GroupTime;
 use super::entry::{self, Authored, Malformed, get_args, get_authored, put_args, put_authored, take};
+use super::group::Leadership;
 use super::{Entry, LogId, Vote, log_id};
 use crate::resp::Args;
 use crate::types::{Millis, NodeId, Slot};
@@ -20,7 +23,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::BTreeMap;
 
 /// The first bytes of every frame; the digit is the protocol's version.
-pub const MAGIC: [u8; 4] = *b"HYC1";
+pub const MAGIC: [u8; 4] = *b"HYC2";
 /// Magic, opcode and length.
 pub const HEAD_BYTES: usize = 9;
 /// The largest frame between nodes that have greeted each other.
@@ -346,12 +349,13 @@ fn get_vote(b: &mut Bytes) -> Result<Vote, Malformed> {
     Ok(Vote { leader_id, committed: b.get_u8() != 0 })
 }
 
-/// Appends an AppendEntries request with the leader's estimate of the group's time.
-pub fn put_append(out: &mut BytesMut, request: &AppendEntriesRequest<super::Types>, estimate: Millis) {
+/// Appends an AppendEntries request with what the leader says of the group's time.
+pub fn put_append(out: &mut BytesMut, request: &AppendEntriesRequest<super::Types>, time: Option<GroupTime>) {
     put_vote(out, &request.vote);
     put_log_id(out, &request.prev_log_id);
     put_log_id(out, &request.leader_commit);
-    out.put_u64_le(estimate);
+    let (estimate, term, leader) = time.map_or((0, 0, 0), |t| (t.estimate, t.timeline.term, t.timeline.leader.0));
+    [estimate, term, leader].into_iter().for_each(|number| out.put_u64_le(number));
     out.put_u32_le(request.entries.len() as u32);
     for entry in &request.entries {
         out.put_u64_le(entry.log_id.index());
@@ -364,12 +368,13 @@ pub fn put_append(out: &mut BytesMut, request: &AppendEntriesRequest<super::Type
 }
 
 /// Reads what [`put_append`] appended; entries share the frame's bytes.
-pub fn get_append(mut b: Bytes) -> Result<(AppendEntriesRequest<super::Types>, Millis), Malformed> {
+pub fn get_append(mut b: Bytes) -> Result<(AppendEntriesRequest<super::Types>, Option<GroupTime>), Malformed> {
     let vote = get_vote(&mut b)?;
     let prev_log_id = get_log_id(&mut b)?;
     let leader_commit = get_log_id(&mut b)?;
-    let mut head = take(&mut b, 12, "append")?;
-    let estimate = head.get_u64_le();
+    let mut head = take(&mut b, 28, "append")?;
+    let (estimate, term, leader) = (head.get_u64_le(), head.get_u64_le(), NodeId(head.get_u64_le()));
+    let time = (estimate > 0).then_some(GroupTime { estimate, timeline: Leadership { leader, term } });
     let n = head.get_u32_le() as usize;
     let mut entries: Vec<Entry> = Vec::with_capacity(n.min(4096));
     for _ in 0..n {
@@ -378,7 +383,7 @@ pub fn get_append(mut b: Bytes) -> Result<(AppendEntriesRequest<super::Types>, M
         let record = take(&mut b, head.get_u32_le() as usize, "append")?;
         entries.push(entry::get_record(record, index)?);
     }
-    Ok((AppendEntriesRequest { vote, prev_log_id, entries, leader_commit }, estimate))
+    Ok((AppendEntriesRequest { vote, prev_log_id, entries, leader_commit }, time))
 }
 
 /// Appends commands to be proposed by the leader of `term`, and by no other. `request` names them in both nodes' logs.
@@ -492,8 +497,8 @@ mod tests {
     #[test]
     fn bad_magic_opcode_and_length_are_refused_at_once() {
         assert!(take_frame(&mut BytesMut::from("GET"), 100).is_err());
-        assert!(take_frame(&mut BytesMut::from(&b"HYC1\x63\0\0\0\0"[..]), 100).is_err());
-        assert!(take_frame(&mut BytesMut::from(&b"HYC1\x04\xff\xff\xff\xff"[..]), 100).is_err());
+        assert!(take_frame(&mut BytesMut::from(&b"HYC2\x63\0\0\0\0"[..]), 100).is_err());
+        assert!(take_frame(&mut BytesMut::from(&b"HYC2\x04\xff\xff\xff\xff"[..]), 100).is_err());
     }
 
     #[test]
@@ -515,9 +520,10 @@ mod tests {
             leader_commit: None,
         };
         let mut out = BytesMut::new();
-        put_append(&mut out, &request, 77);
-        let (got, estimate) = get_append(out.clone().freeze()).unwrap();
-        assert_eq!(estimate, 77);
+        let time = Some(GroupTime { estimate: 77, timeline: Leadership { leader: NodeId(2), term: 3 } });
+        put_append(&mut out, &request, time);
+        let (got, again) = get_append(out.clone().freeze()).unwrap();
+        assert_eq!(again, time);
         assert_eq!(format!("{got:?}"), format!("{request:?}"));
         for len in 0..out.len() {
             assert!(get_append(out.clone().freeze().slice(..len)).is_err(), "{len}");

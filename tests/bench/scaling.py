@@ -50,8 +50,8 @@ FAILOVER_WITHIN_S = 60
 # Of what stands in the headers of frames: magic, opcode and length (HEAD_BYTES), request id, method, group.
 REQUEST_BYTES = 9 + 8 + 1 + 4
 ANSWER_BYTES = 9 + 8 + 1
-# src/raft/wire.rs, put_append without entries: vote, two log ids, estimate, count. Its answer is one byte.
-HEARTBEAT = (REQUEST_BYTES + 17 + 17 + 17 + 8 + 4, ANSWER_BYTES + 1)
+# src/raft/wire.rs, put_append without entries: vote, two log ids, time, count. Its answer is one byte.
+HEARTBEAT = (REQUEST_BYTES + 17 + 17 + 17 + 24 + 4, ANSWER_BYTES + 1)
 # Nothing, and a wall clock.
 PING = (REQUEST_BYTES, ANSWER_BYTES + 8)
 

@@ -18,11 +18,11 @@ const NEAR: u64 = 16;
 
 /// For each bug a seed that found it.
 const PINNED: &[(Bug, u64)] = &[
-    (Bug::AcknowledgeBeforeSync, 27),
+    (Bug::AcknowledgeBeforeSync, 31),
     (Bug::CountVoteTwice, 1),
     (Bug::ReadUnconfirmed, 1),
     (Bug::NoQuarantine, 1),
-    (Bug::CampaignInQuarantine, 8),
+    (Bug::CampaignInQuarantine, 10),
     (Bug::LongLease, WIDE + 9),
     (Bug::ExpiryByLocalClock, 20),
     (Bug::FollowerSweeps, 1),
@@ -33,11 +33,11 @@ const PINNED: &[(Bug, u64)] = &[
     (Bug::EvictByReplica, 1),
     (Bug::PurgeBeforePublish, 6),
     (Bug::HeadAfterCut, 6),
-    (Bug::JoinRunningRound, 14),
-    (Bug::BoundedUnbounded, 1),
+    (Bug::JoinRunningRound, 17),
+    (Bug::BoundedUnbounded, 25),
     (Bug::TimeUpWhenServed, WIDE + 12),
     (Bug::WatchIgnored, WIDE + 1),
-    (Bug::AbsenceForgotten, WIDE + 29),
+    (Bug::AbsenceForgotten, WIDE + 30),
     (Bug::GoneWhileVoting, WIDE + 16),
     (Bug::SlotCheckedAtDoor, MOVING),
     (Bug::StaleRing, MOVING + 16),

@@ -3,8 +3,8 @@
 use super::{Core, Group};
 use crate::env;
 use crate::raft::Types;
+use crate::raft::clock::GroupTime;
 use crate::raft::wire::ReadIndex;
-use crate::types::Millis;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, TransferLeaderResponse, VoteRequest,
     VoteResponse,
@@ -16,13 +16,13 @@ impl Group {
     pub(in crate::raft) async fn on_append(
         &self,
         request: AppendEntriesRequest<Types>,
-        estimate: Millis,
+        told: Option<GroupTime>,
     ) -> Result<AppendEntriesResponse<Types>, String> {
-        if estimate > 0 {
-            self.clock.observe(estimate, env::now());
+        let term = request.vote.leader_id.term;
+        if let Some(told) = told {
+            self.clock.observe(told, term, env::now());
         }
         // Only what the leader committed in its own term covers everything that was ever committed before.
-        let term = request.vote.leader_id.term;
         let commit = request.leader_commit.filter(|id| id.committed_leader_id().term == term).map(|id| id.index());
         let response = self.raft().append_entries(request).await.map_err(|e| e.to_string())?;
         if !self.ready()

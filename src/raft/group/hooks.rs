@@ -2,6 +2,7 @@
 
 use super::Group;
 use crate::env;
+use crate::raft::clock::GroupTime;
 use crate::types::{Level, NodeId};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -54,8 +55,9 @@ impl Group {
     /// The leader's estimate of the time jumps ahead, and dead keys are left to those who read them.
     pub(crate) fn pass_time(&self, passed: Duration) {
         self.sweeping.store(true, Ordering::Release);
-        let estimate = self.estimate().expect("a group that was written to has a clock");
-        self.clock.observe(estimate + passed.as_millis() as u64, env::now());
+        let (now, term) = (env::now(), self.leadership().expect("somebody leads").term);
+        let time = self.clock.told(term, now).expect("a group that was written to has a clock");
+        self.clock.observe(GroupTime { estimate: time.estimate + passed.as_millis() as u64, ..time }, term, now);
     }
 
     /// Ends openraft's part, as a fault of the disk or of the program would.

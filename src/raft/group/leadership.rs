@@ -76,7 +76,11 @@ impl Group {
             if self.note_leadership(now) {
                 match now {
                     Some(l) => {
-                        tracing::info!(node = %self.me(), group = %self.id, term = l.term, leader = %l.leader, "leader-changed")
+                        tracing::info!(node = %self.me(), group = %self.id, term = l.term, leader = %l.leader, "leader-changed");
+                        if l.leader == self.me() {
+                            // From now on its heartbeats say what time it is.
+                            self.stamp();
+                        }
                     }
                     None => tracing::info!(node = %self.me(), group = %self.id, "leader-lost"),
                 }
@@ -111,12 +115,18 @@ impl Group {
 
     /// The stamp for an entry that is proposed now.
     pub(in crate::raft) fn stamp(&self) -> Millis {
-        let stored = self.replica.with(|state| state.keyspace.clock());
+        let (stored, term) = self
+            .replica
+            .with(|state| (state.keyspace.clock(), state.applied.map_or(0, |id| id.committed_leader_id().term)));
         let wall = env::wall_ms();
         if planted::is(Bug::ExpiryByLocalClock) {
             return wall.max(stored);
         }
-        let stamp = self.clock.stamp(env::now(), wall, || self.median_wall(wall), stored);
+        let Some(leadership) = self.leadership().filter(|l| l.leader == self.me()) else {
+            // Who does not lead begins nothing.
+            return self.estimate().unwrap_or_else(|| self.median_wall(wall)).max(stored);
+        };
+        let stamp = self.clock.stamp(leadership, env::now(), wall, || self.median_wall(wall), (stored, term));
         let off = stamp.abs_diff(wall) > ALARM_MS;
         if self.wall_alarm.swap(off, Ordering::Relaxed) != off && off {
             tracing::error!(node = %self.me(), group = %self.id, ahead_ms = wall as i64 - stamp as i64,

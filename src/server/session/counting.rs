@@ -29,7 +29,7 @@ impl Connection {
         if self.shared.live.log_from(kind).is_none_or(|from| measure < from) {
             return;
         }
-        let entry = SlowEntry {
+        let entry = || SlowEntry {
             id: 0,
             unix_s: env::wall_ms() / 1000,
             measure,
@@ -37,7 +37,7 @@ impl Connection {
             peer: self.session.peer.to_string(),
             client_name: self.session.name.clone(),
         };
-        self.shared.slow.push(kind, &asked.head, entry, self.shared.live.log_max(kind));
+        self.shared.slow.push(kind, self.now, &asked.head, self.shared.live.log_max(kind), entry);
     }
 
     /// Counts a read that its group answered.

@@ -47,7 +47,8 @@ async fn what_waits_for_a_group_that_goes_comes_back_to_be_sent_elsewhere() {
     let (outcome, dropped) = tokio::join!(waits, host.drop_group(two));
     dropped.unwrap();
     let Outcome::Elsewhere { replies, calls: back, .. } = outcome else { panic!("{outcome:?}") };
-    assert!(replies.is_empty());
+    // Simulated seed 3342: a node that had forwarded them took them for another entry's without.
+    assert_eq!(replies.len(), calls.len(), "each has its place");
     let back: Vec<(u32, Args)> = back.into_iter().map(|one| (one.place, one.call)).collect();
     assert_eq!(back, [(0, calls[0].clone()), (1, calls[1].clone())]);
 }
