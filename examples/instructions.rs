@@ -130,7 +130,7 @@ fn send_append(entries: Vec<EntryOf<Types>>, out: &mut BytesMut) {
             entries: vec![entry],
             leader_commit: None,
         };
-        wire::put_append(out, black_box(&request), 1);
+        wire::put_append(out, black_box(&request), None);
     }
 }
 
