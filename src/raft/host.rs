@@ -27,6 +27,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How often it is looked whether the node at the other end of a link was removed.
 const DISMISSAL_SEEN: Duration = Duration::from_secs(1);
+/// How often who installs a snapshot says so.
+const WORKING: Duration = Duration::from_millis(500);
 /// How long a peer may take to greet.
 const GREETING: Duration = Duration::from_secs(2);
 /// How long a peer may take to say how much a group uses.
@@ -457,7 +459,8 @@ impl Host {
         let group = self.group(id).ok_or_else(|| io::Error::other(absent(id)))?;
         let mut writer = group.snapshots().begin()?;
         for _ in 0..offer.chunks {
-            let (opcode, chunk) = peers::read_frame(stream, buffer, wire::MAX_FRAME).await?;
+            let read = env::timeout(peers::STALLED, peers::read_frame(stream, buffer, wire::MAX_FRAME)).await;
+            let (opcode, chunk) = read.map_err(|_| io::Error::other("the next chunk does not come"))??;
             if opcode != Opcode::Chunk {
                 return Err(io::Error::other("a frame among the chunks is none"));
             }
@@ -466,8 +469,20 @@ impl Host {
         let snapshot = writer.finish()?;
         tracing::info!(group = %id, bytes = snapshot.bytes, "snapshot-received");
         let snapshot = Snapshot { meta: offer.meta, snapshot };
-        let response = group.raft().install_full_snapshot(offer.vote, snapshot).await.map_err(io::Error::other)?;
-        let mut out = BytesMut::new();
+        let (raft, mut out) = (group.raft(), BytesMut::new());
+        let mut installing = std::pin::pin!(raft.install_full_snapshot(offer.vote, snapshot));
+        let response = loop {
+            tokio::select! {
+                biased;
+                response = &mut installing => break response.map_err(io::Error::other)?,
+                () = env::sleep(WORKING) => {
+                    // Who sent it would wait for an answer that nobody can send any more, where the connection died unheard.
+                    wire::put_frame(&mut out, Opcode::Working, |_| ());
+                    stream.write_all(&out).await?;
+                    out.clear();
+                }
+            }
+        };
         wire::put(&mut out, &response);
         Ok(out)
     }

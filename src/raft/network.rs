@@ -26,7 +26,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 /// How long an append may take: a follower's disk may be slow under load, and asking twice makes it slower.
 const APPEND: Duration = Duration::from_millis(2000);
@@ -36,6 +36,8 @@ const APPEND_BYTES_PER_MS: usize = 10_000;
 const VOTE: Duration = Duration::from_millis(500);
 /// How long a follower may take to install a snapshot after its last chunk.
 const INSTALL: Duration = Duration::from_secs(300);
+/// How long it may say nothing meanwhile.
+const SILENT: Duration = Duration::from_secs(5);
 
 /// What goes before the chunks of a snapshot.
 #[derive(Serialize, Deserialize)]
@@ -217,12 +219,7 @@ impl Network {
         tracing::info!(peer = %self.target, group = %self.group, bytes, ?index, "snapshot-sent");
         let mut stream = self.peers.dial(self.target).await?;
         self.put_snapshot(vote, snapshot, &mut stream).await?;
-        let mut buffer = BytesMut::new();
-        let answer = env::timeout(INSTALL, peers::read_frame(&mut stream, &mut buffer, wire::MAX_FRAME)).await;
-        let (opcode, payload) = answer.map_err(|_| io::Error::other("the snapshot was not installed in time"))??;
-        let answer = wire::answer_of(opcode, payload);
-        let (_, answer) = answer.ok_or_else(|| io::Error::other("the answer to a snapshot is none"))?;
-        wire::get(&answer.map_err(io::Error::other)?, "an answer").map_err(io::Error::other)
+        installed(&mut stream, SILENT).await
     }
 
     /// Writes the offer and all chunks.
@@ -246,11 +243,29 @@ impl Network {
             wire::put_frame(&mut out, Opcode::Chunk, |out| out.put_slice(&stored));
             // A follower installs only what it has whole, so what has gone out is lost on it.
             self.check_fence()?;
-            stream.write_all(&out).await?;
+            let written = env::timeout(peers::STALLED, stream.write_all(&out)).await;
+            written.map_err(|_| io::Error::other("the peer takes nothing more"))??;
             out.clear();
         }
         Ok(())
     }
+}
+
+/// Waits for the answer of who installs a snapshot, as long as it says now and then that it is at it: a connection that died
+/// unheard would keep it from everything that follows the snapshot.
+async fn installed<T: DeserializeOwned>(stream: &mut (impl AsyncRead + Unpin), silent: Duration) -> io::Result<T> {
+    let (mut buffer, until) = (BytesMut::new(), env::now() + INSTALL);
+    let (opcode, payload) = loop {
+        let frame = env::timeout(silent, peers::read_frame(stream, &mut buffer, wire::MAX_FRAME)).await;
+        match frame.map_err(|_| io::Error::other("who installs it says nothing any more"))?? {
+            (Opcode::Working, _) if env::now() < until => {}
+            (Opcode::Working, _) => return Err(io::Error::other("the snapshot was not installed in time")),
+            answer => break answer,
+        }
+    };
+    let answer = wire::answer_of(opcode, payload);
+    let (_, answer) = answer.ok_or_else(|| io::Error::other("the answer to a snapshot is none"))?;
+    wire::get(&answer.map_err(io::Error::other)?, "an answer").map_err(io::Error::other)
 }
 
 #[cfg(test)]
@@ -314,6 +329,27 @@ mod tests {
             peers.note_turn(NodeId(2));
             turned.await;
         });
+    }
+
+    /// Simulated seed 3089: the answer was lost and no other connection broke, so that for minutes nothing was sent to that node.
+    #[tokio::test]
+    async fn who_installs_a_snapshot_is_waited_for_as_long_as_it_says_that_it_is_at_it() {
+        let silent = Duration::from_millis(300);
+        let (mut here, mut there) = tokio::io::duplex(1 << 10);
+        let waiting = tokio::spawn(async move { installed::<u64>(&mut here, silent).await });
+        let mut out = BytesMut::new();
+        for _ in 0..6 {
+            wire::put_frame(&mut out, Opcode::Working, |_| ());
+            there.write_all(&out).await.unwrap();
+            out.clear();
+            env::sleep(silent / 3).await;
+        }
+        wire::put_answer(&mut out, 0, Ok::<_, &str>(7u64), |out, index| wire::put(out, &index));
+        there.write_all(&out).await.unwrap();
+        assert_eq!(waiting.await.unwrap().unwrap(), 7);
+        let (mut here, _silent) = tokio::io::duplex(1 << 10);
+        let lost = installed::<u64>(&mut here, silent).await.unwrap_err();
+        assert!(lost.to_string().contains("says nothing"), "{lost}");
     }
 
     /// Simulated seed 2236 of its day: a leader that had heard no stamp since its start took its peers' clocks for as far ahead as they

@@ -36,6 +36,8 @@ const CONNECT: Duration = Duration::from_millis(1000);
 const USER_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Between attempts to connect.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(300));
+/// How long the next chunk of a snapshot may take to come, or to go.
+pub(super) const STALLED: Duration = Duration::from_secs(30);
 /// Between pings; a peer that leaves one unanswered for [`USER_TIMEOUT`] is disconnected.
 const PING: Duration = Duration::from_millis(500);
 /// What a read takes from the socket at a time, at most, and room below which there is to be more.

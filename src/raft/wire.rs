@@ -49,12 +49,26 @@ pub enum Opcode {
     Invitation = 9,
     /// The answer to a greeting of a node that was removed from the cluster.
     Dismissal = 10,
+    /// What was sent takes a while, and is under way. Says nothing else.
+    Working = 11,
 }
 
 impl Opcode {
     fn from_u8(b: u8) -> Option<Opcode> {
         use Opcode::*;
-        let all = [Hello, Welcome, Refused, Request, Response, Chunk, WhoIsThere, Introduction, Invitation, Dismissal];
+        let all = [
+            Hello,
+            Welcome,
+            Refused,
+            Request,
+            Response,
+            Chunk,
+            WhoIsThere,
+            Introduction,
+            Invitation,
+            Dismissal,
+            Working,
+        ];
         all.into_iter().find(|op| *op as u8 == b)
     }
 }
