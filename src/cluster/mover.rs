@@ -122,7 +122,7 @@ struct Seen {
     quiet: BTreeMap<GroupId, (Instant, String)>,
     /// Slots for which there was no room where they are to go, until they are there or are passed over for another reason: the
     /// room that is made for one stays its own.
-    coming: BTreeMap<u16, Coming>,
+    coming: BTreeMap<u16, (GroupId, Coming)>,
     /// The batch and its phase, and when its being there is worth a line in the log.
     phase: Option<(u64, Phase, Instant)>,
     /// Slots at once: fewer after a batch that was not whole in time.
@@ -143,12 +143,14 @@ impl Default for Seen {
 
 impl Seen {
     /// They are too large for now: nobody waits for them, and in a moment it may be otherwise.
-    fn pass_over(&mut self, slots: &SlotSet, obstacle: &Obstacle, now: Instant) {
+    fn pass_over(&mut self, from: GroupId, slots: &SlotSet, obstacle: &Obstacle, now: Instant) {
         for slot in slots.iter() {
             self.waits.insert(slot.0, (now + AGAIN, obstacle.to_string()));
             match obstacle {
                 // Both groups are written meanwhile.
-                Obstacle::NoRoom(to, bytes) => self.coming.insert(slot.0, Coming { to: *to, bytes: bytes + bytes / 8 }),
+                Obstacle::NoRoom(to, bytes) => {
+                    self.coming.insert(slot.0, (from, Coming { to: *to, bytes: bytes + bytes / 8 }))
+                }
                 Obstacle::TooLarge { .. } => self.coming.remove(&slot.0),
             };
         }
@@ -156,9 +158,9 @@ impl Seen {
 
     /// What only lacked room goes as soon as there is some: it was made for it, and others cannot have it meanwhile.
     fn note_room(&mut self, room: impl Fn(GroupId) -> u64) {
-        let targets: BTreeSet<GroupId> = self.coming.values().map(|one| one.to).collect();
+        let targets: BTreeSet<GroupId> = self.coming.values().map(|(_, one)| one.to).collect();
         let rooms: BTreeMap<GroupId, u64> = targets.into_iter().map(|to| (to, room(to))).collect();
-        let fits = self.coming.iter().filter(|(_, one)| one.bytes <= rooms[&one.to]);
+        let fits = self.coming.iter().filter(|(_, (_, one))| one.bytes <= rooms[&one.to]);
         fits.for_each(|(slot, _)| _ = self.waits.remove(slot));
     }
 
@@ -173,9 +175,12 @@ impl Seen {
         self.quiet.retain(|_, (until, _)| *until > now);
     }
 
-    /// For which slots room is to be made: the smallest of each target, which needs least, and the smaller ones first.
+    /// For which slots room is to be made: the smallest of each target, which needs least, and the smaller ones first; of those
+    /// that could go.
     fn coming(&self) -> Vec<Coming> {
-        let mut all: Vec<Coming> = self.coming.values().copied().collect();
+        let quiet = |group: &GroupId| self.quiet.contains_key(group);
+        let could = self.coming.values().filter(|(from, one)| !quiet(from) && !quiet(&one.to));
+        let mut all: Vec<Coming> = could.map(|(_, one)| *one).collect();
         all.sort_by_key(|one| (one.bytes, one.to));
         let mut targets = BTreeSet::new();
         all.retain(|one| targets.insert(one.to));
@@ -184,9 +189,9 @@ impl Seen {
 
     /// Nothing has to be kept free for what is not wished there any more, or is there; what has `begun` to come is counted there.
     fn note_coming(&mut self, table: &TableDocument, begun: impl Fn(Slot, GroupId) -> bool) {
-        self.coming.retain(|slot, one| table.moves.destination(Slot(*slot)) == Some(one.to));
-        let come = self.coming.iter_mut().filter(|(slot, one)| begun(Slot(**slot), one.to));
-        come.for_each(|(_, one)| one.bytes = 0);
+        self.coming.retain(|slot, (_, one)| table.moves.destination(Slot(*slot)) == Some(one.to));
+        let come = self.coming.iter_mut().filter(|(slot, (_, one))| begun(Slot(**slot), one.to));
+        come.for_each(|(_, (_, one))| one.bytes = 0);
     }
 
     fn postpone(&mut self, slots: &SlotSet, why: &str, now: Instant) {
@@ -428,7 +433,7 @@ impl Cluster {
                 return Ok(());
             }
             Err(obstacle) => {
-                seen.pass_over(&slots, &obstacle, env::now());
+                seen.pass_over(from, &slots, &obstacle, env::now());
                 return Ok(());
             }
         };
@@ -749,7 +754,7 @@ mod tests {
     fn what_lacks_room_is_looked_at_again_as_soon_each_time() {
         let (mut seen, slot, now) = (Seen::default(), "7".parse().unwrap(), env::now());
         for _ in 0..9 {
-            seen.pass_over(&slot, &Obstacle::NoRoom(GroupId(2), 80), now);
+            seen.pass_over(GroupId(1), &slot, &Obstacle::NoRoom(GroupId(2), 80), now);
             assert_eq!(seen.waits[&7].0.saturating_since(now), AGAIN);
         }
         seen.postpone(&slot, "it takes too long", now);
@@ -763,17 +768,19 @@ mod tests {
         let (mut seen, slot, now) = (Seen::default(), "7".parse().unwrap(), env::now());
         let full = Obstacle::NoRoom(GroupId(2), 80);
         let too_large = Obstacle::TooLarge { key: "k".to_owned(), slot: 7, bytes: 1 << 30 };
-        seen.pass_over(&slot, &full, now);
+        seen.pass_over(GroupId(1), &slot, &full, now);
         assert_eq!(seen.coming(), [Coming { to: GroupId(2), bytes: 90 }]);
         seen.note_room(|_| 89);
         assert!(seen.waits.contains_key(&7), "it is to have some more, for it is written meanwhile");
         seen.note_room(|to| if to == GroupId(2) { 90 } else { 0 });
         assert!(seen.waits.is_empty() && seen.coming().len() == 1, "it goes, and its room is kept");
+        seen.pass_over_group(GroupId(1), "it has no leader", now);
+        assert_eq!(seen.coming(), [], "nobody has room made for it that cannot go");
         seen.postpone(&slot, "it takes too long", now);
         seen.note_room(|_| u64::MAX);
         assert!(seen.waits.contains_key(&7) && seen.coming().is_empty());
-        seen.pass_over(&slot, &full, now);
-        seen.pass_over(&slot, &too_large, now);
+        seen.pass_over(GroupId(1), &slot, &full, now);
+        seen.pass_over(GroupId(1), &slot, &too_large, now);
         seen.note_room(|_| u64::MAX);
         assert!(seen.waits.contains_key(&7) && seen.coming().is_empty(), "no room lets it in");
     }

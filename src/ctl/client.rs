@@ -105,8 +105,8 @@ pub async fn reach(endpoints: &[String], credentials: &Credentials) -> Result<Re
 }
 
 impl Reached {
-    /// Makes a call here, and at the leader if the answer is that another node leads. As long as that one cannot be reached, or
-    /// says that it does not lead or has only started, nothing was done, and all of it is tried again.
+    /// Makes a call here, and at the leader if the answer is that another node leads. While that one cannot be reached, or says
+    /// that it does not lead or has only started, all of it is tried again: every call may be repeated.
     pub async fn at_leader<T, F, C>(&self, call: C) -> Result<T, Trouble>
     where
         C: Fn(Client) -> F,
@@ -121,14 +121,18 @@ impl Reached {
             let Some(leader) = leader_of(&refused) else {
                 return Err(Trouble::of_status(&self.endpoint, &refused));
             };
-            let trouble = match connect(&leader, &self.credentials).await {
+            let (trouble, again) = match connect(&leader, &self.credentials).await {
                 Ok(client) => match call(client).await {
                     Ok(answer) => return Ok(answer.into_inner()),
-                    Err(status) => Trouble::of_status(&leader, &status),
+                    Err(status) => {
+                        let trouble = Trouble::of_status(&leader, &status);
+                        let again = trouble.asks_elsewhere();
+                        (trouble, again)
+                    }
                 },
-                Err(cause) => Trouble::unreachable(&[cause]),
+                Err(cause) => (Trouble::unreachable(&[cause]), true),
             };
-            if !trouble.did_nothing() || env::now() >= until {
+            if !again || env::now() >= until {
                 return Err(trouble);
             }
             env::sleep(LEADER_AGAIN).await;

@@ -43,12 +43,12 @@ impl Trouble {
 
     /// Whether it may pass by itself while nodes come and go.
     pub fn passes(&self) -> bool {
-        self.did_nothing() || self.code == codes::NOT_DONE
+        self.asks_elsewhere() || ["HC-3001", codes::NOT_DONE].contains(&self.code)
     }
 
-    /// Whether the node certainly did nothing, because it is not the one to ask just now.
-    pub fn did_nothing(&self) -> bool {
-        ["HC-3001", codes::NOT_LEADER, codes::NO_LEADER, codes::USERS_UNKNOWN].contains(&self.code)
+    /// Whether the node says that it is not the one to ask just now.
+    pub fn asks_elsewhere(&self) -> bool {
+        [codes::NOT_LEADER, codes::NO_LEADER, codes::USERS_UNKNOWN].contains(&self.code)
     }
 
     /// None of the endpoints answered; `causes` has one line an endpoint.

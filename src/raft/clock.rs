@@ -104,7 +104,8 @@ impl GroupClock {
         let us = known.map_or_else(|| median() * 1000, |known| known.estimate_us(now)).max(stored.0 * 1000);
         let (timeline, wall_ahead_us) =
             (known.map_or(leader, |known| known.timeline), (wall * 1000) as i64 - us as i64);
-        *base = Some(Base { timeline, term: leader.term, us, at: now, wall_ahead_us });
+        let term = known.map_or(leader.term, |known| known.term.max(leader.term));
+        *base = Some(Base { timeline, term, us, at: now, wall_ahead_us });
         us / 1000
     }
 }

@@ -280,11 +280,12 @@ impl Group {
         let quarantined = log.vote().is_some() && !planted::is(Bug::NoQuarantine);
         let quarantine_until = if quarantined { env::now() + timers.quarantine() } else { env::now() };
         let config = Arc::new(self.config(!quarantined || planted::is(Bug::CampaignInQuarantine)));
+        let time = Arc::downgrade(self);
         let network = NetworkFactory {
             group: self.id,
             worker: self.worker,
             peers: self.around.peers.clone(),
-            clock: self.clock.clone(),
+            time: Arc::new(move |leadership| time.upgrade()?.time_as(leadership)),
             snapshots: snapshots.clone(),
             lease_off_term: self.lease_off_term.clone(),
             wanted: self.wanted.clone(),

@@ -2,8 +2,9 @@
 //! [`appends`].
 
 use super::appends::{self, WantedCommit};
-use super::clock::GroupClock;
+use super::clock::GroupTime;
 use super::entry;
+use super::group::Leadership;
 use super::peers::{self, Answer, Broken, CallError, Peers};
 use super::snapshot::{SnapshotRef, SnapshotStore};
 use super::wire::{self, Lane, Method, Opcode};
@@ -52,7 +53,7 @@ pub(super) struct NetworkFactory {
     pub group: GroupId,
     pub worker: u16,
     pub peers: Arc<Peers>,
-    pub clock: Arc<GroupClock>,
+    pub time: TimeAs,
     pub snapshots: SnapshotStore,
     pub lease_off_term: Arc<AtomicU64>,
     pub wanted: Arc<WantedCommit>,
@@ -71,7 +72,7 @@ impl RaftNetworkFactory<Types> for NetworkFactory {
             target,
             lane: Lane::Raft(self.worker),
             peers: self.peers.clone(),
-            clock: self.clock.clone(),
+            time: self.time.clone(),
             snapshots: self.snapshots.clone(),
             lease_off_term: self.lease_off_term.clone(),
             wanted: self.wanted.clone(),
@@ -88,13 +89,16 @@ pub(super) struct Network {
     target: NodeId,
     lane: Lane,
     peers: Arc<Peers>,
-    clock: Arc<GroupClock>,
+    time: TimeAs,
     snapshots: SnapshotStore,
     lease_off_term: Arc<AtomicU64>,
     wanted: Arc<WantedCommit>,
     told: Arc<AtomicU64>,
     fenced: Arc<AtomicBool>,
 }
+
+/// What a leadership says of the group's time.
+pub type TimeAs = Arc<dyn Fn(Leadership) -> Option<GroupTime> + Send + Sync>;
 
 pub(super) type RpcResult<T> = Result<T, RPCError<Types>>;
 
@@ -109,7 +113,8 @@ impl Network {
         &self,
         request: AppendEntriesRequest<Types>,
     ) -> BoxFuture<'static, RpcResult<AppendEntriesResponse<Types>>> {
-        let told = self.clock.told(request.vote.leader_id.term, env::now());
+        let leader = request.vote.leader_id;
+        let told = (self.time)(Leadership { leader: leader.voted_for, term: leader.term });
         self.told.fetch_max(request.leader_commit.map_or(0, |id| id.index()), Ordering::SeqCst);
         let answer = self.call(Method::Append, |out| wire::put_append(out, &request, told));
         let bytes: usize = request.entries.iter().map(entry::record_len).sum();
@@ -384,7 +389,7 @@ mod tests {
                 target: NodeId(2),
                 lane: Lane::Raft(0),
                 peers: Peers::new(Arc::new(Alone), vec![Handle::current()]),
-                clock: Arc::default(),
+                time: Arc::new(|_| None),
                 snapshots,
                 lease_off_term: Arc::default(),
                 wanted: Arc::default(),

@@ -19,7 +19,8 @@ impl Group {
         told: Option<GroupTime>,
     ) -> Result<AppendEntriesResponse<Types>, String> {
         let term = request.vote.leader_id.term;
-        if let Some(told) = told {
+        // What a leader of the past says is of the past: whoever has voted since may know of another timeline.
+        if let Some(told) = told.filter(|_| self.core().voted().is_none_or(|vote| vote.leader_id.term <= term)) {
             self.clock.observe(told, term, env::now());
         }
         // Only what the leader committed in its own term covers everything that was ever committed before.

@@ -4,7 +4,7 @@ use super::care::CARE;
 use super::{Core, Group, Leadership};
 use crate::env;
 use crate::planted::{self, Bug};
-use crate::raft::clock::ALARM_MS;
+use crate::raft::clock::{ALARM_MS, GroupTime};
 use crate::types::{Millis, NodeId};
 use openraft::async_runtime::WatchReceiver;
 use std::sync::Arc;
@@ -76,11 +76,7 @@ impl Group {
             if self.note_leadership(now) {
                 match now {
                     Some(l) => {
-                        tracing::info!(node = %self.me(), group = %self.id, term = l.term, leader = %l.leader, "leader-changed");
-                        if l.leader == self.me() {
-                            // From now on its heartbeats say what time it is.
-                            self.stamp();
-                        }
+                        tracing::info!(node = %self.me(), group = %self.id, term = l.term, leader = %l.leader, "leader-changed")
                     }
                     None => tracing::info!(node = %self.me(), group = %self.id, "leader-lost"),
                 }
@@ -115,6 +111,27 @@ impl Group {
 
     /// The stamp for an entry that is proposed now.
     pub(in crate::raft) fn stamp(&self) -> Millis {
+        match self.leadership().filter(|l| l.leader == self.me()) {
+            Some(leadership) => self.stamp_as(leadership),
+            // Who does not lead begins nothing.
+            None => {
+                let stored = self.replica.with(|state| state.keyspace.clock());
+                self.estimate().unwrap_or_else(|| self.median_wall(env::wall_ms())).max(stored)
+            }
+        }
+    }
+
+    /// What this node says of the group's time with an append of its leadership, from the very first on: whoever has an entry of
+    /// a term has heard its time.
+    pub(super) fn time_as(&self, leadership: Leadership) -> Option<GroupTime> {
+        let told = || self.clock.told(leadership.term, env::now());
+        told().or_else(|| {
+            self.stamp_as(leadership);
+            told()
+        })
+    }
+
+    fn stamp_as(&self, leadership: Leadership) -> Millis {
         let (stored, term) = self
             .replica
             .with(|state| (state.keyspace.clock(), state.applied.map_or(0, |id| id.committed_leader_id().term)));
@@ -122,10 +139,6 @@ impl Group {
         if planted::is(Bug::ExpiryByLocalClock) {
             return wall.max(stored);
         }
-        let Some(leadership) = self.leadership().filter(|l| l.leader == self.me()) else {
-            // Who does not lead begins nothing.
-            return self.estimate().unwrap_or_else(|| self.median_wall(wall)).max(stored);
-        };
         let stamp = self.clock.stamp(leadership, env::now(), wall, || self.median_wall(wall), (stored, term));
         let off = stamp.abs_diff(wall) > ALARM_MS;
         if self.wall_alarm.swap(off, Ordering::Relaxed) != off && off {

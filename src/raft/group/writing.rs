@@ -93,7 +93,9 @@ impl Group {
 
     /// Proposes a tick that names the ranges in which keys are due, one at a time.
     pub(super) fn sweep_due(self: &Arc<Self>) {
-        let estimate = self.leader_estimate();
+        // The first stamp of a term may have been made before the state had come as far as the log.
+        let behind = self.leader_estimate() < self.replica.with(|state| state.keyspace.clock());
+        let estimate = if behind { self.stamp() } else { self.leader_estimate() };
         let due = self.replica.with_mut(|state| match state.keyspace.next_deadline() {
             Some(deadline) if deadline <= estimate => state.keyspace.due_ranges(estimate, SWEEP_RANGES),
             _ => Vec::new(),
