@@ -76,6 +76,12 @@ impl GroupClock {
         }
     }
 
+    /// As after a restart.
+    #[cfg(test)]
+    pub fn forget(&self) {
+        *self.0.lock() = None;
+    }
+
     /// What the leader of `term` says at `now`; nothing before its first stamp.
     pub fn told(&self, term: u64, now: Instant) -> Option<GroupTime> {
         let base = self.0.lock().filter(|base| base.term == term)?;

@@ -1,9 +1,12 @@
 //! What tests do to a group.
 
-use super::Group;
+use super::{Group, Leadership};
 use crate::env;
+use crate::raft::Vote;
 use crate::raft::clock::GroupTime;
 use crate::types::{Level, NodeId};
+use openraft::raft::AppendEntriesRequest;
+use openraft::vote::RaftLeaderId;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -58,6 +61,17 @@ impl Group {
         let (now, term) = (env::now(), self.leadership().expect("somebody leads").term);
         let time = self.clock.told(term, now).expect("a group that was written to has a clock");
         self.clock.observe(GroupTime { estimate: time.estimate + passed.as_millis() as u64, ..time }, term, now);
+    }
+
+    /// After a restart, a leader of an earlier term is heard first, whose time is so far ahead.
+    pub(crate) async fn hear_an_old_leader(&self, ahead: Duration) {
+        let term = self.leadership().expect("somebody leads").term - 1;
+        let old = Leadership { leader: NodeId(9), term };
+        let vote = Vote { leader_id: RaftLeaderId::new(term, old.leader), committed: true };
+        let request = AppendEntriesRequest { vote, prev_log_id: None, entries: Vec::new(), leader_commit: None };
+        let estimate = self.leader_estimate() + ahead.as_millis() as u64;
+        self.clock.forget();
+        let _ = self.on_append(request, Some(GroupTime { estimate, timeline: old })).await;
     }
 
     /// Ends openraft's part, as a fault of the disk or of the program would.

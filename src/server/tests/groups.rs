@@ -6,7 +6,7 @@ use crate::cluster::Cluster;
 use crate::env;
 use crate::raft::{Group, Outcome, StorageError};
 use crate::resp::Args;
-use crate::types::{GroupId, Level};
+use crate::types::{GroupId, Level, Stamp};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,6 +65,31 @@ async fn a_leader_that_is_about_to_be_there_is_waited_for() {
     }
     assert_eq!(group.leader_within(Duration::ZERO).await, None);
     assert_eq!(group.leader_within(PATIENCE).await, Some(me));
+}
+
+/// Its time may be of another timeline: keys would go early by the difference.
+#[tokio::test]
+async fn a_leader_of_the_past_tells_no_time() {
+    let (_cluster, group) = second_of_two().await;
+    let hour = Duration::from_secs(3600);
+    let latest = group.present() + hour.as_millis() as u64 / 2;
+    group.hear_an_old_leader(hour).await;
+    let estimate = group.estimate();
+    assert!(estimate.is_none_or(|estimate| estimate < latest), "{estimate:?}, and at most {latest}");
+}
+
+/// After a restart the first stamp is made before the log is applied: what was due would wait for the next write.
+#[tokio::test]
+async fn a_leaders_time_catches_up_with_its_state() {
+    let (_cluster, group) = second_of_two().await;
+    let ahead = group.present() + 60_000;
+    group.corrupt(|keyspace| keyspace.advance(&Stamp { now_ms: ahead, seed: 0 }));
+    let caught_up = async {
+        while group.estimate().is_none_or(|estimate| estimate < ahead) {
+            env::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    env::timeout(PATIENCE, caught_up).await.expect("in time");
 }
 
 /// Its readers may have seen it. Simulated seeds 3159 and 3357 of their day.
