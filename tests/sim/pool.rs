@@ -42,7 +42,7 @@ const PINNED: &[(Bug, u64)] = &[
     (Bug::SlotCheckedAtDoor, MOVING),
     (Bug::StaleRing, MOVING + 16),
     (Bug::DroppedUnmarked, GROUPING),
-    (Bug::BuriedUnasked, GROUPING + 25),
+    (Bug::BuriedUnasked, GROUPING + 14),
     (Bug::FoundedByHearsay, GROUPING),
 ];
 
