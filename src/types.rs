@@ -9,6 +9,13 @@ use std::time::Duration;
 #[serde(transparent)]
 pub struct NodeId(pub u64);
 
+/// Who leads a group, and in which term.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Leadership {
+    pub leader: NodeId,
+    pub term: u64,
+}
+
 impl fmt::Display for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)

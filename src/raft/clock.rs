@@ -14,9 +14,9 @@
 //! time that passed; only a leader that knows no stamp as new as its state takes wall clocks at all (the median of the
 //! voters'), and never below the clock in the state.
 
-use super::group::Leadership;
+use super::wire::GroupTime;
 use crate::env::Instant;
-use crate::types::Millis;
+use crate::types::{Leadership, Millis};
 use parking_lot::Mutex;
 
 /// How fast the estimate may be moved towards the wall clock, in millionths of the time that passed.
@@ -28,13 +28,6 @@ pub const ALARM_MS: u64 = 10_000;
 /// A replica's estimate of its group's time.
 #[derive(Debug, Default)]
 pub struct GroupClock(Mutex<Option<Base>>);
-
-/// What a leader says with its appends: the stamp that it would write now, and the leadership with which its timeline began.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GroupTime {
-    pub estimate: Millis,
-    pub timeline: Leadership,
-}
 
 /// A point on the estimate, and how it runs on from there.
 #[derive(Debug, Clone, Copy)]

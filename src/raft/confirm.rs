@@ -14,12 +14,12 @@
 //! - No more voters are asked at first than are needed, the one that answered first the last time before others. The rest are asked when
 //!   that takes long, or does not do.
 
-use super::group::{Group, Leadership};
+use super::group::Group;
 use super::reads::{Freshness, Permit};
 use super::wire::{self, Lane, Method};
 use crate::env;
 use crate::planted::{self, Bug};
-use crate::types::NodeId;
+use crate::types::{Leadership, NodeId};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use std::collections::BTreeSet;

@@ -42,7 +42,7 @@ use crate::planted::{self, Bug};
 use crate::state::Packing;
 use crate::state::Precision;
 use crate::state::eviction::Limit;
-use crate::types::{GroupId, NodeId};
+use crate::types::{GroupId, Leadership, NodeId};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use openraft::async_runtime::WatchReceiver;
 use openraft::{RaftMetrics, ServerState, SnapshotPolicy};
@@ -111,13 +111,6 @@ pub(super) struct Surroundings {
     pub disk_low: AtomicBool,
     /// Who wants to know what entries do.
     pub watch: Arc<Watch>,
-}
-
-/// Who leads, and in which term.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Leadership {
-    pub leader: NodeId,
-    pub term: u64,
 }
 
 /// openraft's part of a group; replaced when it dies.

@@ -3,7 +3,7 @@
 use super::Snapshot;
 use super::carry::Carrier;
 use super::changes::Watch;
-use super::group::{AdminError, Group, Leadership, Surroundings, Table, Timers};
+use super::group::{AdminError, Group, Surroundings, Table, Timers};
 use super::network::Offer;
 use super::peers::{self, Handled, Identity, Peers};
 use super::storage::{Options_ as StorageOptions, Storage, StorageError};
@@ -11,7 +11,7 @@ use super::wire::{self, Lane, Method, Opcode};
 use crate::env;
 use crate::net::{Moving, TcpListener, TcpStream};
 use crate::state::Precision;
-use crate::types::{GroupId, NodeId};
+use crate::types::{GroupId, Leadership, NodeId};
 use arc_swap::ArcSwapOption;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;

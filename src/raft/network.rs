@@ -2,16 +2,14 @@
 //! [`appends`].
 
 use super::appends::{self, WantedCommit};
-use super::clock::GroupTime;
 use super::entry;
-use super::group::Leadership;
 use super::peers::{self, Answer, Broken, CallError, Peers};
 use super::snapshot::{SnapshotRef, SnapshotStore};
-use super::wire::{self, Lane, Method, Opcode};
+use super::wire::{self, GroupTime, Lane, Method, Opcode};
 use super::{Snapshot, SnapshotMeta, Types, Vote};
 use crate::env;
 use crate::planted::{self, Bug};
-use crate::types::{GroupId, NodeId};
+use crate::types::{GroupId, Leadership, NodeId};
 use bytes::{BufMut, BytesMut};
 use futures_util::{FutureExt, Stream, StreamExt};
 use openraft::base::{BoxFuture, BoxStream};

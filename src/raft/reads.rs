@@ -10,12 +10,12 @@
 //! Reads of a group that wait for the same thing share a round ([`Gate`]): whoever comes while one is under way waits
 //! for the next, because a round says nothing about reads that arrived after it began.
 
-use super::group::{Group, Leadership};
+use super::group::Group;
 use super::proposer::Refusal;
 use super::wire::{self, Lane, Method, ReadIndex};
 use crate::env::{self, Instant};
 use crate::planted::{self, Bug};
-use crate::types::{Level, Millis};
+use crate::types::{Leadership, Level, Millis};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;

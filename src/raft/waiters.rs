@@ -10,14 +10,14 @@
 //! Locks: the line's before the replica's, never the other way round. Apply takes only the replica's and leaves the rows
 //! that were written in [`Touched`].
 
-use super::group::{Group, Leadership};
+use super::group::Group;
 use super::line::{KEEP, Line};
 use super::wire::{self, Lane, Method};
 use crate::commands;
 use crate::env;
 use crate::resp::Args;
 use crate::state::eviction::Row;
-use crate::types::NodeId;
+use crate::types::{Leadership, NodeId};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::future::Future;

@@ -10,12 +10,10 @@
 //!
 //! Little-endian. Everything but appends and proposals is small and rare and travels as postcard.
 
-use super::clock::GroupTime;
 use super::entry::{self, Authored, Malformed, get_args, get_authored, put_args, put_authored, take};
-use super::group::Leadership;
 use super::{Entry, LogId, Vote, log_id};
 use crate::resp::Args;
-use crate::types::{Millis, NodeId, Slot};
+use crate::types::{Leadership, Millis, NodeId, Slot};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use openraft::raft::AppendEntriesRequest;
 use openraft::vote::RaftLeaderId;
@@ -211,6 +209,13 @@ pub struct Invitation {
     pub incarnation: u64,
     /// Where voters of the meta group are: few enough for a greeting.
     pub peers: BTreeMap<NodeId, String>,
+}
+
+/// What a leader says with its appends: the stamp that it would write now, and the leadership with which its timeline began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupTime {
+    pub estimate: Millis,
+    pub timeline: Leadership,
 }
 
 /// A leader's answer to [`Method::ReadIndex`].

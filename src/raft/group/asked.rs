@@ -3,7 +3,7 @@
 use super::{Core, Group};
 use crate::env;
 use crate::raft::Types;
-use crate::raft::clock::GroupTime;
+use crate::raft::wire::GroupTime;
 use crate::raft::wire::ReadIndex;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, TransferLeaderResponse, VoteRequest,

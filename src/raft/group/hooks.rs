@@ -3,7 +3,7 @@
 use super::{Group, Leadership};
 use crate::env;
 use crate::raft::Vote;
-use crate::raft::clock::GroupTime;
+use crate::raft::wire::GroupTime;
 use crate::types::{Level, NodeId};
 use openraft::raft::AppendEntriesRequest;
 use openraft::vote::RaftLeaderId;
