@@ -9,7 +9,7 @@
 use super::{Injected, Needs, Nemesis, between};
 use crate::cluster::{self, Cluster, PATIENCE, Plan};
 use crate::net::{self, Cut};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::path::Path;
 use std::thread;
@@ -232,15 +232,22 @@ impl Nemesis for Members {
     fn prove(&mut self, cluster: &mut Cluster) -> Result<String> {
         let fault = self.now.as_ref().context("nothing was done")?;
         let via = fault.others(cluster)[0];
-        // The node that is asked may learn a moment later than the leader that all is done.
+        // The node that is asked may have been killed and just be starting, and may learn a moment later than the leader that all
+        // is done.
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let (number, standing) = cluster.standing(via, fault.node)?;
-            if number > fault.number && standing == "member" {
+            let told = cluster.standing(via, fault.node);
+            if let Ok((number, standing)) = &told
+                && *number > fault.number
+                && standing == "member"
+            {
                 let seen: String = fault.seen.iter().map(|seen| format!("; {seen}")).collect();
                 return Ok(format!("node {} is number {number} now and was {}{seen}", fault.node, fault.number));
             }
-            ensure!(Instant::now() < deadline, "node {} is number {number}, {standing}", fault.node);
+            if Instant::now() >= deadline {
+                let (number, standing) = told?;
+                bail!("node {} is number {number}, {standing}", fault.node);
+            }
             thread::sleep(cluster::LOOK_INTERVAL);
         }
     }

@@ -148,14 +148,14 @@ fn refuse_wrong_lengths(dir: &Path) -> Result<(), StorageError> {
     Err(StorageError::Io(file, std::io::Error::new(std::io::ErrorKind::InvalidData, text)))
 }
 
-/// Whether the log had a tail to cut off.
+/// Whether the log or the manifest had a tail to cut off.
 fn cut_torn_tail(dir: &Path) -> Result<bool, StorageError> {
-    let cut = torn::cut(dir).map_err(|e| StorageError::Io(dir.to_owned(), e))?;
-    if let Some(torn::Cut { file, kept, dropped }) = &cut {
+    let cuts = torn::cut(dir).map_err(|e| StorageError::Io(dir.to_owned(), e))?;
+    for torn::Cut { file, kept, dropped } in &cuts {
         let file = file.display();
         tracing::warn!(%file, kept, dropped, "log-tail-cut: bytes of the log were never written, as a power cut leaves it; what was never synced was cut off");
     }
-    Ok(cut.is_some())
+    Ok(!cuts.is_empty())
 }
 
 impl Disk for Rocks {

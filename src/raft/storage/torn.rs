@@ -1,20 +1,24 @@
-//! A write-ahead log whose end a power cut left with a hole: the size of the file was on the disk before its bytes were.
+//! A write-ahead log or a manifest whose end a power cut left unwritten: the size of the file was on the disk before its bytes were.
 //!
 //! RocksDB tolerates a log that ends too early, and takes a record with a hole for damage, as it must: it cannot tell a
-//! block that was never written from one that went bad. The file system can. The log is written from front to back without
+//! block that was never written from one that went bad. The file system can. These files are written from front to back without
 //! holes, and a sync that succeeded leaves none; so a hole lies in what was never synced, and nothing that lies behind it
 //! was synced either. Nobody was told that any of that is stored, and it may go.
+//!
+//! A block that was never written need not be a hole: ext4 fills blocks beside one that is written with zeros rather than
+//! remember which of them were. So a damaged record of which whole sectors are zeros, up to the end of the file, counts as
+//! never written as well. Sectors of zeros that have other bytes behind them do not: these may be what somebody wrote.
 //!
 //! A record that says to be longer than the file is looks torn as well, and RocksDB leaves it and all behind it out without a
 //! word, in the log and in its manifest. But one whose checksum is right once a bit of its length is turned back was whole, and its
 //! bytes may have been acknowledged: such a file is refused.
 //!
-//! Invariant: only a record that is damaged by a hole is a reason to cut. Bytes that are there and wrong stay, and RocksDB
+//! Invariant: only a record that is damaged by such a hole is a reason to cut. Bytes that are there and wrong stay, and RocksDB
 //! refuses them; what lies before is whole.
 
 use crate::env;
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 /// RocksDB's log format: blocks, in which physical records follow one another; what does not fit a header is padding.
@@ -24,6 +28,8 @@ const HEADER: u64 = 7;
 /// Kinds of the physical records that begin a logical one and go on with it, where it does not fit into the rest of a block.
 const FIRST: u8 = 2;
 const MIDDLE: u8 = 3;
+/// What a disk writes at once, or not at all.
+const SECTOR: u64 = 512;
 
 /// What was cut off.
 #[derive(Debug)]
@@ -34,16 +40,19 @@ pub struct Cut {
     pub dropped: u64,
 }
 
-/// Cuts the newest log of `dir` off where its first damaged record begins, if that has a hole. None: it has no such record,
-/// and is as it was.
-pub fn cut(dir: &Path) -> io::Result<Option<Cut>> {
-    let Some(file) = newest_log(dir)? else { return Ok(None) };
-    let log = OpenOptions::new().read(true).write(true).open(&file)?;
-    let size = log.metadata()?.len();
-    let Some(kept) = torn_record(&log, size)? else { return Ok(None) };
-    log.set_len(kept)?;
-    log.sync_all()?;
-    Ok(Some(Cut { file, kept, dropped: size - kept }))
+/// Cuts the manifest and the newest log of `dir` off where the first damaged record begins, if that was never written as a
+/// whole. Files without such a record are as they were.
+pub fn cut(dir: &Path) -> io::Result<Vec<Cut>> {
+    let mut cuts = Vec::new();
+    for file in manifest(dir)?.into_iter().chain(newest_log(dir)?) {
+        let log = OpenOptions::new().read(true).write(true).open(&file)?;
+        let size = log.metadata()?.len();
+        let Some(kept) = torn_record(&log, size)? else { continue };
+        log.set_len(kept)?;
+        log.sync_all()?;
+        cuts.push(Cut { file, kept, dropped: size - kept });
+    }
+    Ok(cuts)
 }
 
 /// A record whose length is not what was written.
@@ -56,16 +65,8 @@ pub struct WrongLength {
 
 /// Looks for a record of a wrong length where the newest log and the manifest of `dir` seem to be torn.
 pub fn wrong_length(dir: &Path) -> io::Result<Option<WrongLength>> {
-    let manifest = match std::fs::read_to_string(dir.join("CURRENT")) {
-        Ok(name) => Some(dir.join(name.trim_end())).filter(|path| path.is_file()),
-        // There is no store yet, or RocksDB says what is wrong.
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => None,
-        Err(e) => return Err(e),
-    };
-    if manifest.is_none() {
-        return Ok(None);
-    }
-    for file in manifest.into_iter().chain(newest_log(dir)?) {
+    let Some(manifest) = manifest(dir)? else { return Ok(None) };
+    for file in [manifest].into_iter().chain(newest_log(dir)?) {
         let log = File::open(&file)?;
         let size = log.metadata()?.len();
         if let Some(at) = record_of_wrong_length(&log, size)? {
@@ -141,6 +142,15 @@ fn record_of_wrong_length(log: &File, size: u64) -> io::Result<Option<u64>> {
     Ok(None)
 }
 
+/// The manifest in use. None: there is no store yet, or RocksDB says what is wrong.
+fn manifest(dir: &Path) -> io::Result<Option<PathBuf>> {
+    match std::fs::read_to_string(dir.join("CURRENT")) {
+        Ok(name) => Ok(Some(dir.join(name.trim_end())).filter(|path| path.is_file())),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
 /// The log with the highest number that has bytes.
 fn newest_log(dir: &Path) -> io::Result<Option<PathBuf>> {
     let mut newest = None;
@@ -156,8 +166,8 @@ fn newest_log(dir: &Path) -> io::Result<Option<PathBuf>> {
     Ok(newest.map(|(_, path)| path))
 }
 
-/// Where the first logical record begins of which a part is damaged and has a hole. None: there is none, or the first damage
-/// has none. A hole in a record whose checksum is right is data: a copy of the file may have made it from zeros.
+/// Where the first logical record begins of which a part is damaged and was never written. None: there is none, or the first
+/// damage was written. A hole in a record whose checksum is right is data: a copy of the file may have made it from zeros.
 fn torn_record(log: &File, size: u64) -> io::Result<Option<u64>> {
     let mut reader = BufReader::with_capacity(BLOCK as usize, log);
     let mut at = 0;
@@ -172,12 +182,32 @@ fn torn_record(log: &File, size: u64) -> io::Result<Option<u64>> {
             reader.by_ref().take(u64::from(header.length)).read_to_end(&mut body)?;
         }
         if body.len() != 1 + usize::from(header.length) || masked(crc32c(&body)) != header.sum {
-            return Ok((env::files::next_hole(log, header.at)? < header.ends().min(size)).then_some(begins));
+            let ends = header.ends().min(size);
+            let unwritten = env::files::next_hole(log, header.at)?.min(zeros_to_the_end(log, header.at, size)?);
+            return Ok((unwritten < ends).then_some(begins));
         }
         unfinished = matches!(header.kind, FIRST | MIDDLE).then_some(begins);
         at = header.ends();
     }
     Ok(None)
+}
+
+/// The first sector from which on, and not before `at`, nothing but zeros lies to the end of the file; the end if there is none.
+fn zeros_to_the_end(mut log: &File, at: u64, size: u64) -> io::Result<u64> {
+    log.seek(SeekFrom::Start(at))?;
+    let (mut reader, mut here, mut zeros) = (BufReader::with_capacity(BLOCK as usize, log), at, at);
+    loop {
+        let bytes = reader.fill_buf()?;
+        if bytes.is_empty() {
+            return Ok(zeros.next_multiple_of(SECTOR).min(size));
+        }
+        if let Some(last) = bytes.iter().rposition(|byte| *byte != 0) {
+            zeros = here + last as u64 + 1;
+        }
+        let read = bytes.len();
+        here += read as u64;
+        reader.consume(read);
+    }
 }
 
 /// CRC-32C, bit by bit: a log is read once, after a power cut.
@@ -254,6 +284,41 @@ mod tests {
         }
     }
 
+    /// As a power cut left it when the block had been filled with zeros: the node did not start any more.
+    #[test]
+    fn a_record_that_ends_in_sectors_of_zeros_goes() {
+        for from_end in [1, PAGE, VALUE_BYTES as u64 - PAGE] {
+            let dir = tempfile::tempdir().expect("a temporary directory can be made");
+            let ends = written(dir.path(), 4);
+            let from = (ends[3] - from_end) / SECTOR * SECTOR;
+            let zeros = vec![0; (ends[3] - from) as usize];
+            log(dir.path()).write_all_at(&zeros, from).expect("it is written");
+            assert_eq!(found(dir.path(), 4), Ok(vec![0, 1, 2]), "{from_end}");
+            assert_eq!(found(dir.path(), 4), Ok(vec![0, 1, 2]), "{from_end}: the store goes on");
+        }
+    }
+
+    #[test]
+    fn a_manifest_whose_end_was_never_written_is_cut_off_there() {
+        for hole in [true, false] {
+            let dir = tempfile::tempdir().expect("a temporary directory can be made");
+            written(dir.path(), 2);
+            let path = manifest(dir.path()).expect("it can be read").expect("it is there");
+            let file = OpenOptions::new().read(true).write(true).open(&path).expect("it can be opened");
+            // The header of a record that goes on into the next page, of which nothing was written.
+            let size = file.metadata().expect("it is there").len();
+            let page = size.next_multiple_of(PAGE);
+            let header = [1, 2, 3, 4, 0, 0x40, 1];
+            file.write_all_at(&header, size).expect("it is written");
+            file.write_all_at(&vec![7; (page - size) as usize - header.len()], size + 7).expect("it is written");
+            match hole {
+                true => file.set_len(size + 7 + 0x4000).expect("it can be longer"),
+                false => file.write_all_at(&vec![0; (size + 7 + 0x4000 - page) as usize], page).expect("it is written"),
+            }
+            assert_eq!(found(dir.path(), 2), Ok(vec![0, 1]), "{hole}");
+        }
+    }
+
     #[test]
     fn bytes_that_are_there_and_wrong_are_refused() {
         // Also where there is a hole behind the first damage.
@@ -269,6 +334,12 @@ mod tests {
             let error = found(dir.path(), 4).expect_err("acknowledged bytes are damaged");
             assert!(error.contains("Corruption"), "{error}");
         }
+        // A few zeros at the end are not a sector of them.
+        let dir = tempfile::tempdir().expect("a temporary directory can be made");
+        let end = *written(dir.path(), 4).last().expect("some were written");
+        let few = 3.min(end % SECTOR);
+        log(dir.path()).write_all_at(&vec![0; few as usize], end - few).expect("it is written");
+        assert!(few > 0 && found(dir.path(), 4).is_err(), "acknowledged bytes are damaged");
     }
 
     /// RocksDB opened such a store without a word, and without what it held.
