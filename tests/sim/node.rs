@@ -64,6 +64,8 @@ pub struct Node {
     pub lives: Cell<u64>,
     /// What an operator wants of it; done by the node's own task.
     pub asked: RefCell<Vec<Asked>>,
+    /// Held by what is under way of that.
+    open: Arc<()>,
     /// It belongs to the cluster, or did: a founder, or one that was invited.
     pub belongs: Cell<bool>,
     /// It was let go, and has ended for good.
@@ -92,6 +94,7 @@ impl Node {
             started: Cell::new(Duration::ZERO),
             lives: Cell::new(0),
             asked: RefCell::default(),
+            open: Arc::default(),
             belongs: Cell::new(id <= founders),
             gone: Cell::new(false),
             failure: RefCell::default(),
@@ -211,8 +214,9 @@ impl Node {
 
     /// Begins what an operator wants; how it ends is told.
     fn obey(&self, cluster: &Arc<Cluster>, asked: Asked) {
-        let (name, cluster) = (self.name.clone(), cluster.clone());
+        let (name, cluster, open) = (self.name.clone(), cluster.clone(), self.open.clone());
         tokio::spawn(async move {
+            let _open = open;
             let text = match asked {
                 Asked::Transfer(group, to) => {
                     format!("transfer of group {} to {to}: {:?}", group.id(), group.transfer(to).await)
@@ -233,6 +237,11 @@ impl Node {
             };
             story::tell(&name, text);
         });
+    }
+
+    /// Whether an operator waits for an answer of it.
+    pub fn is_asked(&self) -> bool {
+        !self.gone.get() && (!self.asked.borrow().is_empty() || Arc::strong_count(&self.open) > 1)
     }
 
     /// How this node belongs, as the one among `nodes` knows it that has heard most.

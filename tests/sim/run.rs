@@ -178,6 +178,10 @@ impl Run {
         self.until(sim, "starting all nodes again", SERVES, Run::all_serve)?;
         let (moving, grouping) = (self.plan.moving, self.plan.grouping);
         let settled = |run: &Run| {
+            // A wish that was on its way while its node was cut off comes through now, and begins something.
+            if let Some(node) = run.nodes.iter().find(|node| node.is_asked()) {
+                return Err(format!("progress: an operator still waits for an answer of {}", node.name));
+            }
             progress::settled(&run.nodes)?;
             if grouping {
                 groups::settled(&run.nodes)?;
