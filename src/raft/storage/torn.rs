@@ -7,7 +7,8 @@
 //!
 //! A block that was never written need not be a hole: ext4 fills blocks beside one that is written with zeros rather than
 //! remember which of them were. So a damaged record of which whole sectors are zeros, up to the end of the file, counts as
-//! never written as well. Sectors of zeros that have other bytes behind them do not: these may be what somebody wrote.
+//! never written as well. Sectors of zeros that have other bytes behind them do not: these may be what somebody wrote. Neither do they
+//! where the record is whole once a single bit is turned back: then it was written, and had these zeros.
 //!
 //! A record that says to be longer than the file is looks torn as well, and RocksDB leaves it and all behind it out without a
 //! word, in the log and in its manifest. But one whose checksum is right once a bit of its length is turned back was whole, and its
@@ -133,11 +134,7 @@ fn record_of_wrong_length(log: &File, size: u64) -> io::Result<Option<u64>> {
         }
         let mut body = vec![header.kind];
         reader.take(header.room.min(size - header.begins())).read_to_end(&mut body)?;
-        let was = |bit: u32| {
-            let length = usize::from(header.length ^ (1 << bit));
-            body.get(..1 + length).is_some_and(|body| masked(crc32c(body)) == header.sum)
-        };
-        return Ok((0..u16::BITS).any(was).then_some(header.at));
+        return Ok(has_turned_length(&header, &body).then_some(header.at));
     }
     Ok(None)
 }
@@ -168,7 +165,8 @@ fn newest_log(dir: &Path) -> io::Result<Option<PathBuf>> {
 
 /// Where the first logical record begins of which a part is damaged and was never written. None: there is none, or the first
 /// damage was written. A hole in a record whose checksum is right is data: a copy of the file may have made it from zeros.
-fn torn_record(log: &File, size: u64) -> io::Result<Option<u64>> {
+fn torn_record(mut log: &File, size: u64) -> io::Result<Option<u64>> {
+    log.rewind()?;
     let mut reader = BufReader::with_capacity(BLOCK as usize, log);
     let mut at = 0;
     // Where the logical record began of which parts are still to come.
@@ -183,8 +181,10 @@ fn torn_record(log: &File, size: u64) -> io::Result<Option<u64>> {
         }
         if body.len() != 1 + usize::from(header.length) || masked(crc32c(&body)) != header.sum {
             let ends = header.ends().min(size);
-            let unwritten = env::files::next_hole(log, header.at)?.min(zeros_to_the_end(log, header.at, size)?);
-            return Ok((unwritten < ends).then_some(begins));
+            let is_hole = env::files::next_hole(log, header.at)? < ends;
+            let unwritten =
+                is_hole || zeros_to_the_end(log, header.at, size)? < ends && !has_turned_bit(log, &header, size)?;
+            return Ok(unwritten.then_some(begins));
         }
         unfinished = matches!(header.kind, FIRST | MIDDLE).then_some(begins);
         at = header.ends();
@@ -210,16 +210,50 @@ fn zeros_to_the_end(mut log: &File, at: u64, size: u64) -> io::Result<u64> {
     }
 }
 
+/// Whether the record would be whole with a length that differs in one bit. `body`: its kind and all that its block has behind it.
+fn has_turned_length(header: &Header, body: &[u8]) -> bool {
+    (0..u16::BITS).any(|bit| {
+        let length = usize::from(header.length ^ (1 << bit));
+        body.get(..1 + length).is_some_and(|body| masked(crc32c(body)) == header.sum)
+    })
+}
+
+/// Whether the record would be whole if one bit of it were another.
+fn has_turned_bit(mut log: &File, header: &Header, size: u64) -> io::Result<bool> {
+    let mut body = vec![header.kind];
+    log.seek(SeekFrom::Start(header.begins()))?;
+    log.take(header.room.min(size - header.begins())).read_to_end(&mut body)?;
+    let of_length = has_turned_length(header, &body);
+    body.truncate(1 + usize::from(header.length));
+    let sum = crc32c(&body);
+    // What a bit does to the sum depends on how many bits are behind it, and on nothing else.
+    let difference = sum ^ unmasked(header.sum);
+    let mut effects = std::iter::successors(Some(POLYNOMIAL), |effect| Some(step(*effect)));
+    let of_body = effects.by_ref().take(8 * body.len()).any(|effect| effect == difference);
+    Ok(of_length || of_body || (masked(sum) ^ header.sum).is_power_of_two())
+}
+
 /// CRC-32C, bit by bit: a log is read once, after a power cut.
 fn crc32c(bytes: &[u8]) -> u32 {
-    const POLYNOMIAL: u32 = 0x82f6_3b78;
-    let step = |crc: u32, _| (crc >> 1) ^ (POLYNOMIAL & 0u32.wrapping_sub(crc & 1));
-    !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), step))
+    !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc)))
+}
+
+const POLYNOMIAL: u32 = 0x82f6_3b78;
+
+/// The sum with one more bit behind it, which is 0.
+fn step(crc: u32) -> u32 {
+    (crc >> 1) ^ (POLYNOMIAL & 0u32.wrapping_sub(crc & 1))
 }
 
 /// As RocksDB stores it, so that a checksum of bytes with checksums in them is none of theirs.
 fn masked(crc: u32) -> u32 {
-    crc.rotate_right(15).wrapping_add(0xa282_ead8)
+    crc.rotate_right(15).wrapping_add(MASK)
+}
+
+const MASK: u32 = 0xa282_ead8;
+
+fn unmasked(sum: u32) -> u32 {
+    sum.wrapping_sub(MASK).rotate_left(15)
 }
 
 #[cfg(test)]
@@ -371,6 +405,30 @@ mod tests {
         manifest.write_all_at(&[high[0] ^ 0x40], 5).expect("it is written");
         let error = found(dir.path(), 1).expect_err("what was acknowledged would be gone");
         assert!(error.contains("MANIFEST") && error.contains("byte 0"), "{error}");
+    }
+
+    #[test]
+    fn zeros_that_were_written_are_refused_when_a_bit_of_their_record_turned() {
+        let dir = tempfile::tempdir().expect("a temporary directory can be made");
+        let storage = Storage::open(dir.path(), &Options_::default()).expect("it is new");
+        let puts = vec![(Family::Log, key(0), Bytes::from(vec![0; 5000]))];
+        let write = Write { puts, delete_ranges: Vec::new(), must_sync: true, done: Box::new(|| ()) };
+        storage.disk.block_on(write).expect("it is written");
+        drop(storage);
+        let file = log(dir.path());
+        let size = file.metadata().expect("it is there").len();
+        // In the checksum, the length, the kind, the first bytes, the zeros, the last byte.
+        for (at, bit) in [(0, 3), (3, 7), (4, 0), (5, 4), (6, 1), (8, 2), (3000, 5), (size - 1, 0)] {
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, at).expect("it is there");
+            file.write_all_at(&[byte[0] ^ 1 << bit], at).expect("it is written");
+            assert_eq!(torn_record(&file, size).expect("it can be read"), None, "bit {bit} of byte {at}");
+            let error = found(dir.path(), 1).expect_err("acknowledged bytes are damaged");
+            assert!(error.contains("Corruption") || error.contains("damaged"), "bit {bit} of byte {at}: {error}");
+            file.write_all_at(&byte, at).expect("it is written");
+        }
+        file.write_all_at(&[1; 2], 3000).expect("it is written");
+        assert_eq!(torn_record(&file, size).expect("it can be read"), Some(0), "two bytes are more than a bit");
     }
 
     #[test]
