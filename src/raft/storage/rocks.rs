@@ -91,7 +91,7 @@ impl Rocks {
             let families = families.map(|f| ColumnFamilyDescriptor::new(f.name(), family.clone()));
             DB::open_cf_descriptors(&base, dir, families)
         };
-        refuse_wrong_lengths(dir)?;
+        refuse_wrong_headers(dir)?;
         let opened = match open() {
             Err(e) if e.kind() == rocksdb::ErrorKind::Corruption && cut_torn_tail(dir)? => open(),
             opened => opened,
@@ -137,12 +137,12 @@ fn emptied(dir: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// RocksDB would take a record of a wrong length for one that was torn.
-fn refuse_wrong_lengths(dir: &Path) -> Result<(), StorageError> {
-    let found = torn::wrong_length(dir).map_err(|e| StorageError::Io(dir.to_owned(), e))?;
-    let Some(torn::WrongLength { file, at }) = found else { return Ok(()) };
+/// RocksDB would take a record of a wrong length for one that was torn, and believe a wrong kind.
+fn refuse_wrong_headers(dir: &Path) -> Result<(), StorageError> {
+    let found = torn::wrong_header(dir).map_err(|e| StorageError::Io(dir.to_owned(), e))?;
+    let Some(torn::WrongHeader { file, at, what }) = found else { return Ok(()) };
     let text = format!(
-        "the record at byte {at} is damaged: its length is not what was written. It is not repaired by guessing: restore the file, \
+        "the record at byte {at} is damaged: its {what} is not what was written. It is not repaired by guessing: restore the file, \
          or empty the directory and replace the node"
     );
     Err(StorageError::Io(file, std::io::Error::new(std::io::ErrorKind::InvalidData, text)))

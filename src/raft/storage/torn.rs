@@ -12,7 +12,8 @@
 //!
 //! A record that says to be longer than the file is looks torn as well, and RocksDB leaves it and all behind it out without a
 //! word, in the log and in its manifest. But one whose checksum is right once a bit of its length is turned back was whole, and its
-//! bytes may have been acknowledged: such a file is refused.
+//! bytes may have been acknowledged: such a file is refused. So is one with a record of a kind that only files have which are used
+//! again, as these never are: RocksDB believes it before it looks at the checksum, and leaves out all behind it, or reads it for ever.
 //!
 //! Invariant: only a record that is damaged by such a hole is a reason to cut. Bytes that are there and wrong stay, and RocksDB
 //! refuses them; what lies before is whole.
@@ -29,6 +30,8 @@ const HEADER: u64 = 7;
 /// Kinds of the physical records that begin a logical one and go on with it, where it does not fit into the rest of a block.
 const FIRST: u8 = 2;
 const MIDDLE: u8 = 3;
+/// The kinds that RocksDB writes into files that were logs before.
+const OF_USED_FILES: [u8; 6] = [5, 6, 7, 8, 11, 131];
 /// What a disk writes at once, or not at all.
 const SECTOR: u64 = 512;
 
@@ -56,22 +59,24 @@ pub fn cut(dir: &Path) -> io::Result<Vec<Cut>> {
     Ok(cuts)
 }
 
-/// A record whose length is not what was written.
+/// A record whose header is not what was written.
 #[derive(Debug, PartialEq, Eq)]
-pub struct WrongLength {
+pub struct WrongHeader {
     pub file: PathBuf,
     /// Where the record begins.
     pub at: u64,
+    /// What of it is wrong.
+    pub what: &'static str,
 }
 
-/// Looks for a record of a wrong length where the newest log and the manifest of `dir` seem to be torn.
-pub fn wrong_length(dir: &Path) -> io::Result<Option<WrongLength>> {
+/// Looks in the manifest and the logs of `dir` for a header that RocksDB would believe although it is damaged.
+pub fn wrong_header(dir: &Path) -> io::Result<Option<WrongHeader>> {
     let Some(manifest) = manifest(dir)? else { return Ok(None) };
-    for file in [manifest].into_iter().chain(newest_log(dir)?) {
+    for file in [manifest].into_iter().chain(logs(dir)?.into_iter().map(|(_, path)| path)) {
         let log = File::open(&file)?;
         let size = log.metadata()?.len();
-        if let Some(at) = record_of_wrong_length(&log, size)? {
-            return Ok(Some(WrongLength { file, at }));
+        if let Some((at, what)) = record_of_wrong_header(&log, size)? {
+            return Ok(Some(WrongHeader { file, at, what }));
         }
     }
     Ok(None)
@@ -122,11 +127,14 @@ fn next_header(reader: &mut BufReader<&File>, at: u64, size: u64) -> io::Result<
 }
 
 /// Where the first record begins that says to end behind the end of the file, if it would be whole with a length that
-/// differs in one bit. By the headers alone: RocksDB looks at the rest.
-fn record_of_wrong_length(log: &File, size: u64) -> io::Result<Option<u64>> {
+/// differs in one bit; or that is of a kind which is never written. By the headers alone: RocksDB looks at the rest.
+fn record_of_wrong_header(log: &File, size: u64) -> io::Result<Option<(u64, &'static str)>> {
     let mut reader = BufReader::with_capacity(BLOCK as usize, log);
     let mut at = 0;
     while let Some(header) = next_header(&mut reader, at, size)? {
+        if OF_USED_FILES.contains(&header.kind) {
+            return Ok(Some((header.at, "kind")));
+        }
         if header.fits(size) {
             reader.seek_relative(i64::from(header.length))?;
             at = header.ends();
@@ -134,7 +142,7 @@ fn record_of_wrong_length(log: &File, size: u64) -> io::Result<Option<u64>> {
         }
         let mut body = vec![header.kind];
         reader.take(header.room.min(size - header.begins())).read_to_end(&mut body)?;
-        return Ok(has_turned_length(&header, &body).then_some(header.at));
+        return Ok(has_turned_length(&header, &body).then_some((header.at, "length")));
     }
     Ok(None)
 }
@@ -150,17 +158,22 @@ fn manifest(dir: &Path) -> io::Result<Option<PathBuf>> {
 
 /// The log with the highest number that has bytes.
 fn newest_log(dir: &Path) -> io::Result<Option<PathBuf>> {
-    let mut newest = None;
+    Ok(logs(dir)?.into_iter().max().map(|(_, path)| path))
+}
+
+/// The logs that have bytes, with their numbers.
+fn logs(dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+    let mut logs = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
         let path = entry.path();
         let is_log = path.extension().is_some_and(|e| e == "log");
         let number: Option<u64> = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
         if let (true, Some(number)) = (is_log && entry.metadata()?.len() > 0, number) {
-            newest = newest.max(Some((number, path)));
+            logs.push((number, path));
         }
     }
-    Ok(newest.map(|(_, path)| path))
+    Ok(logs)
 }
 
 /// Where the first logical record begins of which a part is damaged and was never written. None: there is none, or the first
@@ -391,6 +404,36 @@ mod tests {
         file.write_all_at(&high, begins + 5).expect("it is written");
         file.set_len(ends[3] - 1).expect("it can be cut");
         assert_eq!(found(dir.path(), 4), Ok(vec![0, 1, 2]), "it was never synced");
+    }
+
+    /// RocksDB read a manifest with such a kind for ever, and a log without a word and without what it held.
+    #[test]
+    fn a_kind_of_files_that_are_used_again_is_refused() {
+        let dir = tempfile::tempdir().expect("a temporary directory can be made");
+        written(dir.path(), 2);
+        let manifest = manifest(dir.path()).expect("it can be read").expect("it is there");
+        let newest = newest_log(dir.path()).expect("the folder is there").expect("there is a log");
+        for path in [manifest, newest] {
+            let file = OpenOptions::new().read(true).write(true).open(&path).expect("it can be opened");
+            let (mut reader, size) = (BufReader::new(&file), file.metadata().expect("it is there").len());
+            let mut headers = Vec::new();
+            let mut at = 0;
+            while let Some(header) = next_header(&mut reader, at, size).expect("it can be read") {
+                reader.seek_relative(i64::from(header.length)).expect("it is there");
+                at = header.ends();
+                headers.push((header.at, header.kind));
+            }
+            for (begins, kind) in headers {
+                let turned = (0..u8::BITS).map(|bit| kind ^ 1 << bit).find(|kind| OF_USED_FILES.contains(kind));
+                file.write_all_at(&[turned.expect("each is a bit from one of these")], begins + 6)
+                    .expect("it is written");
+                let error = found(dir.path(), 2).expect_err("what was acknowledged would be gone");
+                let name = path.file_name().and_then(|name| name.to_str()).expect("a name");
+                assert!(error.contains(name) && error.contains(&format!("byte {begins} ")), "{error}");
+                file.write_all_at(&[kind], begins + 6).expect("it is written");
+            }
+        }
+        assert_eq!(found(dir.path(), 2), Ok(vec![0, 1]));
     }
 
     #[test]
