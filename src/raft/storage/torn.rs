@@ -5,15 +5,16 @@
 //! holes, and a sync that succeeded leaves none; so a hole lies in what was never synced, and nothing that lies behind it
 //! was synced either. Nobody was told that any of that is stored, and it may go.
 //!
-//! A block that was never written need not be a hole: ext4 fills blocks beside one that is written with zeros rather than
-//! remember which of them were. So a damaged record of which whole sectors are zeros, up to the end of the file, counts as
+//! A block that was never written need not be a hole: power cuts on ext4 left logs that end in a block of zeros. (Why is supposed and
+//! not shown: ext4 may fill blocks beside one that it writes rather than remember which were written.) So a damaged record of which whole sectors are zeros, up to the end of the file, counts as
 //! never written as well. Sectors of zeros that have other bytes behind them do not: these may be what somebody wrote. Neither do they
 //! where the record is whole once a single bit is turned back: then it was written, and had these zeros.
 //!
 //! A record that says to be longer than the file is looks torn as well, and RocksDB leaves it and all behind it out without a
 //! word, in the log and in its manifest. But one whose checksum is right once a bit of its length is turned back was whole, and its
 //! bytes may have been acknowledged: such a file is refused. So is one with a record of a kind that only files have which are used
-//! again, as these never are: RocksDB believes it before it looks at the checksum, and leaves out all behind it, or reads it for ever.
+//! again, as these never are: RocksDB believes it before it looks at the checksum. It was seen to read a manifest for ever; by its
+//! source it would leave a log out without a word whose first record is so.
 //!
 //! Invariant: only a record that is damaged by such a hole is a reason to cut. Bytes that are there and wrong stay, and RocksDB
 //! refuses them; what lies before is whole.
@@ -241,8 +242,8 @@ fn has_turned_bit(mut log: &File, header: &Header, size: u64) -> io::Result<bool
     let sum = crc32c(&body);
     // What a bit does to the sum depends on how many bits are behind it, and on nothing else.
     let difference = sum ^ unmasked(header.sum);
-    let mut effects = std::iter::successors(Some(POLYNOMIAL), |effect| Some(step(*effect)));
-    let of_body = effects.by_ref().take(8 * body.len()).any(|effect| effect == difference);
+    let mut effects = std::iter::successors(Some(POLYNOMIAL), |effect| Some(step(*effect))).take(8 * body.len());
+    let of_body = effects.any(|effect| effect == difference);
     Ok(of_length || of_body || (masked(sum) ^ header.sum).is_power_of_two())
 }
 
@@ -406,7 +407,7 @@ mod tests {
         assert_eq!(found(dir.path(), 4), Ok(vec![0, 1, 2]), "it was never synced");
     }
 
-    /// RocksDB read a manifest with such a kind for ever, and a log without a word and without what it held.
+    /// RocksDB read a manifest with such a kind for ever.
     #[test]
     fn a_kind_of_files_that_are_used_again_is_refused() {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
