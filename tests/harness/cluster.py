@@ -24,12 +24,12 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 SLOTS = 16384
 HOST = "127.0.0.1"
 
-# The usual ports, each counted up per node and shifted by the offset.
-PORTS = {"resp": 6379, "cluster": 6479, "http": 8080, "grpc": 7070, "peer": 7000, "gossip": 7946}
-# Each leaves room for ten nodes. The highest port is below those of Redis' suite (tests/redis-suite/suite.py), and those below what Rust's
-# tests take (tests/cluster/mod.rs). They are taken in turn, so that clusters that start at once get different ones.
-OFFSETS = range(3000, 3900, 10)
-IN_TURN = itertools.cycle(random.sample(OFFSETS, len(OFFSETS)))
+# A cluster has a block of ports of its own: one that is held for as long as the block is used, then those of each node.
+# Blocks do not overlap, so clusters that start at the same time never take each other's ports. They end below those of
+# Redis' suite (tests/redis-suite/suite.py), and those below what Rust's tests take (tests/cluster/mod.rs).
+DOORS = ("resp", "cluster", "http", "grpc", "peer", "gossip")
+NODES_AT_MOST = 10
+BLOCKS = range(9_300, 12_000 - 1 - NODES_AT_MOST * len(DOORS), 1 + NODES_AT_MOST * len(DOORS))
 READY_WITHIN_S = 30
 STOP_WITHIN_S = 15
 
@@ -89,19 +89,34 @@ def free_port():
         return taken.getsockname()[1]
 
 
-def free_offset(nodes):
-    """An offset at which every port of every node can be listened on."""
-    for offset in itertools.islice(IN_TURN, len(OFFSETS)):
+def listening(port):
+    """A socket that holds the port. A port of a connection that has ended is free: servers take it, too."""
+    held = socket.socket()
+    try:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind((HOST, port))
+        held.listen()
+    except OSError:
+        held.close()
+        raise
+    return held
+
+
+def claim_ports(nodes):
+    """A block in which every port of so many nodes is free: the socket that claims it, and the first node's first port."""
+    for block in random.sample(BLOCKS, len(BLOCKS)):
         try:
-            for base in PORTS.values():
-                for number in range(nodes):
-                    with socket.socket() as probe:
-                        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                        probe.bind((HOST, base + offset + number))
+            claim = listening(block)
         except OSError:
             continue
-        return offset
-    raise Trouble("no port offset is free")
+        try:
+            for port in range(block + 1, block + 1 + nodes * len(DOORS)):
+                listening(port).close()
+        except OSError:
+            claim.close()
+            continue
+        return claim, block + 1
+    raise Trouble(f"no block of ports is free between {BLOCKS.start} and {BLOCKS.stop}")
 
 
 @functools.cache
@@ -141,7 +156,7 @@ class Node:
         self.process = None
 
     def port(self, door):
-        return PORTS[door] + self.cluster.offset + self.number - 1
+        return self.cluster.first_port + (self.number - 1) * len(DOORS) + DOORS.index(door)
 
     def address(self, door):
         return f"{HOST}:{self.port(door)}"
@@ -196,7 +211,7 @@ class Cluster:
         self.settings = list(settings)
         self.keep = keep
         self.folder = Path(tempfile.mkdtemp(prefix="hypercache-", dir=parent))
-        self.offset = free_offset(room or count)
+        self.claim, self.first_port = claim_ports(room or count)
         # Of each node: its share of this machine's cores, as in a demo.
         self.workers = max(1, (os.cpu_count() or 1) // count)
         self.nodes = [Node(self, number) for number in range(1, count + 1)]
@@ -233,6 +248,7 @@ class Cluster:
                 node.process.wait(STOP_WITHIN_S)
             except subprocess.TimeoutExpired:
                 node.kill()
+        self.claim.close()
         if not self.keep:
             shutil.rmtree(self.folder, ignore_errors=True)
 
