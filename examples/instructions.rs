@@ -103,7 +103,8 @@ fn decode_batch(batches: &[Batch]) {
     for batch in batches {
         let (.., mut calls) = batch.decode().expect("it was encoded here");
         while let Some(call) = calls.take_next().expect("it was encoded here") {
-            black_box(call);
+            black_box(&call);
+            calls.give_back(call);
         }
     }
 }

@@ -279,14 +279,14 @@ fn categories_are_those_of_redis() {
 
 /// A request with keys enough to show what happens to the first and to those behind it.
 fn sample(name: &str, command: &Command) -> Args {
-    let mut request = words(&name.replace('|', " "));
+    let mut request = words(&name.replace('|', " ")).to_vec();
     let more = command.spec.arity.unsigned_abs().max(request.len() as u32 + 3) as usize;
     let numbers = matches!(command.spec.keys, commands::Keys::Counted { .. });
     while request.len() < more {
         let at = request.len();
         request.push(Bytes::from(if numbers { "2".to_owned() } else { format!("k{at}") }));
     }
-    request
+    request.into()
 }
 
 #[test]

@@ -57,13 +57,13 @@ impl Agreed {
     /// The command on the meta group that makes these parameters what they are here, for all nodes at once. `verb`: MSET, or
     /// MSETNX for the very first time.
     pub fn write(&self, verb: &'static str, names: &[&str]) -> Args {
-        let mut call: Args = std::iter::once(Bytes::from_static(verb.as_bytes())).collect();
+        let mut call = vec![Bytes::from_static(verb.as_bytes())];
         let named = |document: &str| names.iter().any(|name| packing::document(name) == document);
         for (name, value) in self.documents().filter(|(name, _)| named(name)) {
             call.push(Bytes::from(format!("{PREFIX}{name}")));
             call.push(Bytes::from(value));
         }
-        call
+        call.into()
     }
 
     /// What a cluster begins with, for the very first time. Events are not in it: none are told unless somebody asks.

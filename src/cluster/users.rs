@@ -69,14 +69,14 @@ fn call(words: &[&[u8]]) -> Args {
 
 /// What a new cluster begins with: the users of the first seed's file, and a default user where the file has none.
 pub(super) fn initial(users: &[User]) -> Args {
-    let mut call: Args = std::iter::once(Bytes::from_static(b"MSETNX")).collect();
+    let mut call = vec![Bytes::from_static(b"MSETNX")];
     let open = users.iter().all(|user| user.name() != DEFAULT_USER);
     let default = open.then(|| User::all_powerful(DEFAULT_USER, env::seed()));
     for user in default.iter().chain(users) {
         call.push(Bytes::from(key_of(user.name())));
         call.push(user.document());
     }
-    call
+    call.into()
 }
 
 /// Whether the meta group, as far as it is applied here, has users.

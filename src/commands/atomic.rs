@@ -52,7 +52,7 @@ pub(super) fn vector(watches: &[(Bytes, Seen)], calls: Vec<Bytes>) -> Args {
         args.push(Bytes::from(seen.number().to_string()));
     }
     args.extend(calls);
-    Args::from_vec(args)
+    args.into()
 }
 
 /// Whether this is an atomic call.
@@ -199,7 +199,7 @@ mod tests {
         let seen = |(key, number): &(&'static str, i64)| (Bytes::from(*key), Seen::from_number(*number));
         let watches: Watches = watches.iter().map(seen).collect();
         let calls =
-            lines.iter().map(|line| args(line)).flat_map(|call| std::iter::once(number(call.len())).chain(call));
+            lines.iter().map(|line| args(line)).flat_map(|call| [vec![number(call.len())], call.to_vec()].concat());
         vector(&watches, calls.collect())
     }
 

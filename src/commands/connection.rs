@@ -612,7 +612,7 @@ impl NodeCommand for Kill {
     );
 
     fn parse(args: &Args) -> Result<Self, Reply> {
-        if let [_, _, addr] = args.as_slice() {
+        if let [_, _, addr] = &args[..] {
             return Ok(Kill { old_form: true, itself: true, addr: Some(text(addr)), ..Kill::default() });
         }
         let mut kill = Kill::default();

@@ -61,8 +61,8 @@ fn number(value: u64) -> Bytes {
 impl Effects {
     /// The argument vector.
     pub fn to_args(&self) -> Args {
-        let mut args = Args::new();
-        args.extend([Bytes::from_static(NAME.as_bytes()), number(self.clock), number(self.seed), number(self.form)]);
+        let name = Bytes::from_static(NAME.as_bytes());
+        let mut args = vec![name, number(self.clock), number(self.seed), number(self.form)];
         args.push(self.whole.map_or(Bytes::from_static(b"-"), number));
         args.push(number(self.watches.len() as u64));
         for (key, seen) in &self.watches {
@@ -70,9 +70,9 @@ impl Effects {
         }
         for call in &self.calls {
             args.push(number(call.len() as u64));
-            args.extend(call.iter().cloned());
+            args.extend_from_slice(call);
         }
-        args
+        args.into()
     }
 
     /// Reads what [`Effects::to_args`] wrote; `None` if it is something else.

@@ -82,13 +82,13 @@ impl WriteCommand for Geoadd {
         if places.is_empty() || !places.len().is_multiple_of(3) || (nx && xx) {
             return Err(syntax_error());
         }
-        let mut zadd: Args =
-            std::iter::once(Bytes::from_static(b"ZADD")).chain(args[1..2 + count].iter().cloned()).collect();
+        let mut zadd = vec![Bytes::from_static(b"ZADD")];
+        zadd.extend_from_slice(&args[1..2 + count]);
         for place in places.chunks_exact(3) {
             let number = want_place(&place[0], &place[1])?.number();
             zadd.extend([Bytes::from(number.to_string()), place[2].clone()]);
         }
-        Ok(Geoadd(zadd))
+        Ok(Geoadd(zadd.into()))
     }
 
     fn growth(args: &Args) -> u64 {

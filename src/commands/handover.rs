@@ -73,7 +73,7 @@ impl Step {
         };
         let mut args = vec![Bytes::from_static(NAME.as_bytes()), Bytes::from_static(name.as_bytes())];
         args.append(&mut rest);
-        Args::from_vec(args)
+        args.into()
     }
 
     /// Reads what [`Step::to_args`] wrote; `None` if it is something else.

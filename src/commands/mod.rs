@@ -65,6 +65,7 @@ use crate::state::{ELEMENT_COST, ENTRY_COST, Keyspace, Size, View};
 use crate::types::Stamp;
 use bytes::Bytes;
 use hashbrown::HashTable;
+use ordinal::Ordinal;
 use std::sync::LazyLock;
 
 /// What a command tells about itself. COMMAND, COMMAND DOCS, ACL categories, metric labels and `docs/commands.md`
@@ -508,6 +509,20 @@ pub fn lookup(args: &Args) -> Result<&'static Command, Reply> {
         return Ok(command);
     }
     Err(wrong_arity(&full_name(container, command)))
+}
+
+/// The same with the command's number. `last`: the command before it, which it is most often again; then nothing is looked up.
+pub fn lookup_after(last: Option<Ordinal>, args: &Args) -> Result<(&'static Command, Ordinal), Reply> {
+    if let Some(last) = last
+        && let Some(name) = args.first()
+    {
+        let command = last.command();
+        let again = ordinal::is_whole_name(last) && name.eq_ignore_ascii_case(command.spec.name.as_bytes());
+        if again && command.subcommands.is_empty() && command.takes(args.len()) {
+            return Ok((command, last));
+        }
+    }
+    lookup(args).map(|command| (command, ordinal::ordinal(command)))
 }
 
 fn full_name(container: Option<&Command>, command: &Command) -> String {

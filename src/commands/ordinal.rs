@@ -39,6 +39,11 @@ pub fn name(ordinal: Ordinal) -> &'static str {
     &INDEX.names[ordinal.0 as usize]
 }
 
+/// Whether a command's own name is its full name: it is no subcommand.
+pub fn is_whole_name(ordinal: Ordinal) -> bool {
+    name(ordinal).len() == ordinal.command().spec.name.len()
+}
+
 /// How many commands there are, subcommands counted.
 pub fn count() -> usize {
     INDEX.names.len()

@@ -410,7 +410,7 @@ impl<W: Way> NodeCommand for Unsubscribe<W> {
     fn run(self, node: &dyn Node, session: &mut Session) -> Reply {
         let names: Vec<Bytes> = match self.0.is_empty() {
             true => node.messages().subscriptions(session.id, W::KIND),
-            false => self.0.into_iter().collect(),
+            false => self.0.to_vec(),
         };
         let word = W::KIND.unsubscribed();
         if names.is_empty() {

@@ -45,6 +45,38 @@ fn names_are_found_whatever_their_case() {
 }
 
 #[test]
+fn what_follows_a_command_is_found_as_if_nothing_had_been_before() {
+    let requests = [
+        "get k",
+        "GeT k",
+        "get",
+        "get k k",
+        "set k v",
+        "list",
+        "client list",
+        "client",
+        "object freq k",
+        "freq",
+        "nonsense",
+        "",
+    ];
+    let found = |result: Result<(&'static Command, Ordinal), Reply>| {
+        result.map(|(command, number)| (command.spec.name, number))
+    };
+    for last in ordinal::numbered().map(|(number, ..)| number) {
+        for request in requests.map(args) {
+            let alone = lookup(&request).map(|command| (command, ordinal::ordinal(command)));
+            assert_eq!(
+                found(lookup_after(Some(last), &request)),
+                found(alone),
+                "{request:?} after {}",
+                ordinal::name(last)
+            );
+        }
+    }
+}
+
+#[test]
 fn errors_have_the_texts_of_redis() {
     let long = "x".repeat(200);
     let cut = "x".repeat(128);

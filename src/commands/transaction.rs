@@ -75,7 +75,7 @@ impl Queue {
             };
             *part = match fate(command, &args, keyed) {
                 Fate::Keyed => {
-                    self.calls(command, args);
+                    self.calls(command, &args);
                     Part::Keyed(command)
                 }
                 Fate::Local => Part::Local(command, args),
@@ -86,10 +86,10 @@ impl Queue {
     }
 
     /// Makes a command one of the calls.
-    fn calls(&mut self, command: &Command, args: Args) {
+    fn calls(&mut self, command: &Command, args: &Args) {
         self.holds(command);
         self.calls.push(atomic::number(args.len()));
-        self.calls.extend(args);
+        self.calls.extend_from_slice(args);
     }
 
     /// Notes what kind of command is among those about keys.
@@ -256,7 +256,7 @@ impl Transaction {
             Err(wrong) => Part::Settled(command, wrong),
             Ok(()) if command.is_read() || command.is_write() || command.runs_script() => {
                 queue.first_key = queue.first_key.take().or_else(|| super::keys(command, &args).next().cloned());
-                queue.calls(command, args);
+                queue.calls(command, &args);
                 Part::Keyed(command)
             }
             // UNWATCH, the only one of its kind that is queued: EXEC has forgotten what was watched before it comes to it.

@@ -30,7 +30,9 @@ use crate::types::{Author, GroupId, Slot, Stamp};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use openraft::EntryPayload;
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 use std::fmt;
+use std::ops::Range;
 
 /// Version of the batch format. A larger one is refused, never guessed at.
 pub const BATCH_VERSION: u8 = 1;
@@ -267,7 +269,7 @@ impl Batch {
         let sweep = (0..sweeps).map(&mut range).collect();
         let front = Front::take(&mut b)?;
         let calls = take(&mut b, 4, "batch")?.get_u32_le();
-        Ok((stamp, sweep, front, Calls { left: calls, bytes: b }))
+        Ok((stamp, sweep, front, Calls { left: calls, bytes: b, spent: Vec::new() }))
     }
 }
 
@@ -275,6 +277,8 @@ impl Batch {
 pub struct Calls {
     left: u32,
     bytes: Bytes,
+    /// Calls that were run: the next ones take their place in memory.
+    spent: Vec<Args>,
 }
 
 impl Calls {
@@ -298,7 +302,13 @@ impl Calls {
             };
         }
         self.left -= 1;
-        get_args(&mut self.bytes).map(Some)
+        let spent = self.spent.pop().unwrap_or_default();
+        get_args_in_place_of(spent, &mut self.bytes).map(Some)
+    }
+
+    /// A call that was taken is not needed any more.
+    pub fn give_back(&mut self, spent: Args) {
+        self.spent.push(spent);
     }
 }
 
@@ -313,15 +323,20 @@ pub fn put_args(out: &mut BytesMut, args: &Args) {
 
 /// Takes an argument vector from the front.
 pub fn get_args(b: &mut Bytes) -> Result<Args, Malformed> {
+    get_args_in_place_of(Args::new(), b)
+}
+
+fn get_args_in_place_of(spent: Args, b: &mut Bytes) -> Result<Args, Malformed> {
     let mut rest = &b[..];
     let n = number(&mut rest)?;
-    let mut args = Args::with_capacity(n.min(16));
+    let mut places = SmallVec::<[Range<usize>; 4]>::new();
     for _ in 0..n {
         let len = number(&mut rest)?;
         let from = b.len() - rest.len();
         rest = rest.get(len..).ok_or(Malformed::Short("call"))?;
-        args.push(b.slice(from..from + len));
+        places.push(from..from + len);
     }
+    let args = Args::in_place_of(spent, n, |place| b.slice(places[place].clone()));
     let read = b.len() - rest.len();
     b.advance(read);
     Ok(args)

@@ -373,6 +373,7 @@ pub(super) fn run(keyspace: &mut Keyspace, batch: &Batch) -> io::Result<Applied>
             commands::handover::elsewhere()
         });
         replies.push(reply);
+        calls.give_back(args);
     }
     Ok(Applied { replies, elsewhere })
 }

@@ -982,7 +982,7 @@ mod tests {
     #[test]
     fn calls_that_were_not_run_come_back_to_who_sent_them() {
         let submission = |words: &[&'static str]| {
-            let call = |word: &&'static str| Args::from_vec(vec![Bytes::from_static(word.as_bytes())]);
+            let call = |word: &&'static str| Args::from(vec![Bytes::from_static(word.as_bytes())]);
             Submission::new(words.iter().map(call).collect(), env::now(), None, Box::new(|_| ()))
         };
         let mut all = [submission(&["a", "b"]), submission(&["c", "d", "e"]), submission(&[]), submission(&["f"])];
@@ -992,7 +992,7 @@ mod tests {
         let back: Vec<Vec<Elsewhere>> =
             all.iter_mut().map(|submission| submission.take_back(&mut before, &mut elsewhere)).collect();
         let call = |place, word: &'static str| {
-            let call = Args::from_vec(vec![Bytes::from_static(word.as_bytes())]);
+            let call = Args::from(vec![Bytes::from_static(word.as_bytes())]);
             vec![Elsewhere { place, call }]
         };
         assert_eq!(back, [call(1, "b"), call(2, "e"), vec![], call(0, "f")]);

@@ -14,7 +14,7 @@
 
 use super::Args;
 use super::inline::split_words;
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use smallvec::SmallVec;
 use std::ops::Range;
 
@@ -58,8 +58,8 @@ pub enum ProtocolError {
     RequestTooBig,
 }
 
-/// Arguments for which room is made on the word of a header alone.
-const TRUSTED_ARGS: usize = 64;
+/// Bytes of a header that is read in one go: a sign, a number that is not large, and CR.
+const SHORT_HEADER: usize = 8;
 
 /// Where arguments stand that ended in one call.
 type Ended = SmallVec<[Range<usize>; 4]>;
@@ -79,7 +79,8 @@ enum State {
 pub struct Decoder {
     limits: Limits,
     state: State,
-    args: Args,
+    /// Arguments of the command begun that ended in earlier calls.
+    early: Vec<Bytes>,
     /// Arguments of the command begun that are still to come.
     missing: usize,
     /// Bytes of the arguments already taken.
@@ -90,7 +91,7 @@ pub struct Decoder {
 
 impl Decoder {
     pub fn new(limits: Limits) -> Decoder {
-        Decoder { limits, state: State::Start, args: Args::new(), missing: 0, taken: 0, scanned: 0 }
+        Decoder { limits, state: State::Start, early: Vec::new(), missing: 0, taken: 0, scanned: 0 }
     }
 
     /// Takes the next command off the front of `buf`; `None` asks for more bytes. Empty commands are skipped.
@@ -100,17 +101,17 @@ impl Decoder {
         let is_whole = self.read(buf, &mut at, &mut ended)?;
         // What was read leaves the buffer in one piece, however many arguments are in it: to part a buffer costs more than to
         // read most arguments.
-        match ended.is_empty() {
-            true => buf.advance(at),
-            false => {
-                let read = buf.split_to(at).freeze();
-                self.args.extend(ended.into_iter().map(|argument| read.slice(argument)));
+        if ended.is_empty() {
+            buf.advance(at);
+        } else {
+            let read = buf.split_to(at).freeze();
+            let argument = |place: usize| read.slice(ended[place].clone());
+            if is_whole && self.early.is_empty() {
+                return Ok(Some(Args::by_place(ended.len(), argument)));
             }
+            self.early.extend((0..ended.len()).map(argument));
         }
-        if !is_whole {
-            return Ok(None);
-        }
-        Ok(Some(std::mem::take(&mut self.args)))
+        Ok(is_whole.then(|| std::mem::take(&mut self.early).into()))
     }
 
     /// Reads from `at` on, as far as the bytes go or to the end of a command; whether that was reached. `ended` takes the places
@@ -125,17 +126,16 @@ impl Decoder {
                         let Some((count, length)) = self.multibulk_header(rest)? else { return Ok(false) };
                         *at += length;
                         if count > 0 {
-                            self.args.reserve_exact(count.min(TRUSTED_ARGS));
                             self.missing = count;
                             self.taken = 0;
                             self.state = State::Length;
                         }
                     }
                     Some(_) => {
-                        let Some((args, length)) = self.inline(rest)? else { return Ok(false) };
+                        let Some((words, length)) = self.inline(rest)? else { return Ok(false) };
                         *at += length;
-                        if !args.is_empty() {
-                            self.args = args;
+                        if !words.is_empty() {
+                            self.early = words.to_vec();
                             return Ok(true);
                         }
                     }
@@ -176,14 +176,28 @@ impl Decoder {
         }
     }
 
+    /// The number of the header that begins here, and the header's length; `None` while it is not whole.
+    fn number(
+        &mut self,
+        rest: &[u8],
+        too_big: ProtocolError,
+        invalid: ProtocolError,
+    ) -> Result<Option<(i64, usize)>, ProtocolError> {
+        if let Some(short) = short_header(rest) {
+            self.scanned = 0;
+            return Ok(Some(short));
+        }
+        let Some(end) = self.header(rest, too_big)? else { return Ok(None) };
+        integer(&rest[1..end]).map(|number| Some((number, end + 2))).ok_or(invalid)
+    }
+
     /// How many arguments the command that begins here has, and the length of its header; `None` while that is not whole.
     fn multibulk_header(&mut self, rest: &[u8]) -> Result<Option<(usize, usize)>, ProtocolError> {
-        let Some(end) = self.header(rest, ProtocolError::MultibulkHeader)? else { return Ok(None) };
-        match integer(&rest[1..end]) {
-            Some(count) if count > self.limits.max_args as i64 => Err(ProtocolError::MultibulkLength),
+        match self.number(rest, ProtocolError::MultibulkHeader, ProtocolError::MultibulkLength)? {
+            Some((count, _)) if count > self.limits.max_args as i64 => Err(ProtocolError::MultibulkLength),
             // A negative count is an empty command, as in Redis.
-            Some(count) => Ok(Some((count.max(0) as usize, end + 2))),
-            None => Err(ProtocolError::MultibulkLength),
+            Some((count, header)) => Ok(Some((count.max(0) as usize, header))),
+            None => Ok(None),
         }
     }
 
@@ -194,16 +208,17 @@ impl Decoder {
             Some(b'$') => {}
             Some(other) => return Err(ProtocolError::ExpectedBulk(char::from(*other))),
         }
-        let Some(end) = self.header(rest, ProtocolError::BulkHeader)? else { return Ok(None) };
-        let length = match integer(&rest[1..end]) {
-            Some(length) if (0..=self.limits.max_bulk as i64).contains(&length) => length as usize,
-            _ => return Err(ProtocolError::BulkLength),
-        };
+        let number = self.number(rest, ProtocolError::BulkHeader, ProtocolError::BulkLength)?;
+        let Some((length, header)) = number else { return Ok(None) };
+        if !(0..=self.limits.max_bulk as i64).contains(&length) {
+            return Err(ProtocolError::BulkLength);
+        }
+        let length = length as usize;
         self.taken = self.taken.saturating_add(length);
         if self.taken > self.limits.max_buffered {
             return Err(ProtocolError::RequestTooBig);
         }
-        Ok(Some((length, end + 2)))
+        Ok(Some((length, header)))
     }
 
     /// Where the header line that begins here ends; `None` while it is not whole.
@@ -238,6 +253,21 @@ impl Decoder {
         }
         Ok(Some((words, end + 1)))
     }
+}
+
+/// The number of a header that is whole and short, as nearly all are, and the header's length. Of others nothing is said.
+#[inline]
+fn short_header(rest: &[u8]) -> Option<(i64, usize)> {
+    let mut number = 0;
+    for (at, &byte) in rest.iter().enumerate().take(SHORT_HEADER).skip(1) {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            let is_number = at == 2 || at > 2 && rest[1] != b'0';
+            return (byte == b'\r' && is_number && at + 1 < rest.len()).then_some((number, at + 2));
+        }
+        number = number * 10 + i64::from(digit);
+    }
+    None
 }
 
 /// Redis' `string2ll`: an optional minus and digits, no superfluous zero, within 64 bits.
@@ -341,7 +371,7 @@ mod tests {
         let mut decoder = Decoder::new(Limits::default());
         let mut buf = BytesMut::from(&b"*1048576\r\n$536870912\r\nabc"[..]);
         assert_eq!(decoder.decode(&mut buf), Ok(None));
-        assert!(decoder.args.capacity() <= TRUSTED_ARGS && buf.capacity() < 1024);
+        assert!(decoder.early.capacity() == 0 && buf.capacity() < 1024);
         assert_eq!(decoder.wants(&buf), 536870912 + 2 - 3);
         assert!(decoder.is_mid_command());
     }

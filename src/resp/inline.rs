@@ -8,13 +8,13 @@ use bytes::Bytes;
 
 /// The words of a line, or `None` if its quotes do not balance. An empty line gives no words.
 pub fn split_words(line: &[u8]) -> Option<Args> {
-    let mut words = Args::new();
+    let mut words = Vec::new();
     let mut rest = line;
     loop {
         let start = rest.iter().position(|b| !is_space(*b)).unwrap_or(rest.len());
         rest = &rest[start..];
         if rest.is_empty() {
-            return Some(words);
+            return Some(words.into());
         }
         let mut word = Vec::new();
         rest = take_word(rest, &mut word)?;

@@ -51,25 +51,27 @@ pub(super) enum Route {
 }
 
 /// Finds the command, unwrapping HC.READ. One that has too many or too few arguments is told with the error.
-pub(super) fn find(args: Args) -> Result<Request, (Reply, Option<&'static Command>)> {
-    let name = args.first().cloned();
-    find_inner(args).map_err(|reply| (reply, name.and_then(|name| commands::by_name(&name))))
+/// `last`: the command before it.
+pub(super) fn find(args: Args, last: Option<Ordinal>) -> Result<Request, (Reply, Option<&'static Command>)> {
+    let named = |args: &Args| args.first().and_then(|name| commands::by_name(name));
+    if is_hc_read(&args) {
+        return unwrapped(&args).map_err(|reply| (reply, named(&args)));
+    }
+    match commands::lookup_after(last, &args) {
+        Ok((command, ordinal)) => Ok(Request { args, command, ordinal, level: None }),
+        Err(reply) => Err((reply, named(&args))),
+    }
 }
 
-fn find_inner(args: Args) -> Result<Request, Reply> {
-    let (level, args) = match is_hc_read(&args) {
-        false => (None, args),
-        true => {
-            commands::lookup(&args)?;
-            let (level, inner) = commands::cluster::unwrap_read(&args)?;
-            (Some(level), inner)
-        }
-    };
-    let command = commands::lookup(&args)?;
-    if level.is_some() && !command.is_read() {
+/// What HC.READ is to read, and at which level.
+fn unwrapped(args: &Args) -> Result<Request, Reply> {
+    commands::lookup(args)?;
+    let (level, args) = commands::cluster::unwrap_read(args)?;
+    let (command, ordinal) = commands::lookup_after(None, &args)?;
+    if !command.is_read() {
         return Err(Reply::error("ERR HC.READ takes a command that only reads keys"));
     }
-    Ok(Request { args, command, ordinal: counters::ordinal(command), level })
+    Ok(Request { args, command, ordinal, level: Some(level) })
 }
 
 fn is_hc_read(args: &Args) -> bool {
@@ -366,7 +368,7 @@ fn split(request: &Request, merge: Merge, routes: &Routes) -> Route {
 
 /// Parts by group, in the order in which the groups first occur among the keys, and which of the keys each has.
 pub(super) fn parts(command: &Command, args: &Args, routes: &Routes) -> (Vec<(GroupId, Args)>, Vec<Vec<usize>>) {
-    let mut parts: Vec<(GroupId, Args)> = Vec::new();
+    let mut parts: Vec<(GroupId, Vec<Bytes>)> = Vec::new();
     let mut places: Vec<Vec<usize>> = Vec::new();
     let head = match command.spec.keys {
         Keys::Range { first, .. } => &args[..first.min(args.len())],
@@ -375,12 +377,12 @@ pub(super) fn parts(command: &Command, args: &Args, routes: &Routes) -> (Vec<(Gr
     for (place, key) in commands::keys(command, args).enumerate() {
         let group = routes.table.group_of(slot_of(key));
         let at = parts.iter().position(|(g, _)| *g == group).unwrap_or_else(|| {
-            parts.push((group, head.iter().cloned().collect()));
+            parts.push((group, head.to_vec()));
             places.push(Vec::new());
             parts.len() - 1
         });
         parts[at].1.push(key.clone());
         places[at].push(place);
     }
-    (parts, places)
+    (parts.into_iter().map(|(group, args)| (group, args.into())).collect(), places)
 }

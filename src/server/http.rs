@@ -327,11 +327,9 @@ async fn write_key(
     door.permits(&user, &subject, &args(&[b"SET", &subject.key, b""]))?;
     let deadline = env::now() + door.options.request_timeout;
     let (value, ttl_ms) = door.put_body(&subject, request.into_body(), deadline).await?;
-    let mut call = args(&[b"SET", &subject.key]);
-    call.push(value.clone());
-    if let Some(ms) = ttl_ms {
-        call.extend(args(&[b"PX", ms.to_string().as_bytes()]));
-    }
+    let ttl = ttl_ms.map_or_else(Args::new, |ms| args(&[b"PX", ms.to_string().as_bytes()]));
+    let set = args(&[b"SET", &subject.key, &value]);
+    let call = set.iter().chain(&ttl).cloned().collect();
     let (group, index, _) = door.propose(&subject, call, deadline).await?;
     let local = group.is_leader();
     let message = if local { "Stored locally" } else { "Forwarded to primary node" };

@@ -28,8 +28,9 @@ use crate::env::{self, Instant};
 use crate::planted::{self, Bug};
 use crate::raft::{Elsewhere, Group, Permit, Refusal};
 use crate::resp::{Args, Reply};
-use crate::state::View;
+use crate::state::{View, WARMED};
 use crate::types::{GroupId, Level};
+use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -124,6 +125,8 @@ pub(super) struct Lane {
     pub group: Arc<Group>,
     state: State,
     queue: VecDeque<Op>,
+    /// So many of the reads at the front were brought near (`Keyspace::warm`).
+    near: usize,
     leave: Option<Leave>,
     /// Requests with smaller numbers had arrived when leave was asked for.
     asked_before: u64,
@@ -133,7 +136,8 @@ pub(super) struct Lane {
 
 impl Lane {
     pub fn new(id: GroupId, group: Arc<Group>) -> Lane {
-        Lane { id, group, state: State::Idle, queue: VecDeque::new(), leave: None, asked_before: 0, held: None }
+        let (queue, state) = (VecDeque::new(), State::Idle);
+        Lane { id, group, state, queue, near: 0, leave: None, asked_before: 0, held: None }
     }
 
     /// Nothing waits and nothing is under way.
@@ -266,6 +270,7 @@ impl Lane {
                 false => Step::Propose { calls, deadline },
             };
         };
+        self.bring_near();
         let op = self.queue.pop_front().expect("the front was just looked at");
         let step = match self.try_read(run, &op.args, level, ticket.seq, op.reading.as_deref(), quiet) {
             Tried::Answer(reply) => return Step::Answer(ticket, reply),
@@ -281,6 +286,21 @@ impl Lane {
         self.state = State::Waiting;
         self.asked_before = next_seq;
         step
+    }
+
+    /// Has what the next reads look up brought near, once for several of them. Of nearly all commands the first argument is a
+    /// key; of others nothing is found.
+    fn bring_near(&mut self) {
+        if self.near > 0 {
+            self.near -= 1;
+            return;
+        }
+        let reads = self.queue.iter().take_while(|op| matches!(op.kind, Kind::Read { .. })).take(WARMED);
+        let keys: SmallVec<[&[u8]; WARMED]> = reads.filter_map(|op| op.args.get(1)).map(|key| &key[..]).collect();
+        if keys.len() > 1 {
+            self.group.peek(|keyspace| keyspace.warm(keys.iter().copied()));
+        }
+        self.near = keys.len().saturating_sub(1);
     }
 
     /// The writes at the front, or the scripts, become a run.

@@ -12,7 +12,6 @@ use super::counters::Ordinal;
 use super::merge::Gather;
 use super::scan::Scan;
 use super::session::{Blocking, Everywhere};
-use super::slow::Head;
 use crate::commands::transaction::Weave;
 use crate::env::Instant;
 use crate::resp::{Args, Protocol, Reply};
@@ -31,8 +30,8 @@ pub(super) struct Asked {
     pub at: Instant,
     /// None if no command was found.
     pub ordinal: Option<Ordinal>,
-    /// For the logs of commands; sharing the request's bytes.
-    pub head: Head,
+    /// For the logs of commands.
+    pub args: Args,
     /// The protocol at the time of the request: a HELLO behind it changes nothing for it.
     pub protocol: Protocol,
     pub mute: bool,

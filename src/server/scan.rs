@@ -107,9 +107,15 @@ impl Scan {
             false => start_of(slot),
         };
         if known.is_some_and(|known| known != begin) {
-            self.args[1] = word(begin);
+            self.goes_on_at(begin);
         }
         true
+    }
+
+    fn goes_on_at(&mut self, cursor: u64) {
+        let args = &self.args;
+        let argument = |place: usize| if place == 1 { word(cursor) } else { args[place].clone() };
+        self.args = Args::by_place(args.len(), argument);
     }
 
     fn here_is(&mut self, range: Range) -> Range {
@@ -133,7 +139,7 @@ impl Scan {
         if self.found.len() >= count(&self.args) {
             return self.answer(start_of(first));
         }
-        self.args[1] = word(start_of(first));
+        self.goes_on_at(start_of(first));
         Next::Visit(group)
     }
 
@@ -199,7 +205,7 @@ mod tests {
         let (mine, later) = (key_in(0..=4), key_in(9..=16_383));
         for cursor in [0, 77 << 48 | 9] {
             let mut s = scan_from(0).unwrap();
-            s.args.extend(["count", "1"].map(Bytes::from));
+            s.args = s.args.iter().cloned().chain(["count", "1"].map(Bytes::from)).collect();
             let Next::Answer(told) = s.page(page(cursor, &[mine, later])) else { panic!("a page") };
             assert_eq!(told, page(5 << 48, &[mine]), "the next range begins there");
             assert!(matches!(scan_from(0).unwrap().page(page(cursor, &[later])), Next::Visit(GroupId(1))));

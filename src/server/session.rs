@@ -37,7 +37,7 @@ use super::guard::{Access, Fate, client_of};
 use super::lane::{Kind, Lane, Op, Step, Tried};
 use super::ring::{Asked, Ring, State, Ticket};
 use super::scripts::{By, Who};
-use super::slow::{self, Head};
+use super::slow;
 use super::{Routes, Shared};
 use crate::commands::Run;
 use crate::commands::session::{Face, Session};
@@ -351,7 +351,7 @@ impl Connection {
             self.client.note_asked();
         }
         let mute = self.session.mutes();
-        let request = match dispatch::find(args) {
+        let request = match dispatch::find(args, self.last_command) {
             Ok(request) => request,
             Err((reply, command)) => {
                 let reply = self.refused_in_transaction(command, reply);
@@ -397,35 +397,34 @@ impl Connection {
 
     // --- a request goes into its group's lane ----------------------------------------------------------------------------
 
-    /// The hot path: a read with leave is run and encoded here and now.
+    /// The hot path: a read with leave is run and encoded here and now, unless others come behind it: these are looked up together.
     fn run_in(&mut self, group: GroupId, request: Request, mute: bool) {
         if let Some(blocks) = &request.command.blocks
             && let Some(ms) = (blocks.timeout)(&request.args)
         {
             return self.run_blocking(group, request, ms, mute);
         }
-        let mut asked = self.asked(Some(request.ordinal), &Args::new(), mute);
         let kind = self.kind(&request);
+        let asked = self.asked(Some(request.ordinal), &request.args, mute);
         let Some(at) = self.lane(group) else { return self.answer(asked, unserved(group)) };
         let seq = self.ring.next_seq();
         let reading = self.reading(request.command, &request.args);
         let lane = &mut self.lanes[at];
         if let Kind::Read { run, level, quiet } = kind
             && lane.is_free()
+            && self.input.is_empty()
             && let Tried::Answer(reply) = lane.try_read(run, &request.args, level, seq, reading.as_deref(), quiet)
         {
             self.counters.read(level, lane.leads(), &reply);
-            asked.head = Head::from(request.args);
             return self.answered(asked, reply);
         }
-        asked.head = slow::head(&request.args);
         let deadline = self.deadline();
         let seq = self.ring.push(asked, State::Waiting, weight(&request.args));
         self.lanes[at].push(Op { ticket: Ticket { seq, part: 0 }, args: request.args, kind, deadline, reading });
     }
 
     fn asked(&self, ordinal: Option<Ordinal>, args: &Args, mute: bool) -> Asked {
-        Asked { at: self.now, ordinal, head: slow::head(args), protocol: self.session.protocol, mute }
+        Asked { at: self.now, ordinal, args: args.clone(), protocol: self.session.protocol, mute }
     }
 
     fn kind(&self, request: &Request) -> Kind {
@@ -606,8 +605,7 @@ impl Connection {
 
     /// The reply of a whole request is there.
     fn conclude(&mut self, seq: u64, reply: Reply) {
-        let Some(slot) = self.ring.get(seq) else { return };
-        let asked = slot.asked.clone();
+        let Some(asked) = self.ring.get(seq).map(|slot| slot.asked.clone()) else { return };
         self.finish(&asked, &reply);
         self.ring.ready(seq, reply);
     }

@@ -72,54 +72,26 @@ impl Inner {
     }
 }
 
-/// What may be kept of a request while it waits: enough of its arguments to log it, sharing their bytes.
-pub(super) fn head(args: &Args) -> Head {
-    let bytes = args.iter().map(Bytes::len).sum();
-    Head { args: args.iter().take(ARGS_MAX).cloned().collect(), count: args.len(), bytes }
-}
-
-/// See [`head`].
-#[derive(Debug, Clone, Default)]
-pub(super) struct Head {
-    args: Args,
-    /// How many there were, and their bytes together.
-    count: usize,
-    bytes: usize,
-}
-
-impl From<Args> for Head {
-    fn from(args: Args) -> Head {
-        Head { count: args.len(), bytes: args.iter().map(Bytes::len).sum(), args }
-    }
-}
-
-impl Head {
-    /// Of all arguments.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// As Redis shows them: long arguments and the end of many are cut, and say by how much.
-    fn shown(&self) -> Vec<Bytes> {
-        let cut = |arg: &Bytes| match arg.len().checked_sub(ARG_BYTES_MAX) {
-            None | Some(0) => Bytes::copy_from_slice(arg),
-            Some(more) => {
-                let mut text = arg[..ARG_BYTES_MAX].to_vec();
-                text.extend_from_slice(format!("... ({more} more bytes)").as_bytes());
-                Bytes::from(text)
-            }
-        };
-        let kept = if self.count > ARGS_MAX { ARGS_MAX - 1 } else { self.count };
-        let mut shown: Vec<Bytes> = self.args.iter().take(kept).map(cut).collect();
-        if self.count > ARGS_MAX {
-            shown.push(Bytes::from(format!("... ({} more arguments)", self.count - kept)));
+/// As Redis shows them: long arguments and the end of many are cut, and say by how much.
+fn shown(args: &Args) -> Vec<Bytes> {
+    let cut = |arg: &Bytes| match arg.len().checked_sub(ARG_BYTES_MAX) {
+        None | Some(0) => Bytes::copy_from_slice(arg),
+        Some(more) => {
+            let mut text = arg[..ARG_BYTES_MAX].to_vec();
+            text.extend_from_slice(format!("... ({more} more bytes)").as_bytes());
+            Bytes::from(text)
         }
-        let secret = secrets(&self.args);
-        for arg in shown.iter_mut().skip(secret.start).take(secret.len()) {
-            *arg = Bytes::from_static(REDACTED);
-        }
-        shown
+    };
+    let kept = if args.len() > ARGS_MAX { ARGS_MAX - 1 } else { args.len() };
+    let mut shown: Vec<Bytes> = args.iter().take(kept).map(cut).collect();
+    if args.len() > ARGS_MAX {
+        shown.push(Bytes::from(format!("... ({} more arguments)", args.len() - kept)));
     }
+    let secret = secrets(args);
+    for arg in shown.iter_mut().skip(secret.start).take(secret.len()) {
+        *arg = Bytes::from_static(REDACTED);
+    }
+    shown
 }
 
 /// Where secrets stand in a request, or in the beginning of one.
@@ -138,10 +110,10 @@ pub(super) fn secrets(args: &Args) -> std::ops::Range<usize> {
 impl CommandLogs {
     /// Keeps a command, if not too many were kept just now, and lets the oldest go beyond `keep`. `entry` makes all of it but
     /// number and arguments.
-    pub(super) fn push(&self, kind: Kind, now: Instant, head: &Head, keep: usize, entry: impl FnOnce() -> SlowEntry) {
+    pub(super) fn push(&self, kind: Kind, now: Instant, args: &Args, keep: usize, entry: impl FnOnce() -> SlowEntry) {
         let log = &self.logs[kind as usize].inner;
         let Some(id) = log.lock().number(now) else { return };
-        let entry = SlowEntry { id, args: head.shown(), ..entry() };
+        let entry = SlowEntry { id, args: shown(args), ..entry() };
         let mut inner = log.lock();
         inner.entries.push_back(entry);
         let most = keep.min(ENTRIES_MAX);
@@ -174,19 +146,17 @@ mod tests {
 
     fn shown(line: &str) -> String {
         let args = crate::resp::split_words(line.as_bytes()).expect("words");
-        let shown = head(&args).shown();
-        assert_eq!(shown, Head::from(args).shown(), "whether all arguments are kept or the first ones");
-        shown.iter().map(|a| String::from_utf8_lossy(a).into_owned()).collect::<Vec<_>>().join(" ")
+        super::shown(&args).iter().map(|a| String::from_utf8_lossy(a).into_owned()).collect::<Vec<_>>().join(" ")
     }
 
     #[test]
     fn the_oldest_go_first_and_numbers_go_on_after_a_reset() {
         let logs = CommandLogs::default();
-        (0..5).for_each(|_| logs.push(Kind::Slow, env::now(), &Head::default(), 3, entry));
+        (0..5).for_each(|_| logs.push(Kind::Slow, env::now(), &Args::new(), 3, entry));
         assert_eq!(logs.newest(Kind::Slow, 2).iter().map(|e| e.id).collect::<Vec<_>>(), [4, 3]);
         assert_eq!((logs.len(Kind::Slow), logs.len(Kind::LargeReply)), (3, 0));
         logs.reset(Kind::Slow);
-        logs.push(Kind::Slow, env::now(), &Head::default(), 3, entry);
+        logs.push(Kind::Slow, env::now(), &Args::new(), 3, entry);
         assert_eq!(logs.newest(Kind::Slow, 9)[0].id, 5);
     }
 
@@ -206,7 +176,7 @@ mod tests {
         let (logs, now) = (CommandLogs::default(), env::now());
         let made = std::cell::Cell::new(0);
         let push = |at| {
-            logs.push(Kind::Slow, at, &Head::default(), ENTRIES_MAX, || {
+            logs.push(Kind::Slow, at, &Args::new(), ENTRIES_MAX, || {
                 made.set(made.get() + 1);
                 entry()
             });

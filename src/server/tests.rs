@@ -896,6 +896,23 @@ async fn the_slow_log_keeps_commands_as_they_were_sent_but_no_secrets() {
     assert!(!log.contains("secret"), "{log}");
 }
 
+/// Reads that wait for leave together are run one after the other.
+#[tokio::test]
+async fn a_slow_read_is_told_apart_from_the_quick_one_before_it() {
+    let rig = rig(1).await;
+    let mut c = rig.proxy().await;
+    assert_eq!(c.ask("CONFIG SET slowlog-log-slower-than 0").await, "OK");
+    let numbers: String = (0..50_000).rev().map(|n| format!(" {n}")).collect();
+    assert_eq!(c.ask(&format!("RPUSH {{k}}list{numbers}")).await, "50000");
+    c.ask_all("SLOWLOG RESET\nGET {k}a\nSORT_RO {k}list LIMIT 0 1").await;
+    let log = c.ask("SLOWLOG GET 2").await;
+    let took = |call: &str| {
+        let at = log.find(&format!(" [{call} ")).unwrap_or_else(|| panic!("{call} is not in {log}"));
+        log[..at].rsplit(' ').next().unwrap().parse::<u64>().expect("microseconds stand before the call")
+    };
+    assert!(took("SORT_RO") >= took("GET") + 500, "{log}");
+}
+
 #[tokio::test]
 async fn large_requests_and_replies_are_kept_by_their_bytes() {
     let rig = rig(1).await;

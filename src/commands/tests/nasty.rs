@@ -287,7 +287,7 @@ impl<C: Choices> Nasty<C> {
         let mut out: Vec<Bytes> = name.split('|').map(|word| Bytes::copy_from_slice(word.as_bytes())).collect();
         self.write(&parts, command.spec.family, &mut out);
         self.disturb(name_words, &mut out);
-        Args::from_vec(out)
+        out.into()
     }
 
     /// One of the parts, or all of them with one of the two words beside each bar.

@@ -105,7 +105,7 @@ impl Beside {
 
     /// What is to be said now.
     pub fn take_published(&mut self) -> Vec<Args> {
-        std::mem::take(&mut self.published).into_iter().map(Args::from_vec).collect()
+        std::mem::take(&mut self.published).into_iter().map(Args::from).collect()
     }
 
     /// Adds what a later run left.

@@ -541,10 +541,9 @@ impl Scripts {
     async fn flush(&self, deadline: Instant) -> Result<Reply, Reply> {
         let meta = self.catch_up(deadline).await?;
         let mut calls = vec![words(&[b"INCR", FLUSHES.as_bytes()])];
-        let mut names = words(&[b"DEL"]);
-        names.extend(meta.peek(|keyspace| documents(keyspace).map(|(name, _)| name).collect::<Vec<_>>()));
-        if names.len() > 1 {
-            calls.push(names);
+        let names: Vec<Bytes> = meta.peek(|keyspace| documents(keyspace).map(|(name, _)| name).collect());
+        if !names.is_empty() {
+            calls.push(std::iter::once(Bytes::from_static(b"DEL")).chain(names).collect());
         }
         self.commit(&meta, calls, deadline).await?;
         Ok(Reply::OK)

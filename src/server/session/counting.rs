@@ -3,7 +3,7 @@
 use super::super::ring::{Asked, State, Ticket};
 use super::super::slow;
 use super::super::{counters, latency};
-use super::Connection;
+use super::{Connection, weight};
 use crate::commands::node::SlowEntry;
 use crate::env;
 use crate::resp::Reply;
@@ -16,7 +16,7 @@ impl Connection {
         let took = self.now - asked.at;
         self.counters.called(ordinal, took, reply.is_error());
         self.log(slow::Kind::Slow, took.as_micros() as u64, asked);
-        self.log(slow::Kind::LargeRequest, asked.head.bytes() as u64, asked);
+        self.log(slow::Kind::LargeRequest, weight(&asked.args) as u64, asked);
         let ms = took.as_millis() as u64;
         if self.shared.live.latency_threshold_ms().is_some_and(|limit| ms >= limit) {
             let event = if counters::is_fast(ordinal) { latency::FAST_COMMAND } else { latency::COMMAND };
@@ -37,11 +37,14 @@ impl Connection {
             peer: self.session.peer.to_string(),
             client_name: self.session.name.clone(),
         };
-        self.shared.slow.push(kind, self.now, &asked.head, self.shared.live.log_max(kind), entry);
+        self.shared.slow.push(kind, self.now, &asked.args, self.shared.live.log_max(kind), entry);
     }
 
-    /// Counts a read that its group answered.
+    /// Counts a read that its group answered. The clock is asked only after what may have taken long.
     pub(super) fn count_read(&mut self, at: usize, ticket: Ticket, reply: &Reply) {
+        if self.ring.get(ticket.seq).and_then(|slot| slot.asked.ordinal).is_some_and(|read| !counters::is_fast(read)) {
+            self.now = env::now();
+        }
         // A refusal is no read that was answered.
         let refused = matches!(reply, Reply::Error(_)) || self.lanes[at].id == GroupId::META;
         let Some(slot) = self.ring.get(ticket.seq).filter(|_| !refused) else { return };
