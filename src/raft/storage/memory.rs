@@ -522,8 +522,12 @@ mod tests {
             let (told, hears) = tokio::sync::oneshot::channel::<()>();
             let done = Box::new(move || _ = told.send(()));
             storage.write(Write { done, ..put(2, false) }).unwrap();
-            env::sleep(Duration::from_millis(5)).await;
-            assert!(platter.failed());
+            let failed = async {
+                while !platter.failed() {
+                    env::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            env::timeout(Duration::from_secs(30), failed).await.expect("the write fails");
             platter.mend();
             storage.write(put(3, false)).unwrap();
             env::sleep(Duration::from_millis(5)).await;
