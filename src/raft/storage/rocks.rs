@@ -29,6 +29,13 @@ const MAX_GATHERED_BYTES: usize = 32 << 20;
 /// Bytes of a table file after which RocksDB has them written: see `env::files`.
 const TABLE_BYTES_PER_SYNC: u64 = 1 << 20;
 
+/// Bytes of the log that lie in tables as they were flushed before RocksDB merges them. A merge writes all of the log anew that
+/// is kept, and most of it is purged before it is ever read: a few tables at a time, merging was a sixth of the CPU of a
+/// cluster that does nothing but write.
+const LOG_UNMERGED_BYTES: usize = 512 << 20;
+/// The same in tables: whoever reads a piece of the log looks into all of them.
+const LOG_UNMERGED_TABLES: std::ops::RangeInclusive<usize> = 4..=32;
+
 /// Table files are compressed by chunk, not by RocksDB; its writer borrows its options for as long as it lives.
 static SST_OPTIONS: LazyLock<Options> = LazyLock::new(|| {
     let mut options = Options::default();
@@ -86,9 +93,17 @@ impl Rocks {
         let mut table = BlockBasedOptions::default();
         table.set_block_cache(&Cache::new_lru_cache(8 << 20));
         family.set_block_based_table_factory(&table);
+        let mut log = family.clone();
+        let (fewest, most) = LOG_UNMERGED_TABLES.into_inner();
+        let unmerged = (LOG_UNMERGED_BYTES / options.memtable_bytes.max(1)).clamp(fewest, most) as i32;
+        log.set_level_zero_file_num_compaction_trigger(unmerged);
+        // So many bytes of them are reason enough, too.
+        log.set_max_bytes_for_level_base(LOG_UNMERGED_BYTES as u64);
+        log.set_level_zero_slowdown_writes_trigger(2 * unmerged);
+        log.set_level_zero_stop_writes_trigger(3 * unmerged);
         let open = || {
-            let families = [Family::Log, Family::Meta, Family::Snap];
-            let families = families.map(|f| ColumnFamilyDescriptor::new(f.name(), family.clone()));
+            let families = [(Family::Log, &log), (Family::Meta, &family), (Family::Snap, &family)];
+            let families = families.map(|(f, options)| ColumnFamilyDescriptor::new(f.name(), options.clone()));
             DB::open_cf_descriptors(&base, dir, families)
         };
         refuse_wrong_headers(dir)?;
