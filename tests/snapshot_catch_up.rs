@@ -8,6 +8,22 @@ use cluster::{Plan, bulk, size, wait_until};
 
 const GROUP: &str = "1";
 
+/// By their number alone ten thousand entries of a megabyte would be kept.
+#[test]
+fn a_log_of_large_entries_is_cut_to_its_bytes() {
+    let plan = Plan::new(1, 1).set("persistence.snapshot_log_bytes=3MB").set("persistence.snapshot_min_interval=0s");
+    let cluster = plan.start();
+    let mut client = cluster.client(1);
+    let megabyte = "x".repeat(1 << 20);
+    let index = |name| cluster.metric(1, name, &[("group", GROUP)]).unwrap_or(0.0);
+    wait_until("the log is purged", cluster::PATIENCE, || {
+        client.ok(&["SET", "large", &megabyte]);
+        // A snapshot is there a moment before the log is cut behind it.
+        let (purged, snapshot) = (index("hypercache_group_purged_index"), index("hypercache_group_snapshot_index"));
+        (purged > 0.0 && (2.0..=5.0).contains(&(snapshot - purged))).then_some(())
+    });
+}
+
 #[test]
 fn a_follower_that_fell_behind_the_log_catches_up_by_snapshot() {
     let operations = size("HYPERCACHE_TEST_OPERATIONS", 4_000);

@@ -180,7 +180,8 @@ sections! {
         snapshot_log_bytes: Size = "64MB" in 1 << 10..=1 << 40;
         /// No sooner than this after the last one.
         snapshot_min_interval: Duration = "10s" in 0..=86_400_000;
-        /// Entries kept behind a snapshot, so that a follower that fell back catches up by log.
+        /// Entries kept behind a snapshot, so that a follower that fell back catches up by log; fewer if they are longer than the
+        /// growth after which a snapshot is made.
         log_lag_entries: u64 = "10000" in 0..=100_000_000;
         /// How the chunks of new snapshots are packed: lz4, or none (values that are compressed already, a disk that
         /// compresses by itself). Every node reads both.

@@ -142,6 +142,34 @@ fn finds_a_log_again(ground: Ground) {
     });
 }
 
+#[test]
+fn a_log_knows_where_its_last_bytes_begin() {
+    Ground::both().into_iter().for_each(finds_last_bytes);
+}
+
+fn finds_last_bytes(ground: Ground) {
+    run(async move {
+        // Four of them are a little more than a mile.
+        let long = "v".repeat(20_000);
+        let entries =
+            |term, indexes: std::ops::RangeInclusive<u64>| indexes.map(|i| set(term, i, "k", &long)).collect();
+        {
+            let (mut log, ..) = ground.open();
+            assert_eq!(log.begin_of(0, 10), 0, "there is nothing");
+            append(&mut log, entries(1, 1..=14)).await;
+            assert_eq!([0, 100_000, 200_000, 1_000_000].map(|bytes| log.begin_of(bytes, 10)), [9, 5, 1, 1]);
+            assert_eq!((log.begin_of(0, 14), log.begin_of(0, 0)), (13, 0));
+            log.truncate_after(Some(log_id(1, 8))).await.unwrap();
+            assert_eq!(log.begin_of(0, 14), 5, "what was cut off has no place any more");
+            append(&mut log, entries(2, 9..=14)).await;
+            log.purge(log_id(1, 4)).await.unwrap();
+            assert_eq!(log.begin_of(1_000_000, 14), 5, "the log begins there");
+        }
+        let (log, ..) = reopen(&ground).await;
+        assert_eq!([0, 100_000, 1_000_000].map(|bytes| log.begin_of(bytes, 12)), [9, 5, 5]);
+    });
+}
+
 /// The writer thread lets go of the database a moment after its last user did.
 async fn reopen(ground: &Ground) -> (LogStore, Machine, Arc<Replica>) {
     let deadline = crate::env::now() + std::time::Duration::from_secs(10);

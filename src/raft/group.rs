@@ -169,6 +169,8 @@ pub struct Group {
     pub(super) quick_voter: AtomicU64,
     /// When the last snapshot was begun, and the bytes that the log had seen by then.
     snapshot_at: Mutex<Option<(Instant, u64)>>,
+    /// The last entry of the snapshot behind which the log was cut to its bytes.
+    cut_behind: AtomicU64,
     wall_alarm: AtomicBool,
     pub(super) verifier: Verifier,
     pub(super) waiters: Waiters,
@@ -216,6 +218,7 @@ impl Group {
             rounds: AtomicU64::new(0),
             quick_voter: AtomicU64::new(0),
             snapshot_at: Mutex::new(None),
+            cut_behind: AtomicU64::new(0),
             wall_alarm: AtomicBool::new(false),
             verifier: Verifier::default(),
             waiters: Waiters::default(),

@@ -29,6 +29,9 @@ use std::sync::Arc;
 /// Flushed entries are kept in memory for followers that are a little behind, up to this many bytes a group.
 const TAIL_BYTES: usize = 4 << 20;
 
+/// So many bytes of the log, or one entry that is longer, stand between two of its milestones.
+const MILE: u64 = 64 << 10;
+
 /// A family with a key and its value, or with the keys where a range begins and ends.
 type Kept = (Family, bytes::Bytes, bytes::Bytes);
 
@@ -58,9 +61,19 @@ struct Shared {
     truncations: u64,
     /// Bytes found in the log when it was opened and appended since, for the snapshot trigger.
     appended_bytes: u64,
+    /// Indexes, a [`MILE`] apart, with the bytes of all before them: the log's first entry is one.
+    milestones: VecDeque<(u64, u64)>,
 }
 
 impl Shared {
+    /// Counts an entry that is the last one now.
+    fn measure(&mut self, index: u64, bytes: u64) {
+        if self.milestones.back().is_none_or(|(_, at)| self.appended_bytes - at >= MILE) {
+            self.milestones.push_back((index, self.appended_bytes));
+        }
+        self.appended_bytes += bytes;
+    }
+
     fn evict(&mut self) {
         while self.tail_bytes > TAIL_BYTES {
             match self.tail.front() {
@@ -95,7 +108,18 @@ impl LogStore {
         let mut expected = purged.map(|id| id.index() + 1);
         let mut last = purged;
         let mut failure = None;
-        let mut bytes = 0;
+        let mut shared = Shared {
+            vote,
+            voted: vote,
+            purged,
+            last,
+            flushed: 0,
+            tail: VecDeque::new(),
+            tail_bytes: 0,
+            truncations: 0,
+            appended_bytes: 0,
+            milestones: VecDeque::new(),
+        };
         storage.scan(Family::Log, &log_key(group, 0), &log_key(GroupId(group.0 + 1), 0), |key, value| {
             let index = u64::from_be_bytes(key[4..].try_into().expect("log keys have twelve bytes"));
             let read = match expected {
@@ -107,23 +131,13 @@ impl LogStore {
                 Err(e) => failure = Some(damaged(format!("log entry {index}"))(e)),
             }
             expected = Some(index + 1);
-            bytes += value.len() as u64;
+            shared.measure(index, value.len() as u64);
             failure.is_none()
         })?;
         if let Some(failure) = failure {
             return Err(failure);
         }
-        let shared = Shared {
-            vote,
-            voted: vote,
-            purged,
-            last,
-            flushed: last.map_or(0, |id| id.index()),
-            tail: VecDeque::new(),
-            tail_bytes: 0,
-            truncations: 0,
-            appended_bytes: bytes,
-        };
+        (shared.last, shared.flushed) = (last, last.map_or(0, |id| id.index()));
         Ok(LogStore { group, storage: storage.clone(), shared: Arc::new(Mutex::new(shared)) })
     }
 
@@ -145,6 +159,16 @@ impl LogStore {
     /// Bytes found in the log when it was opened, and appended since.
     pub fn appended_bytes(&self) -> u64 {
         self.shared.lock().appended_bytes
+    }
+
+    /// The index at which so many bytes of the log begin that end with the entry at `index`: to a [`MILE`], and not before the
+    /// log does.
+    pub fn begin_of(&self, bytes: u64, index: u64) -> u64 {
+        let shared = self.shared.lock();
+        let before = shared.milestones.partition_point(|(milestone, _)| *milestone <= index);
+        let Some((_, end)) = before.checked_sub(1).map(|last| shared.milestones[last]) else { return 0 };
+        let first = shared.milestones.partition_point(|(_, at)| end - (*at).min(end) > bytes);
+        shared.milestones[first].0
     }
 
     fn read(&self, from: u64, to: u64) -> Result<Vec<Entry>, StorageError> {
@@ -344,7 +368,7 @@ impl RaftLogStorage<Types> for LogStore {
                     assert_eq!(last.index() + 1, id.index(), "entries are appended without a hole");
                 }
                 let stored = entry::stored(self.group, &entry);
-                shared.appended_bytes += stored.len() as u64;
+                shared.measure(id.index(), stored.len() as u64);
                 puts.push((Family::Log, log_key(self.group, id.index()), stored));
                 shared.tail_bytes += entry::record_len(&entry);
                 shared.tail.push_back(entry);
@@ -379,6 +403,9 @@ impl RaftLogStorage<Types> for LogStore {
                 let gone = shared.tail.pop_back().expect("it was just looked at");
                 shared.tail_bytes -= entry::record_len(&gone);
             }
+            while shared.milestones.back().is_some_and(|(index, _)| *index >= after) {
+                shared.milestones.pop_back();
+            }
             // Asked to keep more than there is, it keeps what there is.
             shared.last = shared.last.min(last_log_id);
             shared.flushed = shared.flushed.min(after.saturating_sub(1));
@@ -402,6 +429,9 @@ impl RaftLogStorage<Types> for LogStore {
             while shared.tail.front().is_some_and(|e| e.log_id.index() <= upto) {
                 let gone = shared.tail.pop_front().expect("it was just looked at");
                 shared.tail_bytes -= entry::record_len(&gone);
+            }
+            while shared.milestones.get(1).is_some_and(|(index, _)| *index <= upto + 1) {
+                shared.milestones.pop_front();
             }
             shared.purged = Some(log_id);
             if shared.last.is_none_or(|last| last.index() <= upto) {

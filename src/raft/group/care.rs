@@ -50,6 +50,7 @@ impl Group {
             }
             if !self.fenced() {
                 self.snapshot_when_due(&core).await;
+                self.cut_log(&core).await;
             }
         }
     }
@@ -69,14 +70,31 @@ impl Group {
         if last.is_some_and(|(at, _)| at.elapsed() < self.around.snapshot_min_interval) {
             return;
         }
-        // A state that is larger than the threshold makes snapshots rarer, so that they never cost more than the log.
-        let used = self.replica.with(|state| state.keyspace.used_bytes());
-        let threshold = self.around.snapshot_log_bytes.max(used);
-        if appended.saturating_sub(last.map_or(0, |(_, bytes)| bytes)) >= threshold {
+        if appended.saturating_sub(last.map_or(0, |(_, bytes)| bytes)) >= self.snapshot_growth() {
             *self.snapshot_at.lock() = Some((env::now(), appended));
             if core.raft.trigger().snapshot().await.is_err() {
                 tracing::warn!(group = %self.id, "no snapshot: the core has stopped");
             }
+        }
+    }
+
+    /// Bytes of the log after which a snapshot is due. A state that is larger makes snapshots rarer, so that they never cost more
+    /// than the log.
+    fn snapshot_growth(&self) -> u64 {
+        let used = self.replica.with(|state| state.keyspace.used_bytes());
+        self.around.snapshot_log_bytes.max(used)
+    }
+
+    /// Behind a new snapshot no more of the log is kept than would make another one due: to send that much is to send a snapshot.
+    /// openraft counts entries, of which each may be large.
+    async fn cut_log(&self, core: &Core) {
+        let snapshot = core.metrics.borrow_watched().snapshot.map_or(0, |last| last.index());
+        if self.cut_behind.swap(snapshot, Ordering::Relaxed) == snapshot {
+            return;
+        }
+        let kept_from = core.log.begin_of(self.snapshot_growth(), snapshot);
+        if kept_from > 0 && core.raft.trigger().purge_log(kept_from - 1).await.is_err() {
+            tracing::warn!(group = %self.id, "the log is not cut: the core has stopped");
         }
     }
 
