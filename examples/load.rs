@@ -291,6 +291,10 @@ impl Client {
                 }
                 out.clear();
             }
+            if shared.options.closed && self.waiting.is_empty() {
+                // It was over when it was looked for what is due, and not a moment before: nobody would wake it.
+                continue;
+            }
             tokio::select! {
                 biased;
                 read = reader.read_buf(&mut input) => {
