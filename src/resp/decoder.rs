@@ -4,6 +4,7 @@
 //! thousand pieces is looked at once; and what it gives does not depend on where the pieces were cut. Memory grows
 //! with the bytes received, never with what a header announces. After an error the connection is of no further use.
 //!
+//! All commands that have arrived are read in one go and then given out one by one; an error shows behind those before it.
 //! Arguments are not copied: they share the read buffer and keep it alive, which is cheap while a request is on its
 //! way. Whoever keeps an argument longer (the state, a slow log) makes a copy of its own.
 //!
@@ -15,7 +16,7 @@
 use super::Args;
 use super::inline::split_words;
 use bytes::{Buf, Bytes, BytesMut};
-use smallvec::SmallVec;
+use std::collections::VecDeque;
 use std::ops::Range;
 
 /// Bounds on what one client may send.
@@ -58,11 +59,10 @@ pub enum ProtocolError {
     RequestTooBig,
 }
 
-/// Bytes of a header that is read in one go: a sign, a number that is not large, and CR.
-const SHORT_HEADER: usize = 8;
-
-/// Where arguments stand that ended in one call.
-type Ended = SmallVec<[Range<usize>; 4]>;
+/// Most commands that are read ahead.
+const AHEAD_MAX: usize = 64;
+/// Places for arguments that are kept between commands.
+const PLACES_KEPT: usize = 4 * AHEAD_MAX;
 
 #[derive(Debug)]
 enum State {
@@ -74,10 +74,60 @@ enum State {
     Body(usize),
 }
 
+/// How far a reading came.
+enum Came {
+    /// To the end of the bytes, or nearly.
+    Short,
+    /// Behind a command of arguments.
+    Command,
+    /// Behind a line of these words.
+    Line(Args),
+}
+
+/// Commands that were read and not given out yet.
+#[derive(Debug, Default)]
+struct Ahead {
+    /// What the first one's arguments begin with: they ended in earlier calls.
+    begun: Vec<Bytes>,
+    /// All other arguments lie in here,
+    bytes: Bytes,
+    /// at these places, of which so many were given out.
+    places: Vec<Range<usize>>,
+    given: usize,
+    /// How many places there are up to the end of each command.
+    ends: VecDeque<usize>,
+    /// What comes behind them: a line, or the end of everything.
+    then: Option<Result<Args, ProtocolError>>,
+}
+
+impl Ahead {
+    /// Takes the next command of arguments.
+    fn next(&mut self) -> Option<Args> {
+        let end = self.ends.pop_front()?;
+        let places = &self.places[std::mem::replace(&mut self.given, end)..end];
+        let argument = |place: usize| self.bytes.slice(places[place].clone());
+        let args = if self.begun.is_empty() {
+            Args::by_place(places.len(), argument)
+        } else {
+            let mut args = std::mem::take(&mut self.begun);
+            args.extend((0..places.len()).map(argument));
+            args.into()
+        };
+        if self.ends.is_empty() {
+            self.bytes = Bytes::new();
+            self.given = 0;
+            self.places.clear();
+            self.places.shrink_to(PLACES_KEPT);
+        }
+        Some(args)
+    }
+}
+
 /// See the head of this file.
 #[derive(Debug)]
 pub struct Decoder {
     limits: Limits,
+    ahead: Ahead,
     state: State,
     /// Arguments of the command begun that ended in earlier calls.
     early: Vec<Bytes>,
@@ -91,39 +141,67 @@ pub struct Decoder {
 
 impl Decoder {
     pub fn new(limits: Limits) -> Decoder {
-        Decoder { limits, state: State::Start, early: Vec::new(), missing: 0, taken: 0, scanned: 0 }
+        let ahead = Ahead::default();
+        Decoder { limits, ahead, state: State::Start, early: Vec::new(), missing: 0, taken: 0, scanned: 0 }
     }
 
     /// Takes the next command off the front of `buf`; `None` asks for more bytes. Empty commands are skipped.
-    /// `buf` must only ever be appended to between calls.
+    /// `buf` must only ever be appended to between calls. Commands behind that one may leave it, too: see [`Decoder::unread`].
     pub fn decode(&mut self, buf: &mut BytesMut) -> Result<Option<Args>, ProtocolError> {
-        let (mut at, mut ended) = (0, Ended::new());
-        let is_whole = self.read(buf, &mut at, &mut ended)?;
+        if self.ahead.ends.is_empty() && self.ahead.then.is_none() {
+            self.read_ahead(buf);
+        }
+        match self.ahead.next() {
+            Some(args) => Ok(Some(args)),
+            None => self.ahead.then.take().transpose(),
+        }
+    }
+
+    /// Reads the commands that are whole. Nothing is ahead yet.
+    fn read_ahead(&mut self, buf: &mut BytesMut) {
+        let mut at = 0;
+        let mut places = std::mem::take(&mut self.ahead.places);
+        while self.ahead.ends.len() < AHEAD_MAX {
+            match self.read(buf, &mut at, &mut places) {
+                Ok(Came::Command) => self.ahead.ends.push_back(places.len()),
+                Ok(Came::Short) => break,
+                Ok(Came::Line(words)) => {
+                    self.ahead.then = Some(Ok(words));
+                    break;
+                }
+                Err(error) => {
+                    self.ahead.then = Some(Err(error));
+                    break;
+                }
+            }
+        }
         // What was read leaves the buffer in one piece, however many arguments are in it: to part a buffer costs more than to
         // read most arguments.
-        if ended.is_empty() {
+        if places.is_empty() {
             buf.advance(at);
         } else {
             let read = buf.split_to(at).freeze();
-            let argument = |place: usize| read.slice(ended[place].clone());
-            if is_whole && self.early.is_empty() {
-                return Ok(Some(Args::by_place(ended.len(), argument)));
+            let whole = self.ahead.ends.back().copied().unwrap_or(0);
+            if whole > 0 {
+                self.ahead.begun = std::mem::take(&mut self.early);
             }
-            self.early.extend((0..ended.len()).map(argument));
+            self.early.extend(places.drain(whole..).map(|place| read.slice(place)));
+            if whole > 0 {
+                self.ahead.bytes = read;
+            }
         }
-        Ok(is_whole.then(|| std::mem::take(&mut self.early).into()))
+        self.ahead.places = places;
     }
 
-    /// Reads from `at` on, as far as the bytes go or to the end of a command; whether that was reached. `ended` takes the places
-    /// of arguments.
-    fn read(&mut self, bytes: &[u8], at: &mut usize, ended: &mut Ended) -> Result<bool, ProtocolError> {
+    /// Reads from `at` on, as far as the bytes go or to the end of a command. `ended` takes the places of arguments.
+    fn read(&mut self, bytes: &[u8], at: &mut usize, ended: &mut Vec<Range<usize>>) -> Result<Came, ProtocolError> {
         loop {
             let rest = &bytes[*at..];
             match self.state {
                 State::Start => match rest.first() {
-                    None => return Ok(false),
+                    None => return Ok(Came::Short),
                     Some(b'*') => {
-                        let Some((count, length)) = self.multibulk_header(rest)? else { return Ok(false) };
+                        let Some((count, length)) = self.multibulk_header(rest)? else { return Ok(Came::Short) };
                         *at += length;
                         if count > 0 {
                             self.missing = count;
@@ -132,22 +210,21 @@ impl Decoder {
                         }
                     }
                     Some(_) => {
-                        let Some((words, length)) = self.inline(rest)? else { return Ok(false) };
+                        let Some((words, length)) = self.inline(rest)? else { return Ok(Came::Short) };
                         *at += length;
                         if !words.is_empty() {
-                            self.early = words.to_vec();
-                            return Ok(true);
+                            return Ok(Came::Line(words));
                         }
                     }
                 },
                 State::Length => {
-                    let Some((argument, length)) = self.bulk_header(rest)? else { return Ok(false) };
+                    let Some((argument, length)) = self.bulk_header(rest)? else { return Ok(Came::Short) };
                     *at += length;
                     self.state = State::Body(argument);
                 }
                 State::Body(length) => {
                     if rest.len() < length + 2 {
-                        return Ok(false);
+                        return Ok(Came::Short);
                     }
                     ended.push(*at..*at + length);
                     *at += length + 2;
@@ -155,7 +232,7 @@ impl Decoder {
                     self.state = State::Length;
                     if self.missing == 0 {
                         self.state = State::Start;
-                        return Ok(true);
+                        return Ok(Came::Command);
                     }
                 }
             }
@@ -165,6 +242,16 @@ impl Decoder {
     /// Whether a command was begun and is not finished.
     pub fn is_mid_command(&self) -> bool {
         !matches!(self.state, State::Start)
+    }
+
+    /// Bytes that were received and belong to no command given out; `buf` is what is left of them in the buffer.
+    pub fn unread(&self, buf: &BytesMut) -> usize {
+        let ahead = self.ahead.places.get(self.ahead.given).map_or(0, |next| self.ahead.bytes.len() - next.start);
+        let line = match &self.ahead.then {
+            Some(Ok(words)) => words.iter().map(Bytes::len).sum(),
+            _ => 0,
+        };
+        ahead + line + buf.len()
     }
 
     /// Bytes that must yet arrive before the argument at hand is whole; 0 if none is or that is not known.
@@ -258,16 +345,15 @@ impl Decoder {
 /// The number of a header that is whole and short, as nearly all are, and the header's length. Of others nothing is said.
 #[inline]
 fn short_header(rest: &[u8]) -> Option<(i64, usize)> {
-    let mut number = 0;
-    for (at, &byte) in rest.iter().enumerate().take(SHORT_HEADER).skip(1) {
-        let digit = byte.wrapping_sub(b'0');
-        if digit > 9 {
-            let is_number = at == 2 || at > 2 && rest[1] != b'0';
-            return (byte == b'\r' && is_number && at + 1 < rest.len()).then_some((number, at + 2));
+    let digit = |byte: &u8| i64::from(byte - b'0');
+    match rest {
+        [_, a @ b'0'..=b'9', b'\r', _, ..] => Some((digit(a), 4)),
+        [_, a @ b'1'..=b'9', b @ b'0'..=b'9', b'\r', _, ..] => Some((10 * digit(a) + digit(b), 5)),
+        [_, a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9', b'\r', _, ..] => {
+            Some((100 * digit(a) + 10 * digit(b) + digit(c), 6))
         }
-        number = number * 10 + i64::from(digit);
+        _ => None,
     }
-    None
 }
 
 /// Redis' `string2ll`: an optional minus and digits, no superfluous zero, within 64 bits.
@@ -364,6 +450,32 @@ mod tests {
         two.extend([b'x'; 92]);
         two.extend(b"$90\r\n");
         assert_eq!(error_of(&two), "Protocol error: request exceeds the query buffer limit");
+    }
+
+    #[test]
+    fn what_was_read_ahead_is_told_until_it_is_given_out() {
+        let mut decoder = Decoder::new(Limits::default());
+        let mut buf =
+            BytesMut::from(&b"*1\r\n$4\r\nPING\r\n*2\r\n$3\r\nGET\r\n$1\r\nk\r\nECHO hello\r\n*1\r\n$4\r\nPI"[..]);
+        let mut unread = Vec::new();
+        let mut before = usize::MAX;
+        while let Some(args) = decoder.decode(&mut buf).expect("it is well-formed") {
+            unread.push((args.len(), decoder.unread(&buf)));
+            assert!(decoder.unread(&buf) < before);
+            before = decoder.unread(&buf);
+        }
+        assert_eq!(unread.iter().map(|(args, _)| *args).collect::<Vec<_>>(), [1, 2, 2]);
+        assert_eq!(unread[2].1, 10, "the command that was begun");
+        assert_eq!((decoder.unread(&buf), decoder.wants(&buf)), (2, 4));
+        assert!(decoder.ahead.bytes.is_empty(), "the buffer is not held");
+    }
+
+    #[test]
+    fn more_commands_than_are_read_ahead_come_in_their_order() {
+        let bytes: Vec<u8> = (0..3 * AHEAD_MAX).flat_map(|n| format!("*1\r\n$3\r\n{n:03}\r\n").into_bytes()).collect();
+        let wanted: Vec<Vec<Vec<u8>>> = (0..3 * AHEAD_MAX).map(|n| vec![format!("{n:03}").into_bytes()]).collect();
+        assert_eq!(run(Limits::default(), &[&bytes]), (wanted.clone(), None));
+        assert_eq!(run(Limits::default(), &[&bytes[..1000], &bytes[1000..]]), (wanted, None));
     }
 
     #[test]

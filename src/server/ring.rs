@@ -112,6 +112,10 @@ impl Ring {
         self.at(seq)
     }
 
+    pub fn look_at(&self, seq: u64) -> Option<&Slot> {
+        self.slots.get(usize::try_from(seq.checked_sub(self.base)?).ok()?)
+    }
+
     /// The reply of a whole request is there.
     pub fn ready(&mut self, seq: u64, reply: Reply) {
         let weight = reply.weight();

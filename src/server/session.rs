@@ -296,7 +296,7 @@ impl Connection {
             now: self.now,
             commands: self.commands,
             last_command: self.last_command,
-            input: self.input.len() + request,
+            input: self.decoder.unread(&self.input) + request,
             output: self.output.len(),
             transaction: &self.transaction,
             paused: self.postponed.as_ref().is_some_and(|args| self.held_until(args).is_some()),
@@ -412,7 +412,7 @@ impl Connection {
         let lane = &mut self.lanes[at];
         if let Kind::Read { run, level, quiet } = kind
             && lane.is_free()
-            && self.input.is_empty()
+            && self.decoder.unread(&self.input) == 0
             && let Tried::Answer(reply) = lane.try_read(run, &request.args, level, seq, reading.as_deref(), quiet)
         {
             self.counters.read(level, lane.leads(), &reply);
@@ -605,8 +605,8 @@ impl Connection {
 
     /// The reply of a whole request is there.
     fn conclude(&mut self, seq: u64, reply: Reply) {
-        let Some(asked) = self.ring.get(seq).map(|slot| slot.asked.clone()) else { return };
-        self.finish(&asked, &reply);
+        let Some(slot) = self.ring.look_at(seq) else { return };
+        self.finish(&slot.asked, &reply);
         self.ring.ready(seq, reply);
     }
 

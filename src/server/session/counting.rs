@@ -42,12 +42,14 @@ impl Connection {
 
     /// Counts a read that its group answered. The clock is asked only after what may have taken long.
     pub(super) fn count_read(&mut self, at: usize, ticket: Ticket, reply: &Reply) {
-        if self.ring.get(ticket.seq).and_then(|slot| slot.asked.ordinal).is_some_and(|read| !counters::is_fast(read)) {
+        let Some(slot) = self.ring.look_at(ticket.seq) else { return };
+        if slot.asked.ordinal.is_some_and(|read| !counters::is_fast(read)) {
             self.now = env::now();
         }
         // A refusal is no read that was answered.
-        let refused = matches!(reply, Reply::Error(_)) || self.lanes[at].id == GroupId::META;
-        let Some(slot) = self.ring.get(ticket.seq).filter(|_| !refused) else { return };
+        if reply.is_error() || self.lanes[at].id == GroupId::META {
+            return;
+        }
         let level = match &slot.state {
             State::Scanning(scan) => scan.level,
             _ => self.lanes[at].level().unwrap_or_default(),
