@@ -42,7 +42,7 @@ const PINNED: &[(Bug, u64)] = &[
     (Bug::SlotCheckedAtDoor, MOVING),
     (Bug::StaleRing, MOVING + 16),
     (Bug::DroppedUnmarked, GROUPING),
-    (Bug::BuriedUnasked, GROUPING + 14),
+    (Bug::BuriedUnasked, GROUPING + 190),
     (Bug::FoundedByHearsay, GROUPING),
 ];
 
@@ -51,7 +51,9 @@ fn first_seed(bug: Bug) -> u64 {
     match bug {
         Bug::TimeUpWhenServed | Bug::WatchIgnored | Bug::AbsenceForgotten | Bug::GoneWhileVoting => WIDE,
         Bug::SlotCheckedAtDoor | Bug::StaleRing => MOVING,
-        Bug::DroppedUnmarked | Bug::BuriedUnasked | Bug::FoundedByHearsay => GROUPING,
+        Bug::DroppedUnmarked | Bug::FoundedByHearsay => GROUPING,
+        // One seed in twenty, but not among the first.
+        Bug::BuriedUnasked => GROUPING + 160,
         _ => 1,
     }
 }
