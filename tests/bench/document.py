@@ -98,7 +98,8 @@ HEAD = """# Benchmarks
 Written by `scripts/bench`; do not edit. What it does is told in `tests/bench/bench.py`, what was found is kept as data in `docs/benchmarks/`."""
 
 INTRODUCTION = f"""Ratios of medians, measured by turns in the same run: of CPU time an operation (user and system, all server processes; all three nodes of ours) or of throughput.
-{VALUE_BYTES}-byte values. In brackets what is demanded. *Known*: what others were measured to need, to the same, on another day."""
+{VALUE_BYTES}-byte values. In brackets what is demanded. *Known*: what others were measured to need, to the same, on another day.
+What stands in the way of what is missed, and what was tried: [internals/speed.md](internals/speed.md)."""
 
 MEASURED = f"""Servers and load share the machine. A load average above about 0.5 before a part says that others used cores and disk too: then figures are low, and ratios are only as
 good as the spread, (max - min) / median, is small. HyperCache has three nodes, 8 groups and `storage.sync: always` unless a part says otherwise; Redis is alone, with
