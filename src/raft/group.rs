@@ -169,7 +169,7 @@ pub struct Group {
     pub(super) quick_voter: AtomicU64,
     /// When the last snapshot was begun, and the bytes that the log had seen by then.
     snapshot_at: Mutex<Option<(Instant, u64)>>,
-    /// The last entry of the snapshot behind which the log was cut to its bytes.
+    /// The last entry of the newest snapshot when the log was last cut to its bytes.
     cut_behind: AtomicU64,
     wall_alarm: AtomicBool,
     pub(super) verifier: Verifier,

@@ -262,8 +262,9 @@ impl Connection {
         }
         self.follow_routes();
         self.decode();
+        let most = self.kept() + TURN_OUTPUT;
         loop {
-            let stepped = self.step_lanes();
+            let stepped = self.step_lanes(most);
             let drained = self.drain();
             if !stepped && !drained {
                 break;
@@ -464,11 +465,11 @@ impl Connection {
 
     // --- a lane's requests go to its group -------------------------------------------------------------------------------
 
-    /// Runs what can run in each group. True if a reply came of it.
-    fn step_lanes(&mut self) -> bool {
+    /// Runs what can run in each group, until so many bytes are kept. True if a reply came of it.
+    fn step_lanes(&mut self, most: usize) -> bool {
         let mut answered = false;
         for at in 0..self.lanes.len() {
-            while self.may_step(at) {
+            while self.kept() < most && self.may_step(at) {
                 let next_seq = self.ring.next_seq();
                 let lane = &mut self.lanes[at];
                 match lane.step(self.now, next_seq) {

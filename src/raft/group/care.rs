@@ -85,14 +85,17 @@ impl Group {
         self.around.snapshot_log_bytes.max(used)
     }
 
-    /// Behind a new snapshot no more of the log is kept than would make another one due: to send that much is to send a snapshot.
-    /// openraft counts entries, of which each may be large.
+    /// With each new snapshot the log is cut behind the one before it, to as many bytes as make a snapshot due: whoever is a
+    /// little behind is sent less than a snapshot, and whoever was sent the one before and installs it still goes on from there by
+    /// log, or would be sent one snapshot after the other for as long as much is written. openraft counts entries, of
+    /// which each may be large.
     async fn cut_log(&self, core: &Core) {
         let snapshot = core.metrics.borrow_watched().snapshot.map_or(0, |last| last.index());
-        if self.cut_behind.swap(snapshot, Ordering::Relaxed) == snapshot {
+        let before = self.cut_behind.swap(snapshot, Ordering::Relaxed);
+        if before == snapshot {
             return;
         }
-        let kept_from = core.log.begin_of(self.snapshot_growth(), snapshot);
+        let kept_from = core.log.begin_of(self.snapshot_growth(), before);
         if kept_from > 0 && core.raft.trigger().purge_log(kept_from - 1).await.is_err() {
             tracing::warn!(group = %self.id, "the log is not cut: the core has stopped");
         }
